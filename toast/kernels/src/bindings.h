@@ -5,5 +5,6 @@
 namespace toast {
 
 void bind_floats(nanobind::module_& m);
+void bind_quantized(nanobind::module_& m);
 
 }  // namespace toast

@@ -15,12 +15,12 @@ using Fill = void (*)(Kernels&);
 struct Variant {
   const char* name;
   bool (*runs_here)();
-  Fill fill[1];
+  Fill fill[3];
 };
 
 bool always() { return true; }
 
-#define FILLS(v) {v::fill_convert}
+#define FILLS(v) {v::fill_convert, v::fill_quantize, v::fill_quantized}
 
 #if defined(__x86_64__)
 bool has_avx2() {
