@@ -17,4 +17,7 @@ NB_MODULE(_ext, m) {
   m.def("threads", &toast::threads);
   toast::bind_floats(m);
   toast::bind_quantized(m);
+  toast::bind_dense(m);
+  toast::bind_weights(m);
+  toast::bind_attention(m);
 }

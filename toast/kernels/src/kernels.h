@@ -27,9 +27,40 @@ struct QuantRows {
   const float *scale, *sum;
   int K, group;
 };
-// What happens to a result on its way out: + bias[N] (or null).
+// b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
+// scales, biases [K, N / group], all of `type`.
+struct Matrix {
+  const void* data;
+  Type type;
+  int64_t k_stride, n_stride;
+  int K, N;
+  const void *scales = nullptr, *biases = nullptr;
+  int group = 0, bits = 0;
+};
+// What happens to sums on their way out: alpha sums + beta c[m, n], c's rows c_row apart (or null).
 struct Epilogue {
-  const float* bias;
+  const float* c = nullptr;
+  size_t c_row = 0;
+  float alpha = 1, beta = 1;
+};
+
+enum class Activation : uint8_t { gelu, gelu_tanh, silu };
+enum class Mask : uint8_t { none, causal, boolean, additive };
+
+// Attention of one key/value head to a tile of queries of the `group` heads that share it.
+// q[group, queries, dk] k[keys, dk] v[keys, dv] -> y[group, queries, dv], all of `type`, rows contiguous.
+struct Attention {
+  Type type;
+  Mask mask;
+  size_t group, queries, keys, dk, dv;
+  const void *q, *k, *v;
+  void* y;
+  int64_t q_head, q_row, k_row, v_row, y_head, y_row;  // strides in elements
+  float scale;
+  int64_t visible;        // causal: how many keys the first query sees (the next one sees one more)
+  const void* m;          // boolean or additive (of `type`) mask [group, queries, keys], or null
+  int64_t m_head, m_row;
+  const void* sinks;      // [group] or null
 };
 
 struct Kernels {
@@ -53,6 +84,32 @@ struct Kernels {
   // The same for one row x[K] that has a NaN or an infinity: in float, nothing rounded.
   void (*quantized_row_exact)(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                               const Epilogue& e, void* out, Type out_type);
+
+  // ---- float matmul (dense.cpp) --------------------------------------------------------------
+  // a[M, K] (rows a_row apart) b[K, N] -> out[M, N] of `type`, columns [n0, n1) of it, n0 a
+  // multiple of matmul_panel.
+  void (*matmul)(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
+                 void* out, Type type);
+  int matmul_panel;
+
+  // ---- norms (norms.cpp): rows of n; w and b [n] or null; everything of `type` -----------------
+  // x[rows, n] -> y[rows, n]
+  void (*rms_norm)(const void* x, const void* w, void* y, Type type, size_t rows, size_t n, float eps);
+  void (*layer_norm)(const void* x, const void* w, const void* b, void* y, Type type, size_t rows, size_t n, float eps);
+  void (*softmax)(const void* x, void* y, Type type, size_t rows, size_t n);
+
+  // ---- activations (activations.cpp): x[n] up[n] or null -> y[n] = f(x) up ---------------------
+  void (*activate)(Activation f, const void* x, const void* up, void* y, Type type, size_t n);
+
+  // ---- rotary positions (rope.cpp) ----------------------------------------------------------
+  // inv_freqs[half] -> cosine[half], sine[half] of position * inv_freqs.
+  void (*rope_angles)(float position, const float* inv_freqs, float* cosine, float* sine, size_t half);
+  // x[dim] -> y[dim]: the first `dims` turned, in pairs of neighbours (traditional) or of halves.
+  void (*rope)(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional, const float* cosine, const float* sine);
+
+  // ---- attention (attention.cpp) --------------------------------------------------------------
+  size_t (*attention_scratch)(const Attention& a);  // floats that attention() needs
+  void (*attention)(const Attention& a, float* scratch);
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
@@ -62,10 +119,15 @@ const Kernels& kernels();
 
 // Each variant's files fill their part of the table; one call per file.
 #define TOAST_DECLARE_VARIANT(v) \
-  namespace v {                  \
-  void fill_convert(Kernels&);   \
-  void fill_quantize(Kernels&);  \
+  namespace v { \
+  void fill_convert(Kernels&); \
+  void fill_quantize(Kernels&); \
   void fill_quantized(Kernels&); \
+  void fill_dense(Kernels&); \
+  void fill_norms(Kernels&); \
+  void fill_activations(Kernels&); \
+  void fill_rope(Kernels&); \
+  void fill_attention(Kernels&); \
   }
 TOAST_DECLARE_VARIANT(generic)
 TOAST_DECLARE_VARIANT(avx2)

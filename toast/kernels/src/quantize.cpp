@@ -1,5 +1,6 @@
 // Activations to 8 bits: each group of a row gets the scale max|x| / 127 (round half to even).
 // Compiled once per variant; a row's bytes depend on that row alone.
+#include "epilogue.h"
 #include "int8.h"
 
 namespace toast::TOAST_VARIANT {
@@ -40,35 +41,28 @@ static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, floa
 
 static bool quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale,
                      float* sum) {
-  if (type == Type::f32) return quantize_row((const float*)x, K, group, bits, q, scale, sum);
-  if (type == Type::f16) return quantize_row((const f16*)x, K, group, bits, q, scale, sum);
-  return quantize_row((const bf16*)x, K, group, bits, q, scale, sum);
+  bool finite = true;
+  with_type(type, [&](auto t) { finite = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, sum); });
+  return finite;
 }
 
 static float value(const void* p, Type type, size_t i) {
   float v[W];
-  if (type == Type::f32) return ((const float*)p)[i];
-  store(v, type == Type::f16 ? load((const f16*)p + i, 1) : load((const bf16*)p + i, 1));
+  with_type(type, [&](auto t) { store(v, load((const decltype(t)*)p + i, 1)); });
   return v[0];
-}
-
-static void put_value(void* p, Type type, size_t i, float v) {
-  if (type == Type::f32) ((float*)p)[i] = v;
-  else if (type == Type::f16) store((f16*)p + i, set1(v), 1);
-  else store((bf16*)p + i, set1(v), 1);
 }
 
 static void quantized_row_exact(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                                 const Epilogue& e, void* out, Type out_type) {
   for (size_t n = n0; n < (size_t)n1; n++) {
     const uint8_t* q = w.w + n * w.K * w.bits / 8;
-    float acc = 0;
+    float acc[W] = {0};
     for (int k = 0; k < w.K; k++) {
       size_t at = (n * w.K + k) / w.group;
       int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
-      acc += value(x, type, k) * (value(w.scales, w.type, at) * weight + value(w.biases, w.type, at));
+      acc[0] += value(x, type, k) * (value(w.scales, w.type, at) * weight + value(w.biases, w.type, at));
     }
-    put_value(out, out_type, (size_t)to * w.N + n, acc + (e.bias ? e.bias[n] : 0));
+    finish(acc, e, to, n, 1, out, out_type, (size_t)to * w.N + n);
   }
 }
 

@@ -1,6 +1,7 @@
 // Quantised matmul with vectors: lanes are columns of the output, 4 k to a dword.
 // A panel (PANEL vectors of columns, a chunk of k) is unpacked to bytes in the cache, then each
 // tile of rows runs over it. Every row takes the same steps in the same order whatever the tile.
+#include "epilogue.h"
 #include "int8.h"
 #include "threads.h"
 
@@ -141,28 +142,13 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
   }
 }
 
-template <class T>
-static void finish(const float* acc, T* out, const Epilogue& e, int n0, int n) {
-  for (int c = 0; c < n; c += W) {
-    int m = n - c < W ? n - c : W;
-    vf v = load(acc + c);
-    if (e.bias) v = v + (m == W ? load(e.bias + n0 + c) : load(e.bias + n0 + c, m));
-    m == W ? store(out + c, v) : store(out + c, v, m);
-  }
-}
-
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));
   for (; n0 < n1; n0 += COLUMNS) {
     (w.bits == 4 ? panel<4> : panel<8>)(w, x, rows, M, n0, acc);
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    for (int m = 0; m < M; m++) {
-      size_t at = (size_t)to[m] * w.N + n0;
-      if (type == Type::f32) finish(acc + m * COLUMNS, (float*)out + at, e, n0, n);
-      else if (type == Type::f16) finish(acc + m * COLUMNS, (f16*)out + at, e, n0, n);
-      else finish(acc + m * COLUMNS, (bf16*)out + at, e, n0, n);
-    }
+    for (int m = 0; m < M; m++) finish(acc + m * COLUMNS, e, to[m], n0, n, out, type, (size_t)to[m] * w.N + n0);
   }
 }
 

@@ -1,17 +1,13 @@
 // The specification of quantized.cpp: the same sums in the same order, one column at a time.
+#include "epilogue.h"
 #include "int8.h"
 
 namespace toast::TOAST_VARIANT {
 
 static float value(const void* p, Type type, size_t i) {
-  if (type == Type::f32) return ((const float*)p)[i];
-  return type == Type::f16 ? one(((const f16*)p)[i]) : one(((const bf16*)p)[i]);
-}
-
-static void put_value(void* p, Type type, size_t i, float v) {
-  if (type == Type::f32) put((float*)p + i, v);
-  else if (type == Type::f16) put((f16*)p + i, v);
-  else put((bf16*)p + i, v);
+  float v = 0;
+  with_type(type, [&](auto t) { v = one(((const decltype(t)*)p)[i]); });
+  return v;
 }
 
 // One element: sum over groups of scale * (sum of q x) + bias * (sum of x).
@@ -37,8 +33,10 @@ static float dot(const QuantWeights& w, const QuantRows& x, int row, int column)
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   for (int m = 0; m < M; m++)
-    for (int n = n0; n < n1; n++)
-      put_value(out, type, (size_t)to[m] * w.N + n, dot(w, x, rows[m], n) + (e.bias ? e.bias[n] : 0));
+    for (int n = n0; n < n1; n++) {
+      float acc[W] = {dot(w, x, rows[m], n)};
+      finish(acc, e, to[m], n, 1, out, type, (size_t)to[m] * w.N + n);
+    }
 }
 
 void fill_quantized(Kernels& k) {

@@ -9,7 +9,7 @@
 #include <optional>
 
 #include "bindings.h"
-#include "op.h"
+#include "matmul.h"
 #include "threads.h"
 
 namespace nb = nanobind;
@@ -20,17 +20,18 @@ namespace {
 
 using Maybe = std::optional<mx::array>;
 
-// Is w[.., N, K * bits / 32] with its scales and biases something our kernels read?
+// Is w[.., N, K * bits / 32] (untransposed: [.., K, N * bits / 32]) something our kernels read?
 bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
               bool transpose, int group, int bits, const std::string& mode) {
-  if (!transpose || mode != "affine" || !biases || w.dtype() != mx::uint32) return false;
+  if (mode != "affine" || !biases || w.dtype() != mx::uint32) return false;
   if ((bits != 4 && bits != 8) || (group != 32 && group != 64 && group != 128)) return false;
   if (!is_float(x.dtype()) || !is_float(scales.dtype()) || biases->dtype() != scales.dtype()) return false;
   if (x.ndim() < 1 || w.ndim() < 2 || scales.shape() != biases->shape()) return false;
   auto expected = w.shape();
-  int K = w.shape(-1) * 32 / bits;
-  expected.back() = K / group;
-  return K == x.shape(-1) && K > 0 && K % group == 0 && scales.shape() == expected;
+  int packed = w.shape(-1) * 32 / bits;
+  expected.back() = packed / group;
+  if ((transpose ? packed : w.shape(-2)) != x.shape(-1)) return false;
+  return packed > 0 && packed % group == 0 && x.shape(-1) > 0 && scales.shape() == expected;
 }
 
 // x[rows, K] quantised, in one buffer. Rows that are not finite are marked: they are done in float.
@@ -183,17 +184,12 @@ mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::arr
   bool stacked = w.ndim() > 2;
   if (!ours(s) || !readable(x, w, scales, biases, transpose, g, b, mode) || (stacked && x.ndim() < 3))
     return mx::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
+  if (!transpose) return multiply_untransposed(x, w, scales, *biases, g, b, s);
   auto dtype = mx::promote_types(x.dtype(), scales.dtype());
   if (!stacked) return multiply(x, w, scales, *biases, g, b, dtype, s);
-  auto batch = mx::broadcast_shapes(mx::Shape(x.shape().begin(), x.shape().end() - 2),
-                                    mx::Shape(w.shape().begin(), w.shape().end() - 2));
-  auto spread = [&](const mx::array& a) {
-    auto shape = batch;
-    shape.push_back(a.shape(-2));
-    shape.push_back(a.shape(-1));
-    return mx::broadcast_to(a, shape, s);
-  };
-  return multiply(spread(x), spread(w), spread(scales), spread(*biases), g, b, dtype, s);
+  auto [left, right] = broadcast_batches(x, w, s);
+  auto sc = broadcast_batches(x, scales, s).second, bi = broadcast_batches(x, *biases, s).second;
+  return multiply(left, right, sc, bi, g, b, dtype, s);
 }
 
 // Sorts the pairs (row of x, row of out) by expert and makes one job of each expert that has any.
@@ -235,7 +231,7 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
   int g = group.value_or(64), b = bits.value_or(4);
   bool integral = (!lhs || mx::issubdtype(lhs->dtype(), mx::integer)) && (!rhs || mx::issubdtype(rhs->dtype(), mx::integer));
   if (!lhs && !rhs) return toast::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
-  if (!ours(s) || global_scale || !integral || x.ndim() < 2 || !readable(x, w, scales, biases, transpose, g, b, mode))
+  if (!ours(s) || global_scale || !integral || x.ndim() < 2 || !transpose || !readable(x, w, scales, biases, transpose, g, b, mode))
     return mx::gather_qmm(x, w, scales, biases, lhs, rhs, transpose, group, bits, mode, global_scale, sorted, where);
 
   auto pair = mx::broadcast_arrays({indices(lhs, x, s), indices(rhs, w, s)}, s);
