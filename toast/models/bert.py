@@ -30,13 +30,17 @@ class Layer:
 
 
 class Model:
+    """ids (B, L), lengths (B,), types (B, L) or None -> token states (B, L, D)."""
+
     prefix = "bert"
+    classifier = "classifier"
 
     def __init__(self, config, weights):
         kind = config.get("position_embedding_type", "absolute")
         if kind != "absolute":
             raise BadModel(f"position_embedding_type {kind!r} is not supported, only absolute")
         D, eps = config["hidden_size"], config["layer_norm_eps"]
+        self.config = config
         whole = layers.Tensors(weights, config)
         w = whole.under(self.prefix)
         self.words = w.embedding("embeddings.word_embeddings", config["vocab_size"], D)
@@ -50,7 +54,7 @@ class Model:
         self.layers = [
             Layer(config, w.at(f"encoder.layer.{i}")) for i in range(config["num_hidden_layers"])
         ]
-        self.head = self.make_head(whole, D) if whole.rows("classifier") else None
+        self.head = self.make_head(whole, D) if whole.rows(self.classifier) else None
 
     def __call__(self, ids, lengths, types=None):
         x = self.norm(self.embed(ids, types))
@@ -61,7 +65,8 @@ class Model:
 
     def embed(self, ids, types):
         """Sum of word, type and position embeddings (B, L, D)."""
-        kind = self.types[0] if types is None else self.types[types]
+        alike = types is None or len(self.types) == 1
+        kind = self.types[0] if alike else self.types[types]
         return self.words(ids) + kind + self.positions[self.position_ids(ids.shape[1])]
 
     def position_ids(self, L):
