@@ -43,6 +43,12 @@ class Argument(Parameter):
     """`files: list[str] = Argument([], metavar="FILE")`; a default of `...` makes it required."""
 
 
+# shared by the commands that read records
+NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
+JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
+FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
+
+
 def read(function, common=()) -> list[Parameter]:
     """The parameters that a function declares after its Call, then the common ones."""
     code, defaults = function.__code__, function.__defaults__ or ()

@@ -216,11 +216,11 @@ class Spool:
         self.call, self.count = call, 0
         self._held, self._size, self._fd = [], 0, -1
 
-    def add(self, text: str) -> None:
-        data = text.encode()
-        self.count += 1
-        self._held.append(len(data).to_bytes(8, "little") + data)
-        self._size += len(data)
+    def extend(self, texts) -> None:
+        for data in map(str.encode, texts):
+            self.count += 1
+            self._held.append(len(data).to_bytes(8, "little") + data)
+            self._size += len(data)
         if self._size > IN_MEMORY:
             self._spill()
 
@@ -314,11 +314,31 @@ def can_patch(fd: int) -> bool:
     return regular and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
 
 
-def progress(call, total: int | None = None, unit: str = "records"):
-    """A progress bar with `.update(n)` and `.close()`, or None where nobody would see it."""
+def json_line(value: dict) -> bytes:
+    """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
+    import json
+
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+class NoProgress:
+    """What `progress` gives where nobody would see a bar."""
+
+    def update(self, n: int = 1) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def progress(call, total: int | None = None, unit: str = "record"):
+    """A progress bar on a terminal's standard error: a context with `.update(n)`."""
     if call.quiet or not os.isatty(call.stderr):
-        return None
+        return NoProgress()
     from tqdm import tqdm
 
     stream = open(os.dup(call.stderr), "w")
-    return tqdm(total=total, unit=f" {unit}", file=stream, leave=False, delay=1, dynamic_ncols=True)
+    return tqdm(total=total, unit=f" {unit}s", file=stream, leave=False, delay=1, dynamic_ncols=True)

@@ -9,7 +9,7 @@ from contextlib import redirect_stdout
 from typing import Literal
 
 import typer
-from typer import _click as click
+from typer.exceptions import Exit, TyperException
 
 from toast.errors import Said, UsageError
 from toast.options import Argument
@@ -24,11 +24,11 @@ def parse(command, words: list[str]) -> dict:
     spoken = io.StringIO()
     try:
         with redirect_stdout(spoken):
-            context = click_command(command).make_context(command.name, list(words))
-    except click.exceptions.Exit:
+            context = build(command).make_context(command.name, list(words))
+    except Exit:
         raise Said(spoken.getvalue()) from None
-    except click.exceptions.ClickException as error:
-        message = error.format_message().rstrip(".")
+    except TyperException as error:
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
         hint = f"try: {command.name} --help"
         raise UsageError(message[:1].lower() + message[1:], hint) from None
     return {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
@@ -36,15 +36,15 @@ def parse(command, words: list[str]) -> dict:
 
 def complete(command) -> None:
     """Answer the shell's completion request (Typer's protocol); does not return."""
-    click_command(command).main(prog_name=command.name)
+    build(command).main(prog_name=command.name)
 
 
-def click_command(command):
+def build(command):
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(
         help=command.help,
         epilog=EPILOG,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 100},
     )(_signature(command))
     return typer.main.get_command(app)
 

@@ -17,7 +17,6 @@ def once(call, path: str, make) -> None:
     One process works while the others wait for its lock; the folder appears by a rename, and what
     a killed process left behind is cleared away by the next one.
     """
-    part = f"{path}.part"
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -26,14 +25,24 @@ def once(call, path: str, make) -> None:
     try:
         _wait_for(call, lock, path)
         if not os.path.isdir(path):
-            shutil.rmtree(part, ignore_errors=True)
-            os.mkdir(part)
-            make(call, part)
-            _sync(part)
-            os.rename(part, path)
+            _make_whole(call, path, make)
+    finally:
+        os.close(lock)
+
+
+def _make_whole(call, path: str, make) -> None:
+    from glob import escape, glob
+
+    for left in glob(f"{escape(path)}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)
+    part = f"{path}.{os.getpid()}.part"  # a killed process's child may still write into its own
+    os.mkdir(part, 0o700)
+    try:
+        make(call, part)
+        _sync(part)
+        os.rename(part, path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-        os.close(lock)
 
 
 def _wait_for(call, lock: int, path: str) -> None:
