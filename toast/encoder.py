@@ -51,7 +51,7 @@ class Encoder:
         vectors = mx.concatenate(rows)[mx.array(place)] if rows else mx.zeros((0, self.sentence.dims))
         if len(pieces) > len(texts):
             extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
-            vectors = _average(vectors, owners, [len(p.ids) - extra for p in pieces])
+            vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in pieces])
         return self._finish(vectors)
 
     def _pieces(self, texts):
