@@ -13,6 +13,7 @@ import pytest
 
 from toast import models
 from toast.errors import BadModel
+from toast.models.late import Late, is_late
 from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad
@@ -191,3 +192,17 @@ def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
     for piece in row.overflowing:
         assert len(piece.ids) <= model.max_length
         assert piece.ids[: len(model.prefix) + head] == row.ids[: len(model.prefix) + head]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("name", fixtures("late"))
+def test_late_interaction(name, together):
+    path, facts, expected = oracle(name)
+    model = Late(path)
+    assert is_late(path)
+    query = model.query(facts["query"])
+    assert largest(query, expected["query"]) <= facts["tolerance_max_abs"]["scores"]
+    rows = model.encode(facts["documents"])
+    scores = mx.concatenate([model.scores(query, b) for b in ([rows] if together else zip(rows))])
+    assert largest(scores, facts["scores"]) <= facts["tolerance_max_abs"]["scores"]
+    assert [bool(row.overflowing) for row in rows] == [False, False, False, True]
