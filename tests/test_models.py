@@ -11,12 +11,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+import tiny
 from toast import models
 from toast.errors import BadModel
 from toast.models.late import Late, is_late
 from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad
+from toast.store.quantize import quantize, source_digest
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 
@@ -206,3 +208,102 @@ def test_late_interaction(name, together):
     scores = mx.concatenate([model.scores(query, b) for b in ([rows] if together else zip(rows))])
     assert largest(scores, facts["scores"]) <= facts["tolerance_max_abs"]["scores"]
     assert [bool(row.overflowing) for row in rows] == [False, False, False, True]
+
+
+# ---------------------------------------------------------------- quantised and damaged folders
+
+
+def cosines(x, y):
+    return np.sum(np.array(normalize(x)) * np.array(normalize(y)), axis=1)
+
+
+@pytest.mark.parametrize("group", [32, 64])
+def test_8_bits_keep_the_meaning(tmp_path, group):
+    source = tiny.bert(tmp_path / "source", D=64, layers=3)
+    quantize(source, tmp_path / "small", bits=8, group=group)
+    small, large = (models.encoder(str(path)) for path in (tmp_path / "small", source))
+    texts = ["the cat sat", "a dog ran to the mat", "red " * 20]
+    ids, lengths, types = batch(Tokens(source, 24).encode(texts))
+    hidden = [m(ids, lengths, types)[:, 0] for m in (small, large)]
+    assert cosines(*hidden).min() > 0.999
+    assert (tmp_path / "small" / "modules.json").exists()
+    assert source_digest(str(tmp_path / "small")) == source_digest(source)
+
+
+def test_quantised_files_are_aligned_safetensors(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    raw = (tmp_path / "small" / "model.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    offsets = sorted(v["data_offsets"] for k, v in header.items() if k != "__metadata__")
+    assert (8 + size) % 64 == 0
+    assert all(end == start for (_, end), (start, _) in zip(offsets, offsets[1:]))
+    assert offsets[-1][1] == len(raw) - 8 - size
+    assert set(mx.load(str(tmp_path / "small" / "model.safetensors"))) == set(header) - {"__metadata__"}
+
+
+def test_quantising_twice_is_refused(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    with pytest.raises(BadModel, match="already"):
+        quantize(str(tmp_path / "small"), tmp_path / "smaller")
+
+
+def damage(path, name, value):
+    """Overwrite or remove (None) a file; change a key of config.json when `name` is a dict."""
+    if isinstance(name, dict):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | name))
+    elif value is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(value)
+
+
+DAMAGES = [
+    ("config.json", None), ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b"3"),
+    ("config.json", b"\xff\xfe"), ("config.json", b"[" * 100000), ("config.json", b"{}"),
+    ("model.safetensors", None), ("model.safetensors", b""), ("model.safetensors", b"\xff" * 100),
+    ("tokenizer.json", None), ("tokenizer.json", b"not JSON"), ("tokenizer.json", b"{}"),
+    ("modules.json", b"[3]"), ("modules.json", b"{"), ("1_Pooling/config.json", b"[]"),
+    ("1_Pooling/config.json", None), ("1_Pooling/config.json", b'{"pooling_mode": "median"}'),
+    ({"model_type": "gpt9"}, 0), ({"model_type": "../bert"}, 0), ({"model_type": "layers"}, 0),
+    ({"model_type": None}, 0), ({"hidden_size": 48}, 0), ({"hidden_size": "32"}, 0),
+    ({"num_hidden_layers": 3}, 0), ({"num_hidden_layers": -1.5}, 0), ({"hidden_act": "magic"}, 0),
+    ({"num_attention_heads": 5}, 0), ({"num_attention_heads": 0}, 0), ({"vocab_size": 10**12}, 0),
+    ({"intermediate_size": None}, 0), ({"position_embedding_type": "relative_key"}, 0),
+    ({"max_position_embeddings": 8}, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", DAMAGES)
+def test_damaged_folders(tmp_path, name, value):
+    path = tmp_path / "tiny"
+    tiny.bert(path)
+    damage(path, name, value)
+    with pytest.raises(BadModel) as error:
+        models.encoder(str(path))
+        Sentence(str(path))
+        Tokens(str(path), 24)
+        pytest.fail("nothing was refused")
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    path = tiny.bert(tmp_path / "tiny")
+    with pytest.raises(BadModel, match="token id"):
+        models.encoder(path)(mx.array([[2, 100000, 3]]), mx.array([3]))
+
+
+def test_a_model_of_the_wrong_kind(tmp_path):
+    path = tiny.bert(tmp_path / "tiny")
+    with pytest.raises(BadModel, match="head"):
+        scorer(path)
+    with pytest.raises(BadModel, match="late"):
+        Sentence(oracle("tiny-colbert-pylate")[0])
+
+
+def test_settings_of_a_quantised_folder_are_checked(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    damage(tmp_path / "small", {"quantization": {"bits": 8}}, 0)
+    with pytest.raises(BadModel, match="group_size"):
+        models.encoder(str(tmp_path / "small"))

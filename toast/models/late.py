@@ -30,7 +30,9 @@ class Late:
     def __init__(self, path):
         facts = settings(path)
         self.tokens = tokens.load(path)
-        self.max_length = facts["document_length"] or self.tokens.max_length
+        limit = facts["document_length"] or self.tokens.max_length
+        folder = transformer(path)
+        self.max_length = tokens.max_length(folder, read_config(folder), limit)
         self.query_length, self.attend = facts["query_length"], facts["attend"]
         self.model, self.steps = encoder(path), projection(path)
         find = self.tokens.tokenizer.token_to_id

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from toast.errors import BadModel
 from toast.models import encoder, tokens
-from toast.store.folder import read_config, transformer
+from toast.store.folder import blame, read_config, transformer
 
 # The published recipe of Qwen3-Reranker (its model card).
 PREFIX = (
@@ -24,9 +24,9 @@ def scorer(path):
     """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head to score with."""
     path = transformer(path)
     config = read_config(path)
-    if str(config.get("model_type")) == "qwen3":
-        return YesNo(path, config)
-    return Classifier(path, config)
+    kind = YesNo if config.get("model_type") == "qwen3" else Classifier
+    with blame(path):
+        return kind(path, config)
 
 
 class Classifier:

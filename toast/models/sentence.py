@@ -8,7 +8,7 @@ import mlx.core as mx
 from toast.errors import BadModel
 from toast.models import layers
 from toast.models.tokens import limits
-from toast.store.folder import modules, read_config, read_json
+from toast.store.folder import blame, modules, read_config, read_json
 
 # Order of concatenation when several are on.
 POOLING = {
@@ -31,6 +31,10 @@ class Sentence:
     """
 
     def __init__(self, path):
+        with blame(path):
+            self.read(path)
+
+    def read(self, path):
         self.folder, self.max_length, self.lower = limits(path)
         self.normalize, self.include_prompt, self.steps, self.dims = False, True, [], None
         self.modes = 1  # of pooling, side by side
@@ -141,8 +145,8 @@ def dense(folder):
 
 def activation(folder, name):
     """A function for the PyTorch class that a config names."""
-    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.ACTIVATIONS["relu"]}
-    known |= {"GELU": layers.gelu, "SiLU": layers.silu, "Sigmoid": mx.sigmoid}
+    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.activation("relu")}
+    known |= {"GELU": layers.activation("gelu"), "SiLU": layers.activation("silu"), "Sigmoid": mx.sigmoid}
     short = str(name).rpartition(".")[2]
     if short not in known:
         raise BadModel(f"{folder}: activation {name!r} is not one of {', '.join(known)}")
