@@ -307,3 +307,102 @@ def test_settings_of_a_quantised_folder_are_checked(tmp_path):
     damage(tmp_path / "small", {"quantization": {"bits": 8}}, 0)
     with pytest.raises(BadModel, match="group_size"):
         models.encoder(str(tmp_path / "small"))
+
+
+# ---------------------------------------------------------------- pooling and modules
+
+HIDDEN = np.random.default_rng(3).normal(size=(3, 5, 4)).astype(np.float32)
+LENGTHS = [5, 3, 1]
+POOLED = {
+    "cls": lambda x: x[0],
+    "lasttoken": lambda x: x[-1],
+    "max": lambda x: x.max(axis=0),
+    "mean": lambda x: x.mean(axis=0),
+    "mean_sqrt_len_tokens": lambda x: x.sum(axis=0) / np.sqrt(len(x)),
+    "weightedmean": lambda x: np.average(x, axis=0, weights=np.arange(1, len(x) + 1)),
+}
+
+
+def pooled_by(folder, config):
+    with open(os.path.join(folder, "1_Pooling", "config.json"), "w") as file:
+        json.dump(config, file)
+    return Sentence(folder)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_pooling(tmp_path, mode):
+    by_mode = pooled_by(tiny.bert(tmp_path / "tiny"), {"pooling_mode": mode})
+    got = by_mode.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = np.array([POOLED[mode](x[:n]) for x, n in zip(HIDDEN, LENGTHS)])
+    assert largest(got, want) < 1e-6
+
+
+def test_two_poolings_stand_side_by_side(tmp_path):
+    config = {"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}
+    both = pooled_by(tiny.bert(tmp_path / "tiny"), config)
+    got = both.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = [np.concatenate([x[0], x[:n].max(axis=0)]) for x, n in zip(HIDDEN, LENGTHS)]
+    assert largest(got, np.array(want)) < 1e-6 and both.dims == 64
+
+
+def test_the_prompt_is_left_out_when_the_model_says_so(tmp_path):
+    config = {"pooling_mode": "mean", "include_prompt": False}
+    without = pooled_by(tiny.bert(tmp_path / "tiny"), config)
+    got = without.pool(mx.array(HIDDEN[:1]), mx.array([4]), skip=2)
+    assert largest(got[0], HIDDEN[0, 2:4].mean(axis=0)) < 1e-6
+
+
+def test_dense_after_pooling(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny", D=4)
+    rng = np.random.default_rng(5)
+    w, b = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    tiny.write_json(folder, "2_Dense/config.json", {"in_features": 4, "out_features": 3, "bias": True})
+    tiny.write_safetensors(f"{folder}/2_Dense/model.safetensors", {"linear.weight": w, "linear.bias": b})
+    entries = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("n", "Normalize")]
+    tiny.write_json(folder, "modules.json", [{"path": p, "type": f"x.{kind}"} for p, kind in entries])
+    model = Sentence(folder)
+    got = model.pool(mx.array(HIDDEN), mx.array([5, 5, 5]))
+    assert largest(got, np.tanh(HIDDEN.mean(axis=1) @ w.T + b)) < 1e-5
+    assert model.dims == 3 and model.normalize
+
+
+def test_without_modules_json_the_mean_is_taken(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny")
+    os.remove(os.path.join(folder, "modules.json"))
+    model = Sentence(folder)
+    got = model.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = np.array([x[:n].mean(axis=0) for x, n in zip(HIDDEN, LENGTHS)])
+    assert largest(got, want) < 1e-6 and not model.normalize and model.dims == 32
+
+
+def test_an_older_folder_keeps_the_transformer_below(tmp_path):
+    folder = tmp_path / "tiny"
+    tiny.bert(folder)
+    (folder / "0_BERT").mkdir()
+    names = ("config.json", "model.safetensors", "tokenizer.json", "sentence_bert_config.json", "tokenizer_config.json")
+    for name in names:
+        (folder / name).rename(folder / "0_BERT" / name)
+    entries = [("0_BERT", "Transformer"), ("1_Pooling", "Pooling")]
+    tiny.write_json(folder, "modules.json", [{"path": p, "type": f"x.{kind}"} for p, kind in entries])
+    assert Sentence(str(folder)).max_length == 24
+    assert models.encoder(str(folder))(mx.array([[2, 3]]), mx.array([2])).shape == (1, 2, 32)
+
+
+def test_lower_case_is_the_models_wish(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny")
+    text = json.loads(open(os.path.join(folder, "tokenizer.json")).read())
+    text["normalizer"] = None
+    tiny.write_json(folder, "tokenizer.json", text)
+    plain, lower = Tokens(folder, 24), Tokens(folder, 24, lower=True)
+    (a,), (b,), (c,) = plain.encode(["cat"]), lower.encode(["CAT"]), plain.encode(["CAT"])
+    assert a.ids == b.ids != c.ids
+
+
+def test_what_is_cut_is_told():
+    name = "bert-embed-cls"
+    whole, cut = tokens(name).encode(["cat", "cat " * 500])
+    assert not whole.overflowing and len(cut.overflowing) >= 2
+    pieces = [cut, *cut.overflowing]
+    assert all(len(p.ids) <= 256 and p.ids[0] == 2 and p.ids[-1] == 3 for p in pieces)
+    once = Tokens(oracle(name)[0], 256).encode(["cat " * 500], special=False, truncate=None)[0].ids
+    assert [i for p in pieces for i in p.ids[1:-1]] == once
