@@ -6,7 +6,7 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 import mlx.core as mx
 
-from toast import models, store
+from toast import kernels, models, store
 from toast.errors import BadInput
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
@@ -24,6 +24,7 @@ class Encoder:
     """
 
     def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=32):
+        kernels.install_for(call)
         path = store.find(call, name)
         self.sentence = Sentence(path)
         self.model = models.encoder(self.sentence.folder)
