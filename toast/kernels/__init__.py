@@ -1,0 +1,78 @@
+"""Owns the switch between MLX's CPU functions and ours: install() puts ours in their place.
+
+Does not know models, commands or the environment: the variant and the threads are arguments.
+"""
+
+MLX = "0.32.4"  # the extension is compiled against this release's C++ types
+VERSION = "1"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+
+# MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
+OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")
+FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
+NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
+
+_variant = "off"
+
+
+def variant():
+    """The kernels in use: "avx512", "avx2", "neon", "generic", or "off" for plain MLX."""
+    return _variant
+
+
+def install(variant="auto", threads=0, warn=None):
+    """Replace MLX's slow CPU functions by ours; on a GPU, or with "off", change nothing.
+
+    variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
+    warn(text) is called once when plain MLX has to do. Returns the variant in use.
+    """
+    global _variant
+    import mlx.core as mx
+
+    if mx.default_device() != mx.Device(mx.cpu):
+        return _variant
+    mx.disable_compile()  # on the CPU it runs a compiler and loads what lies in /tmp
+    if variant == "off":
+        return _variant
+    ext, why = _load(mx)
+    name = ext.choose(variant) if ext else None
+    if name is None:
+        if warn:
+            warn(f"plain MLX on the CPU, slower: {why or f'this CPU cannot run {variant} kernels'}")
+        return _variant
+    ext.set_threads(threads)
+    _replace(mx, OPS, ext)
+    _replace(mx.fast, FAST, ext)
+    if hasattr(ext, "matmul"):
+        mx.array.__matmul__ = lambda a, b: ext.matmul(a, b)
+    _variant = name
+    return name
+
+
+def install_nn():
+    """The same for mlx.nn's activations; call it after mlx.nn was imported for a model."""
+    if _variant == "off":
+        return
+    import mlx.nn as nn
+    from mlx.nn.layers import activations
+
+    from . import _ext
+
+    for module in (nn, activations):
+        _replace(module, NN, _ext)
+
+
+def _replace(module, names, ext):
+    for name in names:
+        if hasattr(ext, name):
+            setattr(module, name, getattr(ext, name))
+
+
+def _load(mx):
+    """The extension and None, or None and the reason why there is none."""
+    if mx.__version__ != MLX:
+        return None, f"the kernels need mlx {MLX}, this is {mx.__version__}"
+    try:
+        from . import _ext
+    except ImportError as error:
+        return None, f"the kernels are not built ({str(error).splitlines()[0]})"
+    return _ext, None

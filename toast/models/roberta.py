@@ -9,14 +9,13 @@ from toast.models import bert
 
 
 class Model(bert.Model):
-    prefix = "roberta"
-    classifier = "classifier.out_proj"
+    prefix, classifier = "roberta", "classifier.out_proj"
+    activation = staticmethod(mx.tanh)
 
-    def position_ids(self, L):
-        return mx.arange(L) + self.config["pad_token_id"] + 1
+    def first_position(self, config):
+        return config["pad_token_id"] + 1
 
-    def make_head(self, w, D):
-        """First token's state (B, D) -> (B, n)."""
+    def read_head(self, w, D):
         dense = w.linear("classifier.dense", D, D)
-        out = w.linear("classifier.out_proj", w.rows(self.classifier), D)
-        return lambda x: out(mx.tanh(dense(x)))
+        out = w.linear("classifier.out_proj", w.rows("classifier.out_proj"), D)
+        return lambda x: out(self.activation(dense(x)))

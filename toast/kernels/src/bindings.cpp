@@ -1,0 +1,19 @@
+// What Python sees of the kernels: functions with MLX's signatures, and the pool's and variant's switches.
+// Replacing MLX's functions is toast/kernels/__init__.py's business.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+
+#include "bindings.h"
+#include "kernels.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+NB_MODULE(_ext, m) {
+  m.def("choose", [](const std::string& v) { auto k = toast::choose(v.c_str()); return k ? k->name : nullptr; },
+        "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
+  m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
+  m.def("threads", &toast::threads);
+  toast::bind_floats(m);
+}

@@ -1,0 +1,9 @@
+// Each group of ops declares itself to Python in its own file, with MLX's signatures.
+#pragma once
+#include <nanobind/nanobind.h>
+
+namespace toast {
+
+void bind_floats(nanobind::module_& m);
+
+}  // namespace toast

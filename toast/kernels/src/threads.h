@@ -1,0 +1,20 @@
+// A pool of threads of our own: parallel(n, f) calls f(0..n-1), each once, in any order.
+// Tasks are fixed by the caller, so who runs which never changes a bit of the result.
+#pragma once
+#include <functional>
+
+namespace toast {
+
+// Threads in all, the caller included. 0: TOAST_THREADS was not given, use the CPU affinity.
+void set_threads(int n);
+int threads();
+
+void parallel_tasks(int n, void (*f)(void* context, int task), void* context);
+
+template <class F>
+void parallel(int n, F&& f) {
+  if (n == 1) return f(0);
+  parallel_tasks(n, [](void* c, int i) { (*static_cast<std::remove_reference_t<F>*>(c))(i); }, &f);
+}
+
+}  // namespace toast

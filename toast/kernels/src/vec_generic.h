@@ -1,0 +1,79 @@
+// vf in plain C++: the specification of the other vec_*.h, and what an unknown CPU runs.
+// Lanes are a loop; a compiler may vectorise it for the baseline CPU.
+#pragma once
+
+namespace toast::TOAST_VARIANT {
+
+constexpr int W = 8;
+struct vf { float v[W]; };
+
+#define LANES(expr) \
+  vf r;             \
+  for (int i = 0; i < W; i++) r.v[i] = (expr); \
+  return r
+
+static inline float bits_to_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
+static inline uint32_t float_to_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+
+static inline float half_to_float(uint16_t h) {
+  uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023;
+  if (e == 31) return bits_to_float(sign | 0x7f800000 | m << 13);
+  if (e) return bits_to_float(sign | (e + 112) << 23 | m << 13);
+  return bits_to_float(sign | float_to_bits((float)m * 0x1p-24f));
+}
+
+static inline uint16_t float_to_half(float f) {
+  uint32_t u = float_to_bits(f), sign = u >> 16 & 0x8000, a = u & 0x7fffffff;
+  if (a > 0x7f800000) return sign | 0x7e00;
+  if (a >= 0x477ff000) return sign | 0x7c00;
+  if (a < 0x38800000) return sign | (uint16_t)(float_to_bits(bits_to_float(a) + 0.5f) - 0x3f000000);
+  return sign | (uint16_t)((a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13);
+}
+
+static inline uint16_t float_to_bfloat(float f) {
+  uint32_t u = float_to_bits(f);
+  if ((u & 0x7fffffff) > 0x7f800000) return 0x7fc0;
+  return (u + 0x7fff + (u >> 16 & 1)) >> 16;
+}
+
+static inline float one(float x) { return x; }
+static inline float one(f16 x) { return half_to_float(x.bits); }
+static inline float one(bf16 x) { return bits_to_float((uint32_t)x.bits << 16); }
+static inline void put(float* p, float x) { *p = x; }
+static inline void put(f16* p, float x) { p->bits = float_to_half(x); }
+static inline void put(bf16* p, float x) { p->bits = float_to_bfloat(x); }
+
+static inline vf set1(float x) { LANES(x); }
+template <class T> static inline vf load(const T* p) { LANES(one(p[i])); }
+// n < W elements, the rest zero.
+template <class T> static inline vf load(const T* p, int n) { LANES(i < n ? one(p[i]) : 0.f); }
+template <class T> static inline void store(T* p, vf x) { for (int i = 0; i < W; i++) put(p + i, x.v[i]); }
+template <class T> static inline void store(T* p, vf x, int n) { for (int i = 0; i < n; i++) put(p + i, x.v[i]); }
+
+static inline vf operator+(vf a, vf b) { LANES(a.v[i] + b.v[i]); }
+static inline vf operator-(vf a, vf b) { LANES(a.v[i] - b.v[i]); }
+static inline vf operator*(vf a, vf b) { LANES(a.v[i] * b.v[i]); }
+static inline vf operator/(vf a, vf b) { LANES(a.v[i] / b.v[i]); }
+static inline vf fma(vf a, vf b, vf c) { LANES(a.v[i] * b.v[i] + c.v[i]); }
+// As the x86 instructions: the second operand when either is NaN.
+static inline vf vmax(vf a, vf b) { LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
+static inline vf vmin(vf a, vf b) { LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+static inline vf sqrt(vf a) { LANES(sqrtf(a.v[i])); }
+static inline vf abs(vf a) { LANES(fabsf(a.v[i])); }
+static inline vf round(vf a) { LANES(nearbyintf(a.v[i])); }  // ties to even
+// x * 2^n for a whole n in [-152, 130], in two steps so that the ends over- and underflow rightly.
+static inline vf scale2(vf x, vf n) { LANES(ldexpf(x.v[i], (int)n.v[i])); }
+// Lanes where a > b take x, the others y.
+static inline vf where_gt(vf a, vf b, vf x, vf y) { LANES(a.v[i] > b.v[i] ? x.v[i] : y.v[i]); }
+
+static inline float sum(vf a) {
+  return ((a.v[0] + a.v[4]) + (a.v[2] + a.v[6])) + ((a.v[1] + a.v[5]) + (a.v[3] + a.v[7]));
+}
+static inline float largest(vf a) {
+  float m = a.v[0];
+  for (int i = 1; i < W; i++) m = a.v[i] > m ? a.v[i] : m;
+  return m;
+}
+#undef LANES
+
+}  // namespace toast::TOAST_VARIANT
