@@ -6,11 +6,12 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 import mlx.core as mx
 
-from toast import models, store
+from toast import kernels, models, store
 from toast.errors import BadInput
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
 
+HEAD = 1 << 14  # characters of a record that are tokenized at first
 BATCH_TOKENS = 4096  # padded tokens of a batch: bounds the memory of a layer's activations
 
 
@@ -23,6 +24,7 @@ class Encoder:
     """
 
     def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=32):
+        kernels.install_for(call)
         path = store.find(call, name)
         self.sentence = Sentence(path)
         self.model = models.encoder(self.sentence.folder)
@@ -49,13 +51,14 @@ class Encoder:
             place[i] = row
         vectors = mx.concatenate(rows)[mx.array(place)] if rows else mx.zeros((0, self.sentence.dims))
         if len(pieces) > len(texts):
-            vectors = _average(vectors, owners, [len(p.ids) for p in pieces])
+            extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
+            vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in pieces])
         return self._finish(vectors)
 
     def _pieces(self, texts):
         """Encodings within the limit and, for each, the index of its text."""
         pieces, owners = [], []
-        for i, encoding in enumerate(self.tokens.encode([self.prompt + text for text in texts])):
+        for i, encoding in enumerate(self._encodings([self.prompt + text for text in texts])):
             further = encoding.overflowing
             self.cut += bool(further)
             if further and self.long == "error":
@@ -64,6 +67,19 @@ class Encoder:
             pieces += whole
             owners += [i] * len(whole)
         return pieces, owners
+
+    def _encodings(self, texts):
+        """Encodings by heads of the texts, doubled until they fill the limit: the tail of a huge
+        record is not worth its tokens where it would be cut anyway."""
+        if self.long == "mean" or max(map(len, texts), default=0) <= HEAD:
+            return self.tokens.encode(texts)
+        encodings, size, todo = [None] * len(texts), HEAD, range(len(texts))
+        while todo:
+            for i, encoding in zip(todo, self.tokens.encode([texts[i][:size] for i in todo])):
+                encodings[i] = encoding
+            todo = [i for i in todo if len(texts[i]) > size and not encodings[i].overflowing]
+            size *= 2
+        return encodings
 
     def _batches(self, pieces, order):
         """Indices in groups of similar length: at most `size` rows and BATCH_TOKENS padded tokens."""
