@@ -13,6 +13,7 @@ import pytest
 
 from toast import models
 from toast.errors import BadModel
+from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad
 
@@ -147,3 +148,45 @@ def test_token_ids(name):
 @pytest.mark.parametrize("name", fixtures("embedding"))
 def test_limit_comes_from_the_models_files(name):
     assert sentence(name).max_length == oracle(name)[1]["max_seq_length"]
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_scores_of_texts(name):
+    path, facts, expected = oracle(name)
+    model = scorer(path)
+    inputs = facts.get("texts") or [tuple(pair) for pair in facts["pairs"]]
+    logits = model.logits(model.encode(inputs))
+    if "scores" in expected:
+        scores = np.array(model.activation(logits))[:, 0]
+        assert largest(scores, expected["scores"]) <= facts["tolerance_max_abs"]["scores"]
+    else:
+        got = model.probabilities(logits)
+        assert largest(got, expected["probabilities"]) <= facts["tolerance_max_abs"]["probabilities"]
+        names = [model.labels[i] for i in np.array(got).argmax(axis=1)]
+        assert names == facts["labels"]
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_qwen3_reranker(together):
+    path, facts, expected = oracle("qwen3-reranker")
+    model, rows = scorer(path), []
+    model.max_length = facts["max_length"]
+    for item in facts["items"]:
+        model.instruction = item["instruction"]
+        rows += model.encode([(item["query"], item["document"])])
+    assert [row.ids for row in rows] == facts["input_ids"]
+    batches = [rows] if together else [[row] for row in rows]
+    logits = mx.concatenate([model.logits(batch) for batch in batches])
+    scores = np.array(model.activation(logits))[:, 0]
+    assert largest(scores, expected["scores"]) <= facts["tolerance_max_abs"]["scores"]
+
+
+def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
+    path, _, _ = oracle("qwen3-reranker")
+    model = scorer(path)
+    (row,) = model.encode([("cat", "The cat sat. " * 400)])
+    assert len(row.overflowing) >= 2
+    head = len(model.ids("<Instruct>: " + model.instruction + "\n<Query>: cat\n<Document>:"))
+    for piece in row.overflowing:
+        assert len(piece.ids) <= model.max_length
+        assert piece.ids[: len(model.prefix) + head] == row.ids[: len(model.prefix) + head]

@@ -8,7 +8,7 @@ import os
 
 from toast.errors import BadModel
 
-NOT_ARCHITECTURES = {"__init__", "layers", "tokens", "sentence", "late", "decoder"}
+NOT_ARCHITECTURES = {"__init__", "layers", "tokens", "sentence", "scorer", "late", "decoder"}
 
 
 def encoder(path):

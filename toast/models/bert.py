@@ -35,7 +35,10 @@ class Layer:
 
 
 class Model:
-    """ids (B, L), lengths (B,), types (B, L) or None -> token states (B, L, D)."""
+    """ids (B, L), lengths (B,), types (B, L) or None -> token states (B, L, D).
+
+    outputs: of the classification head, 0 without one.
+    """
 
     prefix, classifier = "bert", "classifier"  # of tensor names; the last layer of the head
     stack, Layer = "encoder.layer", Layer
@@ -50,8 +53,8 @@ class Model:
         self.read_encoder(config, w)
         count = range(config["num_hidden_layers"])
         self.layers = [self.Layer(config, w.at(f"{self.stack}.{i}")) for i in count]
-        has_head = whole.rows(self.classifier) > 0
-        self.head = self.read_head(whole, config["hidden_size"]) if has_head else None
+        self.outputs = whole.rows(self.classifier)
+        self.head = self.read_head(whole, config["hidden_size"]) if self.outputs else None
 
     def read_embeddings(self, config, w):
         D = config.get("embedding_size", config["hidden_size"])
@@ -72,7 +75,7 @@ class Model:
     def read_head(self, w, D):
         """The function from the first token's state (B, D) to (B, n)."""
         pool = w.under(self.prefix).linear("pooler.dense", D, D)
-        classify = w.linear("classifier", w.rows("classifier"), D)
+        classify = w.linear("classifier", self.outputs, D)
         return lambda x: classify(mx.tanh(pool(x)))
 
     def __call__(self, ids, lengths, types=None):

@@ -87,7 +87,7 @@ class Model(bert.Model):
 
     def read_head(self, w, D):
         dense = w.linear("pooler.dense", D, D)
-        classify = w.linear("classifier", w.rows("classifier"), D)
+        classify = w.linear("classifier", self.outputs, D)
         return lambda x: classify(self.pooler(dense(x)))
 
     def __call__(self, ids, lengths, types=None):

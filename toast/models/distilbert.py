@@ -31,5 +31,5 @@ class Model(bert.Model):
 
     def read_head(self, w, D):
         dense = w.linear("pre_classifier", D, D)
-        classify = w.linear("classifier", w.rows("classifier"), D)
+        classify = w.linear("classifier", self.outputs, D)
         return lambda x: classify(mx.maximum(dense(x), 0))

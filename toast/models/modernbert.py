@@ -69,13 +69,14 @@ class Model:
         self.final_norm = w.layer_norm("final_norm", D, eps, in_norm)
         self.reach = config.get("local_attention", 128) // 2
         self.pooling = config.get("classifier_pooling", "cls")
-        self.head = self.read_head(config, whole, D) if whole.rows("classifier") else None
+        self.outputs = whole.rows("classifier")
+        self.head = self.read_head(config, whole, D) if self.outputs else None
 
     def read_head(self, config, w, D):
         dense = w.linear("head.dense", D, D, config.get("classifier_bias", False))
         act = layers.activation(config.get("classifier_activation", "gelu"))
         norm = w.layer_norm("head.norm", D, config["norm_eps"], config.get("norm_bias", False))
-        classify = w.linear("classifier", w.rows("classifier"), D)
+        classify = w.linear("classifier", self.outputs, D)
         return lambda x: classify(norm(act(dense(x))))
 
     def __call__(self, ids, lengths, types=None):

@@ -17,5 +17,5 @@ class Model(bert.Model):
 
     def read_head(self, w, D):
         dense = w.linear("classifier.dense", D, D)
-        out = w.linear("classifier.out_proj", w.rows("classifier.out_proj"), D)
+        out = w.linear("classifier.out_proj", self.outputs, D)
         return lambda x: out(self.activation(dense(x)))
