@@ -19,7 +19,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml setup.py $(wildcard toast/kernels/*/* toast/kernels/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
 	touch $@
 
 models: install

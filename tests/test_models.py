@@ -54,8 +54,9 @@ def fixtures(*kinds):
     return names
 
 
-ENCODERS = fixtures("embedding", "cross-encoder", "classifier", "nli")
 SCORERS = fixtures("cross-encoder", "classifier", "nli")
+TINY = fixtures("tiny")
+ENCODERS = fixtures("embedding") + SCORERS + TINY
 
 
 def inputs(facts, rows):
@@ -107,7 +108,7 @@ def test_embeddings_of_texts(name):
             assert largest(vectors, expected[f"embeddings_prompt_{kind}"]) <= tolerance
 
 
-@pytest.mark.parametrize("name", SCORERS)
+@pytest.mark.parametrize("name", SCORERS + [n for n in TINY if "logits" in oracle(n)[2]])
 def test_logits(name):
     _, facts, expected = oracle(name)
     ids, lengths, types = inputs(facts, range(len(facts["input_ids"])))
@@ -127,7 +128,7 @@ def test_batch_equals_single(name):
         assert difference <= 1e-6 * max(1, np.abs(together).max())
 
 
-@pytest.mark.parametrize("name", fixtures("embedding", "cross-encoder", "classifier", "nli", "causal-reranker"))
+@pytest.mark.parametrize("name", fixtures("embedding", "causal-reranker") + SCORERS)
 def test_token_ids(name):
     path, facts, _ = oracle(name)
     given = facts.get("texts") or [tuple(pair) for pair in facts.get("pairs", [])]

@@ -11,6 +11,8 @@ from toast.errors import BadInput
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
 
+HEAD = 1 << 14  # characters of a record that are tokenized at first
+
 
 class Encoder:
     """An embedding model, ready to encode.
@@ -45,15 +47,29 @@ class Encoder:
         parts, owners = self.pieces(texts)
         vectors = batches.compute(self._vectors, parts, self.size)
         if len(parts) > len(texts):
-            vectors = _average(vectors, owners, [len(p.ids) for p in parts])
+            extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
+            vectors = _average(vectors, owners, [len(p.ids) - extra for p in parts])
         return self._finish(vectors)
 
     def pieces(self, texts):
         """Encodings within the limit and, for each, the index of its text."""
-        encodings = self.tokens.encode([self.prompt + text for text in texts])
+        encodings = self._encodings([self.prompt + text for text in texts])
         parts, owners, cut = batches.pieces(encodings, self.long)
         self.cut += cut
         return parts, owners
+
+    def _encodings(self, texts):
+        """Encodings by heads of the texts, doubled until they fill the limit: the tail of a huge
+        record is not worth its tokens where it would be cut anyway."""
+        if self.long == "mean" or max(map(len, texts), default=0) <= HEAD:
+            return self.tokens.encode(texts)
+        encodings, size, todo = [None] * len(texts), HEAD, range(len(texts))
+        while todo:
+            for i, encoding in zip(todo, self.tokens.encode([texts[i][:size] for i in todo])):
+                encodings[i] = encoding
+            todo = [i for i in todo if len(texts[i]) > size and not encodings[i].overflowing]
+            size *= 2
+        return encodings
 
     def states(self, encodings):
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised)."""

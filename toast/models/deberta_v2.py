@@ -33,12 +33,12 @@ class Layer(bert.Layer):
         if self.pos_key:
             bias = bias + self.relate(q, self.pos_key(table), at)
         if self.pos_query:
-            bias = bias + self.relate(k, self.pos_query(table), at).swapaxes(2, 3)
+            bias = bias + self.relate(k, self.pos_query(table), at.T).swapaxes(2, 3)
         bias = bias if inside is None else mx.where(inside, bias, -mx.inf)
         return layers.attention(q, k, v, bias, self.scale)
 
     def relate(self, x, table, at):
-        """x (B, n, L, d) with the row of `table` (1, 2 * span, D) that `at` (L, L) names, scaled."""
+        """x (B, n, L, d) with the row of `table` (1, 2 * span, D) that `at` (L, L) names: (B, n, L, L)."""
         scores = x @ layers.heads(table, self.n).swapaxes(2, 3)
         at = mx.broadcast_to(at, (*scores.shape[:2], *at.shape))
         return mx.take_along_axis(scores, at, axis=-1) * self.scale

@@ -7,8 +7,9 @@ Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not k
 import mlx.core as mx
 
 from toast.errors import BadModel
-from toast.models import encoder, read_config, tokens
+from toast.models import encoder, tokens
 from toast.models.sentence import Sentence
+from toast.store.folder import read_config, transformer
 
 # The published recipe of Qwen3-Reranker (its model card).
 PREFIX = (
@@ -22,6 +23,7 @@ INSTRUCTION = "Given a web search query, retrieve relevant passages that answer 
 
 def scorer(path):
     """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head to score with."""
+    path = transformer(path)
     config = read_config(path)
     if str(config.get("model_type")) == "qwen3":
         return YesNo(path, config)

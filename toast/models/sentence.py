@@ -3,12 +3,11 @@
 Owns: modules.json, pooling, dense layers, prompts, length limit. Does not know: architectures, text.
 """
 
-import os
-
 import mlx.core as mx
 
 from toast.errors import BadModel
-from toast.models import layers, read_config, read_json
+from toast.models import layers
+from toast.store.folder import modules, read_config, read_json, transformer
 
 # RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
 POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
@@ -33,11 +32,10 @@ class Sentence:
     """
 
     def __init__(self, path):
-        modules = read_json(path, "modules.json") or []
-        self.folder, self.normalize, self.include_prompt, self.steps = path, False, True, []
-        self.dims = None
-        for module in modules:
-            self.add(module["type"].rpartition(".")[2], os.path.join(path, module["path"]))
+        self.folder, self.normalize, self.include_prompt = transformer(path), False, True
+        self.steps, self.dims = [], None
+        for kind, folder in modules(path):
+            self.add(kind, folder)
         if not self.steps:
             self.steps = [pooling(["mean"])]
         config = read_config(self.folder)
@@ -51,9 +49,7 @@ class Sentence:
 
     def add(self, kind, folder):
         """Append the step that a module of modules.json stands for."""
-        if kind == "Transformer":
-            self.folder = folder.rstrip("/")
-        elif kind == "Pooling":
+        if kind == "Pooling":
             config = read_config(folder)
             modes = config.get("pooling_mode") or [m for k, m in POOLING.items() if config.get(k)]
             modes = [modes] if isinstance(modes, str) else modes or ["mean"]
@@ -66,7 +62,7 @@ class Sentence:
             self.then(step)
         elif kind == "LayerNorm":
             self.then(layer_norm(folder))
-        elif kind != "Dropout":
+        elif kind not in ("Transformer", "Dropout"):
             raise BadModel(f"{folder}: module {kind} of modules.json is not supported")
 
     def then(self, step):
