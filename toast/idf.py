@@ -1,15 +1,13 @@
 """How much a word says: inverse document frequencies of English words, from a fixed table.
 
 Owns `idf.txt` and the words of a text. Knows nothing of models; the table is the package's own,
-so that a weight means the same whatever is searched. Made anew by `python -m toast.idf < TEXT`.
+so that a weight means the same whatever is searched. tests/bench/idf.py made it.
 """
 
-import math
 import os
 import re
 
 WORD = re.compile(r"\w+")
-LEAST = 5  # paragraphs with a word, for it to be in the table
 
 
 def token_weights(encoding, text: str, start: int = 0) -> list[float]:
@@ -33,26 +31,3 @@ def _table():
     with open(os.path.join(os.path.dirname(__file__), "idf.txt"), encoding="utf-8") as file:
         levels = [line.split() for line in file if not line.startswith("#")]
     return {word: float(idf) for idf, *words in levels for word in words}, float(levels[0][0])
-
-
-def make(lines):
-    """The lines of idf.txt from a text with a paragraph on each line (WikiText's raw form)."""
-    paragraphs, count = 0, {}
-    for line in lines:
-        if line.strip() and not line.startswith(" ="):  # not a heading
-            paragraphs += 1
-            for word in set(WORD.findall(line.replace("<unk>", " ").lower())):
-                count[word] = count.get(word, 0) + 1
-    levels = {f"{math.log((paragraphs + 1) / 2.5):.1f}": []}  # of a word seen twice
-    for word, n in sorted(count.items(), key=lambda pair: (pair[1], pair[0])):
-        if n >= LEAST:
-            levels.setdefault(f"{math.log((paragraphs + 1) / (n + 0.5)):.1f}", []).append(word)
-    yield f"# ln((N + 1) / (n + 0.5)), N = {paragraphs} paragraphs of WikiText-2 (test), n with the word"
-    for idf, words in levels.items():
-        yield " ".join([idf, *words])
-
-
-if __name__ == "__main__":
-    import sys
-
-    print("\n".join(make(sys.stdin)))
