@@ -238,3 +238,13 @@ def test_memory_does_not_grow_with_the_lines(model, tmp_path):
     )
     assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (200000, 32)
     assert large < small + 30_000, (small, large)
+
+
+@pytest.mark.model
+def test_minilm_equals_sentence_transformers(real):
+    """Every text of the reference, alone in a NUL-separated stream, empty and over-long included."""
+    folder = os.path.join(os.path.dirname(__file__), "oracles", "minilm")
+    expected = np.load(os.path.join(folder, "embeddings.npy"))
+    with open(os.path.join(folder, "texts.jsonl"), "rb") as file:
+        result = command("embed", "-m", "minilm@f32", "--jsonl", "--field", "text", stdin=file, env=real)
+    assert np.abs(np.load(io.BytesIO(result.ok(quiet=False).out)) - expected).max() <= 2e-5

@@ -6,7 +6,7 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 import mlx.core as mx
 
-from toast import batches, models, store
+from toast import batches, kernels, models, store
 from toast.errors import BadInput
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
@@ -23,6 +23,7 @@ class Encoder:
     """
 
     def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=32):
+        kernels.install_for(call)
         path = store.find(call, name)
         self.sentence = Sentence(path)
         self.model = models.encoder(self.sentence.folder)
@@ -48,7 +49,7 @@ class Encoder:
         vectors = batches.compute(self._vectors, parts, self.size)
         if len(parts) > len(texts):
             extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
-            vectors = _average(vectors, owners, [len(p.ids) - extra for p in parts])
+            vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in parts])
         return self._finish(vectors)
 
     def pieces(self, texts):

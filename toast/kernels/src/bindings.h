@@ -5,5 +5,6 @@
 namespace toast {
 
 void bind_floats(nanobind::module_& m);
+void bind_attention(nanobind::module_& m);
 
 }  // namespace toast

@@ -15,12 +15,12 @@ using Fill = void (*)(Kernels&);
 struct Variant {
   const char* name;
   bool (*runs_here)();
-  Fill fill[1];
+  Fill fill[8];  // the rest null
 };
 
 bool always() { return true; }
 
-#define FILLS(v) {v::fill_convert}
+#define FILLS(v) {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope, v::fill_attention}
 
 #if defined(__x86_64__)
 bool has_avx2() {
@@ -57,7 +57,7 @@ const Kernels* choose(const char* name) {
     if (!(any || !std::strcmp(name, v.name)) || !v.runs_here()) continue;
     Kernels k{};
     k.name = v.name;
-    for (Fill fill : v.fill) fill(k);
+    for (Fill fill : v.fill) if (fill) fill(k);
     table = k;
     return &table;
   }

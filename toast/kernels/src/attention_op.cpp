@@ -1,0 +1,137 @@
+// scaled_dot_product_attention as an MLX op: keys and values read in place with their strides.
+// Shares (batch, key/value head, tile of queries) out over the threads; the arithmetic is in attention.cpp.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+
+#include "bindings.h"
+#include "mlx/fast.h"
+#include "op.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace toast {
+namespace {
+
+constexpr size_t kScores = 1 << 16;  // scores of one tile: a quarter of an L2 cache
+constexpr size_t kRows = 128;        // rows of one tile, so that there are tiles for all threads
+constexpr size_t kAlone = 1 << 16;   // multiply-adds not worth waking a thread for
+
+using Optional = std::optional<mx::array>;
+using Arrays = std::vector<mx::array>;
+using MaskArg = std::variant<std::monostate, std::string, mx::array>;
+
+mx::array rows_contiguous(const mx::array& a, const mx::Stream& s) {
+  return a.shape(-1) == 1 || a.strides(-1) == 1 ? a : contiguous(a, s);
+}
+
+float* scratch(size_t n) {
+  thread_local std::unique_ptr<float[]> buffer;
+  thread_local size_t size = 0;
+  if (size < n) buffer.reset(new float[size = n]);
+  return buffer.get();
+}
+
+// y (B, H, L, dv) laid out as (B, L, H, dv), so that merging the heads afterwards copies nothing.
+void allocate_merged(mx::array& y) {
+  int64_t H = y.shape(1), L = y.shape(2), dv = y.shape(3);
+  bool rows = H == 1 || L == 1;
+  y.set_data(mx::allocator::malloc(y.nbytes()), y.size(), {L * H * dv, dv, H * dv, 1}, {true, rows, false});
+}
+
+// in: q (B, H, L, dk), k (B, G, S, dk), v (B, G, S, dv), [mask (B, H, L, S)], [sinks (H)].
+void eval_attention(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
+  auto q = rows_contiguous(in[0], s), k = rows_contiguous(in[1], s), v = rows_contiguous(in[2], s);
+  auto m = mask > Mask::causal ? rows_contiguous(in[3], s) : q;
+  auto sinks = has_sinks ? contiguous(in.back(), s) : q;
+  allocate_merged(y);
+
+  size_t B = q.shape(0), G = k.shape(1), group = q.shape(1) / G, L = q.shape(2), S = k.shape(2);
+  size_t rows = std::min(kRows, std::max<size_t>(4, kScores / S));
+  size_t tile = std::min(L, std::max<size_t>(1, rows / group));
+  if (tile > 4) tile -= tile % 4;
+  size_t tiles = (L + tile - 1) / tile;
+
+  Attention a{};
+  a.type = type_of(y), a.mask = mask, a.group = group, a.keys = S, a.dk = q.shape(3), a.dv = v.shape(3);
+  a.q_head = q.strides(1), a.q_row = q.strides(2), a.k_row = k.strides(2), a.v_row = v.strides(2);
+  a.y_head = y.strides(1), a.y_row = y.strides(2), a.scale = scale;
+  if (mask > Mask::causal) a.m_head = m.strides(1), a.m_row = m.strides(2);
+
+  struct Base { const char* p; int64_t batch, head, row; size_t size; };
+  auto base = [](const mx::array& x, int64_t head, int64_t row) {
+    return Base{x.data<char>(), x.strides(0), head, row, x.itemsize()};
+  };
+  Base bq = base(q, group * q.strides(1), q.strides(2)), bk = base(k, k.strides(1), 0), bv = base(v, v.strides(1), 0);
+  Base by = base(y, group * y.strides(1), y.strides(2)), bm{}, bs{};
+  if (mask > Mask::causal) bm = base(m, group * m.strides(1), m.strides(2));
+  if (has_sinks) bs = {sinks.data<char>(), 0, (int64_t)group, 0, sinks.itemsize()};
+
+  dispatch(s, [=] {
+    auto at = [](const Base& x, size_t b, size_t g, size_t row) {
+      return x.p ? x.p + ((int64_t)b * x.batch + (int64_t)g * x.head + (int64_t)row * x.row) * (int64_t)x.size : nullptr;
+    };
+    auto one = [&](int i) {
+      size_t b = i / (G * tiles), g = i / tiles % G, first = (tiles - 1 - i % tiles) * tile;  // the long ones first
+      Attention t = a;
+      t.queries = std::min(tile, L - first);
+      t.visible = (int64_t)S - (int64_t)L + (int64_t)first + 1;
+      t.q = at(bq, b, g, first), t.k = at(bk, b, g, 0), t.v = at(bv, b, g, 0);
+      t.y = (void*)at(by, b, g, first), t.m = at(bm, b, g, first), t.sinks = at(bs, 0, g, 0);
+      kernels().attention(t, scratch(kernels().attention_scratch(t)));
+    };
+    int n = (int)(B * G * tiles);
+    if (B * G * group * L * S * (a.dk + a.dv) < kAlone)
+      for (int i = 0; i < n; i++) one(i);
+    else
+      parallel(n, one);
+  });
+}
+
+// Whether the arguments are what MLX would accept and we know; everything else is MLX's to do or to refuse.
+bool known(const mx::array& q, const mx::array& k, const mx::array& v, mx::Dtype type, const mx::array* mask,
+           const Optional& sinks) {
+  for (auto x : {&q, &k, &v})
+    if (x->ndim() != 4 || !x->size() || x->shape(0) != q.shape(0)) return false;
+  if (!is_float(type) || q.shape(3) != k.shape(3) || k.shape(1) != v.shape(1) || k.shape(2) != v.shape(2) ||
+      q.shape(1) % k.shape(1))
+    return false;
+  if (sinks && (sinks->ndim() != 1 || sinks->shape(0) != q.shape(1) || mx::promote_types(sinks->dtype(), type) != type))
+    return false;
+  return !mask || (mask->ndim() <= 4 && mx::promote_types(mask->dtype(), type) == type);
+}
+
+mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, float scale, const MaskArg& mask,
+                    const Optional& sinks, bool force_fused, mx::StreamOrDevice where) {
+  auto s = mx::to_stream(where);
+  auto name = std::get_if<std::string>(&mask);
+  auto given = std::get_if<mx::array>(&mask);
+  auto type = mx::result_type(q, k, v);
+  if (!ours(s) || (name && *name != "causal") || !known(q, k, v, type, given, sinks))
+    return mx::fast::scaled_dot_product_attention(
+        q, k, v, scale, name ? *name : "", given ? Optional(*given) : Optional(), sinks, force_fused, where);
+
+  Arrays inputs{mx::astype(q, type, s), mx::astype(k, type, s), mx::astype(v, type, s)};
+  Mask kind = name ? Mask::causal : !given ? Mask::none : given->dtype() == mx::bool_ ? Mask::boolean : Mask::additive;
+  if (kind == Mask::causal && q.shape(2) == 1) kind = Mask::none;
+  if (given) {
+    auto m = kind == Mask::boolean ? *given : mx::astype(*given, type, s);
+    inputs.push_back(mx::broadcast_to(m, {q.shape(0), q.shape(1), q.shape(2), k.shape(2)}, s));
+  }
+  if (sinks) inputs.push_back(mx::astype(*sinks, type, s));
+  auto eval = [kind, scale, has_sinks = sinks.has_value()](const Arrays& in, mx::array& y, const mx::Stream& s) {
+    eval_attention(kind, has_sinks, scale, in, y, s);
+  };
+  return make("Attention", {q.shape(0), q.shape(1), q.shape(2), v.shape(3)}, type, s, std::move(inputs), eval);
+}
+
+}  // namespace
+
+void bind_attention(nb::module_& m) {
+  m.def("scaled_dot_product_attention", &attention, "q"_a, "k"_a, "v"_a, nb::kw_only(), "scale"_a,
+        "mask"_a = nb::none(), "sinks"_a = nb::none(), "force_fused"_a = false, "stream"_a = nb::none());
+}
+
+}  // namespace toast
