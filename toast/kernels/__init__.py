@@ -20,6 +20,12 @@ def variant():
     return _variant
 
 
+def install_for(call):
+    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for."""
+    threads = call.env.get("TOAST_THREADS", "")
+    install(call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn)
+
+
 def install(variant="auto", threads=0, warn=None):
     """Replace MLX's slow CPU functions by ours; on a GPU, or with "off", change nothing.
 
