@@ -1,1 +1,3 @@
 """Local models as Unix filters."""
+
+__version__ = "0.1.0"

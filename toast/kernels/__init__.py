@@ -11,6 +11,7 @@ OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
+map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 _variant = "off"
 
 
@@ -19,13 +20,19 @@ def variant():
     return _variant
 
 
+def install_for(call):
+    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for."""
+    threads = call.env.get("TOAST_THREADS", "")
+    install(call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn)
+
+
 def install(variant="auto", threads=0, warn=None):
     """Replace MLX's slow CPU functions by ours; on a GPU, or with "off", change nothing.
 
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant
+    global _variant, map_tensors
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
@@ -44,6 +51,7 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
         mx.array.__matmul__ = lambda a, b: ext.matmul(a, b)
+    map_tensors = ext.map_tensors
     _variant = name
     return name
 

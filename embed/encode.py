@@ -1,0 +1,89 @@
+"""`embed`: records to vectors, a row for each record, in the order of the input.
+
+Owns the forms of a vector and the verb. Knows nothing of models (`toast/encoder.py`) or of
+descriptors (`toast/pipes.py`).
+"""
+
+import mlx.core as mx
+
+from toast import pipes
+from toast.encoder import Encoder
+
+# ---------------------------------------------------------------- forms of a vector
+
+
+def to_int8(x):
+    """round(127 x / max|x|), row by row."""
+    return mx.round(127 * x / mx.maximum(mx.max(mx.abs(x), axis=1, keepdims=True), 1e-30)).astype(mx.int8)
+
+
+def to_bits(x):
+    """Packed bits of x > 0, first number in the highest bit: (N, D) -> (N, ceil(D / 8)) uint8."""
+    bits = mx.pad((x > 0).astype(mx.uint8), ((0, 0), (0, -x.shape[1] % 8)))
+    powers = mx.array([128, 64, 32, 16, 8, 4, 2, 1], mx.uint8)
+    return mx.sum(bits.reshape(x.shape[0], -1, 8) * powers, axis=2).astype(mx.uint8)
+
+
+FORMS = {
+    "f32": ("<f4", lambda x: x),
+    "f16": ("<f2", lambda x: x.astype(mx.float16)),
+    "int8": ("|i1", to_int8),
+    "binary": ("|u1", to_bits),
+}
+
+
+# ---------------------------------------------------------------- the verb
+
+
+def embed(call, records, encoder: Encoder, precision="f32", json=False, raw=False) -> None:
+    """A vector for each record on standard output, as .npy, JSON lines or raw rows."""
+    if not json:
+        pipes.refuse_terminal(call, "embed ... > vectors.npy, or --json")
+    windows = records.windows()
+    if json:
+        _write_json(call, windows, encoder, precision)
+    elif raw:
+        _write_rows(call, _texts(windows), encoder, precision, lambda rows: pipes.write_all(call.stdout, rows))
+    else:
+        _write_npy(call, _texts(windows), encoder, precision)
+    if encoder.cut:
+        done = "averaged over its pieces" if encoder.long == "mean" else "cut"
+        say = call.warn if encoder.long == "mean" else call.cut
+        say(f"{pipes.plural(encoder.cut, 'record')} over {encoder.tokens.max_length} tokens {done}")
+
+
+def _texts(windows):
+    return ([record.text for record in window] for window in windows)
+
+
+def _write_npy(call, windows, encoder, precision):
+    descr, form = FORMS[precision]
+    rows = None
+    if not pipes.can_patch(call.stdout):
+        spool = pipes.Spool(call)
+        for window in windows:
+            spool.extend(window)
+        windows, rows = spool.windows(), spool.count
+    columns = form(mx.zeros((1, encoder.dims))).shape[1]
+    npy = pipes.Npy(call, descr, columns, rows)
+    _write_rows(call, windows, encoder, precision, npy.write, rows)
+    npy.close()
+
+
+def _write_rows(call, windows, encoder, precision, write, total=None):
+    form = FORMS[precision][1]
+    with pipes.progress(call, total) as bar:
+        for window in windows:
+            if window:
+                write(memoryview(mx.contiguous(form(encoder.encode(window)))))
+            bar.update(len(window))
+
+
+def _write_json(call, windows, encoder, precision):
+    form, index = FORMS[precision][1], 0
+    for window in windows:
+        lines = []
+        for record, row in zip(window, form(encoder.encode([r.text for r in window])).tolist()):
+            lines.append(pipes.json_line({**(record.data or {}), "index": index, "embedding": row}))
+            index += 1
+        pipes.write_all(call.stdout, b"".join(lines))

@@ -1,0 +1,70 @@
+"""Runs the installed commands, and shows command, status and both streams when a test fails."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+BIN = os.path.dirname(sys.executable)
+
+
+class Result:
+    """What a run left behind; each check returns the result again."""
+
+    def __init__(self, words, status, out, err):
+        self.words, self.status, self.out, self.err = words, status, out, err
+
+    def __repr__(self):
+        return (
+            f"\n$ {shlex.join(map(str, self.words))}\nstatus: {self.status}\n"
+            f"stdout: {self.out[:2000]!r}\nstderr: {self.err.decode(errors='replace')[:2000]}"
+        )
+
+    def ok(self, quiet=True):
+        """Status 0 and, unless told otherwise, not a word on standard error."""
+        assert self.status == 0 and not (quiet and self.err), self
+        return self
+
+    def fails(self, *words, status=2):
+        """This status, one line on standard error that holds the words, and no traceback."""
+        text = self.err.decode()
+        assert self.status == status, self
+        assert text.count("\n") == 1 and text.endswith("\n") and "Traceback" not in text, self
+        for word in words:
+            assert word in text, (word, self)
+        return self
+
+
+def command(name, *args, stdin=b"", env=None, timeout=120, **options) -> Result:
+    """Run an installed command; stdin is bytes, or anything that subprocess takes."""
+    words = [os.path.join(BIN, name), *args]
+    given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    ran = subprocess.run(
+        words, capture_output=True, env=environment(env), timeout=timeout, **given, **options
+    )
+    return Result([name, *args], ran.returncode, ran.stdout, ran.stderr)
+
+
+def shell(line, env=None, timeout=120, **options) -> Result:
+    """Run a line of shell with the installed commands on PATH."""
+    ran = subprocess.run(
+        ["bash", "-c", line], stdin=subprocess.DEVNULL, capture_output=True,
+        env=environment(env), timeout=timeout, **options,
+    )  # fmt: skip
+    return Result(["bash", "-c", line], ran.returncode, ran.stdout, ran.stderr)
+
+
+def start(name, *args, env=None, **options) -> subprocess.Popen:
+    """Start an installed command with pipes on all three streams."""
+    streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([os.path.join(BIN, name), *args], env=environment(env), **streams | options)
+
+
+def environment(changes=None) -> dict:
+    """The process's environment, commands first on PATH; a value of None takes a name away."""
+    env = dict(os.environ, PATH=f"{BIN}:{os.environ.get('PATH', '')}", **{})
+    for name, value in (changes or {}).items():
+        env.pop(name, None)
+        if value is not None:
+            env[name] = str(value)
+    return env

@@ -1,0 +1,41 @@
+"""Fixtures: tiny models that the tests make, and a store of their own for every test run."""
+
+import os
+
+import pytest
+
+import tiny
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_store(tmp_path_factory):
+    """Tests leave the user's store alone, except those that ask for the real model."""
+    real = {name: os.environ.get(name) for name in ("TOAST_HOME", "EMBED_MODEL")}
+    os.environ["TOAST_HOME"] = str(tmp_path_factory.mktemp("store"))
+    yield real
+    for name, value in real.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of a tiny embedding model (32 dims, 24 tokens at most)."""
+    return tiny.bert(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def real(own_store):
+    """Environment changes under which commands use the user's own store and the default models."""
+    return {"TOAST_HOME": own_store["TOAST_HOME"], "EMBED_MODEL": None}
+
+
+@pytest.fixture(scope="session")
+def smollm2(own_store):
+    """The folder of toast's default model, from the user's own store."""
+    from toast.command import Call
+    from toast.store import catalog
+
+    env = {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or ""}
+    return catalog.obtain(Call("toast", env, os.open(".", os.O_RDONLY)), "smollm2")

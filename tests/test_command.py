@@ -1,0 +1,167 @@
+"""One set of declarations, two parsers: the small one and Typer agree on every command line."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from command import command, environment, start
+from embed.cli import embed
+from toast import options, usage
+from toast.command import Call, Command, run
+from toast.errors import Exit, ToastError
+from toast.options import Argument, Option
+
+
+def everything(
+    call: Call,
+    query: str = Argument(..., metavar="QUERY"),
+    files: list[str] = Argument([], metavar="FILE"),
+    count: int | None = Option(None, "-k", "--count", min=1, max=99),
+    heat: float = Option(0.5, "-t", "--heat", min=0.0),
+    kind: str = Option("plain", "--as", choices=("plain", "fancy")),
+    stop: list[str] = Option([], "--stop", "-s"),
+    name: str | None = Option(None, "-n", "--name", env="EVERYTHING_NAME"),
+    json: bool = Option(False, "-j", "--json"),
+    nul: bool = Option(False, "-0", "--null"),
+):
+    """Declares one of each kind."""
+
+
+EVERYTHING = Command(everything)
+FLAGS = ["-q", "-v", "-j", "-0", "-qv", "-jq0", "--json", "--no-input", "--strict", "--json=1", "--nope", "-z"]
+VALUED = ["-k", "--count", "-t", "--heat", "--as", "-s", "--stop", "-n", "--name", "-jk", "-qt"]
+VALUES = ["5", "0", "-1", "100", "x", "", "1.5", "nan", "plain", "fancy", "-q", "--", "-", "é", "日本", "a b", "\udcff", "=", "1_0"]
+word = st.one_of(
+    st.sampled_from(FLAGS + VALUED + VALUES + ["-", "--"]),
+    st.builds(lambda flag, value: flag + "=" + value, st.sampled_from(VALUED), st.sampled_from(VALUES)),
+    st.builds(lambda flag, value: flag + value, st.sampled_from(["-k", "-t", "-n", "-qk"]), st.sampled_from(VALUES)),
+    st.text(max_size=4),
+)
+
+
+def by_typer(command, words):
+    try:
+        return options.fill(command.parameters, usage.parse(command, words), {})
+    except ToastError as error:
+        return str(error)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(word, max_size=7))
+def test_the_small_parser_gives_what_typer_gives(words):
+    small = options.parse(EVERYTHING.parameters, words)
+    typers = by_typer(EVERYTHING, words)
+    if small is not None:
+        assert repr(options.fill(EVERYTHING.parameters, small, {})) == repr(typers)
+    else:
+        assert isinstance(typers, str), (words, typers)
+
+
+@pytest.mark.parametrize("line", [["-k5", "q"], ["q", "--stop=a", "f", "-qv", "-s", "b"], ["--", "-q", "-k"]])
+def test_well_formed_lines_need_no_typer(line):
+    assert options.parse(EVERYTHING.parameters, line) is not None
+
+
+def test_environment_gives_the_default():
+    assert EVERYTHING.parse(["q"], {"EVERYTHING_NAME": "n"})["name"] == "n"
+    assert EVERYTHING.parse(["q", "-n", "m"], {"EVERYTHING_NAME": "n"})["name"] == "m"
+
+
+def test_no_flag_is_declared_twice():
+    for declared in (EVERYTHING, embed):
+        flags = [flag for p in declared.parameters for flag in p.flags]
+        assert len(flags) == len(set(flags))
+
+
+class Caller(Call):
+    """A Call whose standard error is a pipe that can be read back."""
+
+    def __init__(self):
+        self.reader, stderr = os.pipe()
+        super().__init__("test", {}, os.open(".", os.O_RDONLY), stderr=stderr)
+
+    def said(self):
+        os.close(self.stderr)
+        return os.read(self.reader, 10000).decode()
+
+
+@pytest.mark.parametrize(
+    "error, status, said",
+    [
+        (None, Exit.OK, ""),
+        (BrokenPipeError(), Exit.OK, ""),
+        (ToastError("no such thing", "type x"), Exit.ERROR, "test: no such thing (type x)\n"),
+        (FileNotFoundError(2, "No such file", "a\nb"), Exit.ERROR, "test: a b: No such file\n"),
+        (MemoryError(), Exit.ERROR, "test: out of memory\n"),
+        (KeyError("k"), Exit.ERROR, "test: unexpected KeyError: 'k' (TOAST_DEBUG=1 shows where)\n"),
+    ],
+)
+def test_errors_become_statuses(error, status, said):
+    def verb(call: Call):
+        if error:
+            raise error
+
+    call = Caller()
+    assert run(Command(verb), [], call) == status
+    assert call.said() == said
+
+
+def test_soft_errors_and_cuts_become_statuses():
+    def soft(call: Call):
+        call.error("record 3 is bad")
+
+    def cut(call: Call):
+        call.cut("record 4 was cut")
+
+    assert run(Command(soft), ["-q"], Caller()) == Exit.ERROR
+    assert run(Command(cut), [], Caller()) == Exit.OK
+    assert run(Command(cut), ["--strict"], Caller()) == Exit.CUT
+    quiet = Caller()
+    assert run(Command(cut), ["-q"], quiet) == Exit.OK and quiet.said() == ""
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_goes_to_standard_output(flag):
+    out = command("embed", flag).ok().out.decode()
+    assert out.startswith("Usage: embed") and "Exit status" in out
+
+
+def test_version():
+    assert command("embed", "--version").ok().out.startswith(b"embed (toast ")
+
+
+def test_completion_script():
+    out = command("embed", env={"_EMBED_COMPLETE": "source_bash"}).out
+    assert b"complete" in out and b"embed" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_as_the_signal(model, number):
+    process = start("embed", "-m", model, "--json")
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b'{"index": 0')
+    process.send_signal(number)
+    assert process.wait(20) == -number
+    assert process.stderr.read() == b""
+
+
+def test_a_shell_loop_stops_at_ctrl_c(model):
+    """The shell sees a death by SIGINT, so that its loop ends too."""
+    script = f"while :; do embed -m {model} --json; echo again >&2; done"
+    process = subprocess.Popen(
+        ["bash", "-c", script], stdin=-1, stdout=-1, stderr=-1, start_new_session=True,
+        env=environment(),
+    )  # fmt: skip
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(20) == -signal.SIGINT
+    assert b"again" not in process.stderr.read()

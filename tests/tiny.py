@@ -1,0 +1,119 @@
+"""Makes tiny seeded models in the published layouts, so that the tests need no network."""
+
+import json
+import os
+
+import numpy as np
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+WORDS = "the a of to and cat dog bird sat mat ran sky blue red fast slow model filter pipe line".split()
+
+
+def write_json(folder, name, value):
+    path = os.path.join(folder, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w") as file:
+        json.dump(value, file)
+
+
+def write_safetensors(path, tensors):
+    """The format of https://github.com/huggingface/safetensors, float32 only."""
+    header, at = {}, 0
+    for name, array in tensors.items():
+        header[name] = {"dtype": "F32", "shape": array.shape, "data_offsets": [at, at + array.nbytes]}
+        at += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in tensors.values():
+            file.write(np.ascontiguousarray(array, np.float32).tobytes())
+
+
+def wordpiece() -> Tokenizer:
+    """A WordPiece tokenizer that spells what it does not know."""
+    letters = [chr(c) for c in range(33, 127)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + c for c in letters), *WORDS]
+    vocab = {piece: i for i, piece in enumerate(dict.fromkeys(pieces))}
+    tokenizer = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=special
+    )
+    return tokenizer
+
+
+def bert(folder, D=32, layers=2, heads=4, max_length=24, seed=7, labels=()):
+    """A sentence-transformers BERT of random weights; with labels, a sequence classifier."""
+    rng = np.random.default_rng(seed)
+    tokenizer = wordpiece()
+    vocab = tokenizer.get_vocab_size()
+    config = {
+        "architectures": ["BertForSequenceClassification" if labels else "BertModel"],
+        "model_type": "bert", "hidden_size": D, "num_hidden_layers": layers, "num_attention_heads": heads,
+        "intermediate_size": 2 * D, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0,
+        "max_position_embeddings": 64, "type_vocab_size": 2, "vocab_size": vocab,
+    }  # fmt: skip
+    if labels:
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    os.makedirs(folder, exist_ok=True)
+    write_json(folder, "config.json", config)
+    write_safetensors(os.path.join(folder, "model.safetensors"), _bert_tensors(rng, config, labels))
+    tokenizer.save(os.path.join(folder, "tokenizer.json"))
+    write_json(folder, "tokenizer_config.json", {"model_max_length": max_length})
+    if not labels:
+        _sentence_files(folder, D, max_length)
+    return str(folder)
+
+
+def _sentence_files(folder, D, max_length):
+    kinds = ["Transformer", "Pooling", "Normalize"]
+    paths = ["", "1_Pooling", "2_Normalize"]
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (kind, path) in enumerate(zip(kinds, paths))
+    ]
+    write_json(folder, "modules.json", modules)
+    write_json(folder, "1_Pooling/config.json", {"word_embedding_dimension": D, "pooling_mode_mean_tokens": True})
+    write_json(folder, "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
+    write_json(folder, "config_sentence_transformers.json", {"prompts": {"query": "red ", "document": ""}})
+
+
+def _bert_tensors(rng, config, labels):
+    D, F = config["hidden_size"], config["intermediate_size"]
+    prefix = "bert." if labels else ""
+    tensors = {}
+
+    def matrix(name, *shape, std=0.3):
+        tensors[prefix + name] = rng.normal(0, std, shape).astype(np.float32)
+
+    def linear(name, outputs, inputs):
+        matrix(f"{name}.weight", outputs, inputs)
+        matrix(f"{name}.bias", outputs, std=0.15)
+
+    def norm(name):
+        tensors[f"{prefix}{name}.weight"] = (1 + 0.25 * rng.normal(size=D)).astype(np.float32)
+        matrix(f"{name}.bias", D, std=0.15)
+
+    matrix("embeddings.word_embeddings.weight", config["vocab_size"], D)
+    matrix("embeddings.position_embeddings.weight", config["max_position_embeddings"], D)
+    matrix("embeddings.token_type_embeddings.weight", config["type_vocab_size"], D)
+    norm("embeddings.LayerNorm")
+    for i in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}"
+        for name in ("query", "key", "value"):
+            linear(f"{layer}.attention.self.{name}", D, D)
+        linear(f"{layer}.attention.output.dense", D, D)
+        norm(f"{layer}.attention.output.LayerNorm")
+        linear(f"{layer}.intermediate.dense", F, D)
+        linear(f"{layer}.output.dense", D, F)
+        norm(f"{layer}.output.LayerNorm")
+    linear("pooler.dense", D, D)
+    if labels:
+        prefix = ""
+        linear("classifier", len(labels), D)
+    return tensors

@@ -1,0 +1,166 @@
+"""How a command runs: its declaration, the Call that its verb receives, and its exit status.
+
+The only file that ends the process or reads the process's own arguments, environment and
+directory. What the command does is the verb's business; what it reads and writes, `pipes.py`'s.
+"""
+
+import os
+import sys
+from _signal import SIG_DFL, SIGINT, SIGTERM, getsignal, signal
+
+from toast import options, pipes
+from toast.errors import Exit, Said, ToastError
+from toast.options import Option
+
+COMMON = [
+    Option(False, "-q", "--quiet", help="Print nothing but errors on standard error.").bind("quiet", bool),
+    Option(False, "-v", "--verbose", help="Say more on standard error.").bind("verbose", bool),
+    Option(False, "--no-input", help="Do not read standard input.").bind("no_input", bool),
+    Option(False, "--strict", help="Exit with 3 when an input or an answer was cut.").bind("strict", bool),
+]
+
+
+class Call:
+    """One run of a command: all that a verb may know of whoever called it.
+
+    `env` maps names to values; `cwd` is a descriptor of the working directory; `stdin`, `stdout`
+    and `stderr` are descriptors. Relative paths are resolved against `cwd`.
+    """
+
+    quiet = verbose = no_input = strict = False
+    was_cut = had_errors = False
+
+    def __init__(self, name: str, env, cwd: int, stdin: int = 0, stdout: int = 1, stderr: int = 2):
+        self.name, self.env, self.cwd = name, env, cwd
+        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+
+    def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
+        """A descriptor of the file; OSError as `os.open`."""
+        return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=self.cwd)
+
+    def path(self, path: str) -> str:
+        """The absolute path, for libraries that cannot take a descriptor."""
+        path = os.path.expanduser(path) if self.env.get("HOME") else path
+        return path if os.path.isabs(path) else os.path.join(pipes.path_of(self.cwd), path)
+
+    def info(self, text: str) -> None:
+        """A line on standard error under -v."""
+        if self.verbose:
+            pipes.say(self.stderr, f"{self.name}: {text}")
+
+    def warn(self, text: str) -> None:
+        """A line on standard error unless -q."""
+        if not self.quiet:
+            pipes.say(self.stderr, f"{self.name}: {text}")
+
+    def cut(self, text: str) -> None:
+        """Something was cut short: say so; with --strict the status will be 3."""
+        self.was_cut = True
+        self.warn(text)
+
+    def error(self, text: str) -> None:
+        """A soft error: say it, go on; the status will be 2."""
+        self.had_errors = True
+        pipes.say(self.stderr, f"{self.name}: {text}")
+
+
+class Command:
+    """A declared command. Calling it runs the process that was started for it."""
+
+    def __init__(self, function, name: str = ""):
+        self.function, self.name = function, name or function.__name__
+        self.help = function.__doc__ or ""
+        self.parameters = options.read(function, COMMON)
+
+    def __call__(self):
+        _main(self)
+
+    def parse(self, words: list[str], env) -> dict:
+        """Every parameter's value; raises UsageError, or Said for --help."""
+        given = options.parse(self.parameters, words)
+        if given is None:
+            from toast import usage
+
+            given = usage.parse(self, words)
+        return options.fill(self.parameters, given, env)
+
+
+def command(function) -> Command:
+    """Declare a command: a function of a Call and of parameters whose defaults declare them."""
+    return Command(function)
+
+
+def run(command: Command, words: list[str], call: Call) -> int:
+    """Run a command for a caller; the exit status. Only signals pass through."""
+    try:
+        values = command.parse(words, call.env)
+        for p in COMMON:
+            setattr(call, p.name, values.pop(p.name))
+        status = command.function(call, **values) or Exit.OK
+    except BrokenPipeError:  # the reader has what it wanted
+        return Exit.OK
+    except Said as answer:
+        return _say(call, str(answer))
+    except ToastError as error:
+        return _failed(call, str(error))
+    except OSError as error:
+        name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return _failed(call, f"{name}{error.strerror or error}")
+    except MemoryError:
+        return _failed(call, "out of memory")
+    except Exception as error:
+        return _failed(call, f"unexpected {type(error).__name__}: {error} (TOAST_DEBUG=1 shows where)")
+    if call.had_errors:
+        return Exit.ERROR
+    return Exit.CUT if status == Exit.OK and call.strict and call.was_cut else status
+
+
+def _say(call: Call, text: str) -> int:
+    try:
+        pipes.write_all(call.stdout, text.encode())
+    except BrokenPipeError:
+        pass
+    except ToastError as error:
+        return _failed(call, str(error))
+    return Exit.OK
+
+
+def _failed(call: Call, text: str) -> int:
+    pipes.say(call.stderr, f"{call.name}: {text}")
+    if call.env.get("TOAST_DEBUG"):
+        import traceback
+
+        pipes.say(call.stderr, traceback.format_exc(), lines=True)
+    return Exit.ERROR
+
+
+class _Stopped(BaseException):
+    """SIGTERM came: unwind, clean up, then die of it."""
+
+
+def _stop(number, frame):
+    raise _Stopped
+
+
+def _main(command: Command) -> None:
+    pipes.hold_standard_descriptors()
+    if getsignal(SIGTERM) == SIG_DFL:
+        signal(SIGTERM, _stop)
+    if os.environ.get(f"_{command.name}_COMPLETE".upper()):
+        from toast import usage
+
+        usage.complete(command)
+    try:
+        call = Call(command.name, os.environ, os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC))
+        status = run(command, sys.argv[1:], call)
+    except KeyboardInterrupt:
+        _die(SIGINT)
+    except _Stopped:
+        _die(SIGTERM)
+    os._exit(status)  # everything is written; the interpreter's own teardown only costs time
+
+
+def _die(number) -> None:
+    """End as the signal would have: the shell then knows, and its loops stop."""
+    signal(number, SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -1,0 +1,52 @@
+"""What can go wrong, in the user's words, and the exit statuses.
+
+Knows nothing of streams or processes: `command.py` prints these and ends with them.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The statuses of every command; the contract in docs/design.md says when."""
+
+    OK = 0
+    NONE = 1  # nothing found: search, rerank --threshold, classify --only
+    ERROR = 2  # any error, "some records failed" and wrong usage included
+    CUT = 3  # only with --strict: an input or an answer was cut short
+
+
+class ToastError(Exception):
+    """One line for the user: what is wrong and, in `hint`, what to type next."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        text = f"{self.message} ({self.hint})" if self.hint else self.message
+        return " ".join(text.split()) or type(self).__name__
+
+
+class Said(Exception):
+    """Help or the version was asked for: the text goes to standard output, the status is 0."""
+
+
+class UsageError(ToastError):
+    """The command line itself is wrong."""
+
+
+class BadInput(ToastError):
+    """A file or a record cannot be used."""
+
+
+class BadModel(ToastError):
+    """A model's files are incomplete, damaged or of the wrong kind."""
+
+
+class ModelNotFound(ToastError):
+    """No model goes by this name, here or where it would be fetched from."""
+
+
+def os_error(error: OSError, what: str) -> BadInput:
+    """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
+    return BadInput(f"cannot {what}: {error.strerror or error}")

@@ -1,0 +1,104 @@
+"""BERT (Devlin et al. 2019): the encoder, its pooler and classification head.
+
+Owns: the post-norm layer that its descendants share. Does not know: text, pooling.
+"""
+
+import mlx.core as mx
+
+from toast.errors import BadModel
+from toast.models import layers
+
+
+class Layer:
+    """Attention and feed-forward, each followed by residual and norm (post-norm)."""
+
+    qkv = "attention.self.qkv", ["attention.self." + name for name in ("query", "key", "value")]
+    out, norm1 = "attention.output.dense", "attention.output.LayerNorm"
+    up, down, norm2 = "intermediate.dense", "output.dense", "output.LayerNorm"
+
+    def __init__(self, config, w):
+        D, F, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
+        self.n = config["num_attention_heads"]
+        if D % self.n:
+            raise BadModel(f"hidden_size {D} is not a multiple of {self.n} heads")
+        self.qkv = w.split_linear(*self.qkv, D, D)
+        self.out, self.norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
+        self.up, self.down = w.linear(self.up, F, D), w.linear(self.down, D, F)
+        self.norm2 = w.layer_norm(self.norm2, D, eps)
+        self.act = layers.activation(config["hidden_act"])
+
+    def __call__(self, x, mask):
+        x = self.norm1(x + self.out(self.attend(x, mask)))
+        return self.norm2(x + self.down(self.act(self.up(x))))
+
+    def attend(self, x, mask):
+        q, k, v = (layers.heads(y, self.n) for y in self.qkv(x))
+        return layers.attention(q, k, v, mask)
+
+
+class Model:
+    """ids (B, L), lengths (B,), types (B, L) or None -> token states (B, L, D).
+
+    outputs: of the classification head, 0 without one.
+    """
+
+    prefix, classifier = "bert", "classifier"  # of tensor names; the last layer of the head
+    stack, Layer = "encoder.layer", Layer
+
+    def __init__(self, config, weights):
+        kind = config.get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise BadModel(f"position_embedding_type {kind!r} is not supported, only absolute")
+        whole = layers.Tensors(weights, config)
+        w = whole.under(self.prefix)
+        self.read_embeddings(config, w.at("embeddings"))
+        self.read_encoder(config, w)
+        count = range(config["num_hidden_layers"])
+        self.layers = [self.Layer(config, w.at(f"{self.stack}.{i}")) for i in count]
+        self.outputs = whole.rows(self.classifier)
+        self.head = self.read_head(whole, config["hidden_size"]) if self.outputs else None
+
+    def read_embeddings(self, config, w):
+        D = config.get("embedding_size", config["hidden_size"])
+        self.words = w.embedding("word_embeddings", config["vocab_size"], D)
+        rows = config["max_position_embeddings"]
+        positions = w.take("position_embeddings.weight", rows, D)
+        self.positions = positions[self.first_position(config) :]
+        kinds = config.get("type_vocab_size", 0)
+        self.types = w.take("token_type_embeddings.weight", kinds, D) if kinds else None
+        self.norm = w.layer_norm("LayerNorm", D, config["layer_norm_eps"])
+
+    def first_position(self, config):
+        return 0
+
+    def read_encoder(self, config, w):
+        """What an architecture has besides embeddings and layers."""
+
+    def read_head(self, w, D):
+        """The function from the first token's state (B, D) to (B, n)."""
+        pool = w.under(self.prefix).linear("pooler.dense", D, D)
+        classify = w.linear("classifier", self.outputs, D)
+        return lambda x: classify(mx.tanh(pool(x)))
+
+    def __call__(self, ids, lengths, types=None):
+        x, mask = self.embed(ids, types), self.mask(lengths, ids.shape[1])
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+    def embed(self, ids, types):
+        """Norm of the sum of word, position and type embeddings (B, L, D)."""
+        x = self.words(ids) + self.positions[: ids.shape[1]]
+        if self.types is not None:
+            alike = types is None or len(self.types) == 1
+            x = x + (self.types[0] if alike else self.types[types])
+        return self.norm(x)
+
+    def mask(self, lengths, L):
+        return layers.length_mask(lengths, L)
+
+    def logits(self, ids, lengths, types=None):
+        """Scores of the classification head before softmax or sigmoid: (B, n)."""
+        if self.head is None:
+            raise BadModel("the model has no classification head")
+        return self.head(self(ids, lengths, types)[:, 0])

@@ -1,0 +1,167 @@
+"""What the encoders are made of: checked tensors, linear layers, norms, attention, activations.
+
+Owns: float or quantised storage, shapes. Does not know: any architecture, nor mlx.nn.
+"""
+
+import math
+
+import mlx.core as mx
+
+from toast import kernels
+from toast.errors import BadModel
+
+
+class Tensors:
+    """A checkpoint's tensors under a name prefix, checked for presence and shape as they are taken.
+
+    Float tensors become float32, the type that encoders compute in. Quantised linear layers are
+    MLX's: `weight` uint32 with `scales` and `biases`, parameters in config["quantization"].
+    """
+
+    def __init__(self, tensors, config, prefix=""):
+        self.tensors, self.config, self.prefix = tensors, config, prefix
+
+    def at(self, name):
+        """The tensors under `prefix + name.`"""
+        return Tensors(self.tensors, self.config, f"{self.prefix}{name}.")
+
+    def under(self, *names):
+        """The same tensors without the first of these prefixes that the checkpoint uses, if any."""
+        for name in names:
+            if any(key.startswith(f"{self.prefix}{name}.") for key in self.tensors):
+                return self.at(name)
+        return self
+
+    def __contains__(self, name):
+        return self.prefix + name in self.tensors
+
+    def take(self, name, *shape):
+        """The tensor, which must have this shape; float types as float32."""
+        array = self.tensors.get(self.prefix + name)
+        if array is None:
+            raise BadModel(f"no tensor {self.prefix}{name}")
+        if array.shape != shape:
+            raise BadModel(f"tensor {self.prefix}{name} has shape {array.shape}, not {shape}")
+        return array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array
+
+    def rows(self, name):
+        """Outputs of a linear layer, 0 when there is no such layer."""
+        weight = self.tensors.get(f"{self.prefix}{name}.weight")
+        return 0 if weight is None else weight.shape[0]
+
+    def linear(self, name, outputs, inputs, bias=True):
+        """x (..., inputs) -> (..., outputs)."""
+        b = self.take(f"{name}.bias", outputs) if bias else None
+        if f"{name}.scales" in self:
+            return quantized_linear(*self.quantized(name, outputs, inputs), b)
+        w = self.take(f"{name}.weight", outputs, inputs).T
+        return (lambda x: x @ w) if b is None else (lambda x: mx.addmm(b, x, w))
+
+    def split_linear(self, fused, names, outputs, inputs, bias=True):
+        """x -> one (..., outputs) for each name; stored as one tensor `fused` or as one for each."""
+        if f"{fused}.weight" in self:
+            whole = self.linear(fused, len(names) * outputs, inputs, bias)
+            return lambda x: mx.split(whole(x), len(names), axis=-1)
+        parts = [self.linear(name, outputs, inputs, bias) for name in names]
+        return lambda x: [part(x) for part in parts]
+
+    def embedding(self, name, rows, dims):
+        """ids (...) int -> (..., dims). MLX does not check ids, so this does: they come from a
+        tokenizer that may not be this model's."""
+        if f"{name}.scales" in self:
+            w, scales, biases, group, bits = self.quantized(name, rows, dims)
+        else:
+            w, scales = self.take(f"{name}.weight", rows, dims), None
+
+        def look_up(ids):
+            if mx.max(ids).item() >= rows:
+                raise BadModel(f"a token id of {mx.max(ids).item()}, but only {rows} embeddings")
+            if scales is None:
+                return w[ids]
+            return mx.dequantize(w[ids], scales[ids], biases[ids], group, bits)
+
+        return look_up
+
+    def quantized(self, name, outputs, inputs):
+        """(weight, scales, biases, group_size, bits) of an affine quantised layer."""
+        group, bits = (self.config["quantization"][key] for key in ("group_size", "bits"))
+        return (
+            self.take(f"{name}.weight", outputs, inputs * bits // 32),
+            self.take(f"{name}.scales", outputs, inputs // group),
+            self.take(f"{name}.biases", outputs, inputs // group),
+            group,
+            bits,
+        )
+
+    def layer_norm(self, name, dims, eps, bias=True):
+        weight = self.take(f"{name}.weight", dims)
+        b = self.take(f"{name}.bias", dims) if bias else None
+        return lambda x: mx.fast.layer_norm(x, weight, b, eps)
+
+    def rms_norm(self, name, dims, eps):
+        weight = self.take(f"{name}.weight", dims)
+        return lambda x: mx.fast.rms_norm(x, weight, eps)
+
+
+def quantized_linear(w, scales, biases, group, bits, b):
+    def run(x):
+        y = mx.quantized_matmul(x, w, scales, biases, transpose=True, group_size=group, bits=bits)
+        return y if b is None else y + b
+
+    return run
+
+
+def heads(x, n):
+    """(B, L, n * d) -> (B, n, L, d)."""
+    return x.reshape(*x.shape[:2], n, -1).transpose(0, 2, 1, 3)
+
+
+def attention(q, k, v, mask=None, scale=None):
+    """softmax(q k^T * scale + mask) v, heads joined: q, k, v (B, n, L, d) -> (B, L, n * d)."""
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
+    return y.transpose(0, 2, 1, 3).reshape(y.shape[0], y.shape[2], -1)
+
+
+def length_mask(lengths, L):
+    """True where a key is a token: (B, 1, 1, L), or None when no row is padded."""
+    if mx.min(lengths).item() == L:
+        return None
+    return (mx.arange(L) < lengths[:, None])[:, None, None, :]
+
+
+def gelu(x):
+    """x * Phi(x) by the error function (Hendrycks & Gimpel 2016)."""
+    return x * (0.5 * (1 + mx.erf(x * math.sqrt(0.5))))
+
+
+def gelu_tanh(x):
+    return 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def silu(x):
+    return x * mx.sigmoid(x)
+
+
+# name in config.json -> (name in the kernels, the same in plain MLX)
+ACTIVATIONS = {
+    "gelu": ("gelu", gelu),
+    "gelu_new": ("gelu_approx", gelu_tanh),
+    "gelu_pytorch_tanh": ("gelu_approx", gelu_tanh),
+    "relu": (None, lambda x: mx.maximum(x, 0)),
+    "silu": ("silu", silu),
+    "swish": ("silu", silu),
+    "tanh": (None, mx.tanh),
+}
+
+
+def activation(name):
+    """The function that a config names, the kernels' own where they are installed."""
+    if name not in ACTIVATIONS:
+        raise BadModel(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
+    ours, plain = ACTIVATIONS[name]
+    if ours is None or kernels.variant() == "off":
+        return plain
+    from toast.kernels import _ext
+
+    return getattr(_ext, ours, plain)

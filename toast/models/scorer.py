@@ -1,0 +1,121 @@
+"""(query, text) pairs to logits, by the recipe of the model at hand; labels of classifiers.
+
+Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not know: ranking, windows.
+"""
+
+
+import mlx.core as mx
+
+from toast.errors import BadModel
+from toast.models import encoder, tokens
+from toast.store.folder import blame, read_config, transformer
+
+# The published recipe of Qwen3-Reranker (its model card).
+PREFIX = (
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and "
+    'the Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+    "<|im_start|>user\n"
+)
+SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
+
+
+def scorer(path):
+    """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head to score with."""
+    path = transformer(path)
+    config = read_config(path)
+    kind = YesNo if config.get("model_type") == "qwen3" else Classifier
+    with blame(path):
+        return kind(path, config)
+
+
+class Classifier:
+    """A sequence classifier: a cross-encoder, a text classifier or an NLI model.
+
+    labels: names in the order of the logits; activation: the default of sentence-transformers'
+    CrossEncoder, from the config; max_length: tokens of a pair, special ones included.
+    """
+
+    def __init__(self, path, config):
+        self.tokens, self.model = tokens.load(path), encoder(path)
+        self.max_length = self.tokens.max_length
+        if self.model.head is None:
+            raise BadModel(f"{path}: no classification head", "embedding models: embed")
+        self.labels = labels(config, self.model)
+        self.activation = activation(config, len(self.labels))
+
+    def encode(self, inputs, truncate="longest_first"):
+        """Texts or (query, text) pairs -> Encodings, as Tokens.encode."""
+        return self.tokens.encode(inputs, truncate=truncate)
+
+    def logits(self, encodings):
+        """(B, len(labels)) float32."""
+        return self.model.logits(*tokens.batch(encodings))
+
+    def probabilities(self, logits):
+        """Softmax over the labels, or sigmoid of each where labels are not exclusive."""
+        if len(self.labels) == 1 or self.activation is mx.sigmoid:
+            return mx.sigmoid(logits)
+        return mx.softmax(logits, axis=-1)
+
+
+def labels(config, model):
+    """Names of the outputs, by id2label of the config."""
+    names = {int(k): str(v) for k, v in (config.get("id2label") or {}).items()}
+    return [names.get(i, f"LABEL_{i}") for i in range(model.outputs)]
+
+
+def activation(config, n):
+    """The function that makes scores of logits: what the config names, else sigmoid for one label."""
+    saved = (config.get("sentence_transformers") or {}).get("activation_fn")
+    saved = saved or config.get("sbert_ce_default_activation_function")
+    if saved is None and config.get("problem_type") == "multi_label_classification":
+        return mx.sigmoid
+    known = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid, "Tanh": mx.tanh}
+    return known.get(str(saved).rpartition(".")[2], mx.sigmoid if n == 1 else known["Identity"])
+
+
+class YesNo:
+    """Qwen3-Reranker: the logit of "yes" minus that of "no" as the next token, one label."""
+
+    def __init__(self, path, config, instruction=INSTRUCTION):
+        self.tokens, self.instruction = tokens.load(path), instruction
+        self.max_length = min(self.tokens.max_length, 8192)  # the recipe's limit
+        self.model, self.labels, self.activation = encoder(path), ["yes"], mx.sigmoid
+        self.prefix, self.suffix = self.ids(PREFIX), self.ids(SUFFIX)
+        answers = [self.tokens.tokenizer.token_to_id(word) for word in ("yes", "no")]
+        if None in answers:
+            raise BadModel(f"{path}: the tokenizer has no token for yes or no")
+        self.answers = answers
+
+    def ids(self, text):
+        return self.tokens.encode([text], special=False, truncate=None)[0].ids
+
+    def encode(self, pairs, truncate="longest_first"):
+        """(query, text) pairs -> Rows; the body is cut to what prefix and suffix leave of the limit.
+
+        .overflowing: the further pieces of the text, each behind the same query.
+        """
+        return [self.row(query, text) for query, text in pairs]
+
+    def row(self, query, text):
+        limit = self.max_length - len(self.prefix) - len(self.suffix)
+        head = f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>:"
+        body = self.ids(f"{head} {text}")
+        pieces = [body[:limit]]
+        if len(body) > limit:
+            start = self.ids(head)[: limit // 2]
+            step = limit - len(start)
+            rest = range(limit, len(body), step)
+            pieces += [start + body[i : i + step] for i in rest]
+        rows = [tokens.Row(self.prefix + piece + self.suffix) for piece in pieces]
+        return tokens.Row(rows[0].ids, rows[1:])
+
+    def logits(self, rows):
+        """(B, 1) float32."""
+        ids, lengths, _ = tokens.batch(rows)
+        yes_no = self.model.next_logits(ids, lengths, self.answers)
+        return yes_no[:, :1] - yes_no[:, 1:]
+
+    def probabilities(self, logits):
+        return mx.sigmoid(logits)

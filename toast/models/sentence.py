@@ -1,0 +1,161 @@
+"""From token states to one vector, as the model's own sentence-transformers files say.
+
+Owns: modules.json, pooling, dense layers, prompts. Does not know: architectures, token ids.
+"""
+
+import mlx.core as mx
+
+from toast.errors import BadModel
+from toast.models import layers
+from toast.models.tokens import limits
+from toast.store.folder import blame, modules, read_config, read_json
+
+# Order of concatenation when several are on.
+POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+PROMPT_NAMES = {"query": ["query"], "document": ["document", "passage", "corpus"]}
+
+
+class Sentence:
+    """Settings of an embedding model folder; without modules.json: mean pooling, no normalisation.
+
+    folder: where config.json and the tokenizer are; max_length: tokens, special ones included;
+    prompts: name -> text put before the record; lower: lower-case the text first;
+    normalize: the model ends with vectors of length 1; dims: of the vector, if the files say.
+    """
+
+    def __init__(self, path):
+        with blame(path):
+            self.read(path)
+
+    def read(self, path):
+        self.folder, self.max_length, self.lower = limits(path)
+        self.normalize, self.include_prompt, self.steps, self.dims = False, True, [], None
+        self.modes = 1  # of pooling, side by side
+        for kind, folder in modules(path):
+            self.add(kind, folder)
+        if not self.steps:
+            self.steps = [pooling(["mean"])]
+        if not self.dims:
+            config = read_config(self.folder)
+            self.dims = (config.get("hidden_size") or config["dim"]) * self.modes
+        saved = read_json(path, "config_sentence_transformers.json") or {}
+        self.prompts = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
+        self.default_prompt = saved.get("default_prompt_name")
+
+    def add(self, kind, folder):
+        """Append the step that a module of modules.json stands for."""
+        if kind == "Pooling":
+            config = read_config(folder)
+            modes = config.get("pooling_mode") or [m for k, m in POOLING.items() if config.get(k)]
+            modes = [modes] if isinstance(modes, str) else modes or ["mean"]
+            self.steps.append(pooling(modes))
+            self.modes = len(modes)
+            self.include_prompt = config.get("include_prompt", True)
+        elif kind == "Normalize":
+            self.normalize = True
+        elif kind == "Dense" and self.steps:
+            step, self.dims = dense(folder)
+            self.then(step)
+        elif kind == "LayerNorm":
+            self.then(layer_norm(folder))
+        elif kind in ("Dense", "MultiVectorMask"):
+            raise BadModel(f"{folder}: a late-interaction model has no single vector", "rerank -m")
+        elif kind not in ("Transformer", "Dropout"):
+            raise BadModel(f"{folder}: module {kind} of modules.json is not supported")
+
+    def then(self, step):
+        """Apply `step` to the vectors made so far."""
+        if self.normalize:
+            self.steps.append(lambda x, *_: normalize(x))
+            self.normalize = False
+        self.steps.append(lambda x, *_: step(x))
+
+    def prompt(self, kind=None):
+        """Text put before a record: of `query` or `document`, or the model's default; "" if none."""
+        names = PROMPT_NAMES.get(kind, [kind or self.default_prompt])
+        return next((self.prompts[name] for name in names if name in self.prompts), "")
+
+    def pool(self, hidden, lengths, skip=0):
+        """Token states (B, L, D), lengths (B,) -> vectors (B, dims), not normalised.
+
+        skip: tokens of the prompt, left out of the pooling when the model says so.
+        """
+        x = hidden
+        for step in self.steps:
+            x = step(x, lengths, 0 if self.include_prompt else skip)
+        return x
+
+
+def normalize(x):
+    """Rows of Euclidean length 1; zero rows stay zero."""
+    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+
+
+def pooling(modes):
+    """Token states (B, L, D) -> (B, len(modes) * D)."""
+    for mode in modes:
+        if mode not in POOLING.values():
+            raise BadModel(f"pooling {mode!r} is not one of {', '.join(POOLING.values())}")
+
+    def run(hidden, lengths, skip):
+        return mx.concatenate([pool(mode, hidden, lengths, skip) for mode in modes], axis=-1)
+
+    return run
+
+
+def pool(mode, hidden, lengths, skip):
+    """Tokens skip..length of each row as one vector (B, D)."""
+    B, L, D = hidden.shape
+    if mode == "cls":
+        return hidden[:, min(skip, L - 1)]
+    if mode == "lasttoken":
+        return hidden[mx.arange(B), mx.maximum(lengths - 1, 0)] * (lengths > 0)[:, None]
+    at = mx.arange(L)
+    inside = ((at >= skip) & (at < lengths[:, None]))[..., None]
+    if mode == "max":
+        return mx.max(mx.where(inside, hidden, -mx.inf), axis=1)
+    weights = inside * (at + 1)[:, None] if mode == "weightedmean" else inside
+    count = mx.maximum(mx.sum(weights, axis=1).astype(hidden.dtype), 1e-9)
+    total = mx.sum(mx.where(inside, hidden * weights, 0), axis=1)
+    return total / (mx.sqrt(count) if mode == "mean_sqrt_len_tokens" else count)
+
+
+def dense(folder):
+    """A Dense module: (its function (..., inputs) -> (..., outputs), outputs)."""
+    from toast.store import weights
+
+    config = read_config(folder)
+    inputs, outputs = config["in_features"], config["out_features"]
+    w = layers.Tensors(weights.load(folder), config)
+    linear = w.linear("linear", outputs, inputs, bias=config.get("bias", True))
+    act = activation(folder, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    if not config.get("use_residual"):
+        return lambda x: act(linear(x)), outputs
+    same = inputs == outputs
+    residual = (lambda x: x) if same else w.linear("residual", outputs, inputs, bias=False)
+    return lambda x: act(linear(x)) + residual(x), outputs
+
+
+def activation(folder, name):
+    """A function for the PyTorch class that a config names."""
+    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.activation("relu")}
+    known |= {"GELU": layers.activation("gelu"), "SiLU": layers.activation("silu"), "Sigmoid": mx.sigmoid}
+    short = str(name).rpartition(".")[2]
+    if short not in known:
+        raise BadModel(f"{folder}: activation {name!r} is not one of {', '.join(known)}")
+    return known[short]
+
+
+def layer_norm(folder):
+    from toast.store import weights
+
+    config = read_config(folder)
+    w = layers.Tensors(weights.load(folder), config)
+    return w.layer_norm("norm", config["dimension"], 1e-5)

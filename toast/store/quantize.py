@@ -1,0 +1,111 @@
+"""An encoder's folder with its matrices in 8 (or 4) bits, ready to be mapped.
+
+Owns: which tensors shrink, fused query-key-value, aligned safetensors. Does not know: the store.
+"""
+
+import json
+import os
+import re
+import shutil
+
+import mlx.core as mx
+
+from toast.errors import BadModel
+from toast.store import weights
+from toast.store.folder import read_config
+
+ALIGNMENT = 64  # a cache line, and the widest vector register
+MATRIX = re.compile(r"(^|\.)layers?\.\d+\..*\.weight$")
+EMBEDDING = re.compile(r"(^|\.)(word_embeddings|tok_embeddings|embed_tokens)\.weight$")
+# The last words of names that are one matrix in the stored form, and its name.
+FUSED = {("query", "key", "value"): "qkv", ("q_lin", "k_lin", "v_lin"): "qkv_lin", tuple("qkv"): "qkv"}
+OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
+OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache")
+DTYPES = {mx.float32: "F32", mx.uint32: "U32", mx.int32: "I32", mx.int64: "I64"}
+
+
+def quantize(folder, out, bits=8, group=64):
+    """Write into `out` the encoder of `folder`, its layers and word embeddings quantised.
+
+    MLX's affine quantisation over groups of `group` inputs: MLX-LM's checkpoints have the same
+    form. Everything else becomes float32; other files are copied. config.json keeps in
+    `source_digest` the SHA-256 of the weights this came from, so that variants can share an index.
+    Raises BadModel, also when the model is quantised already.
+    """
+    config = read_config(folder)
+    if "quantization" in config:
+        raise BadModel(f"{folder}: already quantised")
+    digest = source_digest(folder)
+    tensors = {}
+    for name, array in fused(weights.load(folder)).items():
+        tensors.update(shrink(name, array, bits, group))
+    shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
+    config |= {"quantization": {"group_size": group, "bits": bits}, "source_digest": digest}
+    write(os.path.join(out, "model.safetensors"), tensors)
+    with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=1)
+
+
+def only_at(folder):
+    """For copytree: leaves out weights in `folder` itself and other forms of them anywhere."""
+    weights_of_any_kind = shutil.ignore_patterns(*OTHER_WEIGHTS, *OTHER_FORMS)
+    forms = shutil.ignore_patterns(*OTHER_FORMS)
+    return lambda at, names: (weights_of_any_kind if at == folder else forms)(at, names)
+
+
+def source_digest(folder):
+    """SHA-256, in hex, of the float weights behind `folder`: its own or those it was made from."""
+    import hashlib
+
+    known = read_config(folder).get("source_digest")
+    if known:
+        return known
+    digest = hashlib.sha256()
+    for name in sorted(f for f in os.listdir(folder) if f.endswith(".safetensors")):
+        with open(os.path.join(folder, name), "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def fused(tensors):
+    """The tensors with query, key and value of each layer as one, rows in that order."""
+    tensors = dict(tensors)
+    for names, whole in FUSED.items():
+        for first in [n for n in tensors if MATRIX.search(n) and n.split(".")[-2] == names[0]]:
+            stem = first.removesuffix(f"{names[0]}.weight")
+            for kind in ("weight", "bias"):
+                parts = [f"{stem}{name}.{kind}" for name in names]
+                if all(part in tensors for part in parts):
+                    whole_name = f"{stem}{whole}.{kind}"
+                    tensors[whole_name] = mx.concatenate([tensors.pop(part) for part in parts])
+    return tensors
+
+
+def shrink(name, array, bits, group):
+    """What is stored for a tensor: itself in float32, or weight, scales and biases."""
+    if mx.issubdtype(array.dtype, mx.floating):
+        array = array.astype(mx.float32)
+    matrix = array.ndim == 2 and (MATRIX.search(name) or EMBEDDING.search(name))
+    if not matrix or array.shape[1] % group:
+        return {name: array}
+    stem = name.removesuffix("weight")
+    parts = mx.quantize(array, group_size=group, bits=bits)
+    return {stem + part: x for part, x in zip(("weight", "scales", "biases"), parts)}
+
+
+def write(path, tensors):
+    """A safetensors file whose data are aligned, without holes, so tensors of odd sizes come last."""
+    ordered = sorted(tensors.items(), key=lambda item: (item[1].nbytes % ALIGNMENT > 0, item[0]))
+    header, end = {"__metadata__": {"format": "mlx"}}, 0
+    for name, array in ordered:
+        start, end = end, end + array.nbytes
+        shape = list(array.shape)
+        header[name] = {"dtype": DTYPES[array.dtype], "shape": shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % ALIGNMENT)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            file.write(memoryview(mx.contiguous(array)))
+        file.flush()
+        os.fsync(file.fileno())

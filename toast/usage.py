@@ -1,0 +1,96 @@
+"""Help, completion and error messages: the declarations of `options.py`, told to Typer.
+
+Imported only when somebody asks for help or types what the small parser does not take.
+"""
+
+import inspect
+import io
+from contextlib import redirect_stdout
+from typing import Literal
+
+import typer
+from typer.exceptions import Exit, TyperException
+
+from toast.errors import Said, UsageError
+from toast.options import Argument
+
+EPILOG = (
+    "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
+)
+
+
+def parse(command, words: list[str]) -> dict:
+    """What the command line gives, by name, as `options.parse`; raises Said or UsageError."""
+    spoken = io.StringIO()
+    try:
+        with redirect_stdout(spoken):
+            context = build(command).make_context(command.name, list(words))
+    except Exit:
+        raise Said(spoken.getvalue()) from None
+    except TyperException as error:
+        message = error.format_message().replace("Value error, ", "").rstrip(".")
+        hint = f"try: {command.name} --help"
+        raise UsageError(message[:1].lower() + message[1:], hint) from None
+    return {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
+
+
+def complete(command) -> None:
+    """Answer the shell's completion request (Typer's protocol); does not return."""
+    build(command).main(prog_name=command.name)
+
+
+def build(command):
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(
+        help=command.help,
+        epilog=EPILOG,
+        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 100},
+    )(_signature(command))
+    return typer.main.get_command(app)
+
+
+def _signature(command):
+    """A function with the signature that Typer expects for these parameters."""
+
+    def declared(**values):
+        return values
+
+    parameters = [_parameter(p) for p in command.parameters]
+    parameters.append(_version(command))
+    declared.__signature__ = inspect.Signature(parameters)
+    declared.__annotations__ = {p.name: p.annotation for p in parameters}
+    declared.__name__ = command.name
+    return declared
+
+
+def _parameter(p):
+    kind = Literal[tuple(p.choices)] if p.choices else p.type
+    annotation = list[kind] if p.many else kind
+    shown = {} if p.type is bool else {"min": p.min, "max": p.max, "metavar": p.metavar}
+    if isinstance(p, Argument):
+        default = ... if p.default is ... else None
+        info = typer.Argument(default, help=p.help, show_default=False, **shown)
+    else:
+        default = False if p.type is bool else None
+        info = typer.Option(default, *p.flags, help=_help(p), show_default=False, **shown)
+    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
+
+
+def _help(p) -> str:
+    notes = [f"${p.env}"] if p.env else []
+    if p.type is not bool and p.default not in (None, []):
+        notes.append(f"default: {p.default}")
+    return f"{p.help} [{', '.join(notes)}]" if notes else p.help
+
+
+def _version(command):
+    def say(wanted: bool):
+        if wanted:
+            from toast import __version__
+
+            print(f"{command.name} (toast {__version__})")
+            raise typer.Exit()
+
+    info = typer.Option(False, "--version", callback=say, is_eager=True, expose_value=False)
+    info.help = "Print the version and exit."
+    return inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=info, annotation=bool)
