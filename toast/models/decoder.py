@@ -9,9 +9,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
+from toast import kernels
 from toast.errors import BadModel
-from toast.models import read_config, read_json
 from toast.store import weights
+from toast.store.folder import read_config, read_json
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -52,6 +53,7 @@ def architecture(path: str, config: dict):
     module = None
     if name.isidentifier() and find_spec(f"mlx_lm.models.{name}", parent.__name__):
         module = import_module(f"mlx_lm.models.{name}")
+        kernels.install_nn()
     if not hasattr(module, "ModelArgs"):
         raise BadModel(f"{path}: model type {kind!r} is not one that MLX-LM has")
     return module
