@@ -1,6 +1,7 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
 from toast.command import Call, command
+from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
 from toast.pipes import Records
 
@@ -37,3 +38,45 @@ def embed(
 
     encoder = encode.Encoder(call, model, kind, dims, not no_normalize, long, batch)
     encode.embed(call, records, encoder, precision, json, raw)
+
+
+@command
+def index(
+    call: Call,
+    paths: list[str] = Argument([], metavar="PATH", help="Files and directories; without any, records on standard input."),
+    output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."),
+    update: str | None = Option(None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."),
+    merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
+    files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of files, one a line (-0: NUL); - is standard input."),
+    model: str | None = Option(None, "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model [minilm]."),
+    chunk: str | None = Option(None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."),
+    exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),
+    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files in directories."),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
+    id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
+):
+    """Make one searchable file of text: index docs/ > docs.db
+
+    index -u docs.db docs/
+
+    find . -name '*.md' -print0 | index -0 --files-from - > notes.db
+
+    index --field body --id key < articles.jsonl > articles.db
+    """
+    from embed import index as verb
+
+    if output and update:
+        raise UsageError("-o and -u exclude each other")
+    if merge:
+        from embed.merge import merge as join
+
+        return join(call, paths, output)
+    source = verb.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
+    verb.index(call, source, output, update, model, chunk, exact)
+
+
+@command
+def search(call: Call):
+    """later"""
