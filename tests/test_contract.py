@@ -13,6 +13,7 @@ from command import command, shell
 # name -> words that make it work on lines from standard input, with the tiny model
 COMMANDS = {
     "embed": lambda model: ["-m", model, "--json"],
+    "rerank": lambda model: ["-m", model, "a cat"],
 }
 
 

@@ -80,7 +80,12 @@ def test_embed_starts_light(model):
     assert "mlx.core" in loaded and not HEAVY & loaded
 
 
-@pytest.mark.parametrize("module", ["embed.cli"])
+def test_rerank_starts_light(model):
+    loaded = loaded_by("rerank", "-m", model, "cat")
+    assert "mlx.core" in loaded and not HEAVY & loaded
+
+
+@pytest.mark.parametrize("module", ["embed.cli", "rerank.cli"])
 def test_declaring_a_command_loads_nothing(module):
     code = f"import {module}, sys; print(' '.join(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.decode()

@@ -6,13 +6,12 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 import mlx.core as mx
 
-from toast import kernels, models, store
+from toast import batches, kernels, models, store
 from toast.errors import BadInput
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
 
 HEAD = 1 << 14  # characters of a record that are tokenized at first
-BATCH_TOKENS = 4096  # padded tokens of a batch: bounds the memory of a layer's activations
 
 
 class Encoder:
@@ -30,43 +29,35 @@ class Encoder:
         self.model = models.encoder(self.sentence.folder)
         self.tokens = Tokens(self.sentence.folder, self.sentence.max_length, self.sentence.lower)
         self.long, self.size, self.cut = long, size, 0
-        self.prompt = self.sentence.prompt(kind)
-        self.skip = self._prompt_tokens()
+        self.use(kind)
         self.normalized = normalized and (self.sentence.normalize or normalized)
         if dims and dims > self.sentence.dims:
             raise BadInput(f"--dims {dims} is more than the {self.sentence.dims} that {name} has")
         self.dims = dims or self.sentence.dims
 
-    def _prompt_tokens(self):
-        """How many tokens the prompt takes, counted as sentence-transformers does."""
-        return len(self.tokens.encode([self.prompt])[0].ids) - 1 if self.prompt else 0
+    def use(self, kind):
+        """Put the model's prompt for `query` or `document` before the texts to come."""
+        self.prompt = self.sentence.prompt(kind)
+        # counted as sentence-transformers does: the first special token is part of the prompt
+        self.skip = len(self.tokens.encode([self.prompt])[0].ids) - 1 if self.prompt else 0
 
     def encode(self, texts) -> mx.array:
         """Texts -> vectors (N, dims) float32, in the same order."""
-        pieces, owners = self._pieces(texts)
-        order = sorted(range(len(pieces)), key=lambda i: len(pieces[i].ids))
-        rows = [self._vectors([pieces[i] for i in part]) for part in self._batches(pieces, order)]
-        place = [0] * len(order)
-        for row, i in enumerate(order):
-            place[i] = row
-        vectors = mx.concatenate(rows)[mx.array(place)] if rows else mx.zeros((0, self.sentence.dims))
-        if len(pieces) > len(texts):
+        if not texts:
+            return mx.zeros((0, self.dims))
+        parts, owners = self.pieces(texts)
+        vectors = batches.compute(self._vectors, parts, self.size)
+        if len(parts) > len(texts):
             extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
-            vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in pieces])
+            vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in parts])
         return self._finish(vectors)
 
-    def _pieces(self, texts):
+    def pieces(self, texts):
         """Encodings within the limit and, for each, the index of its text."""
-        pieces, owners = [], []
-        for i, encoding in enumerate(self._encodings([self.prompt + text for text in texts])):
-            further = encoding.overflowing
-            self.cut += bool(further)
-            if further and self.long == "error":
-                raise BadInput(f"a record is longer than {self.tokens.max_length} tokens: {texts[i][:40]!r}...")
-            whole = [encoding, *further] if self.long == "mean" else [encoding]
-            pieces += whole
-            owners += [i] * len(whole)
-        return pieces, owners
+        encodings = self._encodings([self.prompt + text for text in texts])
+        parts, owners, cut = batches.pieces(encodings, self.long)
+        self.cut += cut
+        return parts, owners
 
     def _encodings(self, texts):
         """Encodings by heads of the texts, doubled until they fill the limit: the tail of a huge
@@ -81,22 +72,14 @@ class Encoder:
             size *= 2
         return encodings
 
-    def _batches(self, pieces, order):
-        """Indices in groups of similar length: at most `size` rows and BATCH_TOKENS padded tokens."""
-        group = []
-        for i in order:
-            if group and (len(group) == self.size or (len(group) + 1) * len(pieces[i].ids) > BATCH_TOKENS):
-                yield group
-                group = []
-            group.append(i)
-        if group:
-            yield group
+    def states(self, encodings):
+        """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised)."""
+        ids, lengths, types = batch(encodings)
+        hidden = self.model(ids, lengths, types)
+        return hidden, lengths, self.sentence.pool(hidden, lengths, self.skip)
 
     def _vectors(self, encodings):
-        ids, lengths, types = batch(encodings)
-        vectors = self.sentence.pool(self.model(ids, lengths, types), lengths, self.skip)
-        mx.eval(vectors)
-        return vectors
+        return self.states(encodings)[2]
 
     def _finish(self, vectors):
         vectors = vectors[:, : self.dims]

@@ -1,0 +1,55 @@
+"""Relevance without a second model: an embedder's vectors and its token states, in one pass.
+
+Owns MaxSim (Khattab & Zaharia 2020), its weights and the calibration to a logit. Constants are
+fixed and nothing is computed from the candidates, so a score means the same from call to call.
+Does not know where texts come from, nor ranking.
+"""
+
+import mlx.core as mx
+
+from toast import idf
+from toast.models.sentence import normalize
+
+COSINE, MAXSIM, MIDDLE = 10.0, 16.7, 12.0  # tests/bench/rerank.py measures them
+
+
+def maxsim(query, weights, states, lengths):
+    """Each query token's best match, averaged by weight: (Q, D), (Q,), (B, L, D), (B,) -> (B,).
+
+    Vectors have length 1; the weights sum to 1; of each row of states, `lengths` tokens count.
+    """
+    similar = states @ query.T
+    inside = (mx.arange(states.shape[1]) < lengths[:, None])[..., None]
+    return mx.sum(mx.max(mx.where(inside, similar, -mx.inf), axis=1) * weights, axis=1)
+
+
+class Matcher:
+    """Logits of relevance to one query at a time, by an `Encoder`."""
+
+    def __init__(self, encoder):
+        self.encoder = encoder
+
+    def ask(self, query: str) -> None:
+        """The query that texts are matched with from now on."""
+        encoder = self.encoder
+        encoder.use("query")
+        text = encoder.prompt + query
+        encoding = encoder.tokens.encode([text])[0]
+        weights = idf.token_weights(encoding, text, len(encoder.prompt))
+        hidden, _, pooled = encoder.states([encoding])
+        heavy = mx.array([i for i, weight in enumerate(weights) if weight])
+        self.states = normalize(hidden[0])[heavy]
+        self.weights = mx.array([weight / sum(weights) for weight in weights if weight])
+        self.vector = normalize(pooled)[0]
+        encoder.use("document")
+
+    def encode(self, texts, truncate="longest_first"):
+        """Texts -> Encodings, as Tokens.encode."""
+        return self.encoder.tokens.encode([self.encoder.prompt + text for text in texts])
+
+    def logits(self, encodings):
+        """(B, 1) float32."""
+        states, lengths, pooled = self.encoder.states(encodings)
+        cosine = mx.sum(normalize(pooled) * self.vector, axis=1)
+        tokens = maxsim(self.states, self.weights, normalize(states), lengths)
+        return (COSINE * cosine + MAXSIM * tokens - MIDDLE)[:, None]

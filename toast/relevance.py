@@ -1,0 +1,102 @@
+"""How well texts answer a query, by whatever kind of model is at hand.
+
+Owns the choice of the scorer, windows of long texts and the scale of scores. Does not know where
+texts come from, nor what becomes of the scores.
+"""
+
+import math
+
+from toast import batches, kernels, store
+from toast.errors import BadModel, UsageError
+from toast.store.folder import read_config, read_json, transformer
+
+BLOCK = 256  # texts tokenised at once: encodings are large
+
+
+def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
+    """The scorer for a model: a cross-encoder, Qwen3-Reranker or any embedding model.
+
+    instruction: what counts as an answer, for models that are told. Raises UsageError for others,
+    BadModel for a model that cannot score pairs.
+    """
+    kernels.install_for(call)
+    path = store.find(call, name)
+    kind = "" if path.endswith(".gguf") else architecture(path)
+    told = kind == "Qwen3ForCausalLM" and read_json(path, "modules.json") is None
+    if instruction and not told:
+        raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
+    if kind.endswith("ForSequenceClassification") or told:
+        return Relevance(_Pairs(_pair_scorer(name, path, instruction)))
+    if not kind or kind.endswith(("ForCausalLM", "ForConditionalGeneration")):
+        raise BadModel(f"{name} generates text and scores no pairs", f"toast -m {name}")
+    from toast.encoder import Encoder
+    from toast.maxsim import Matcher
+
+    return Relevance(Matcher(Encoder(call, name)))
+
+
+def architecture(path: str) -> str:
+    """The class that a model folder was saved from, `BertModel` if it does not say."""
+    names = read_config(transformer(path)).get("architectures")
+    return names[0] if isinstance(names, list) and names else "BertModel"
+
+
+def _pair_scorer(name, path, instruction):
+    from toast.models.scorer import scorer
+
+    found = scorer(path)
+    if len(found.labels) != 1:
+        raise BadModel(f"{name} is a classifier with {len(found.labels)} labels", f"classify -m {name}")
+    if instruction:
+        found.instruction = instruction
+    return found
+
+
+class _Pairs:
+    """A scorer of (query, text) pairs, asked one query at a time."""
+
+    def __init__(self, scorer):
+        self.scorer, self.logits = scorer, scorer.logits
+
+    def ask(self, query):
+        self.query = query
+
+    def encode(self, texts, truncate):
+        return self.scorer.encode([(self.query, text) for text in texts], truncate)
+
+
+class Relevance:
+    """Scores of texts against a query. cut: how many texts were over the limit so far."""
+
+    def __init__(self, scorer):
+        self.scorer, self.cut, self.query = scorer, 0, None
+
+    def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
+        """Unbounded scores, the higher the better; a text's does not depend on the others.
+
+        long: texts over the model's limit take the `best` of their windows, are cut (`truncate`)
+        or are an `error` (BadInput).
+        """
+        if query != self.query:
+            self.scorer.ask(query)
+            self.query = query
+        found = []
+        for start in range(0, len(texts), BLOCK):
+            found += self._block(texts[start : start + BLOCK], long)
+        return found
+
+    def _block(self, texts, long):
+        truncate = "longest_first" if long == "truncate" else "only_second"
+        parts, owners, cut = batches.pieces(self.scorer.encode(texts, truncate), long)
+        self.cut += cut
+        best = [-math.inf] * len(texts)
+        for owner, logit in zip(owners, batches.compute(self.scorer.logits, parts)[:, 0].tolist()):
+            best[owner] = max(best[owner], logit)
+        return best
+
+
+def sigmoid(logit: float) -> float:
+    """1 / (1 + exp(-logit)), without overflow."""
+    if logit < 0:
+        return math.exp(logit) / (1 + math.exp(logit))
+    return 1 / (1 + math.exp(-logit))
