@@ -75,6 +75,13 @@ def kind(head: bytes) -> str:
     return "index" if head[68:72] == APPLICATION.to_bytes(4, "big") else "sqlite"
 
 
+def open_file(call, path) -> int:
+    try:
+        return call.open(path)
+    except OSError as error:
+        raise os_error(error, f"open {path}") from None
+
+
 def head_of(fd: int) -> bytes:
     """The first bytes of a seekable file, which stay unread; nothing of a pipe."""
     return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""

@@ -13,10 +13,11 @@ from embed import chunk, database, model
 from embed.database import sqlite
 from embed.target import Target
 from toast import pipes
-from toast.errors import BadInput, UsageError, os_error
+from toast.errors import BadInput, UsageError
 
 BATCH = 256  # chunks embedded and committed together: what a killed run may lose
 SEGMENT = 8192  # vectors of a full segment
+LARGEST = 16 << 20  # bytes of a file that is read, unless told otherwise
 
 
 class Document:
@@ -140,19 +141,14 @@ def below(db, folders):
 
 
 class Writer:
-    """Puts documents into an index, a batch of chunks in one transaction.
+    """Puts documents into an index, a batch of chunks in one transaction; mode: how files are cut."""
 
-    encoder: texts to vectors; exact: keep float32 vectors beside the codes.
-    """
-
-    def __init__(self, db, encoder, mode: str, exact: bool = False, merging: bool = False):
-        self.db, self.encoder, self.mode, self.exact = db, encoder, mode, exact
+    def __init__(self, db, embedder, mode: str = "auto", merging: bool = False):
+        self.db, self.embedder, self.mode = db, embedder, mode
         self.known = Known(db, merging)
         self.pending, self.waiting, self.embedded = [], 0, 0
         self._segment = None
-        tokens = encoder.tokens
-        special = tokens.tokenizer.num_special_tokens_to_add(False)
-        self.limit = max(1, tokens.max_length - special - encoder.skip)
+        db.execute("CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)")
 
     def add(self, document) -> None:
         """Take a document in; what is full is written."""
@@ -170,11 +166,8 @@ class Writer:
         if document.number is None:
             text = document.content.decode("utf-8", "replace").removeprefix("\ufeff")
             suffix = os.path.splitext(document.path)[1][1:]
-            return chunk.chunk(text, self.count, self.limit, self.mode, suffix)
-        return chunk.record(document.content, self.count, self.limit)
-
-    def count(self, texts):
-        return [len(e.ids) for e in self.encoder.tokens.encode(texts, special=False, truncate=None)]
+            return chunk.chunk(text, self.embedder.count, self.embedder.limit, self.mode, suffix)
+        return chunk.record(document.content, self.embedder.count, self.embedder.limit)
 
     def flush(self) -> None:
         texts = [piece[2] for _, piece in self.pending if piece]
@@ -184,7 +177,7 @@ class Writer:
             ids, replaced = self._write(iter(hashes))
             if ids:
                 database.put_segment(self.db, vectors, ids)
-            database.remove_documents(self.db, replaced, self.encoder.dims)
+            database.remove_documents(self.db, replaced, self.embedder.dims)
             self._segment = None
         self.pending, self.waiting = [], 0
 
@@ -228,7 +221,7 @@ class Writer:
                 else:
                     new[text] = None
         if new:
-            found.update(zip(new, quantize(self.encoder.encode(list(new)), self.exact)))
+            found.update(zip(new, self.embedder.rows(list(new))))
             self.embedded += len(new)
         return [found[text] for text in texts]
 
@@ -236,28 +229,14 @@ class Writer:
         for id, same in self.db.execute("SELECT id, text FROM chunks WHERE hash = ?", (hash,)):
             if same == text:
                 if not (self._segment and id in self._segment.ids):
-                    self._segment = database.segment_of(self.db, id, self.encoder.dims)
-                return self._segment.row(self._segment.ids.index(id), self.encoder.dims)
+                    self._segment = database.segment_of(self.db, id, self.embedder.dims)
+                return self._segment.row(self._segment.ids.index(id), self.embedder.dims)
         return None
 
 
 def _hash(text: str) -> int:
     """64 bits of a text, as SQLite's integers are: signed."""
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-def quantize(vectors, exact: bool) -> list:
-    """Rows (N, D) float32 -> (codes, scale, exact or None) of each, as bytes: x is about codes * scale."""
-    import mlx.core as mx
-
-    scales = mx.maximum(mx.max(mx.abs(vectors), axis=1), 1e-30) / 127
-    codes = mx.round(vectors / scales[:, None]).astype(mx.int8)
-    count, dims = vectors.shape
-    whole = [bytes(memoryview(mx.contiguous(part))) for part in (codes, scales, vectors)]
-    return [
-        tuple(part[size * i : size * (i + 1)] for part, size in zip(whole, (dims, 4, 4 * dims)))[: 2 + exact] + (None,) * (not exact)
-        for i in range(count)
-    ]
 
 
 @contextmanager
@@ -324,7 +303,7 @@ def settings(call, update, name, mode, exact):
     """(model, chunker, exact): as asked for; an update keeps to what the index was made with."""
     if not update:
         return name or model.DEFAULT, mode or "auto", exact
-    fd = open_file(call, update)
+    fd = database.open_file(call, update)
     try:
         db = database.open_fd(call, fd, update)
         with database.damage(update):
@@ -338,15 +317,8 @@ def settings(call, update, name, mode, exact):
         os.close(fd)
 
 
-def open_file(call, path) -> int:
-    try:
-        return call.open(path)
-    except OSError as error:
-        raise os_error(error, f"open {path}") from None
-
-
 def _nothing_to_do(call, path, source) -> bool:
-    fd = open_file(call, path)
+    fd = database.open_file(call, path)
     try:
         db = database.open_fd(call, fd, path)
         with database.damage(path):
@@ -373,13 +345,19 @@ def _disk(target):
 
 
 def _build(call, db, source, made, update):
-    from toast.encoder import Encoder
-
-    encoder = Encoder(call, made["model"], size=32)
+    embedder = model.Embedder(call, made["model"], bool(made["exact"]))
     if not update:
-        database.set_meta(db, dims=encoder.dims, **made)
-    db.execute("CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)")
-    writer = Writer(db, encoder, made["chunk"], bool(made["exact"]), merging=update)
+        database.set_meta(db, dims=embedder.dims, **made)
+    writer = Writer(db, embedder, made["chunk"], merging=update)
+    fill(call, writer, source, update)
+    _remove_unseen(db, source, embedder.dims, update)
+    pack(db, embedder.dims)
+    db.execute("INSERT INTO words (words) VALUES ('optimize')")
+    _report(call, db, source, writer)
+
+
+def fill(call, writer, source, update=False) -> None:
+    """Write every document of the source that the index does not have as it is."""
     with pipes.progress(call, source_size(call, source), "byte") as bar:
         for document in source:
             if document.number == -1:  # a named file that is not there
@@ -389,13 +367,9 @@ def _build(call, db, source, made, update):
             if same is None:
                 writer.add(document)
             else:
-                db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (same,))
+                writer.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (same,))
             bar.update(document.size)
         writer.flush()
-    _remove_unseen(db, source, encoder.dims, update)
-    pack(db, encoder.dims)
-    db.execute("INSERT INTO words (words) VALUES ('optimize')")
-    _report(call, db, source, writer)
 
 
 def source_size(call, source):
@@ -411,7 +385,7 @@ def _missing(call, writer, document, update):
         call.error(f"cannot open {document.path}: No such file or directory")
         return
     with transaction(writer.db):
-        database.remove_documents(writer.db, ids, writer.encoder.dims)
+        database.remove_documents(writer.db, ids, writer.embedder.dims)
 
 
 def _remove_unseen(db, source, dims, update):
@@ -434,5 +408,6 @@ def _report(call, db, source, writer):
     call.info(f"{documents} documents, {chunks} chunks, {writer.embedded} of them embedded now")
     if source.walk and source.walk.skipped["too large"]:
         call.warn(f"{pipes.plural(source.walk.skipped['too large'], 'file')} over --max-filesize skipped")
-    if writer.encoder.cut:
-        call.cut(f"{pipes.plural(writer.encoder.cut, 'chunk')} over {writer.encoder.tokens.max_length} tokens cut")
+    encoder = writer.embedder.encoder
+    if encoder.cut:
+        call.cut(f"{pipes.plural(encoder.cut, 'chunk')} over {encoder.tokens.max_length} tokens cut")
