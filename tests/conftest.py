@@ -29,3 +29,13 @@ def model(tmp_path_factory):
 def real(own_store):
     """Environment changes under which commands use the user's own store and the default models."""
     return {"TOAST_HOME": own_store["TOAST_HOME"], "EMBED_MODEL": None}
+
+
+@pytest.fixture(scope="session")
+def smollm2(own_store):
+    """The folder of toast's default model, from the user's own store."""
+    from toast.command import Call
+    from toast.store import catalog
+
+    env = {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or ""}
+    return catalog.obtain(Call("toast", env, os.open(".", os.O_RDONLY)), "smollm2")

@@ -11,11 +11,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+import tiny
 from toast import models
 from toast.errors import BadModel
+from toast.models.late import Late, is_late
 from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad
+from toast.store.quantize import quantize, source_digest
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 
@@ -191,3 +194,215 @@ def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
     for piece in row.overflowing:
         assert len(piece.ids) <= model.max_length
         assert piece.ids[: len(model.prefix) + head] == row.ids[: len(model.prefix) + head]
+
+
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("name", fixtures("late"))
+def test_late_interaction(name, together):
+    path, facts, expected = oracle(name)
+    model = Late(path)
+    assert is_late(path)
+    query = model.query(facts["query"])
+    assert largest(query, expected["query"]) <= facts["tolerance_max_abs"]["scores"]
+    rows = model.encode(facts["documents"])
+    scores = mx.concatenate([model.scores(query, b) for b in ([rows] if together else zip(rows))])
+    assert largest(scores, facts["scores"]) <= facts["tolerance_max_abs"]["scores"]
+    assert [bool(row.overflowing) for row in rows] == [False, False, False, True]
+
+
+# ---------------------------------------------------------------- quantised and damaged folders
+
+
+def cosines(x, y):
+    return np.sum(np.array(normalize(x)) * np.array(normalize(y)), axis=1)
+
+
+@pytest.mark.parametrize("group", [32, 64])
+def test_8_bits_keep_the_meaning(tmp_path, group):
+    source = tiny.bert(tmp_path / "source", D=64, layers=3)
+    quantize(source, tmp_path / "small", bits=8, group=group)
+    small, large = (models.encoder(str(path)) for path in (tmp_path / "small", source))
+    texts = ["the cat sat", "a dog ran to the mat", "red " * 20]
+    ids, lengths, types = batch(Tokens(source, 24).encode(texts))
+    hidden = [m(ids, lengths, types)[:, 0] for m in (small, large)]
+    assert cosines(*hidden).min() > 0.999
+    assert (tmp_path / "small" / "modules.json").exists()
+    assert source_digest(str(tmp_path / "small")) == source_digest(source)
+
+
+def test_quantised_files_are_aligned_safetensors(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    raw = (tmp_path / "small" / "model.safetensors").read_bytes()
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    offsets = sorted(v["data_offsets"] for k, v in header.items() if k != "__metadata__")
+    assert (8 + size) % 64 == 0
+    assert all(end == start for (_, end), (start, _) in zip(offsets, offsets[1:]))
+    assert offsets[-1][1] == len(raw) - 8 - size
+    assert set(mx.load(str(tmp_path / "small" / "model.safetensors"))) == set(header) - {"__metadata__"}
+
+
+def test_quantising_twice_is_refused(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    with pytest.raises(BadModel, match="already"):
+        quantize(str(tmp_path / "small"), tmp_path / "smaller")
+
+
+def damage(path, name, value):
+    """Overwrite or remove (None) a file; change a key of config.json when `name` is a dict."""
+    if isinstance(name, dict):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps(config | name))
+    elif value is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(value)
+
+
+DAMAGES = [
+    ("config.json", None), ("config.json", b"{"), ("config.json", b"[]"), ("config.json", b"3"),
+    ("config.json", b"\xff\xfe"), ("config.json", b"[" * 100000), ("config.json", b"{}"),
+    ("model.safetensors", None), ("model.safetensors", b""), ("model.safetensors", b"\xff" * 100),
+    ("tokenizer.json", None), ("tokenizer.json", b"not JSON"), ("tokenizer.json", b"{}"),
+    ("modules.json", b"[3]"), ("modules.json", b"{"), ("1_Pooling/config.json", b"[]"),
+    ("1_Pooling/config.json", None), ("1_Pooling/config.json", b'{"pooling_mode": "median"}'),
+    ({"model_type": "gpt9"}, 0), ({"model_type": "../bert"}, 0), ({"model_type": "layers"}, 0),
+    ({"model_type": None}, 0), ({"hidden_size": 48}, 0), ({"hidden_size": "32"}, 0),
+    ({"num_hidden_layers": 3}, 0), ({"num_hidden_layers": -1.5}, 0), ({"hidden_act": "magic"}, 0),
+    ({"num_attention_heads": 5}, 0), ({"num_attention_heads": 0}, 0), ({"vocab_size": 10**12}, 0),
+    ({"intermediate_size": None}, 0), ({"position_embedding_type": "relative_key"}, 0),
+    ({"max_position_embeddings": 8}, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, value", DAMAGES)
+def test_damaged_folders(tmp_path, name, value):
+    path = tmp_path / "tiny"
+    tiny.bert(path)
+    damage(path, name, value)
+    with pytest.raises(BadModel) as error:
+        models.encoder(str(path))
+        Sentence(str(path))
+        Tokens(str(path), 24)
+        pytest.fail("nothing was refused")
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+def test_a_tokenizer_of_another_model(tmp_path):
+    path = tiny.bert(tmp_path / "tiny")
+    with pytest.raises(BadModel, match="token id"):
+        models.encoder(path)(mx.array([[2, 100000, 3]]), mx.array([3]))
+
+
+def test_a_model_of_the_wrong_kind(tmp_path):
+    path = tiny.bert(tmp_path / "tiny")
+    with pytest.raises(BadModel, match="head"):
+        scorer(path)
+    with pytest.raises(BadModel, match="late"):
+        Sentence(oracle("tiny-colbert-pylate")[0])
+
+
+def test_settings_of_a_quantised_folder_are_checked(tmp_path):
+    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
+    damage(tmp_path / "small", {"quantization": {"bits": 8}}, 0)
+    with pytest.raises(BadModel, match="group_size"):
+        models.encoder(str(tmp_path / "small"))
+
+
+# ---------------------------------------------------------------- pooling and modules
+
+HIDDEN = np.random.default_rng(3).normal(size=(3, 5, 4)).astype(np.float32)
+LENGTHS = [5, 3, 1]
+POOLED = {
+    "cls": lambda x: x[0],
+    "lasttoken": lambda x: x[-1],
+    "max": lambda x: x.max(axis=0),
+    "mean": lambda x: x.mean(axis=0),
+    "mean_sqrt_len_tokens": lambda x: x.sum(axis=0) / np.sqrt(len(x)),
+    "weightedmean": lambda x: np.average(x, axis=0, weights=np.arange(1, len(x) + 1)),
+}
+
+
+def pooled_by(folder, config):
+    with open(os.path.join(folder, "1_Pooling", "config.json"), "w") as file:
+        json.dump(config, file)
+    return Sentence(folder)
+
+
+@pytest.mark.parametrize("mode", POOLED)
+def test_pooling(tmp_path, mode):
+    by_mode = pooled_by(tiny.bert(tmp_path / "tiny"), {"pooling_mode": mode})
+    got = by_mode.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = np.array([POOLED[mode](x[:n]) for x, n in zip(HIDDEN, LENGTHS)])
+    assert largest(got, want) < 1e-6
+
+
+def test_two_poolings_stand_side_by_side(tmp_path):
+    config = {"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}
+    both = pooled_by(tiny.bert(tmp_path / "tiny"), config)
+    got = both.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = [np.concatenate([x[0], x[:n].max(axis=0)]) for x, n in zip(HIDDEN, LENGTHS)]
+    assert largest(got, np.array(want)) < 1e-6 and both.dims == 64
+
+
+def test_the_prompt_is_left_out_when_the_model_says_so(tmp_path):
+    config = {"pooling_mode": "mean", "include_prompt": False}
+    without = pooled_by(tiny.bert(tmp_path / "tiny"), config)
+    got = without.pool(mx.array(HIDDEN[:1]), mx.array([4]), skip=2)
+    assert largest(got[0], HIDDEN[0, 2:4].mean(axis=0)) < 1e-6
+
+
+def test_dense_after_pooling(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny", D=4)
+    rng = np.random.default_rng(5)
+    w, b = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=3).astype(np.float32)
+    tiny.write_json(folder, "2_Dense/config.json", {"in_features": 4, "out_features": 3, "bias": True})
+    tiny.write_safetensors(f"{folder}/2_Dense/model.safetensors", {"linear.weight": w, "linear.bias": b})
+    entries = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("n", "Normalize")]
+    tiny.write_json(folder, "modules.json", [{"path": p, "type": f"x.{kind}"} for p, kind in entries])
+    model = Sentence(folder)
+    got = model.pool(mx.array(HIDDEN), mx.array([5, 5, 5]))
+    assert largest(got, np.tanh(HIDDEN.mean(axis=1) @ w.T + b)) < 1e-5
+    assert model.dims == 3 and model.normalize
+
+
+def test_without_modules_json_the_mean_is_taken(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny")
+    os.remove(os.path.join(folder, "modules.json"))
+    model = Sentence(folder)
+    got = model.pool(mx.array(HIDDEN), mx.array(LENGTHS))
+    want = np.array([x[:n].mean(axis=0) for x, n in zip(HIDDEN, LENGTHS)])
+    assert largest(got, want) < 1e-6 and not model.normalize and model.dims == 32
+
+
+def test_an_older_folder_keeps_the_transformer_below(tmp_path):
+    folder = tmp_path / "tiny"
+    tiny.bert(folder)
+    (folder / "0_BERT").mkdir()
+    names = ("config.json", "model.safetensors", "tokenizer.json", "sentence_bert_config.json", "tokenizer_config.json")
+    for name in names:
+        (folder / name).rename(folder / "0_BERT" / name)
+    entries = [("0_BERT", "Transformer"), ("1_Pooling", "Pooling")]
+    tiny.write_json(folder, "modules.json", [{"path": p, "type": f"x.{kind}"} for p, kind in entries])
+    assert Sentence(str(folder)).max_length == 24
+    assert models.encoder(str(folder))(mx.array([[2, 3]]), mx.array([2])).shape == (1, 2, 32)
+
+
+def test_lower_case_is_the_models_wish(tmp_path):
+    folder = tiny.bert(tmp_path / "tiny")
+    text = json.loads(open(os.path.join(folder, "tokenizer.json")).read())
+    text["normalizer"] = None
+    tiny.write_json(folder, "tokenizer.json", text)
+    plain, lower = Tokens(folder, 24), Tokens(folder, 24, lower=True)
+    (a,), (b,), (c,) = plain.encode(["cat"]), lower.encode(["CAT"]), plain.encode(["CAT"])
+    assert a.ids == b.ids != c.ids
+
+
+def test_what_is_cut_is_told():
+    name = "bert-embed-cls"
+    whole, cut = tokens(name).encode(["cat", "cat " * 500])
+    assert not whole.overflowing and len(cut.overflowing) >= 2
+    pieces = [cut, *cut.overflowing]
+    assert all(len(p.ids) <= 256 and p.ids[0] == 2 and p.ids[-1] == 3 for p in pieces)
+    once = Tokens(oracle(name)[0], 256).encode(["cat " * 500], special=False, truncate=None)[0].ids
+    assert [i for p in pieces for i in p.ids[1:-1]] == once

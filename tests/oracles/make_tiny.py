@@ -9,9 +9,14 @@ import os
 import shutil
 
 import numpy as np
+import sentence_transformers
 import torch
 import transformers
+from safetensors.torch import save_file
+from sentence_transformers import MultiVectorEncoder
 from transformers import (
+    BertConfig,
+    BertModel,
     DebertaV2Config,
     DebertaV2ForSequenceClassification,
     DistilBertConfig,
@@ -123,6 +128,92 @@ def make(name, seed):
     save(name, model, facts | {"tolerance_max_abs": tolerance}, arrays)
 
 
+QUERY = "how do I sort a list in python?"
+DOCUMENTS = ["Use the sorted function, or list.sort!", "The Eiffel Tower is in Paris.", "", "a " * 90]
+
+
+def tokenizer_with(path, first, second):
+    """The WordPiece tokenizer of bert-embed-cls with two of its words renamed to the markers."""
+    with open(os.path.join(HERE, "bert-embed-cls", "tokenizer.json")) as file:
+        facts = json.load(file)
+    vocab = facts["model"]["vocab"]
+    words = sorted(vocab, key=vocab.get)
+    for word, marker in zip(words[-2:], (first, second)):
+        vocab[marker] = vocab.pop(word)
+        facts["added_tokens"].append(facts["added_tokens"][0] | {"id": vocab[marker], "content": marker})
+    with open(os.path.join(path, "tokenizer.json"), "w") as file:
+        json.dump(facts, file)
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    special |= {"mask_token": "[MASK]", "unk_token": "[UNK]", "model_max_length": 64}
+    write(path, "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast"})
+    return len(vocab)
+
+
+def write(path, name, facts):
+    os.makedirs(os.path.dirname(os.path.join(path, name)), exist_ok=True)
+    with open(os.path.join(path, name), "w") as file:
+        json.dump(facts, file)
+
+
+def backbone(path, seed, **more):
+    """A BERT of 2 layers and a projection to 16 numbers: (state dict, projection)."""
+    config = BertConfig(**SIZES | {"vocab_size": more.pop("vocab")}, **more)
+    model = BertModel(config, add_pooling_layer=False).eval()
+    fill(model, seed)
+    config.save_pretrained(path)
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    return tensors, torch.randn(16, 32, generator=torch.Generator().manual_seed(seed + 100))
+
+
+def colbert_stanford(path, seed):
+    """colbertv2.0's layout: artifact.metadata, bert.* and linear.weight in one file."""
+    vocab = tokenizer_with(path, "[unused0]", "[unused1]")
+    tensors, projection = backbone(path, seed, vocab=vocab, architectures=["HF_ColBERT"])
+    tensors = {f"bert.{k}": v for k, v in tensors.items()} | {"linear.weight": projection}
+    save_file(tensors, os.path.join(path, "model.safetensors"), {"format": "pt"})
+    facts = {"query_maxlen": 24, "doc_maxlen": 40, "attend_to_mask_tokens": False}
+    facts |= {"query_token_id": "[unused0]", "doc_token_id": "[unused1]", "mask_punctuation": True}
+    write(path, "artifact.metadata", facts)
+
+
+def colbert_pylate(path, seed):
+    """PyLate's layout: modules.json with 1_Dense, markers and lengths in the sentence config."""
+    vocab = tokenizer_with(path, "[Q] ", "[D] ")
+    tensors, projection = backbone(path, seed, vocab=vocab)
+    save_file(tensors, os.path.join(path, "model.safetensors"), {"format": "pt"})
+    os.makedirs(os.path.join(path, "1_Dense"))
+    dense = os.path.join(path, "1_Dense", "model.safetensors")
+    save_file({"linear.weight": projection}, dense, {"format": "pt"})
+    identity = "torch.nn.modules.linear.Identity"
+    facts = {"in_features": 32, "out_features": 16, "bias": False, "activation_function": identity}
+    write(path, "1_Dense/config.json", facts)
+    kinds = ["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"]
+    places = zip(("", "1_Dense"), kinds)
+    write(path, "modules.json", [{"idx": i, "name": str(i), "path": p, "type": k} for i, (p, k) in enumerate(places)])
+    facts = {"model_type": "ColBERT", "query_prefix": "[Q] ", "document_prefix": "[D] "}
+    facts |= {"query_length": 20, "document_length": 48, "attend_to_expansion_tokens": True}
+    facts |= {"skiplist_words": [",", "."], "do_query_expansion": True, "similarity_fn_name": "MaxSim"}
+    write(path, "config_sentence_transformers.json", facts)
+    write(path, "sentence_bert_config.json", {"max_seq_length": 47, "do_lower_case": False})
+
+
+def make_late(name, build, seed):
+    path = os.path.join(HERE, name)
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path)
+    build(path, seed)
+    model = MultiVectorEncoder(path)
+    query = np.asarray(model.encode_query([QUERY])[0])
+    documents = [np.asarray(d) for d in model.encode_document(DOCUMENTS)]
+    scores = [float((query @ d.T).max(axis=1).sum()) for d in documents]
+    facts = {"kind": "late", "query": QUERY, "documents": DOCUMENTS, "scores": scores}
+    versions = {"torch": torch.__version__, "sentence_transformers": sentence_transformers.__version__}
+    write(path, "oracle.json", facts | {"tolerance_max_abs": {"scores": 1e-4}, "versions": versions})
+    np.savez_compressed(os.path.join(path, "oracle.npz"), query=query)
+
+
 if __name__ == "__main__":
+    make_late("tiny-colbert-stanford", colbert_stanford, 20)
+    make_late("tiny-colbert-pylate", colbert_pylate, 21)
     for seed, name in enumerate(MODELS):
         make(name, seed)

@@ -11,6 +11,7 @@ OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
+map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 _variant = "off"
 
 
@@ -31,7 +32,7 @@ def install(variant="auto", threads=0, warn=None):
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant
+    global _variant, map_tensors
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
@@ -50,6 +51,7 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
         mx.array.__matmul__ = lambda a, b: ext.matmul(a, b)
+    map_tensors = ext.map_tensors
     _variant = name
     return name
 

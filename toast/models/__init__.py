@@ -6,7 +6,7 @@ Owns: the choice of the file named after `model_type` of config.json. Does not k
 import os
 
 from toast.errors import BadModel
-from toast.store.folder import read_config, transformer
+from toast.store.folder import blame, read_config, transformer
 
 NOT_ARCHITECTURES = {"__init__", "layers", "tokens", "sentence", "scorer", "late", "decoder"}
 
@@ -27,14 +27,8 @@ def encoder(path):
         known = ", ".join(architectures())
         raise BadModel(f"{path}: model type {config.get('model_type')!r} is not one of {known}")
     module, tensors = import_module(f"toast.models.{name}"), weights.load(path)
-    try:
+    with blame(path):
         return module.Model(config, tensors)
-    except KeyError as error:
-        raise BadModel(f"{path}/config.json: no {error.args[0]!r}") from None
-    except (TypeError, AttributeError, ValueError, ZeroDivisionError) as error:
-        raise BadModel(f"{path}/config.json: {error}") from None
-    except BadModel as error:
-        raise BadModel(f"{path}: {error.message}", error.hint) from None
 
 
 def architectures():

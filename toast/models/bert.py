@@ -19,6 +19,8 @@ class Layer:
     def __init__(self, config, w):
         D, F, eps = config["hidden_size"], config["intermediate_size"], config["layer_norm_eps"]
         self.n = config["num_attention_heads"]
+        if D % self.n:
+            raise BadModel(f"hidden_size {D} is not a multiple of {self.n} heads")
         self.qkv = w.split_linear(*self.qkv, D, D)
         self.out, self.norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
         self.up, self.down = w.linear(self.up, F, D), w.linear(self.down, D, F)

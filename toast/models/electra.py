@@ -8,10 +8,10 @@ from toast.models import bert, layers, roberta
 
 class Model(bert.Model):
     prefix, classifier = "electra", "classifier.out_proj"
-    activation = staticmethod(layers.gelu)
     read_head = roberta.Model.read_head
 
     def read_encoder(self, config, w):
+        self.activation = layers.activation("gelu")
         D, E = config["hidden_size"], config.get("embedding_size", config["hidden_size"])
         self.project = w.linear("embeddings_project", D, E) if E != D else lambda x: x
 

@@ -7,6 +7,7 @@ import math
 
 import mlx.core as mx
 
+from toast import kernels
 from toast.errors import BadModel
 
 
@@ -65,12 +66,21 @@ class Tensors:
         return lambda x: [part(x) for part in parts]
 
     def embedding(self, name, rows, dims):
-        """ids (...) int -> (..., dims)."""
-        if f"{name}.scales" not in self:
-            table = self.take(f"{name}.weight", rows, dims)
-            return lambda ids: table[ids]
-        w, scales, biases, group, bits = self.quantized(name, rows, dims)
-        return lambda ids: mx.dequantize(w[ids], scales[ids], biases[ids], group, bits)
+        """ids (...) int -> (..., dims). MLX does not check ids, so this does: they come from a
+        tokenizer that may not be this model's."""
+        if f"{name}.scales" in self:
+            w, scales, biases, group, bits = self.quantized(name, rows, dims)
+        else:
+            w, scales = self.take(f"{name}.weight", rows, dims), None
+
+        def look_up(ids):
+            if mx.max(ids).item() >= rows:
+                raise BadModel(f"a token id of {mx.max(ids).item()}, but only {rows} embeddings")
+            if scales is None:
+                return w[ids]
+            return mx.dequantize(w[ids], scales[ids], biases[ids], group, bits)
+
+        return look_up
 
     def quantized(self, name, outputs, inputs):
         """(weight, scales, biases, group_size, bits) of an affine quantised layer."""
@@ -133,18 +143,25 @@ def silu(x):
     return x * mx.sigmoid(x)
 
 
+# name in config.json -> (name in the kernels, the same in plain MLX)
 ACTIVATIONS = {
-    "gelu": gelu,
-    "gelu_new": gelu_tanh,
-    "gelu_pytorch_tanh": gelu_tanh,
-    "relu": lambda x: mx.maximum(x, 0),
-    "silu": silu,
-    "swish": silu,
-    "tanh": mx.tanh,
+    "gelu": ("gelu", gelu),
+    "gelu_new": ("gelu_approx", gelu_tanh),
+    "gelu_pytorch_tanh": ("gelu_approx", gelu_tanh),
+    "relu": (None, lambda x: mx.maximum(x, 0)),
+    "silu": ("silu", silu),
+    "swish": ("silu", silu),
+    "tanh": (None, mx.tanh),
 }
 
 
 def activation(name):
+    """The function that a config names, the kernels' own where they are installed."""
     if name not in ACTIVATIONS:
         raise BadModel(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
+    ours, plain = ACTIVATIONS[name]
+    if ours is None or kernels.variant() == "off":
+        return plain
+    from toast.kernels import _ext
+
+    return getattr(_ext, ours, plain)

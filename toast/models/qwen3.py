@@ -25,6 +25,7 @@ class Layer:
         self.norm2 = w.rms_norm("post_attention_layernorm", D, eps)
         self.gate = w.linear("mlp.gate_proj", F, D, False)
         self.up = w.linear("mlp.up_proj", F, D, False)
+        self.act = layers.activation("silu")
         self.down = w.linear("mlp.down_proj", D, F, False)
 
     def __call__(self, x):
@@ -35,7 +36,7 @@ class Layer:
         # Padding is on the right, where a causal mask never looks.
         x = x + self.out(layers.attention(q, k, v, "causal"))
         y = self.norm2(x)
-        return x + self.down(layers.silu(self.gate(y)) * self.up(y))
+        return x + self.down(self.act(self.gate(y)) * self.up(y))
 
     def rope(self, x):
         return mx.fast.rope(

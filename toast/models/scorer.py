@@ -8,8 +8,7 @@ import mlx.core as mx
 
 from toast.errors import BadModel
 from toast.models import encoder, tokens
-from toast.models.sentence import Sentence
-from toast.store.folder import read_config, transformer
+from toast.store.folder import blame, read_config, transformer
 
 # The published recipe of Qwen3-Reranker (its model card).
 PREFIX = (
@@ -25,9 +24,9 @@ def scorer(path):
     """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head to score with."""
     path = transformer(path)
     config = read_config(path)
-    if str(config.get("model_type")) == "qwen3":
-        return YesNo(path, config)
-    return Classifier(path, config)
+    kind = YesNo if config.get("model_type") == "qwen3" else Classifier
+    with blame(path):
+        return kind(path, config)
 
 
 class Classifier:
@@ -38,10 +37,8 @@ class Classifier:
     """
 
     def __init__(self, path, config):
-        settings = Sentence(path)
-        self.max_length = settings.max_length
-        self.tokens = tokens.Tokens(settings.folder, self.max_length, settings.lower)
-        self.model = encoder(path)
+        self.tokens, self.model = tokens.load(path), encoder(path)
+        self.max_length = self.tokens.max_length
         if self.model.head is None:
             raise BadModel(f"{path}: no classification head", "embedding models: embed")
         self.labels = labels(config, self.model)
@@ -78,20 +75,12 @@ def activation(config, n):
     return known.get(str(saved).rpartition(".")[2], mx.sigmoid if n == 1 else known["Identity"])
 
 
-class Row:
-    """Ids of one piece, with the attributes of a tokenizers.Encoding that `batch` needs."""
-
-    def __init__(self, ids, overflowing=()):
-        self.ids, self.type_ids, self.overflowing = ids, [0] * len(ids), list(overflowing)
-
-
 class YesNo:
     """Qwen3-Reranker: the logit of "yes" minus that of "no" as the next token, one label."""
 
     def __init__(self, path, config, instruction=INSTRUCTION):
-        settings = Sentence(path)
-        self.max_length, self.instruction = min(settings.max_length, 8192), instruction
-        self.tokens = tokens.Tokens(path, self.max_length)
+        self.tokens, self.instruction = tokens.load(path), instruction
+        self.max_length = min(self.tokens.max_length, 8192)  # the recipe's limit
         self.model, self.labels, self.activation = encoder(path), ["yes"], mx.sigmoid
         self.prefix, self.suffix = self.ids(PREFIX), self.ids(SUFFIX)
         answers = [self.tokens.tokenizer.token_to_id(word) for word in ("yes", "no")]
@@ -119,8 +108,8 @@ class YesNo:
             step = limit - len(start)
             rest = range(limit, len(body), step)
             pieces += [start + body[i : i + step] for i in rest]
-        rows = [Row(self.prefix + piece + self.suffix) for piece in pieces]
-        return Row(rows[0].ids, rows[1:])
+        rows = [tokens.Row(self.prefix + piece + self.suffix) for piece in pieces]
+        return tokens.Row(rows[0].ids, rows[1:])
 
     def logits(self, rows):
         """(B, 1) float32."""

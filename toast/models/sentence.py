@@ -1,16 +1,15 @@
 """From token states to one vector, as the model's own sentence-transformers files say.
 
-Owns: modules.json, pooling, dense layers, prompts, length limit. Does not know: architectures, text.
+Owns: modules.json, pooling, dense layers, prompts. Does not know: architectures, token ids.
 """
 
 import mlx.core as mx
 
 from toast.errors import BadModel
 from toast.models import layers
-from toast.store.folder import modules, read_config, read_json, transformer
+from toast.models.tokens import limits
+from toast.store.folder import blame, modules, read_config, read_json
 
-# RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
-POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 # Order of concatenation when several are on.
 POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -32,17 +31,20 @@ class Sentence:
     """
 
     def __init__(self, path):
-        self.folder, self.normalize, self.include_prompt = transformer(path), False, True
-        self.steps, self.dims = [], None
+        with blame(path):
+            self.read(path)
+
+    def read(self, path):
+        self.folder, self.max_length, self.lower = limits(path)
+        self.normalize, self.include_prompt, self.steps, self.dims = False, True, [], None
+        self.modes = 1  # of pooling, side by side
         for kind, folder in modules(path):
             self.add(kind, folder)
         if not self.steps:
             self.steps = [pooling(["mean"])]
-        config = read_config(self.folder)
-        settings = read_json(self.folder, "sentence_bert_config.json") or {}
-        self.lower = bool(settings.get("do_lower_case"))
-        self.max_length = max_length(self.folder, config, settings.get("max_seq_length"))
-        self.dims = self.dims or config.get("hidden_size") or config.get("dim")
+        if not self.dims:
+            config = read_config(self.folder)
+            self.dims = (config.get("hidden_size") or config["dim"]) * self.modes
         saved = read_json(path, "config_sentence_transformers.json") or {}
         self.prompts = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
         self.default_prompt = saved.get("default_prompt_name")
@@ -54,14 +56,17 @@ class Sentence:
             modes = config.get("pooling_mode") or [m for k, m in POOLING.items() if config.get(k)]
             modes = [modes] if isinstance(modes, str) else modes or ["mean"]
             self.steps.append(pooling(modes))
+            self.modes = len(modes)
             self.include_prompt = config.get("include_prompt", True)
         elif kind == "Normalize":
             self.normalize = True
-        elif kind == "Dense":
+        elif kind == "Dense" and self.steps:
             step, self.dims = dense(folder)
             self.then(step)
         elif kind == "LayerNorm":
             self.then(layer_norm(folder))
+        elif kind in ("Dense", "MultiVectorMask"):
+            raise BadModel(f"{folder}: a late-interaction model has no single vector", "rerank -m")
         elif kind not in ("Transformer", "Dropout"):
             raise BadModel(f"{folder}: module {kind} of modules.json is not supported")
 
@@ -86,16 +91,6 @@ class Sentence:
         for step in self.steps:
             x = step(x, lengths, 0 if self.include_prompt else skip)
         return x
-
-
-def max_length(folder, config, limit):
-    """Smallest of what the sentence settings, else the tokenizer, say and the positions there are."""
-    if not limit:
-        limit = (read_json(folder, "tokenizer_config.json") or {}).get("model_max_length")
-    positions = config.get("max_position_embeddings")
-    if positions and config.get("model_type") in POSITIONS_AFTER_PAD:
-        positions -= config.get("pad_token_id", 1) + 1
-    return int(min(x for x in (limit, positions, 1 << 20) if x and x > 0))
 
 
 def normalize(x):
@@ -150,8 +145,8 @@ def dense(folder):
 
 def activation(folder, name):
     """A function for the PyTorch class that a config names."""
-    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.ACTIVATIONS["relu"]}
-    known |= {"GELU": layers.gelu, "SiLU": layers.silu, "Sigmoid": mx.sigmoid}
+    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.activation("relu")}
+    known |= {"GELU": layers.activation("gelu"), "SiLU": layers.activation("silu"), "Sigmoid": mx.sigmoid}
     short = str(name).rpartition(".")[2]
     if short not in known:
         raise BadModel(f"{folder}: activation {name!r} is not one of {', '.join(known)}")

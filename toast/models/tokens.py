@@ -10,6 +10,11 @@ import mlx.core as mx
 from tokenizers import Tokenizer
 
 from toast.errors import BadModel
+from toast.store.folder import read_config, read_json, transformer
+
+
+# RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
+POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 
 class Tokens:
@@ -43,6 +48,36 @@ class Tokens:
         else:
             self.tokenizer.no_truncation()
         return self.tokenizer.encode_batch(inputs, add_special_tokens=special)
+
+
+class Row:
+    """Ids of one piece, with the attributes of a tokenizers.Encoding that matter here."""
+
+    def __init__(self, ids, overflowing=()):
+        self.ids, self.type_ids, self.overflowing = ids, [0] * len(ids), list(overflowing)
+
+
+def load(path):
+    """The tokenizer of a model with its own limit."""
+    return Tokens(*limits(path))
+
+
+def limits(path):
+    """(folder of the tokenizer, most tokens, lower-case first) as the model's files say."""
+    folder = transformer(path)
+    config, settings = read_config(folder), read_json(folder, "sentence_bert_config.json") or {}
+    most = max_length(folder, config, settings.get("max_seq_length"))
+    return folder, most, bool(settings.get("do_lower_case"))
+
+
+def max_length(folder, config, limit):
+    """Smallest of what the sentence settings, else the tokenizer, say and the positions there are."""
+    if not limit:
+        limit = (read_json(folder, "tokenizer_config.json") or {}).get("model_max_length")
+    positions = config.get("max_position_embeddings")
+    if positions and config.get("model_type") in POSITIONS_AFTER_PAD:
+        positions -= config.get("pad_token_id", 1) + 1
+    return int(min(x for x in (limit, positions, 1 << 20) if x and x > 0))
 
 
 def lowercase(tokenizer):

@@ -5,6 +5,7 @@ Knows nothing of tensors, of architectures or of where the folder came from.
 
 import json
 import os
+from contextlib import contextmanager
 
 from toast.errors import BadModel
 
@@ -32,6 +33,20 @@ def read_json(path, name):
     if not isinstance(value, (dict, list)):
         raise BadModel(f"{file}: neither an object nor a list")
     return value
+
+
+@contextmanager
+def blame(path):
+    """What goes wrong while settings of this folder are put to use becomes a BadModel naming it."""
+    try:
+        yield
+    except BadModel as error:
+        told = error.message if path in error.message else f"{path}: {error.message}"
+        raise BadModel(told, error.hint) from None
+    except KeyError as error:
+        raise BadModel(f"{path}: no {error.args[0]!r} in its settings") from None
+    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        raise BadModel(f"{path}: {error}") from None
 
 
 def modules(path):

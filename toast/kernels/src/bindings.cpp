@@ -16,5 +16,8 @@ NB_MODULE(_ext, m) {
   m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
   m.def("threads", &toast::threads);
   toast::bind_floats(m);
+  toast::bind_quantized(m);
+  toast::bind_dense(m);
+  toast::bind_weights(m);
   toast::bind_attention(m);
 }

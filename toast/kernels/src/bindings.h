@@ -5,6 +5,9 @@
 namespace toast {
 
 void bind_floats(nanobind::module_& m);
+void bind_quantized(nanobind::module_& m);
+void bind_dense(nanobind::module_& m);
+void bind_weights(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
 
 }  // namespace toast

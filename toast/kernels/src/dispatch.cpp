@@ -20,7 +20,9 @@ struct Variant {
 
 bool always() { return true; }
 
-#define FILLS(v) {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope, v::fill_attention}
+#define FILLS(v)                                                            \
+  {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope,       \
+   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense}
 
 #if defined(__x86_64__)
 bool has_avx2() {

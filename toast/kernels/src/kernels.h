@@ -12,6 +12,38 @@ enum class Type : uint8_t { f32, f16, bf16 };
 
 inline size_t size_of(Type t) { return t == Type::f32 ? 4 : 2; }
 
+// ---- quantised weights and activations ----
+// w[N, K] of 4 or 8 bits, packed as MLX does (low bits first); scales, biases [N, K / group] of
+// `type`: weight = scale * q + bias.
+struct QuantWeights {
+  const uint8_t* w;
+  const void *scales, *biases;
+  Type type;
+  int N, K, group, bits;
+};
+// Rows x[m, K]: q int8 (in the order of int8.h), scale and sum (scale times the sum of q) [m, K / group].
+struct QuantRows {
+  const int8_t* q;
+  const float *scale, *sum;
+  int K, group;
+};
+// b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
+// scales, biases [K, N / group], all of `type`.
+struct Matrix {
+  const void* data;
+  Type type;
+  int64_t k_stride, n_stride;
+  int K, N;
+  const void *scales = nullptr, *biases = nullptr;
+  int group = 0, bits = 0;
+};
+// What happens to sums on their way out: alpha sums + beta c[m, n], c's rows c_row apart (or null).
+struct Epilogue {
+  const float* c = nullptr;
+  size_t c_row = 0;
+  float alpha = 1, beta = 1;
+};
+
 enum class Activation : uint8_t { gelu, gelu_tanh, silu };
 enum class Mask : uint8_t { none, causal, boolean, additive };
 
@@ -40,6 +72,26 @@ struct Kernels {
   void (*to_f32)(const void* x, Type type, float* y, size_t n);
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
+  // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
+  // One row x[K] -> q[K], scale[K / group], sum[K / group]; false when x has a NaN or an infinity.
+  bool (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale,
+                       float* sum);
+  // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
+  // out[.., N] of `type`.
+  void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
+                           int M, int n0, int n1, const Epilogue& e, void* out, Type type);
+  int panel;
+  // The same for one row x[K] that has a NaN or an infinity: in float, nothing rounded.
+  void (*quantized_row_exact)(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
+                              const Epilogue& e, void* out, Type out_type);
+
+  // ---- float matmul (dense.cpp) --------------------------------------------------------------
+  // a[M, K] (rows a_row apart) b[K, N] -> out[M, N] of `type`, columns [n0, n1) of it, n0 a
+  // multiple of matmul_panel.
+  void (*matmul)(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
+                 void* out, Type type);
+  int matmul_panel;
+
   // ---- norms (norms.cpp): rows of n; w and b [n] or null; everything of `type` -----------------
   // x[rows, n] -> y[rows, n]
   void (*rms_norm)(const void* x, const void* w, void* y, Type type, size_t rows, size_t n, float eps);
@@ -67,8 +119,11 @@ const Kernels& kernels();
 
 // Each variant's files fill their part of the table; one call per file.
 #define TOAST_DECLARE_VARIANT(v) \
-  namespace v {                  \
+  namespace v { \
   void fill_convert(Kernels&); \
+  void fill_quantize(Kernels&); \
+  void fill_quantized(Kernels&); \
+  void fill_dense(Kernels&); \
   void fill_norms(Kernels&); \
   void fill_activations(Kernels&); \
   void fill_rope(Kernels&); \

@@ -4,13 +4,15 @@
 
 namespace toast::TOAST_VARIANT {
 
-// cos x and sin x to 2e-7 while |x| < 1e6: x = n pi/2 + r with pi/2 in three floats (Cody and Waite),
-// polynomials in r, and the quadrant n mod 4 as q in {-2, -1, 0, 1, 2}.
+// cos x and sin x to 2e-7 while |x| < 1e6: x = n pi/2 + r with pi/2 in four floats (Cody and Waite; three of
+// them short, so that n times them is exact without a true fma too), polynomials in r, and the quadrant n mod 4
+// as q in {-2, -1, 0, 1, 2}.
 static inline void cos_sin(vf x, vf& cosine, vf& sine) {
   vf n = round(x * set1(0.636619772367581f));
-  vf r = fma(n, set1(-1.5707963705062866f), x);
-  r = fma(n, set1(4.371138828673793e-8f), r);
-  r = fma(n, set1(1.7151245100058819e-15f), r);
+  vf r = fma(n, set1(-1.5625f), x);
+  r = fma(n, set1(-0.00830078125f), r);
+  r = fma(n, set1(4.4405460357666016e-06f), r);
+  r = fma(n, set1(1.3909067675399456e-08f), r);
   vf r2 = r * r;
   vf s = fma(set1(-1.9488723773974925e-4f), r2, set1(8.331923745572567e-3f));
   s = fma(fma(s, r2, set1(-1.6666649281978607e-1f)), r2 * r, r);

@@ -8,7 +8,9 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <cstdlib>
 #include <mutex>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -147,6 +149,23 @@ void set_threads(int n) {
 int threads() {
   if (!wanted) wanted = affinity();
   return wanted;
+}
+
+void* scratch(int slot, size_t bytes) {
+  struct Block {
+    void* p = nullptr;
+    size_t size = 0;
+    ~Block() { std::free(p); }
+  };
+  thread_local Block blocks[4];
+  Block& b = blocks[slot];
+  if (b.size < bytes) {
+    std::free(b.p);
+    b.size = (bytes + 4095) / 4096 * 4096;
+    b.p = std::aligned_alloc(64, b.size);
+    if (!b.p) throw std::bad_alloc();
+  }
+  return b.p;
 }
 
 void parallel_tasks(int n, void (*f)(void*, int), void* context) {

@@ -1,7 +1,8 @@
 // A pool of threads of our own: parallel(n, f) calls f(0..n-1), each once, in any order.
 // Tasks are fixed by the caller, so who runs which never changes a bit of the result.
 #pragma once
-#include <functional>
+#include <cstddef>
+#include <type_traits>
 
 namespace toast {
 
@@ -16,5 +17,8 @@ void parallel(int n, F&& f) {
   if (n == 1) return f(0);
   parallel_tasks(n, [](void* c, int i) { (*static_cast<std::remove_reference_t<F>*>(c))(i); }, &f);
 }
+
+// This thread's scratch memory number `slot` (0-3), 64-byte aligned, at least `bytes`; kept and reused.
+void* scratch(int slot, size_t bytes);
 
 }  // namespace toast

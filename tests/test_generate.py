@@ -1,0 +1,120 @@
+"""The decoding loop on the tiny reference models."""
+
+import json
+import os
+from functools import cache
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from toast import generate
+from toast.generate import Generation, read
+from toast.models import decoder
+from toast.sample import Sampler
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
+
+
+@cache
+def model(name):
+    return decoder.load(os.path.join(ORACLES, name))[0]
+
+
+def runs(name):
+    with open(os.path.join(ORACLES, name, "oracle.json"), encoding="utf-8") as file:
+        return [run for run in json.load(file)["runs"] if run["ids"]]
+
+
+def generation(name, ids, sampler=None, **settings):
+    caches = decoder.caches(model(name))
+    sampler = sampler or Sampler()
+    sampler.begin(ids)
+    read(model(name), caches, ids[:-1])
+    made = Generation(model(name), caches, sampler, **settings)
+    return made, made.run(ids[-1])
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+def test_greedy_ids(name):
+    for run in runs(name):
+        made, tokens = generation(name, run["ids"], limit=24)
+        assert [token.id for token in tokens] == run["greedy_ids"] == made.ids
+        assert made.reason == "length" and made.fed == 23
+
+
+@pytest.mark.parametrize("piece", [1, 3, 64])
+def test_a_prompt_in_pieces(monkeypatch, piece):
+    monkeypatch.setattr(generate, "PIECE", piece)
+    run = max(runs("llama3-rope-causal"), key=lambda run: len(run["ids"]))
+    _, tokens = generation("llama3-rope-causal", run["ids"], limit=24)
+    assert [token.id for token in tokens] == run["greedy_ids"]
+
+
+def test_watch_hears_of_every_token():
+    heard = []
+    ids = list(range(3, 40))
+    read(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, heard.append)
+    assert sum(heard) == len(ids)
+
+
+def test_ends():
+    run = runs("llama-causal")[0]
+    made, tokens = generation("llama-causal", run["ids"], ends={run["greedy_ids"][3]}, limit=24)
+    assert [token.id for token in tokens] == run["greedy_ids"][:3]
+    assert made.reason == "stop"
+
+
+def test_fed_tells_what_the_caches_hold():
+    """Going on from the caches gives what going on without them gives."""
+    run = runs("llama-causal")[1]
+    made, tokens = generation("llama-causal", run["ids"], ends={run["greedy_ids"][5]}, limit=24)
+    list(tokens)
+    held = run["ids"] + [*made.ids, run["greedy_ids"][5]][: made.fed]
+    assert made.caches[0].offset == len(held)
+    following = np.array(model("llama-causal")(mx.array([[9]]), cache=made.caches)[0, -1])
+    fresh = np.array(model("llama-causal")(mx.array([held + [9]]))[0, -1])
+    np.testing.assert_allclose(following, fresh, atol=1e-4)
+
+
+def test_logprobs():
+    run = runs("qwen3-causal")[2]
+    first = np.load(os.path.join(ORACLES, "qwen3-causal", "oracle.npz"))["first_logits"]
+    made, tokens = generation("qwen3-causal", run["ids"], limit=2, top=4)
+    token = next(tokens)
+    row = first[runs("qwen3-causal").index(run) + (len(first) - len(runs("qwen3-causal")))]
+    want = row - np.log(np.exp(row).sum())
+    assert token.logprob == pytest.approx(want[token.id], abs=1e-3)
+    assert [i for i, _ in token.top] == np.argsort(-want)[:4].tolist()
+
+
+def test_seeded_sampling_repeats_itself():
+    ids = runs("qwen3-causal")[1]["ids"]
+
+    def run(seed):
+        return [t.id for t in generation("qwen3-causal", ids, Sampler(0.9, seed=seed), limit=20)[1]]
+
+    assert run(3) == run(3) != run(4)
+
+
+class Only:
+    """A guide that allows one list of tokens."""
+
+    def __init__(self, ids, size):
+        self.ids, self.size = list(ids), size
+
+    def allowed(self):
+        return mx.arange(self.size) == self.ids[0]
+
+    def accept(self, token):
+        assert token == self.ids.pop(0)
+
+    def done(self):
+        return not self.ids
+
+
+def test_guide():
+    made, tokens = generation("llama-causal", [1, 5], guide=Only([7, 8, 9], 660), limit=10)
+    assert [token.id for token in tokens] == [7, 8, 9]
+    assert made.reason == "stop" and made.fed == 2

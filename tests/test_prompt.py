@@ -1,0 +1,140 @@
+"""Chat templates against the reference texts in tests/oracles and against jinja2 itself."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toast import plain
+from toast.errors import BadInput, BadModel
+from toast.prompt import Template, environment, message
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+SMOLLM2 = os.path.join(ORACLES, "smollm2")
+
+
+def facts(name, file="oracle.json"):
+    with open(os.path.join(ORACLES, name, file), encoding="utf-8") as f:
+        return json.load(f)
+
+
+@pytest.mark.parametrize("name", ["llama-causal", "qwen3-causal", "llama3-rope-causal"])
+def test_reference_texts(name, tmp_path):
+    template = Template(os.path.join(ORACLES, name), str(tmp_path))
+    chats = [chat for chat in facts(name)["chats"] if chat["add_generation_prompt"]]
+    assert chats
+    for chat in chats * 2:  # the second time from the cache
+        assert template.render(chat["messages"]) == chat["text"]
+
+
+def test_default_model_texts(tmp_path):
+    template = Template(SMOLLM2, str(tmp_path))
+    for chat in facts("smollm2", "chats_oracle.json") * 2:
+        assert template.render(chat["messages"]) == chat["rendered"]
+
+
+CONTENT = st.text(st.sampled_from("ab \n{}%<|im_end|>\0 1é"), max_size=12)
+ROLES = st.sampled_from(["system", "user", "assistant"])
+
+
+@given(st.lists(st.builds(lambda r, c: {"role": r, "content": c}, ROLES, CONTENT), min_size=1, max_size=5))
+def test_remembered_pieces_are_what_jinja_renders(tmp_path_factory, messages):
+    template = Template(SMOLLM2, str(tmp_path_factory.getbasetemp() / "chat"))
+    assert template.render(messages) == template._render(messages)
+
+
+def test_a_known_prompt_needs_no_jinja(tmp_path):
+    code = (
+        "import sys; from toast.prompt import Template;"
+        "Template(sys.argv[1], sys.argv[2]).render([{'role': 'user', 'content': 'hi'}]); print('jinja2' in sys.modules)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code, SMOLLM2, str(tmp_path)], capture_output=True, text=True)
+            for _ in range(2)]  # fmt: skip
+    assert [run.stdout.strip() for run in runs] == ["True", "False"], runs
+
+
+PLAIN = [
+    "{% for m in messages %}{{ m.role + ': ' + m['content'] ~ '\n' }}{% endfor %}",
+    "{{ messages[0].content }}{% for m in messages[1:] %}{% if loop.last %}{{ m.content }}{% endif %}{% endfor %}",
+    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% endif %}{{ bos_token }}",
+]
+LOOKING = [
+    "{% for m in messages %}{{ m.content | trim }}{% endfor %}",
+    "{% for m in messages %}{{ m.content.strip() }}{% endfor %}",
+    "{% for m in messages %}{% if m.content %}x{% endif %}{% endfor %}",
+    "{% for m in messages %}{% if '</think>' in m.content %}x{% endif %}{% endfor %}",
+    "{% for m in messages %}{% set c = m.content %}{{ c }}{% endfor %}",
+    "{% for m in messages %}{{ m }}{% endfor %}",
+    "{% for m in messages %}{{ m[key] }}{% endfor %}",
+    "{% for m in messages %}{{ loop.previtem.content }}{% endfor %}",
+    "{% for m in messages %}{% filter upper %}{{ m.content }}{% endfilter %}{% endfor %}",
+    "{% set x %}{{ messages[0].content }}{% endset %}{{ x | length }}",
+    "{% macro f(m) %}{{ m.content }}{% endmacro %}{{ f(messages[0]) | trim }}",
+    "{% for m in messages | reverse %}{{ m.content }}{% endfor %}",
+    "{% set all = messages %}{{ all[0].content | length }}",
+    "{{ messages | tojson }}",
+    "{{ messages[-1].content[0] }}",
+    "{% for a in messages %}{% for b in a.content %}{{ b }}{% endfor %}{% endfor %}",
+    "{{ strftime_now('%Y') }}{{ messages[0].content }}",
+    "{{ 'a' if messages[0].content == 'b' else 'c' }}",
+    "{% for m in messages if m.content %}x{% endfor %}",
+]
+
+
+@pytest.mark.parametrize("source", PLAIN)
+def test_plain_templates(source):
+    assert plain.is_plain(environment().parse(source))
+
+
+@pytest.mark.parametrize("source", LOOKING)
+def test_templates_that_look_into_contents(source):
+    assert not plain.is_plain(environment().parse(source))
+
+
+def render(source, messages=({"role": "user", "content": "hi"},), **variables):
+    return environment().from_string(source).render(messages=list(messages), **variables)
+
+
+def test_environment():
+    assert render("{{ x | tojson }}", x={"é": "<&>"}) == '{"é": "<&>"}'
+    assert render("  {% if true %}\nx\n  {% endif %}\n") == "x\n"
+    assert render("{% for i in [1, 2, 3] %}{% if i == 2 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "1"
+    assert render("{% generation %}{{ messages[0].content }}{% endgeneration %}!") == "hi!"
+    assert render("{{ strftime_now('%Y') }}").isdigit()
+
+
+@pytest.mark.parametrize("source", ["{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ x.__globals__ }}"])
+def test_sandbox(tmp_path, source):
+    (tmp_path / "chat_template.jinja").write_text(source)
+    with pytest.raises(BadInput, match="refuses"):
+        Template(str(tmp_path)).render([{"role": "user", "content": "hi"}])
+
+
+def test_refused_and_broken(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system, please') }}")
+    with pytest.raises(BadInput, match="no system, please"):
+        Template(str(tmp_path), str(tmp_path / "cache")).render([{"role": "system", "content": "x"}])
+    (tmp_path / "chat_template.jinja").write_text("{% for %}")
+    with pytest.raises(BadModel, match="broken"):
+        Template(str(tmp_path)).render([])
+
+
+def test_sources(tmp_path):
+    assert Template(str(tmp_path)).source is None
+    named = [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D{{ bos_token }}"}]
+    config = {"chat_template": named, "bos_token": {"content": "<s>"}}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert Template(str(tmp_path)).render([]) == "D<s>"
+    (tmp_path / "chat_template.jinja").write_text("file")
+    assert Template(str(tmp_path)).render([]) == "file"
+
+
+def test_message():
+    assert message("text\n", "explain") == "text\n\nexplain"
+    assert message("", "explain") == "explain"
+    assert message("text\n\n", "") == "text"
+    assert message("in", "do", [("a.txt", "A\n"), ("b", "B")]) == "in\n\n==> a.txt <==\nA\n\n==> b <==\nB\n\ndo"

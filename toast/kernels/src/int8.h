@@ -1,0 +1,23 @@
+// The variant's integer lanes (int8_*.h), and the order of quantised activations.
+#pragma once
+#include "vec.h"
+
+#if defined(TOAST_AVX512)
+#include "int8_avx512.h"
+#elif defined(TOAST_AVX2)
+#include "int8_avx2.h"
+#elif defined(TOAST_NEON)
+#include "int8_neon.h"
+#else
+#include "int8_generic.h"
+#endif
+
+namespace toast::TOAST_VARIANT {
+
+// A dword of eight 4-bit weights falls apart into even k (low nibbles) and odd k (high nibbles):
+// activations that meet 4-bit weights lie in that order within each eight.
+static inline int place(int k, int bits) {
+  return bits == 4 ? (k & ~7) | (k & 1) << 2 | (k & 6) >> 1 : k;
+}
+
+}  // namespace toast::TOAST_VARIANT

@@ -1,0 +1,58 @@
+// Integer lanes for the quantised kernels: W columns of one dword each, AVX-512 VNNI.
+#pragma once
+
+namespace toast::TOAST_VARIANT {
+
+using vi = __m512i;
+constexpr int PANEL = 2;  // vectors of columns in a panel: 4 rows x 2 was fastest (docs/speed.md)
+
+static inline vi load_vi(const uint8_t* p) { return _mm512_loadu_si512(p); }
+static inline void store_vi(uint8_t* p, vi x) { _mm512_storeu_si512(p, x); }
+static inline vi low_nibbles(vi x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
+static inline vi high_nibbles(vi x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+
+// w[j] = dword j of the 16 bytes at row[c], one lane per column c of W.
+static inline void load_columns(const uint8_t* const* row, size_t at, vi w[4]) {
+  vi z[4];
+  for (int i = 0; i < 4; i++) {
+    vi q = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(row[i] + at)));
+    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[4 + i] + at)), 1);
+    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[8 + i] + at)), 2);
+    z[i] = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[12 + i] + at)), 3);
+  }
+  vi a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
+  vi c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);
+  w[0] = _mm512_unpacklo_epi64(a, b);
+  w[1] = _mm512_unpackhi_epi64(a, b);
+  w[2] = _mm512_unpacklo_epi64(c, d);
+  w[3] = _mm512_unpackhi_epi64(c, d);
+}
+
+// The low or high 16 bits of each lane as `T`, and a whole lane as a float.
+static inline vf lanes(vi x, int half, f16) {
+  return widen(_mm512_cvtepi32_epi16(half ? _mm512_srli_epi32(x, 16) : x), f16{});
+}
+static inline vf lanes(vi x, int half, bf16) {
+  return _mm512_castsi512_ps(half ? _mm512_and_si512(x, _mm512_set1_epi32(0xffff0000)) : _mm512_slli_epi32(x, 16));
+}
+static inline vf lanes(vi x, int, float) { return _mm512_castsi512_ps(x); }
+
+// Exact sums over k of w[k] * x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+template <int BITS>
+struct Dot {
+  vi total_ = _mm512_setzero_si512();
+  void add(vi w, const int8_t* x) {
+    int four;
+    memcpy(&four, x, 4);
+    total_ = _mm512_dpbusd_epi32(total_, w, _mm512_set1_epi32(four));
+  }
+  void settle() {}  // after every 32 k
+  vf total() const { return _mm512_cvtepi32_ps(total_); }
+};
+
+// W whole floats in [-127, 127] as bytes.
+static inline void store_int8(int8_t* p, vf x) {
+  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
+
+}  // namespace toast::TOAST_VARIANT

@@ -1,0 +1,74 @@
+// Activations to 8 bits: each group of a row gets the scale max|x| / 127 (round half to even).
+// Compiled once per variant; a row's bytes depend on that row alone.
+#include "epilogue.h"
+#include "int8.h"
+
+namespace toast::TOAST_VARIANT {
+
+// Swap eight bytes k0..k7 into the order k0 k2 k4 k6 k1 k3 k5 k7 (see place()).
+static inline void split_even_odd(int8_t* q, int n) {
+  for (int i = 0; i < n; i += 8) {
+    int8_t t[8];
+    memcpy(t, q + i, 8);
+    for (int k = 0; k < 8; k++) q[i + place(k, 4)] = t[k];
+  }
+}
+
+template <class T>
+static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* sum_) {
+  vf bad = set1(0);
+  for (int g = 0; g * group < K; g++, x += group, q += group) {
+    vf top = set1(0), total = set1(0);
+    for (int k = 0; k < group; k += W) {
+      vf v = load(x + k);
+      top = vmax(abs(v), top);
+      bad = fma(v, set1(0), bad);  // NaN for ever once x is not finite
+    }
+    float most = largest(top);
+    vf inverse = set1(most > 1e-35f ? 127 / most : 0);
+    for (int k = 0; k < group; k += W) {
+      vf v = round(load(x + k) * inverse);
+      v = vmin(set1(127), vmax(set1(-127), v));
+      total = total + v;  // whole numbers below 2^24: exact in any order
+      store_int8(q + k, v);
+    }
+    if (bits == 4) split_even_odd(q, group);
+    scale[g] = most > 1e-35f ? most / 127 : 0;
+    sum_[g] = scale[g] * sum(total);
+  }
+  return sum(bad) == 0;
+}
+
+static bool quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale,
+                     float* sum) {
+  bool finite = true;
+  with_type(type, [&](auto t) { finite = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, sum); });
+  return finite;
+}
+
+static float value(const void* p, Type type, size_t i) {
+  float v[W];
+  with_type(type, [&](auto t) { store(v, load((const decltype(t)*)p + i, 1)); });
+  return v[0];
+}
+
+static void quantized_row_exact(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
+                                const Epilogue& e, void* out, Type out_type) {
+  for (size_t n = n0; n < (size_t)n1; n++) {
+    const uint8_t* q = w.w + n * w.K * w.bits / 8;
+    float acc[W] = {0};
+    for (int k = 0; k < w.K; k++) {
+      size_t at = (n * w.K + k) / w.group;
+      int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
+      acc[0] += value(x, type, k) * (value(w.scales, w.type, at) * weight + value(w.biases, w.type, at));
+    }
+    finish(acc, e, to, n, 1, out, out_type, (size_t)to * w.N + n);
+  }
+}
+
+void fill_quantize(Kernels& k) {
+  k.quantize_row = quantize;
+  k.quantized_row_exact = quantized_row_exact;
+}
+
+}  // namespace toast::TOAST_VARIANT

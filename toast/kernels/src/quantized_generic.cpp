@@ -1,0 +1,47 @@
+// The specification of quantized.cpp: the same sums in the same order, one column at a time.
+#include "epilogue.h"
+#include "int8.h"
+
+namespace toast::TOAST_VARIANT {
+
+static float value(const void* p, Type type, size_t i) {
+  float v = 0;
+  with_type(type, [&](auto t) { v = one(((const decltype(t)*)p)[i]); });
+  return v;
+}
+
+// One element: sum over groups of scale * (sum of q x) + bias * (sum of x).
+static float dot(const QuantWeights& w, const QuantRows& x, int row, int column) {
+  const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
+  const int8_t* v = x.q + (size_t)row * w.K;
+  size_t groups = w.K / w.group;
+  float acc = 0;
+  for (size_t g = 0; g < groups; g++) {
+    int total = 0;
+    for (int i = 0; i < w.group; i++) {
+      int k = g * w.group + i;
+      int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
+      total += weight * v[place(k, w.bits)];
+    }
+    size_t at = column * groups + g;
+    acc += (float)total * (value(w.scales, w.type, at) * x.scale[row * groups + g]);
+    acc += value(w.biases, w.type, at) * x.sum[row * groups + g];
+  }
+  return acc;
+}
+
+static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
+                             int n0, int n1, const Epilogue& e, void* out, Type type) {
+  for (int m = 0; m < M; m++)
+    for (int n = n0; n < n1; n++) {
+      float acc[W] = {dot(w, x, rows[m], n)};
+      finish(acc, e, to[m], n, 1, out, type, (size_t)to[m] * w.N + n);
+    }
+}
+
+void fill_quantized(Kernels& k) {
+  k.quantized_matmul = quantized_matmul;
+  k.panel = 16;
+}
+
+}  // namespace toast::TOAST_VARIANT

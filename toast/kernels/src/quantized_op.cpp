@@ -1,0 +1,274 @@
+// quantized_matmul and gather_qmm as MLX ops: shapes, batches, experts, and who computes which columns.
+// What is not affine 4 or 8 bits with w transposed goes to MLX. The arithmetic is in quantized.cpp.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/variant.h>
+
+#include <algorithm>
+#include <numeric>
+#include <optional>
+
+#include "bindings.h"
+#include "matmul.h"
+#include "threads.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace toast {
+namespace {
+
+using Maybe = std::optional<mx::array>;
+
+// Is w[.., N, K * bits / 32] (untransposed: [.., K, N * bits / 32]) something our kernels read?
+bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
+              bool transpose, int group, int bits, const std::string& mode) {
+  if (mode != "affine" || !biases || w.dtype() != mx::uint32) return false;
+  if ((bits != 4 && bits != 8) || (group != 32 && group != 64 && group != 128)) return false;
+  if (!is_float(x.dtype()) || !is_float(scales.dtype()) || biases->dtype() != scales.dtype()) return false;
+  if (x.ndim() < 1 || w.ndim() < 2 || scales.shape() != biases->shape()) return false;
+  auto expected = w.shape();
+  int packed = w.shape(-1) * 32 / bits;
+  expected.back() = packed / group;
+  if ((transpose ? packed : w.shape(-2)) != x.shape(-1)) return false;
+  return packed > 0 && packed % group == 0 && x.shape(-1) > 0 && scales.shape() == expected;
+}
+
+// x[rows, K] quantised, in one buffer. Rows that are not finite are marked: they are done in float.
+struct Quantized {
+  mx::array memory;
+  int rows, K, group, bits;
+
+  size_t groups() const { return (size_t)rows * (K / group); }
+  float* scale() const { return const_cast<mx::array&>(memory).data<float>(); }
+  float* sum() const { return scale() + groups(); }
+  int8_t* q() const { return (int8_t*)(sum() + groups()); }
+  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
+
+  void fill(const char* x, Type type) const {
+    constexpr int piece = 16;
+    parallel((rows + piece - 1) / piece, [&](int t) {
+      for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) {
+        size_t g = (size_t)m * (K / group);
+        odd()[m] = !kernels().quantize_row(x + (size_t)m * K * size_of(type), type, K, group, bits,
+                                           q() + (size_t)m * K, scale() + g, sum() + g);
+      }
+    });
+  }
+};
+
+// The last activations quantised on this thread's streams: q, k and v (gate and up) share theirs.
+// Holding the source's memory keeps it from being written again while the key is valid.
+struct Last {
+  std::shared_ptr<mx::array::Data> source;
+  int64_t offset = 0;
+  int stream = -1;
+  std::optional<Quantized> quantized;
+};
+
+// The quantised form of contiguous x, and whether it must still be filled.
+std::pair<Quantized, bool> quantized(const mx::array& x, int K, int group, int bits, const mx::Stream& s) {
+  static thread_local Last* last = new Last;  // never freed: MLX's allocator may be gone by then
+  int rows = x.size() / K;
+  auto& old = last->quantized;
+  if (old && last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
+      old->rows == rows && old->K == K && old->group == group && old->bits == bits)
+    return {*old, false};
+  size_t bytes = (size_t)rows * (K / group) * 8 + (size_t)rows * K + rows;
+  mx::array memory({(int)((bytes + 3) / 4)}, mx::float32, nullptr, {});
+  allocate(memory);
+  *last = {x.data_shared_ptr(), x.offset(), s.index, Quantized{memory, rows, K, group, bits}};
+  return {*last->quantized, true};
+}
+
+// One matrix and the rows that meet it: out[to[m]] = x[rows[m]] . w for m < M.
+struct Job {
+  QuantWeights w;
+  const int *rows, *to;
+  int M;
+};
+
+struct Output {
+  void* data;
+  Type type;
+  Epilogue epilogue;
+};
+
+// Rows [m, m + M) and columns [n0, n1) of a job: one task for a thread.
+struct Task {
+  const Job* job;
+  int m, M, n0, n1;
+};
+
+std::vector<Task> split(const std::vector<Job>& jobs) {
+  constexpr size_t in_cache = 512 << 10, worth_a_task = 1 << 16;
+  std::vector<Task> tasks;
+  int panel = kernels().panel;
+  for (const Job& j : jobs) {
+    int blocks = std::max<size_t>(1, ((size_t)j.M * j.w.K + in_cache - 1) / in_cache);
+    int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
+    int pieces = 4 * threads() / (int)std::min<size_t>(jobs.size(), 4 * threads());
+    int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
+    columns = std::max(1, columns / panel) * panel;
+    for (int m = 0; m < j.M; m += M)
+      for (int n = 0; n < j.w.N; n += columns)
+        tasks.push_back({&j, m, std::min(M, j.M - m), n, std::min(j.w.N, n + columns)});
+  }
+  return tasks;
+}
+
+void run(const std::vector<Job>& jobs, const Quantized& x, const char* source, Type type, const Output& out) {
+  QuantRows rows{x.q(), x.scale(), x.sum(), x.K, x.group};
+  auto tasks = split(jobs);
+  parallel(tasks.size(), [&](int i) {
+    const Task& t = tasks[i];
+    const Job& j = *t.job;
+    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, out.epilogue, out.data,
+                               out.type);
+    for (int m = t.m; m < t.m + t.M; m++)
+      if (x.odd()[j.rows[m]])
+        kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0,
+                                      t.n1, out.epilogue, out.data, out.type);
+  });
+}
+
+// The weights of matrix `i` of a contiguous stack w[.., N, ..].
+QuantWeights matrix(const mx::array& w, const mx::array& scales, const mx::array& biases, size_t i, int K,
+                    int group, int bits) {
+  int N = w.shape(-2);
+  size_t per = (size_t)N * K * bits / 8, part = (size_t)N * (K / group) * scales.itemsize();
+  return {w.data<uint8_t>() + i * per, scales.data<char>() + i * part, biases.data<char>() + i * part,
+          type_of(scales), N, K, group, bits};
+}
+
+mx::array counting(int n) {
+  mx::array a({n}, mx::int32, nullptr, {});
+  allocate(a);
+  std::iota(a.data<int>(), a.data<int>() + n, 0);
+  return a;
+}
+
+// Batches: x[B.., M, K] and w[B.., N, K'] with the same B, or one w for all rows of x.
+mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scales, const mx::array& biases,
+                   int group, int bits, mx::Dtype dtype, const mx::Stream& s) {
+  auto eval = [group, bits](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
+    auto x = contiguous(in[0], s), w = contiguous(in[1], s), sc = contiguous(in[2], s), b = contiguous(in[3], s);
+    allocate(out);
+    if (out.size() == 0) return;
+    int K = x.shape(-1), N = w.shape(-2);
+    auto [q, fresh] = quantized(x, K, group, bits, s);
+    auto order = counting(q.rows);
+    auto& encoder = mx::cpu::get_command_encoder(s);
+    encoder.add_temporaries({q.memory, order});
+    size_t stack = w.size() / ((size_t)N * w.shape(-1));
+    std::vector<Job> jobs;
+    int M = q.rows / stack;
+    for (size_t i = 0; i < stack; i++)
+      jobs.push_back({matrix(w, sc, b, i, K, group, bits), order.data<int>() + i * M, order.data<int>() + i * M, M});
+    encoder.dispatch([jobs = std::move(jobs), q = q, fresh = fresh, source = x.data<char>(), type = type_of(x),
+                      to = Output{out.data<void>(), type_of(out), {}}] {
+      if (fresh) q.fill(source, type);
+      run(jobs, q, source, type, to);
+    });
+  };
+  auto shape = x.shape();
+  shape.back() = w.shape(-2);
+  return make("QuantizedMatmul", shape, dtype, s, {x, w, scales, biases}, eval);
+}
+
+mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
+                           bool transpose, std::optional<int> group, std::optional<int> bits,
+                           const std::string& mode, mx::StreamOrDevice where) {
+  auto s = mx::to_stream(where);
+  int g = group.value_or(64), b = bits.value_or(4);
+  bool stacked = w.ndim() > 2;
+  if (!ours(s) || !readable(x, w, scales, biases, transpose, g, b, mode) || (stacked && x.ndim() < 3))
+    return mx::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
+  if (!transpose) return multiply_untransposed(x, w, scales, *biases, g, b, s);
+  auto dtype = mx::promote_types(x.dtype(), scales.dtype());
+  if (!stacked) return multiply(x, w, scales, *biases, g, b, dtype, s);
+  auto [left, right] = broadcast_batches(x, w, s);
+  auto sc = broadcast_batches(x, scales, s).second, bi = broadcast_batches(x, *biases, s).second;
+  return multiply(left, right, sc, bi, g, b, dtype, s);
+}
+
+// Sorts the pairs (row of x, row of out) by expert and makes one job of each expert that has any.
+struct Experts {
+  std::vector<int> rows, to;
+  std::vector<Job> jobs;
+
+  Experts(const uint32_t* lhs, const uint32_t* rhs, int n, int M, int stack,
+          const std::function<QuantWeights(int)>& weights)
+      : rows(n * M), to(n * M) {
+    std::vector<int> start(stack + 1);
+    for (int i = 0; i < n; i++) start[rhs[i] + 1] += M;
+    std::partial_sum(start.begin(), start.end(), start.begin());
+    auto at = start;
+    for (int i = 0; i < n; i++)
+      for (int m = 0; m < M; m++) {
+        int p = at[rhs[i]]++;
+        rows[p] = lhs[i] * M + m;
+        to[p] = i * M + m;
+      }
+    for (int e = 0; e < stack; e++)
+      if (start[e + 1] > start[e])
+        jobs.push_back({weights(e), &rows[start[e]], &to[start[e]], start[e + 1] - start[e]});
+  }
+};
+
+mx::array indices(const Maybe& given, const mx::array& a, const mx::Stream& s) {
+  if (given) return mx::astype(*given, mx::uint32, s);
+  mx::Shape batch(a.shape().begin(), a.shape().end() - 2);
+  int n = std::accumulate(batch.begin(), batch.end(), 1, std::multiplies<int>());
+  return mx::reshape(mx::arange(0, n, 1, mx::uint32, s), batch, s);
+}
+
+mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
+                     const Maybe& lhs, const Maybe& rhs, bool transpose, std::optional<int> group,
+                     std::optional<int> bits, const std::string& mode, const Maybe& global_scale, bool sorted,
+                     mx::StreamOrDevice where) {
+  auto s = mx::to_stream(where);
+  int g = group.value_or(64), b = bits.value_or(4);
+  bool integral = (!lhs || mx::issubdtype(lhs->dtype(), mx::integer)) && (!rhs || mx::issubdtype(rhs->dtype(), mx::integer));
+  if (!lhs && !rhs) return toast::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
+  if (!ours(s) || global_scale || !integral || x.ndim() < 2 || !transpose || !readable(x, w, scales, biases, transpose, g, b, mode))
+    return mx::gather_qmm(x, w, scales, biases, lhs, rhs, transpose, group, bits, mode, global_scale, sorted, where);
+
+  auto pair = mx::broadcast_arrays({indices(lhs, x, s), indices(rhs, w, s)}, s);
+  auto shape = pair[0].shape();
+  shape.push_back(x.shape(-2));
+  shape.push_back(w.shape(-2));
+  auto eval = [g, b](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
+    std::vector<mx::array> c;
+    for (auto& a : in) c.push_back(mx::array::unsafe_weak_copy(contiguous(a, s)));
+    allocate(out);
+    if (out.size() == 0) return;
+    auto [q, fresh] = quantized(c[0], c[0].shape(-1), g, b, s);
+    mx::cpu::get_command_encoder(s).add_temporary(q.memory);
+    dispatch(s, [c, g, b, q = q, fresh = fresh, M = c[0].shape(-2),
+                 to = Output{out.data<void>(), type_of(out), {}}] {
+      auto source = c[0].data<char>();
+      if (fresh) q.fill(source, type_of(c[0]));
+      int stack = c[1].size() / ((size_t)c[1].shape(-2) * c[1].shape(-1));
+      Experts e(c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, stack,
+                [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); });
+      run(e.jobs, q, source, type_of(c[0]), to);
+    });
+  };
+  auto dtype = mx::promote_types(x.dtype(), scales.dtype());
+  return make("GatherQMM", shape, dtype, s, {x, w, scales, *biases, pair[0], pair[1]}, eval);
+}
+
+}  // namespace
+
+void bind_quantized(nb::module_& m) {
+  m.def("quantized_matmul", &quantized_matmul, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
+        "transpose"_a = true, "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine",
+        nb::kw_only(), "stream"_a = nb::none(), "As mx.quantized_matmul.");
+  m.def("gather_qmm", &gather_qmm, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
+        "lhs_indices"_a = nb::none(), "rhs_indices"_a = nb::none(), "transpose"_a = true,
+        "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine", "global_scale"_a = nb::none(),
+        nb::kw_only(), "sorted_indices"_a = false, "stream"_a = nb::none(), "As mx.gather_qmm.");
+}
+
+}  // namespace toast

@@ -1,0 +1,110 @@
+"""MLX-LM's architectures without MLX-LM's package: a model folder becomes a callable decoder.
+
+Owns the choice of the architecture file, quantised layers and the caches. Does not know text.
+model(ids (B, L), cache=caches) -> logits (B, L, V); the caches are changed in place.
+"""
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from toast.errors import BadModel
+from toast.models import read_config, read_json
+from toast.store import weights
+
+# model_type -> file, where they differ; as in mlx_lm/utils.py
+FILES = {
+    "mistral": "llama", "llava": "mistral3", "phi-msft": "phixtral", "falcon_mamba": "mamba",
+    "joyai_llm_flash": "deepseek_v3", "kimi_k2": "deepseek_v3", "qwen2_5_vl": "qwen2_vl",
+    "minimax_m2": "minimax", "iquestcoder": "llama", "xverse": "llama",
+    "gemma4_unified": "gemma4", "deepseek_v41_text": "deepseek_v41",
+}  # fmt: skip
+
+
+def load(path: str):
+    """(model, config) of the folder at `path`, weights mapped and read when first used.
+
+    Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
+    config = read_config(path)
+    if "quantization_config" in config and "quantization" not in config:
+        return _load_foreign(path)
+    module = architecture(path, config)
+    tensors = weights.load(path)
+    try:
+        model = module.Model(module.ModelArgs.from_dict(config))
+        if hasattr(model, "sanitize"):
+            tensors = model.sanitize(tensors)
+        if "quantization" in config:
+            _quantize(model, config["quantization"], tensors)
+        model.eval()
+        model.load_weights(list(tensors.items()), strict=True)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
+        raise BadModel(f"{path}: not a whole {config['model_type']} model: {error}") from None
+    return model, config
+
+
+def architecture(path: str, config: dict):
+    """The module of MLX-LM that implements config["model_type"]."""
+    kind = str(config.get("model_type"))
+    name = FILES.get(kind, kind)
+    parent = _parent()
+    module = None
+    if name.isidentifier() and find_spec(f"mlx_lm.models.{name}", parent.__name__):
+        module = import_module(f"mlx_lm.models.{name}")
+    if not hasattr(module, "ModelArgs"):
+        raise BadModel(f"{path}: model type {kind!r} is not one that MLX-LM has")
+    return module
+
+
+def _parent() -> ModuleType:
+    """mlx_lm, or an empty module in its place: its own __init__ imports transformers (0.6 s)."""
+    if "mlx_lm" not in sys.modules:
+        spec = find_spec("mlx_lm")
+        parent = sys.modules["mlx_lm"] = ModuleType("mlx_lm")
+        parent.__path__, parent.__spec__ = spec.submodule_search_locations, spec
+    return sys.modules["mlx_lm"]
+
+
+def _quantize(model, settings: dict, tensors: dict) -> None:
+    """Replace the layers that have scales; sizes from the settings of the layer, else its shapes."""
+    import mlx.nn as nn
+
+    def form(path, module):
+        if path in settings:
+            return settings[path]
+        if not hasattr(module, "to_quantized") or f"{path}.scales" not in tensors:
+            return False
+        scales, width = tensors[f"{path}.scales"], module.weight.shape[-1]
+        bits = tensors[f"{path}.weight"].shape[-1] * 32 // width
+        return {"group_size": width // scales.shape[-1], "bits": bits, "mode": settings.get("mode", "affine")}
+
+    nn.quantize(model, settings["group_size"], settings["bits"], class_predicate=form)
+
+
+def _load_foreign(path: str):
+    """Checkpoints that other tools quantised (AWQ, MXFP4, ...): MLX-LM's own, slow, loader."""
+    sys.modules.pop("mlx_lm", None)
+    from pathlib import Path
+
+    from mlx_lm.utils import load_model
+
+    try:
+        return load_model(Path(path), lazy=True)
+    except (ValueError, KeyError, RuntimeError, OSError) as error:
+        raise BadModel(f"{path}: {error}") from None
+
+
+def caches(model) -> list:
+    """New caches, one for each layer, of the kinds that the model asks for."""
+    if hasattr(model, "make_cache"):
+        return model.make_cache()
+    _parent()
+    cache = import_module("mlx_lm.models.cache")
+    return [cache.KVCache() for _ in model.layers]
+
+
+def end_tokens(path: str, config: dict) -> set[int]:
+    """The tokens that end a text, by generation_config.json, else config.json."""
+    ends = (read_json(path, "generation_config.json") or {}).get("eos_token_id", config.get("eos_token_id"))
+    return {ends} if isinstance(ends, int) else set(ends or ())

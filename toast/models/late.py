@@ -1,0 +1,145 @@
+"""Late interaction (ColBERT, Khattab & Zaharia 2020): a vector for each token, scored by MaxSim.
+
+Owns: the three layouts that such checkpoints come in, markers, expansion. Does not know: ranking.
+"""
+
+import string
+
+import mlx.core as mx
+
+from toast.errors import BadModel
+from toast.models import encoder, layers, tokens
+from toast.models.sentence import dense, normalize
+from toast.store import weights
+from toast.store.folder import modules, read_config, read_json, transformer
+
+
+def is_late(path):
+    """Whether the folder holds a late-interaction model."""
+    saved = read_json(path, "config_sentence_transformers.json") or {}
+    return (
+        "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
+        or saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
+        or any(kind == "MultiVectorMask" for kind, _ in modules(path))
+    )
+
+
+class Late:
+    """Encoder, projection and the settings of `settings`; max_length: tokens of a document piece."""
+
+    def __init__(self, path):
+        facts = settings(path)
+        self.tokens = tokens.load(path)
+        limit = facts["document_length"] or self.tokens.max_length
+        folder = transformer(path)
+        self.max_length = tokens.max_length(folder, read_config(folder), limit)
+        self.query_length, self.attend = facts["query_length"], facts["attend"]
+        self.model, self.steps = encoder(path), projection(path)
+        find = self.tokens.tokenizer.token_to_id
+        self.mask = find("[MASK]") if find("[MASK]") is not None else find("<mask>")
+        self.markers = {kind: self.marker(facts[kind]) for kind in ("query", "document")}
+        self.skip = {find(word) for word in facts["skip"]}
+
+    def marker(self, text):
+        """(token put after the first one or None, text put before the input or "")."""
+        for word in (text, *text.split()[:1]):
+            found = self.tokens.tokenizer.token_to_id(word)
+            if found is not None:
+                return found, ""
+        return None, text
+
+    def query(self, text):
+        """Vectors of a query's tokens (L, dims), expanded by mask tokens where the model does that."""
+        (row,) = self.rows([text], "query", self.query_length or self.max_length)
+        ids, n = row.ids, len(row.ids)
+        if self.query_length and self.mask is not None:
+            ids = ids + [self.mask] * (self.query_length - n)
+        length = mx.array([len(ids) if self.attend else n])
+        return self.project(self.model(mx.array([ids]), length))[0]
+
+    def encode(self, texts):
+        """Documents -> Rows of ids; .overflowing: further pieces of a long one."""
+        return self.rows(texts, "document", self.max_length)
+
+    def rows(self, texts, kind, limit):
+        token, prefix = self.markers[kind]
+        self.tokens.max_length = limit - (token is not None)
+        return [self.row(e, token) for e in self.tokens.encode([prefix + t for t in texts])]
+
+    def row(self, encoding, token):
+        ids = encoding.ids
+        ids = ids if token is None else [*ids[:1], token, *ids[1:]]
+        return tokens.Row(ids, [self.row(piece, token) for piece in encoding.overflowing])
+
+    def scores(self, query, rows):
+        """MaxSim of a query's vectors (L, dims) with each document: (B,), at most L."""
+        ids, lengths, _ = tokens.batch(rows)
+        kept = tokens.pad([[int(i not in self.skip) for i in row.ids] for row in rows])
+        likeness = query @ self.project(self.model(ids, lengths)).swapaxes(1, 2)
+        return mx.sum(mx.max(mx.where(kept[:, None] > 0, likeness, -mx.inf), axis=-1), axis=-1)
+
+    def project(self, hidden):
+        for step in self.steps:
+            hidden = step(hidden)
+        return normalize(hidden)
+
+
+def projection(path):
+    """The functions from token states to vectors."""
+    steps = [dense(folder)[0] for kind, folder in modules(path) if kind == "Dense"]
+    if steps:
+        return steps
+    tensors = weights.load(transformer(path))
+    if "linear.weight" not in tensors:
+        raise BadModel(f"{path}: no projection of a late-interaction model")
+    rows, dims = tensors["linear.weight"].shape
+    return [layers.Tensors(tensors, {}).linear("linear", rows, dims, bias=False)]
+
+
+def settings(path):
+    """Markers (query, document), lengths (None: no limit, no expansion), attend, words to skip."""
+    stanford = read_json(path, "artifact.metadata")
+    if stanford is not None or "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or []):
+        return from_stanford(stanford or {})
+    saved = read_json(path, "config_sentence_transformers.json") or {}
+    if "query_prefix" in saved or saved.get("model_type") == "ColBERT":
+        return from_pylate(saved)
+    return from_sentence_transformers(path, saved.get("prompts") or {})
+
+
+def from_stanford(saved):
+    return {
+        "query": saved.get("query_token_id") or "[unused0]",
+        "document": saved.get("doc_token_id") or "[unused1]",
+        "query_length": saved.get("query_maxlen") or 32,
+        "document_length": saved.get("doc_maxlen"),
+        "attend": bool(saved.get("attend_to_mask_tokens")),
+        "skip": string.punctuation if saved.get("mask_punctuation", True) else "",
+    }
+
+
+def from_pylate(saved):
+    expands = saved.get("do_query_expansion", True)
+    skip = saved.get("skiplist_words")
+    return {
+        "query": saved.get("query_prefix") or "",
+        "document": saved.get("document_prefix") or "",
+        "query_length": (saved.get("query_length") or 32) if expands else None,
+        "document_length": saved.get("document_length"),
+        "attend": bool(saved.get("attend_to_expansion_tokens")),
+        "skip": string.punctuation if skip is None else skip,
+    }
+
+
+def from_sentence_transformers(path, prompts):
+    base = read_json(transformer(path), "sentence_bert_config.json") or {}
+    expansion = base.get("query_expansion") or {}
+    masks = [read_json(folder, "config.json") for kind, folder in modules(path) if kind == "MultiVectorMask"]
+    return {
+        "query": prompts.get("query") or "",
+        "document": prompts.get("document") or "",
+        "query_length": expansion.get("length"),
+        "document_length": base.get("document_length"),
+        "attend": bool(expansion.get("attend")),
+        "skip": [word for mask in masks if mask for word in mask.get("skiplist_words") or []],
+    }

@@ -1,0 +1,143 @@
+"""The GGUF container: metadata and the table of tensors, read with every bound checked.
+Does not know architectures, tokenizers or what a quantised block means.
+
+Source: the GGUF specification of ggml (docs/gguf.md), versions 2 and 3, little-endian."""
+
+import mmap
+import os
+import struct
+from math import prod
+
+from toast.errors import BadModel
+
+# ggml type -> (name, elements in a block, bytes in a block)
+TYPES = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36),
+    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
+    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
+    26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+}  # fmt: skip
+
+# metadata value type -> struct code; 8 is a string, 9 an array
+SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd"))
+BOOL, STRING, ARRAY = 7, 8, 9
+
+
+class Tensor:
+    """Where one tensor lies: `shape` in row-major order, `start` and `nbytes` in the file."""
+
+    __slots__ = ("type", "shape", "start", "nbytes")
+
+    def __init__(self, type: str, shape: tuple[int, ...], start: int, nbytes: int):
+        self.type, self.shape, self.start, self.nbytes = type, shape, start, nbytes
+
+
+class _Reader:
+    """A cursor over the mapped file that never reads past its end."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n: int) -> bytes:
+        start, self.at = self.at, self.at + n
+        if self.at > len(self.data):
+            raise ValueError("it ends too early")
+        return self.data[start : self.at]
+
+    def unpack(self, codes: str) -> tuple:
+        return struct.unpack("<" + codes, self.take(struct.calcsize("<" + codes)))
+
+    def count(self, least: int) -> int:
+        """A 64-bit count of things of at least `least` bytes each; bounds all allocations."""
+        (n,) = self.unpack("Q")
+        if n * least > len(self.data) - self.at:
+            raise ValueError(f"it claims {n} items, more than it has bytes for")
+        return n
+
+    def string(self) -> str:
+        return self.take(self.count(1)).decode("utf-8", "replace")
+
+    def value(self, kind: int):
+        if kind == STRING:
+            return self.string()
+        if kind == ARRAY:
+            return self.array()
+        if kind not in SCALARS:
+            raise ValueError(f"metadata of unknown type {kind}")
+        (value,) = self.unpack(SCALARS[kind])
+        return bool(value) if kind == BOOL else value
+
+    def array(self) -> list:
+        (kind,) = self.unpack("I")
+        if kind == STRING:
+            return [self.string() for _ in range(self.count(8))]
+        if kind not in SCALARS:
+            raise ValueError(f"an array of type {kind}")
+        n = self.count(struct.calcsize(SCALARS[kind]))
+        values = list(self.unpack(f"{n}{SCALARS[kind]}"))
+        return [bool(v) for v in values] if kind == BOOL else values
+
+
+class Gguf:
+    """`metadata` (key -> value) and `tensors` (name -> Tensor) of the file at `path`.
+
+    Raises BadModel when the file is truncated, damaged or not GGUF."""
+
+    def __init__(self, path: str):
+        self.path = path
+        try:
+            with open(path, "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+        except OSError as error:
+            raise BadModel(f"cannot open {path}: {error.strerror}") from None
+        try:
+            self._read(_Reader(self.data))
+        except ValueError as error:
+            raise BadModel(f"cannot read {path}: not a whole GGUF file: {error}") from None
+
+    def _read(self, reader: _Reader) -> None:
+        if reader.take(4) != b"GGUF":
+            raise ValueError("it does not begin with GGUF")
+        (version,) = reader.unpack("I")
+        if version not in (2, 3):
+            raise ValueError(f"version {version} (2 and 3 are known, little-endian)")
+        n_tensors, n_pairs = reader.count(24), reader.count(13)
+        self.metadata = {}
+        for _ in range(n_pairs):
+            key = reader.string()
+            self.metadata[key] = reader.value(*reader.unpack("I"))
+        table = [self._entry(reader) for _ in range(n_tensors)]
+        align = self.metadata.get("general.alignment", 32)
+        if not isinstance(align, int) or align < 1 or align & (align - 1):
+            raise ValueError(f"alignment {align}")
+        base = -(-reader.at // align) * align
+        self.tensors = {name: self._placed(base, *rest) for name, *rest in table}
+        if len(self.tensors) != n_tensors:
+            raise ValueError("a tensor is there twice")
+
+    def _entry(self, reader: _Reader) -> tuple:
+        name = reader.string()
+        (n_dims,) = reader.unpack("I")
+        if n_dims > 4:
+            raise ValueError(f"{name} has {n_dims} dimensions")
+        dims = reader.unpack(f"{n_dims}Q")
+        kind, offset = reader.unpack("IQ")
+        return name, kind, tuple(reversed(dims)), offset
+
+    def _placed(self, base: int, kind: int, shape: tuple, offset: int) -> Tensor:
+        if kind not in TYPES:
+            raise ValueError(f"a tensor of unknown type {kind}")
+        name, block, nbytes = TYPES[kind]
+        n, start = prod(shape), base + offset
+        if (shape[-1] if shape else 1) % block:
+            raise ValueError(f"rows of {shape[-1]} values in {name}")
+        size = n // block * nbytes
+        if start + size > len(self.data):
+            raise ValueError("it ends before its tensors")
+        return Tensor(name, shape, start, size)

@@ -1,0 +1,195 @@
+"""A GGUF file's vocabulary as the files a model folder has: tokenizer.json, its configuration, chat template.
+Owns the pre-tokenizer families; does not run a tokenizer.
+
+Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every family."""
+
+from toast.errors import BadModel
+
+GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
+_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3 = rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"
+QWEN2 = rf"{_WORDS}|\p{{N}}|{_REST}"
+QWEN35 = QWEN2.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
+_SLASH = _REST.replace(r"[\r\n]*", r"[\r\n/]*")
+TEKKEN = rf"{_CASED % ('', '')}|\p{{N}}|{_SLASH}"
+_ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+GPT4O = rf"{_CASED % (_ENDING, _ENDING)}|\p{{N}}{{1,3}}|{_SLASH}"
+_DEEPSEEK3 = (
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+# tokenizer.ggml.pre -> the patterns that split the text, one after the other
+_FAMILIES = {
+    ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "jina-es",
+     "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert"): (GPT2,),
+    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b",
+     "minerva"): (r"\p{N}", GPT2),
+    ("falcon",): (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"),
+    ("default",): (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
+    ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0",
+     "dbrx", "smaug-bpe", "chatglm-bpe", "glm4"): (LLAMA3,),
+    ("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open",
+     "grok-2"): (QWEN2,),
+    ("qwen35",): (QWEN35,),
+    ("tekken",): (TEKKEN,),
+    ("gpt-4o", "llama4", "kanana2", "minimax-m2"): (GPT4O,),
+    ("deepseek-v3", "hunyuan-dense"): (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+    ("deepseek-coder",): (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
+}  # fmt: skip
+PRE = {name: patterns for names, patterns in _FAMILIES.items() for name in names}
+
+UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6  # token types
+ENDS = {  # what ends a turn, where the metadata says less
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
+    "<|end_of_text|>", "<|end_of_turn|>", "<|return|>", "<|call|>", "<EOT>", "<｜end▁of▁sentence｜>",
+}  # fmt: skip
+
+
+def generation_config(meta: dict) -> dict:
+    """Which tokens end a text: the named ones and every control token known to end a turn."""
+    tokens, types = _tokens(meta)
+    named = [meta.get(f"tokenizer.ggml.{k}_token_id") for k in ("eos", "eot", "eom")]
+    known = [i for i, (t, kind) in enumerate(zip(tokens, types)) if kind == CONTROL and t in ENDS]
+    return {"eos_token_id": list(dict.fromkeys([i for i in named if i is not None] + known))}
+
+
+def files(meta: dict) -> dict:
+    """File name -> content (text, or what JSON writes) of everything a tokenizer needs."""
+    named = {"tokenizer.json": tokenizer_json(meta), "tokenizer_config.json": _config(meta)}
+    if template := meta.get("tokenizer.chat_template"):
+        named["chat_template.jinja"] = template
+    return named
+
+
+def tokenizer_json(meta: dict) -> dict:
+    """The document that the tokenizers library reads, for the metadata of a GGUF file.
+
+    Raises BadModel for a kind of vocabulary or pre-tokenizer that is not known here."""
+    kind = meta.get("tokenizer.ggml.model")
+    build = {"gpt2": _byte_bpe, "llama": _sentencepiece, "bert": _wordpiece}.get(kind)
+    if build is None:
+        raise BadModel(f"a GGUF vocabulary of kind {kind!r} is not supported")
+    document = {"version": "1.0", "truncation": None, "padding": None}
+    return document | {"added_tokens": _added(meta)} | build(meta)
+
+
+def _tokens(meta: dict) -> tuple[list[str], list[int]]:
+    tokens = meta["tokenizer.ggml.tokens"]
+    return tokens, meta.get("tokenizer.ggml.token_type", [1] * len(tokens))
+
+
+def _added(meta: dict) -> list[dict]:
+    return [
+        {"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
+         "normalized": False, "special": kind != USER}
+        for i, (token, kind) in enumerate(zip(*_tokens(meta)))
+        if kind in (CONTROL, USER) or kind == UNKNOWN
+    ]  # fmt: skip
+
+
+def _config(meta: dict) -> dict:
+    tokens, _ = _tokens(meta)
+    config = {}
+    for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
+        index = meta.get(f"tokenizer.ggml.{key}_token_id")
+        if index is not None and index < len(tokens):
+            config[f"{name}_token"] = tokens[index]
+    return config
+
+
+def _byte_bpe(meta: dict) -> dict:
+    pre = meta.get("tokenizer.ggml.pre", "default")
+    if pre not in PRE:
+        raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
+    splits = [
+        {"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False}
+        for p in PRE[pre]
+    ]
+    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+    tokens, _ = _tokens(meta)
+    model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
+             "merges": meta["tokenizer.ggml.merges"], "ignore_merges": PRE[pre] == (LLAMA3,)}  # fmt: skip
+    return {
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
+        "post_processor": _ends(meta, bos=PRE[pre] == (LLAMA3,)),
+        "decoder": level,
+        "model": model,
+    }
+
+
+def _sentencepiece(meta: dict) -> dict:
+    """SentencePiece's BPE: merges in the order of the scores of what they make."""
+    tokens, _ = _tokens(meta)
+    vocab = {t: i for i, t in enumerate(tokens)}
+    space = meta.get("tokenizer.ggml.add_space_prefix", True)
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    spaces = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+              {"type": "Fuse"}]  # fmt: skip
+    if space:
+        spaces.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    first = [{"type": "Prepend", "prepend": "▁"}] if space else []
+    unknown = meta.get("tokenizer.ggml.unknown_token_id")
+    return {
+        "normalizer": {"type": "Sequence", "normalizers": [*first, replace]},
+        "pre_tokenizer": None,
+        "post_processor": _ends(meta, bos=True),
+        "decoder": {"type": "Sequence", "decoders": spaces},
+        "model": {"type": "BPE", "unk_token": None if unknown is None else tokens[unknown],
+                  "fuse_unk": True, "byte_fallback": "<0x00>" in vocab, "vocab": vocab,
+                  "merges": _merges(meta["tokenizer.ggml.scores"], vocab)},  # fmt: skip
+    }
+
+
+def _merges(scores: list[float], vocab: dict) -> list[list[str]]:
+    pairs = []
+    for token, index in vocab.items():
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in vocab and right in vocab:
+                pairs.append((-scores[index], vocab[left], vocab[right], left, right))
+    return [[left, right] for *_, left, right in sorted(pairs)]
+
+
+def _wordpiece(meta: dict) -> dict:
+    """BERT's; GGUF marks the beginnings of words (with ▁), BERT their continuations (with ##)."""
+    tokens, types = _tokens(meta)
+
+    def plain(token: str, kind: int) -> str:
+        if kind == CONTROL or (token.startswith("[") and token.endswith("]")):
+            return token
+        return token[1:] if token.startswith("▁") else f"##{token}"
+
+    names = [plain(*pair) for pair in zip(tokens, types)]
+    cls, sep = (meta.get(f"tokenizer.ggml.{k}_token_id", d) for k, d in (("cls", 101), ("seperator", 102)))
+    return {
+        "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
+                       "strip_accents": True, "lowercase": True},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": [names[sep], sep], "cls": [names[cls], cls]},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
+        "model": {"type": "WordPiece", "unk_token": names[meta["tokenizer.ggml.unknown_token_id"]],
+                  "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
+                  "vocab": {t: i for i, t in enumerate(names)}},
+    }  # fmt: skip
+
+
+def _ends(meta: dict, bos: bool) -> dict | None:
+    """The tokens put before and after a text; `bos`: the family's habit where the file does not say."""
+    tokens, _ = _tokens(meta)
+    single, special = [{"Sequence": {"id": "A", "type_id": 0}}], {}
+    for key, habit in (("bos", bos), ("eos", False)):
+        index = meta.get(f"tokenizer.ggml.{key}_token_id")
+        if index is None or not meta.get(f"tokenizer.ggml.add_{key}_token", habit):
+            continue
+        token = tokens[index]
+        special[token] = {"id": token, "ids": [index], "tokens": [token]}
+        single.insert(0 if key == "bos" else 2, {"SpecialToken": {"id": token, "type_id": 0}})
+    if not special:
+        return None
+    pair = [*single, {"Sequence": {"id": "B", "type_id": 1}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}

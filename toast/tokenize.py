@@ -1,0 +1,96 @@
+"""`tokenize`: text to token ids and back, counts, cuts and pieces.
+
+Owns where a text may be cut so that no character is. Never loads weights.
+"""
+
+import os
+
+from toast import pipes, store
+from toast.errors import BadInput
+from toast.tokenizer import Tokenizer
+
+
+def tokenizer_for(call, name: str) -> Tokenizer:
+    """The tokenizer of a model's folder or GGUF file."""
+    path = store.find(call, name)
+    if os.path.isfile(path):
+        from toast.store import convert
+
+        path = convert.folder_for(call, path)
+    return Tokenizer(path)
+
+
+def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]:
+    """{"id", "text", "start", "stop"} of every token; positions are in characters of the text.
+
+    A character that takes several tokens is the text of each of them."""
+    encoding = tokenizer.core.encode(text, add_special_tokens=special)
+    spans = zip(encoding.ids, encoding.offsets)
+    return [{"id": i, "text": text[a:b], "start": a, "stop": b} for i, (a, b) in spans]
+
+
+def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
+    """The longest beginning of the text that ends with a token and encodes to at most `limit`."""
+    spans = tokenizer.core.encode(text, add_special_tokens=False).offsets
+    if len(spans) <= limit:
+        return text
+    return text[: _boundary(tokenizer, text, spans, 0, limit)]
+
+
+def split(tokenizer: Tokenizer, text: str, limit: int):
+    """Pieces (start, stop, count) of at most `limit` tokens; joined they are the text.
+
+    Raises BadInput when a single character takes more than `limit` tokens."""
+    spans, first, at = tokenizer.core.encode(text, add_special_tokens=False).offsets, 0, 0
+    while at < len(text):
+        end = _boundary(tokenizer, text, spans, first, limit, at)
+        if end == at:
+            raise BadInput(f"{text[at]!r} alone is more than {pipes.plural(limit, 'token')}")
+        yield at, end, len(tokenizer.encode(text[at:end]))
+        at = end
+        while first < len(spans) and spans[first][1] <= at:
+            first += 1
+
+
+def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
+    """Where text[at:] may end: after at most `limit` tokens, between characters, and so that it
+    encodes to no more when it stands alone."""
+    for last in range(min(first + limit, len(spans)), first, -1):
+        stop = spans[last - 1][1] if last < len(spans) else len(text)
+        between = last == len(spans) or spans[last][0] >= stop
+        if between and len(tokenizer.encode(text[at:stop])) <= limit:
+            return stop
+    return at
+
+
+# ---------------------------------------------------------------- the verb
+
+
+def tokenize(call, tokenizer: Tokenizer, text: str, form: str, limit: int | None, special: bool, nul: bool) -> None:
+    """Write what `form` asks for: tokens, ids, count, max or split."""
+    if form == "max":
+        beginning = cut(tokenizer, text, limit)
+        pipes.write_all(call.stdout, beginning.encode())
+        if len(beginning) < len(text):
+            call.cut(f"cut to {pipes.plural(limit, 'token')}, {len(beginning)} of {len(text)} characters")
+    elif form == "split":
+        for start, stop, count in split(tokenizer, text, limit):
+            piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
+            pipes.write_all(call.stdout, text[start:stop].encode() + b"\0" if nul else pipes.json_line(piece))
+    elif form == "tokens":
+        lines = map(pipes.json_line, tokens(tokenizer, text, special))
+        pipes.write_all(call.stdout, b"".join(lines))
+    else:
+        ids = tokenizer.encode(text, special)
+        lines = [len(ids)] if form == "count" else ids
+        pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
+
+
+def decode(call, tokenizer: Tokenizer, text: str) -> None:
+    """Write the text of ids that are separated by blanks; special tokens are written too."""
+    try:
+        ids = [int(word) for word in text.split()]
+        decoded = tokenizer.core.decode(ids, skip_special_tokens=False)
+    except (ValueError, OverflowError):
+        raise BadInput("not token ids: numbers separated by blanks or line breaks") from None
+    pipes.write_all(call.stdout, decoded.encode())

@@ -1,0 +1,68 @@
+"""Text to token ids and back, by the tokenizer.json of a model folder.
+
+Owns the stream of characters that tokens become: a character is never split. Does not know prompts.
+"""
+
+import os
+
+from toast.errors import BadModel
+
+
+class Tokenizer:
+    """The tokenizer of a model folder; truncation and padding that the file asks for are off."""
+
+    def __init__(self, folder: str):
+        import tokenizers
+
+        file = os.path.join(folder, "tokenizer.json")
+        if not os.path.isfile(file):
+            raise BadModel(f"{folder}: no tokenizer.json")
+        try:
+            self.core = tokenizers.Tokenizer.from_file(file)
+        except Exception as error:  # what tokenizers raises
+            raise BadModel(f"{file}: {error}") from None
+        self.core.no_truncation()
+        self.core.no_padding()
+        self.special = {i for i, token in self.core.get_added_tokens_decoder().items() if token.special}
+
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids; `special`: with those that the model wants around a text."""
+        return self.core.encode(text, add_special_tokens=special).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of the ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
+        return self.core.decode(ids)
+
+    def id(self, token: str) -> int | None:
+        return self.core.token_to_id(token)
+
+
+class Detokenizer:
+    """Tokens come one by one; characters go out as soon as they are whole.
+
+    The pieces joined are the decoded whole. keep: ids of special tokens that are to be seen.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, keep=()):
+        self.decode = tokenizer.core.decode
+        self.hidden = tokenizer.special.difference(keep)
+        self.ids, self.start, self.done = [], 0, 0  # ids[start:done] is context, its text is out
+
+    def add(self, token: int) -> str:
+        """The text that this token completes, perhaps none."""
+        if token in self.hidden:
+            return ""
+        self.ids.append(token)
+        return self._text(last=False)
+
+    def finish(self) -> str:
+        """What is left: bytes that never became a character, as U+FFFD."""
+        return self._text(last=True)
+
+    def _text(self, last: bool) -> str:
+        before = self.decode(self.ids[self.start : self.done], skip_special_tokens=False)
+        now = self.decode(self.ids[self.start :], skip_special_tokens=False)
+        if len(now) <= len(before) or (now.endswith("\ufffd") and not last):
+            return ""
+        self.start, self.done = self.done, len(self.ids)
+        return now[len(before) :]
