@@ -118,7 +118,10 @@ static void tiles(const Panel& p, const QuantRows& x, const int* rows, int M, fl
 }
 
 static inline void prefetch(const void* p, size_t at, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) __builtin_prefetch((const char*)p + at + i, 0, 2);
+  for (size_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch((const char*)p + at + i, 0, 2);
+    asm volatile("");  // GCC 12 drops a function that does nothing but prefetch
+  }
 }
 
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
