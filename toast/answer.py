@@ -84,17 +84,17 @@ def run(call, engine: Engine, generation, ids: list[int], known: int, answer: An
     return tokens
 
 
-def as_json(engine, answer, generation, prompt_tokens, tokens, alternatives: bool) -> dict:
+def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: int | None) -> dict:
     """The answer as the object that --json writes."""
     spell = engine.tokenizer.core.decode
     found = {
         "text": answer.text.rstrip("\n"),
-        "finish_reason": generation.reason,
+        "finish_reason": reason,
         "prompt_tokens": prompt_tokens,
         "tokens": len(tokens),
         "logprob": sum(t.logprob for t in tokens),
     }
-    if alternatives:
+    if logprobs is not None:
         def one(i, value):
             return {"token": spell([i], skip_special_tokens=False), "logprob": value}
 
@@ -122,8 +122,8 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
         call.warn("no code block in the answer")
         return Exit.NONE
     if request.json:
-        line = pipes.json_line(as_json(engine, answer, generation, len(ids), tokens, request.logprobs is not None))
-        pipes.write_all(call.stdout, line)
+        found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
+        pipes.write_all(call.stdout, pipes.json_line(found))
     else:
         pipes.write_all(call.stdout, last.finish().encode())
     if generation.reason == "length":
