@@ -229,3 +229,33 @@ def test_each_goes_on_after_a_failure():
     ran = toast("--each", "-n", "3", "--json", stdin=b"cat " * 2000 + b"\nok\n")
     objects = [json.loads(line) for line in ran.out.splitlines()]
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
+
+
+# ---------------------------------------------------------------- what later processes find
+
+
+def test_a_session_goes_on(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path)}
+    words = ("-t", "0", "-n", "6", "--session", "trip")
+    first = toast(*words, "-s", "Be red.", "hello", env=home).ok().out.decode()
+    toast(*words, "and then?", env=home).ok()
+    path = tmp_path / "sessions" / "trip.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [m["role"] for m in lines] == ["system", "user", "assistant", "user", "assistant"]
+    assert lines[1]["content"] == "hello" and lines[2]["content"] + "\n" == first
+    path.write_text("".join(path.read_text().splitlines(True)[:3]))
+    again = toast(*words, "and then?", env=home).ok().out.decode()
+    assert again == lines[4]["content"] + "\n"
+    path.write_text("not json\n")
+    toast(*words, "x", env=home).fails("every line must be")
+    toast("--session", "trip", "--forget", env=home).ok()
+    assert not path.exists()
+    toast("--session", "trip", "--forget", env=home).ok()
+    toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_prefix_cache_is_bounded_by_the_environment(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path), "TOAST_PREFIX_MB": "many"}
+    toast("-n", "1", "hi", env=home).fails("TOAST_PREFIX_MB=many")
+    toast("-n", "1", "hi", env=home | {"TOAST_PREFIX_MB": "0"}).ok()
+    toast("-n", "1", "--no-cache", "hi", env=home).ok()

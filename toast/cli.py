@@ -29,6 +29,9 @@ def toast(
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
     logprobs: int | None = Option(None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."),
+    session: str = Option("", "--session", metavar="NAME", help="Go on with the conversation of this name."),
+    forget: bool = Option(False, "--forget", help="With --session: forget that conversation."),
+    no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
     each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -42,13 +45,21 @@ def toast(
 
     git diff | toast --strict -n 200 "a commit message for this" > message
     """
+    from toast.session import Session
+
+    talk = Session(call, session) if session or forget else None
+    if forget:
+        return talk.forget()
+    if each and session:
+        raise UsageError("--each and --session exclude each other")
     from toast.answer import Request
     from toast.answer import toast as answer
     from toast.engine import Engine
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
-    request = Request(Engine(call, model), sampling, max_tokens, stop, code, prefill, not no_template, long, json, logprobs)
+    request = Request(Engine(call, model), sampling, max_tokens, stop, code, prefill, not no_template, long, json,
+                      logprobs, not no_cache, talk)  # fmt: skip
     if each:
         from toast.each import answer_each
 
