@@ -33,6 +33,16 @@ class Engine:
         self.defaults = decoder.sampling(path)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
 
+    def prefix(self, call):
+        """The cache of prompts on disk; None where the environment gives it no room."""
+        from toast.prefix import PrefixCache
+
+        room = call.env.get("TOAST_PREFIX_MB") or "2048"
+        if not room.isdigit():
+            raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
+        folder = os.path.join(store.home(call), "prefix")
+        return PrefixCache(folder, self.path, int(room) << 20) if int(room) else None
+
     @property
     def context(self) -> int:
         """Tokens that the model can see at once."""

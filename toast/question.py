@@ -21,23 +21,29 @@ class Question:
         self.text, self.instruction, self.files = text, instruction, list(files)
         self.system, self.history = system, list(history)
 
+    def about(self, text: str) -> "Question":
+        """The same question about another text."""
+        return Question(text, self.instruction, self.files, self.system, self.history)
+
     def messages(self, text=None) -> list[dict]:
         said = message(self.text if text is None else text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
 
-def gather(call, engine: Engine, instruction: str, system: str, files: list[str], long: str) -> Question:
-    """The question that the arguments, the named files and standard input make."""
+def gather(call, engine: Engine, instruction: str, system: str, files: list[str], long: str, each=False) -> Question:
+    """The question that the arguments, the named files and standard input make.
+
+    each: standard input is left alone; its records become the texts of questions like this one."""
     limit = LONGEST if long == "truncate" else min(engine.context * BYTES_PER_TOKEN, LONGEST)
     text = ""
-    if not call.no_input and pipes.is_fed(call.stdin):
+    if not (each or call.no_input) and pipes.is_fed(call.stdin):
         text = _read(call, engine, call.stdin, limit, "standard input")
     bodies = [(name, _file(call, engine, name, limit)) for name in files]
     if system.startswith("@"):
         system = _file(call, engine, system[1:], limit).rstrip("\n")
     question = Question(text, pipes.clean(instruction), bodies, pipes.clean(system))
-    if not question.messages()[-1]["content"]:
+    if not each and not question.messages()[-1]["content"]:
         raise UsageError("nothing to answer: no instruction and nothing on standard input", 'toast "..." < FILE')
     return question
 
