@@ -4,6 +4,7 @@ Knows nothing of models (a query comes with its vector), of documents or of outp
 """
 
 from array import array
+from bisect import bisect_left
 from heapq import nlargest
 from math import log, sqrt
 
@@ -92,14 +93,14 @@ class Index:
     # ---- cosines
 
     def cosines(self, vectors) -> list:
-        """(ids, scores) for each query vector (array("f") of length 1): two arrays, by chunk number."""
+        """(ids, scores) for each query vector (float32, as bytes): two arrays, by chunk number."""
         from toast.kernels.scan import int8_scan
 
         ids, scores = array("q"), [array("f") for _ in vectors]
         for segment in self._segments():
             ids.extend(segment.ids)
             for vector, row in zip(vectors, scores):
-                row.extend(int8_scan(segment.codes, segment.scales, vector))
+                row.frombytes(int8_scan(segment.codes, segment.scales, vector))
         return [(ids, row) for row in scores]
 
     def _segments(self):
@@ -147,46 +148,57 @@ def highest(scores, k: int) -> list:
     return [i for i, score in enumerate(scores) if score >= floor]
 
 
-def hybrid(ids, scores, words: dict, allowed, k: int) -> list:
-    """The best k chunks by both.
+def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
+    """The best k chunks by both; read: how much of the query the model can read, 0 to 1.
 
-    Either score is brought to the scale from a chunk that says nothing to a perfect one: cosines
-    from their mean over the index to 1, BM25 from 0 to the query's best. BM25 then counts by how
-    far its best stands out from the index, against how far the best cosine does (`weight`).
+    Either score is brought to a scale from a chunk that says nothing to a perfect one: cosines
+    from their mean over the index to 1, BM25 from 0 to the query's best. What each then counts is
+    `weight`'s business; a query's words that the model does not know leave it to BM25.
     """
     if not ids:
         return []
-    mean, spread, best = moments(scores)
-    share = weight(words, len(ids), mean, spread, best)
-    most = max(words.values(), default=1)
+    mean, best = moments(scores)
+    height = 1 / max(1 - mean, 1e-6)
+    most = max(words.values(), default=1.0)
+    of_cosine, of_bm25 = read * read, weight(words.values(), len(ids), (best - mean) * height)
+    total = of_cosine + of_bm25
     pool = {chunk for _, chunk in top(ids, scores, allowed, max(POOL, k))}
     pool.update(hit.chunk for hit in lexical(words, allowed, max(POOL, k)))
-    place = dict(zip(ids, range(len(ids)))) if len(pool) * 20 > len(ids) else None
     hits = []
     for chunk in pool:
-        row = place.get(chunk) if place else row_of(ids, chunk)
-        cosine = scores[row] if row is not None else mean
-        bm25 = words.get(chunk, 0.0)
-        fused = ((cosine - mean) / max(1 - mean, 1e-6) + share * bm25 / most) / (1 + share)
-        hits.append(Hit(chunk, fused, cosine, bm25))
+        cosine, bm25 = scores[row_of(ids, chunk)], words.get(chunk, 0.0)
+        fused = of_cosine * (cosine - mean) * height + of_bm25 * bm25 / most
+        hits.append(Hit(chunk, fused / total, cosine, bm25))
     return nlargest(k, hits, key=lambda hit: (hit.score, -hit.chunk))
 
 
-def row_of(ids, chunk):
-    from bisect import bisect_left
-
+def row_of(ids, chunk) -> int:
     row = bisect_left(ids, chunk)
-    return row if row < len(ids) and ids[row] == chunk else None
+    if row == len(ids) or ids[row] != chunk:
+        raise LookupError(f"no vector of chunk {chunk}")
+    return row
 
 
 def moments(scores):
-    """(mean, standard deviation, maximum)."""
+    """(mean, maximum)."""
     import mlx.core as mx
 
     values = mx.array(memoryview(scores))
-    return mx.mean(values).item(), mx.std(values).item(), mx.max(values).item()
+    return mx.mean(values).item(), mx.max(values).item()
 
 
-def weight(words: dict, count: int, mean: float, spread: float, best: float) -> float:
-    """What BM25 counts beside the cosine for one query."""
-    return 0.3
+def weight(scores, count: int, height: float) -> float:
+    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks.
+
+    More, the further its best stands out: from all chunks, in standard deviations, and from the
+    eleventh best; less, the further the best cosine does (`height`, on the scale of `hybrid`).
+    tests/bench/retrieval.py measures it: never worse than the better half on thirteen collections.
+    """
+    best = nlargest(11, scores)
+    if not best:
+        return 0.02
+    mean = sum(scores) / count
+    spread = sqrt(max(sum(s * s for s in scores) / count - mean * mean, 1e-12))
+    outstanding = (best[0] - mean) / spread / max(log(count), 1)
+    gap = 1 - best[10] / best[0] if len(best) > 10 else 1
+    return min(max(0.26 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)

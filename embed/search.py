@@ -6,7 +6,6 @@ scoring (`rank.py`), of the file's layout (`database.py`) or of how hits are wri
 
 import os
 import stat
-from array import array
 
 from embed import database, model, rank
 from embed.hits import Found, Printer
@@ -77,11 +76,12 @@ class Opened:
         if mode == "lexical":
             ranked = rank.lexical(words, self.allowed, wide)
         else:
+            vector, read = vector
             [(ids, scores)] = index.cosines([vector])
             if mode == "vector":
                 ranked = rank.vector(ids, scores, self.allowed, wide)
             else:
-                ranked = rank.hybrid(ids, scores, words, self.allowed, wide)
+                ranked = rank.hybrid(ids, scores, words, read, self.allowed, wide)
         return self._load(ranked, k)
 
     def _load(self, ranked, k):
@@ -117,7 +117,7 @@ def allowed(db, wanted) -> set:
 
 
 def encode(call, queries, indexes, wanted) -> list:
-    """A vector, as array("f"), for each query, by the model of the indexes."""
+    """A vector, float32 as bytes, and how much of it the model read, for each query, by the model of the indexes."""
     first = indexes[0]
     for other in indexes[1:]:
         if other.digest != first.digest:
@@ -130,11 +130,21 @@ def encode(call, queries, indexes, wanted) -> list:
     encoder = Encoder(call, name, "query")
     if encoder.dims != first.index.dims:
         raise BadInput(f"{first.name} is damaged: {first.index.dims} dimensions, {name} has {encoder.dims}")
-    rows = memoryview(encoder.encode(queries)).cast("B")
+    rows, shares = memoryview(encoder.encode(queries)).cast("B"), read_shares(encoder.tokens, queries)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
     size = 4 * encoder.dims
-    return [array("f", bytes(rows[at : at + size])) for at in range(0, len(rows), size)]
+    return [(bytes(rows[size * i : size * (i + 1)]), share) for i, share in enumerate(shares)]
+
+
+def read_shares(tokens, queries) -> list:
+    """How much of each query's characters is in tokens that the model knows, 0 to 1."""
+    unknown = {tokens.tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+    shares = []
+    for query, encoding in zip(queries, tokens.encode(queries, special=False)):
+        lost = sum(stop - start for id, (start, stop) in zip(encoding.ids, encoding.offsets) if id in unknown)
+        shares.append(1 - min(lost / max(len("".join(query.split())), 1), 1))
+    return shares
 
 
 class Judge:

@@ -3,40 +3,32 @@
 Knows nothing of where the vectors are kept.
 """
 
-from array import array
-
 BLOCK = 2048  # rows that the plain path turns into float32 at once
 
 
-def int8_scan(codes, scales, query) -> array:
-    """Dot products codes[i] * scales[i] . query: codes (N, D) int8 and scales (N,) float32 as bytes,
-    query (D,) float32 as an array("f") -> array("f") of N scores. A score that is not finite is -inf.
+def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes:
+    """scales[i] * (codes[i] . query): codes (N, D) int8, scales (N,) and query (D,) float32 ->
+    scores (N,) float32, all as bytes. A score that is not finite is 0.
     """
-    scores = array("f", bytes(len(scales)))
-    if scores:
-        _scan()(codes, scales, query, scores)
-    return scores
-
-
-def _scan():
     from toast import kernels
 
     if kernels.variant() != "off":
         from toast.kernels import _ext
 
-        return getattr(_ext, "int8_scan", plain)
-    return plain
+        return _ext.int8_scan(codes, scales, query)
+    return plain(codes, scales, query)
 
 
-def plain(codes, scales, query, scores) -> None:
+def plain(codes, scales, query) -> bytes:
     """The reference, in blocks."""
     import mlx.core as mx
 
-    q = mx.array(query)
-    codes = memoryview(codes).cast("b", (len(scores), len(query)))
+    q = mx.array(memoryview(query).cast("f"))
     scales = memoryview(scales).cast("f")
-    out = memoryview(scores)
-    for start in range(0, len(scores), BLOCK):
+    codes = memoryview(codes).cast("b", (len(scales), q.size)) if scales and q.size else ()
+    blocks = []
+    for start in range(0, len(codes), BLOCK):
         rows = mx.array(codes[start : start + BLOCK]).astype(mx.float32)
-        block = (rows @ q) * mx.array(scales[start : start + BLOCK])
-        out[start : start + BLOCK] = memoryview(mx.where(mx.isfinite(block), block, -mx.inf))
+        scores = (rows @ q) * mx.array(scales[start : start + BLOCK])
+        blocks.append(bytes(memoryview(mx.where(mx.isfinite(scores), scores, 0))))
+    return b"".join(blocks) or bytes(4 * len(scales))
