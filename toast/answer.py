@@ -20,27 +20,34 @@ class Request:
     """How to answer: what the options of `toast` say besides the question itself."""
 
     def __init__(self, engine: Engine, sampling: dict, limit=None, stops=(), code=False, prefill="",
-                 template=True, long="error", json=False, logprobs=None, cache=True, session=None):  # fmt: skip
+                 template=True, long="error", json=False, logprobs=None, cache=True, session=None,
+                 constraint=None):  # fmt: skip
         self.engine, self.sampling, self.limit = engine, sampling, limit
         self.stops, self.code, self.prefill, self.template, self.long = stops, code, prefill, template, long
         self.json, self.logprobs = json or logprobs is not None, logprobs
-        self.cache, self.session = cache, session
+        self.cache, self.session, self.constraint = cache, session, constraint
 
     @property
     def top(self):
         """Alternatives that each token comes with; None: not even its own logprob is computed."""
         return (self.logprobs or 0) if self.json else None
 
+    def guide(self, limit: int):
+        """What keeps an answer of at most `limit` tokens within the constraint; None without one."""
+        return self.constraint.guide(limit) if self.constraint else None
+
 
 class Answer:
     """Tokens become text: through stop strings, reasoning and, if asked, the first code block."""
 
-    def __init__(self, call, engine: Engine, prompt: str, stops=(), code=False, prefill=""):
-        self.stream, self.stops = engine.detokenizer(), Stops(stops)
-        self.reasoning = Reasoning(engine.marks, self._think(call), begun(prompt, engine.marks))
-        self.code = CodeBlock() if code else None
-        self.filters = [self.stops, self.reasoning, *([self.code] if code else [])]
-        self.text = self._through(prefill) if prefill else ""
+    def __init__(self, call, request: Request, prompt: str):
+        engine = request.engine
+        marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
+        self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
+        self.code = CodeBlock() if request.code else None
+        self.filters = [self.stops, Reasoning(marks, self._think(call), begun(prompt, marks))]
+        self.filters += [self.code] if self.code else []
+        self.text = self._through(request.prefill) if request.prefill else ""
 
     def _think(self, call):
         return lambda text: None if call.quiet else pipes.murmur(call.stderr, text)
@@ -131,16 +138,19 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
     limit = min(request.limit or engine.context, engine.context - len(ids))
     sampler = engine.sampler(request.sampling)
     sampler.begin(ids)
-    generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top)
-    answer = Answer(call, engine, prompt, request.stops, request.code, request.prefill)
-    last = LastNewline()
+    guide = request.guide(limit)
+    generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
+    answer, last = Answer(call, request, prompt), LastNewline()
+    streamed = not request.json and guide is None  # under a constraint, everything or nothing
 
     def write(text):
-        if not request.json and (text := last.add(text)):
+        if streamed and (text := last.add(text)):
             pipes.write_all(call.stdout, text.encode())
 
     prefix = engine.prefix(call) if request.cache else None
     tokens = run(call, engine, generation, ids, answer, write, prefix)
+    if guide is not None:
+        guide.check()
     if request.code and not answer.code.fence:
         call.warn("no code block in the answer")
         return Exit.NONE
@@ -148,7 +158,8 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
         found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
         pipes.write_all(call.stdout, pipes.json_line(found))
     else:
-        pipes.write_all(call.stdout, last.finish().encode())
+        rest = "" if streamed else last.add(answer.text)
+        pipes.write_all(call.stdout, (rest + last.finish()).encode())
     if request.session:
         asked = question.messages()[len(question.history) :]
         request.session.add([*asked, {"role": "assistant", "content": answer.text.rstrip("\n")}])

@@ -18,9 +18,9 @@ class Asked(Job):
         engine = request.engine
         prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
         self.index, self.record = index, record
-        self.answer = Answer(call, engine, prompt, request.stops, request.code, request.prefill)
-        limit = min(request.limit or engine.context, engine.context - len(ids))
-        super().__init__(ids, engine.sampler(request.sampling), engine.ends, limit, self._take, request.top)
+        self.answer = Answer(call, request, prompt)
+        limit, sampler = min(request.limit or engine.context, engine.context - len(ids)), engine.sampler(request.sampling)
+        super().__init__(ids, sampler, engine.ends, limit, self._take, request.top, request.guide(limit))
 
     def _take(self, token) -> bool:
         self.answer.add(token)
@@ -36,6 +36,11 @@ class Lines:
 
     def answered(self, job: Asked) -> None:
         job.answer.finish()
+        try:
+            if job.guide is not None:
+                job.guide.check()
+        except ToastError as error:
+            return self.failed(job.index, job.record, error)
         if self.request.json:
             found = as_json(self.request.engine, job.answer, job.reason, len(job.ids), job.tokens, self.request.logprobs)
             self._put(job.index, pipes.json_line({**(job.record.data or {}), "index": job.index, **found}))

@@ -49,6 +49,13 @@ class Engine:
         text = self.config.get("text_config") or self.config
         return text.get("max_position_embeddings") or 1 << 30
 
+    def constraint(self, kind: str, text: str):
+        """A compiled constraint on answers (`constrain.py`)."""
+        from toast.constrain import Constraint
+
+        size = (self.config.get("text_config") or self.config)["vocab_size"]
+        return Constraint(self.tokenizer, self.ends, size, kind, text)
+
     def sampler(self, asked: dict):
         """A sampler by what was asked, else by the model's generation_config; greedy without either."""
         from toast.sample import Sampler

@@ -7,7 +7,7 @@ import os
 
 from toast import pipes
 from toast.engine import Engine
-from toast.errors import BadInput, UsageError
+from toast.errors import BadInput, UsageError, os_error
 from toast.prompt import message
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
@@ -52,7 +52,7 @@ def _file(call, engine, name, limit) -> str:
     try:
         fd = call.open(name)
     except OSError as error:
-        raise BadInput(f"cannot open {name}: {error.strerror}") from None
+        raise os_error(error, f"open {name}") from None
     try:
         return _read(call, engine, fd, limit, name)
     finally:
@@ -70,6 +70,29 @@ def _read(call, engine, fd, limit, what) -> str:
 
 def _too_long(engine, count) -> BadInput:
     return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", "--long truncate cuts it")
+
+
+def rule(call, given: dict) -> tuple[str, str] | None:
+    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
+    asked = [(kind, text) for kind, text in given.items() if text]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
+    if not asked:
+        return None
+    kind, text = asked[0]
+    inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
+    return kind, text if inline else _contents(call, text)
+
+
+def _contents(call, name) -> str:
+    try:
+        fd = call.open(name)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    try:
+        return pipes.read_text(fd, LONGEST, name)[0]
+    finally:
+        os.close(fd)
 
 
 def fit(call, engine: Engine, question: Question, long: str, template: bool, prefill: str):
