@@ -1,6 +1,7 @@
 // Norms, softmax, activations and rope as MLX ops: inputs made contiguous, rows shared out over the threads.
 // The arithmetic is in the kernels (kernels.h); this file knows arrays, shapes and streams.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
@@ -216,6 +217,14 @@ mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<flo
               [r](const Arrays& in, mx::array& out, const mx::Stream& s) { eval_rope(r, in, out, s); });
 }
 
+// buffer (B, H, capacity, D) with rows (B, H, n, D) written from position `start` on, and its first start + n.
+std::pair<mx::array, mx::array> append(const mx::array& buffer, const mx::array& rows, int start) {
+  auto stop = buffer.shape();
+  stop.at(2) = start + rows.shape(2);
+  auto updated = mx::slice_update(buffer, rows, {0, 0, start, 0}, stop);
+  return {updated, mx::slice(updated, {0, 0, 0, 0}, stop)};
+}
+
 mx::array to_float32(const mx::array& x, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   if (!ours(s) || !is_float(x.dtype())) return mx::astype(x, mx::float32, s);
@@ -246,6 +255,7 @@ void bind_floats(nb::module_& m) {
   define("silu", Activation::silu);
   m.def("swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
         "gate"_a, "x"_a, "silu(gate) * x");
+  m.def("append", &append, "buffer"_a, "rows"_a, "start"_a);
 }
 
 }  // namespace toast
