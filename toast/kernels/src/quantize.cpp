@@ -62,7 +62,7 @@ static void quantized_row_exact(const QuantWeights& w, const void* x, Type type,
       int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
       acc[0] += value(x, type, k) * (value(w.scales, w.type, at) * weight + value(w.biases, w.type, at));
     }
-    finish(acc, e, to, n, 1, out, out_type, (size_t)to * w.N + n);
+    finish(acc, W, e, &to, 1, w.N, n, 1, out, out_type);
   }
 }
 

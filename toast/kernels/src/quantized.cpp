@@ -174,7 +174,7 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
   for (; n0 < n1; n0 += COLUMNS) {
     (w.bits == 4 ? panel<4> : panel<8>)(w, x, rows, M, n0, acc);
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    for (int m = 0; m < M; m++) finish(acc + m * COLUMNS, e, to[m], n0, n, out, type, (size_t)to[m] * w.N + n0);
+    finish(acc, COLUMNS, e, to, M, w.N, n0, n, out, type);
   }
 }
 

@@ -35,7 +35,7 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
   for (int m = 0; m < M; m++)
     for (int n = n0; n < n1; n++) {
       float acc[W] = {dot(w, x, rows[m], n)};
-      finish(acc, e, to[m], n, 1, out, type, (size_t)to[m] * w.N + n);
+      finish(acc, W, e, to + m, 1, w.N, n, 1, out, type);
     }
 }
 
