@@ -57,16 +57,17 @@ def install(variant="auto", threads=0, warn=None):
 
 
 def install_nn():
-    """The same for mlx.nn's activations; call it after mlx.nn was imported for a model."""
+    """The same for mlx.nn's and MLX-LM's own modules; call it after a model's file was imported."""
     if _variant == "off":
         return
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext
+    from . import _ext, modules
 
     for module in (nn, activations):
         _replace(module, NN, _ext)
+    modules.shorten(_ext)
 
 
 def _replace(module, names, ext):
