@@ -20,4 +20,5 @@ NB_MODULE(_ext, m) {
   toast::bind_dense(m);
   toast::bind_weights(m);
   toast::bind_attention(m);
+  toast::bind_scan(m);
 }

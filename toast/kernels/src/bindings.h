@@ -9,5 +9,6 @@ void bind_quantized(nanobind::module_& m);
 void bind_dense(nanobind::module_& m);
 void bind_weights(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
+void bind_scan(nanobind::module_& m);
 
 }  // namespace toast
