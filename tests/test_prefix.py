@@ -22,7 +22,7 @@ LLAMA = os.path.join(ORACLES, "llama-causal")
 IDS = [1, *(3 + i * 7 % 600 for i in range(300))]
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def our_kernels():
     kernels.install()
 
