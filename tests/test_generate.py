@@ -190,3 +190,49 @@ def test_guesses_that_do_not_pay_stop():
     for id in (1, 2, 3):
         drafter.add(id)
     assert drafter.guess()
+
+
+@pytest.mark.model
+def test_default_model_follows_the_reference(smollm2):
+    """Every greedy token of the 12 chats, wherever the reference's best two are more than 0.5 apart."""
+    kernels.install()
+    default, _ = decoder.load(smollm2)
+    with open(os.path.join(ORACLES, "smollm2", "chats_oracle.json"), encoding="utf-8") as file:
+        chats = json.load(file)
+    compared = 0
+    for chat in chats:
+        ids, want = chat["prompt_ids"], chat["greedy"]
+        caches = decoder.caches(default)
+        read(default, caches, ids[:-1])
+        rows = default(mx.array([[ids[-1], *want["ids"][:-1]]]), cache=caches)[0]
+        for got, token, gap in zip(mx.argmax(rows, axis=-1).tolist(), want["ids"], want["step_gaps"]):
+            compared += gap > 0.5
+            assert got == token or gap <= 0.5
+    assert compared > 250
+
+
+@pytest.mark.model
+def test_default_model_drafts_and_batches_change_nothing(smollm2):
+    """Under our kernels, on quantised weights: plain, drafted and batched give the same ids."""
+    from toast.batch import Job, decode
+
+    if kernels.install() == "off":
+        pytest.skip("plain MLX is not row-invariant")
+    default, _ = decoder.load(smollm2)
+    with open(os.path.join(ORACLES, "smollm2", "chats_oracle.json"), encoding="utf-8") as file:
+        prompts = [chat["prompt_ids"] for chat in json.load(file)]
+
+    def alone(ids, drafter=None):
+        caches = decoder.caches(default)
+        read(default, caches, ids[:-1])
+        run = Generation(default, caches, Sampler(), {2}, 40, drafter=drafter)
+        list(run.run(ids[-1]))
+        return run.ids
+
+    plain = [alone(ids) for ids in prompts]
+    for ids, want in zip(prompts, plain):
+        drafter = Oracle(want, 4)
+        assert alone(ids, drafter) == want
+    jobs = [Job(ids, Sampler(), {2}, 40, lambda token: False) for ids in prompts]
+    list(decode(default, lambda: decoder.caches(default), jobs, rows=5))
+    assert [[t.id for t in job.tokens] for job in jobs] == plain
