@@ -6,11 +6,13 @@ the question came together (`question.py`).
 
 from time import perf_counter
 
-from toast import pipes
+from toast import kernels, pipes
+from toast.draft import Drafter
 from toast.engine import Engine
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
 from toast.generate import Generation, read
+from toast.prefix import is_plain
 from toast.question import fit, gather
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
@@ -31,6 +33,11 @@ class Request:
     def top(self):
         """Alternatives that each token comes with; None: not even its own logprob is computed."""
         return (self.logprobs or 0) if self.json else None
+
+    def may_draft(self, generation) -> bool:
+        """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
+        simple = generation.sampler.plain and self.top is None and self.constraint is None
+        return simple and kernels.variant() != "off" and is_plain(generation.caches)
 
     def guide(self, limit: int):
         """What keeps an answer of at most `limit` tokens within the constraint; None without one."""
@@ -140,6 +147,8 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
     sampler.begin(ids)
     guide = request.guide(limit)
     generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
+    if request.may_draft(generation):
+        generation.drafter = Drafter(ids)
     answer, last = Answer(call, request, prompt), LastNewline()
     streamed = not request.json and guide is None  # under a constraint, everything or nothing
 
