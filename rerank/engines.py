@@ -113,9 +113,13 @@ class Entailment(Blocks):
 class Descriptions(Blocks):
     """An embedder: cosines of the text and the labels' descriptions, on a fixed scale."""
 
+    @property
+    def cut(self):
+        return self.encoder.cut
+
     def __init__(self, call, name, labels, multi):
         self.labels, self.multi = [label for label, _ in labels], multi
-        self.encoder = Encoder(call, name, kind="query", long="mean")
+        self.encoder = Encoder(call, name, kind="query")
         self.targets = self.encoder.encode([description for _, description in labels])
         self.encoder.use("document")
 

@@ -17,7 +17,7 @@ ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def our_kernels():
     """Rows are invariant under our kernels; without them only the ids are compared."""
     kernels.install()

@@ -195,3 +195,67 @@ def test_tokenize_loads_no_weights():
 
     ran = subprocess.run([sys.executable, "-c", code, LLAMA3], input=b"a b", capture_output=True)
     assert ran.stdout.split(b"\n")[1] == b"[]", ran
+
+
+# ---------------------------------------------------------------- many records
+
+RECORDS = ["cat", "the dog sat on the mat", "é東京", "", "sky " * 30, "a b", "hello"] * 3
+
+
+def test_each_is_one_by_one():
+    words = ("-t", "0", "-n", "9", "say it")
+    ran = toast("--each", *words, stdin="\n".join(RECORDS).encode() + b"\n").ok()
+    lines = ran.out.decode().split("\n")
+    assert len(lines) == len(RECORDS) + 1
+    for text in set(RECORDS):
+        alone = " ".join(toast(*words, stdin=text.encode()).out.decode().split("\n")).strip()
+        assert {lines[i] for i, t in enumerate(RECORDS) if t == text} == {alone}
+
+
+def test_each_of_other_forms():
+    raw = toast("--each", "-n", "4", "-0", stdin=b"one\ntwo\0three\0").ok().out
+    assert raw.count(b"\0") == 2 and raw.endswith(b"\0")
+    source = b'{"t": "one", "id": 7}\n{"t": "two", "id": 8}\n'
+    found = [json.loads(line) for line in toast("--each", "--field", "t", "--json", "-n", "3", stdin=source).ok().out.splitlines()]
+    assert [(o["id"], o["t"], o["index"], o["tokens"] <= 3) for o in found] == [(7, "one", 0, True), (8, "two", 1, True)]
+    assert toast("--each", "-n", "3", stdin=b"").ok().out == b""
+
+
+def test_each_goes_on_after_a_failure():
+    ran = toast("--each", "-n", "3", stdin=b"one\n" + b"cat " * 2000 + b"\n\nthree\n")
+    lines = ran.out.split(b"\n")
+    assert ran.status == 2 and len(lines) == 5 and lines[0] and not lines[1] and not lines[2] and lines[3], ran
+    assert b"record 2: the prompt is" in ran.err and b"record 3: nothing to answer" in ran.err
+    ran = toast("--each", "-n", "3", "--json", stdin=b"cat " * 2000 + b"\nok\n")
+    objects = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
+
+
+# ---------------------------------------------------------------- what later processes find
+
+
+def test_a_session_goes_on(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path)}
+    words = ("-t", "0", "-n", "6", "--session", "trip")
+    first = toast(*words, "-s", "Be red.", "hello", env=home).ok().out.decode()
+    toast(*words, "and then?", env=home).ok()
+    path = tmp_path / "sessions" / "trip.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [m["role"] for m in lines] == ["system", "user", "assistant", "user", "assistant"]
+    assert lines[1]["content"] == "hello" and lines[2]["content"] + "\n" == first
+    path.write_text("".join(path.read_text().splitlines(True)[:3]))
+    again = toast(*words, "and then?", env=home).ok().out.decode()
+    assert again == lines[4]["content"] + "\n"
+    path.write_text("not json\n")
+    toast(*words, "x", env=home).fails("every line must be")
+    toast("--session", "trip", "--forget", env=home).ok()
+    assert not path.exists()
+    toast("--session", "trip", "--forget", env=home).ok()
+    toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_prefix_cache_is_bounded_by_the_environment(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path), "TOAST_PREFIX_MB": "many"}
+    toast("-n", "1", "hi", env=home).fails("TOAST_PREFIX_MB=many")
+    toast("-n", "1", "hi", env=home | {"TOAST_PREFIX_MB": "0"}).ok()
+    toast("-n", "1", "--no-cache", "hi", env=home).ok()

@@ -2,7 +2,8 @@
 
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import NUL, Argument, Option
+from toast.options import FIELD, JSONL, NUL, Argument, Option
+from toast.pipes import Records
 
 MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", help="A name, a folder or a .gguf file.")
 
@@ -28,21 +29,57 @@ def toast(
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
     logprobs: int | None = Option(None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."),
+    schema: str = Option("", "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
+    regex: str = Option("", "--regex", metavar="REGEX", help="The answer matches this regular expression."),
+    choice: str = Option("", "--choice", metavar="A,B,C", help="The answer is one of these."),
+    grammar: str = Option("", "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
+    session: str = Option("", "--session", metavar="NAME", help="Go on with the conversation of this name."),
+    forget: bool = Option(False, "--forget", help="With --session: forget that conversation."),
+    no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
+    each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
 ):
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
     toast -f a.py -f b.py "what differs?"
 
+    toast --each "translate to French" < lines.txt
+
     git diff | toast --strict -n 200 "a commit message for this" > message
     """
+    from toast import question
+    from toast.session import Session
+
+    talk = Session(call, session) if session or forget else None
+    if forget:
+        return talk.forget()
+    rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
+    _exclude({"--each": each, "--session": session})
+    _exclude({"a constraint": rule, "--stop": stop, "-x": code, "--prefill": prefill})
     from toast.answer import Request
     from toast.answer import toast as answer
     from toast.engine import Engine
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
-    request = Request(Engine(call, model), sampling, max_tokens, stop, code, prefill, not no_template, long, json, logprobs)
+    engine = Engine(call, model)
+    request = Request(engine, sampling, max_tokens, stop, code, prefill, not no_template, long, json, logprobs,
+                      not no_cache, talk, engine.constraint(*rule) if rule else None)  # fmt: skip
+    if each:
+        from toast.each import answer_each
+
+        return answer_each(call, request, Records(call, (), nul, jsonl, field), instruction, system, files)
     return answer(call, request, instruction, system, files)
+
+
+def _exclude(given: dict) -> None:
+    """The first of these goes with none of the others."""
+    first, *others = given
+    for other in others:
+        if given[first] and given[other]:
+            raise UsageError(f"{first} and {other} exclude each other")
 
 
 @command

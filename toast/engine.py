@@ -33,11 +33,28 @@ class Engine:
         self.defaults = decoder.sampling(path)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
 
+    def prefix(self, call):
+        """The cache of prompts on disk; None where the environment gives it no room."""
+        from toast.prefix import PrefixCache
+
+        room = call.env.get("TOAST_PREFIX_MB") or "2048"
+        if not room.isdigit():
+            raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
+        folder = os.path.join(store.home(call), "prefix")
+        return PrefixCache(folder, self.path, int(room) << 20) if int(room) else None
+
     @property
     def context(self) -> int:
         """Tokens that the model can see at once."""
         text = self.config.get("text_config") or self.config
         return text.get("max_position_embeddings") or 1 << 30
+
+    def constraint(self, kind: str, text: str):
+        """A compiled constraint on answers (`constrain.py`)."""
+        from toast.constrain import Constraint
+
+        size = (self.config.get("text_config") or self.config)["vocab_size"]
+        return Constraint(self.tokenizer, self.ends, size, kind, text)
 
     def sampler(self, asked: dict):
         """A sampler by what was asked, else by the model's generation_config; greedy without either."""

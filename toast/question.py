@@ -7,7 +7,7 @@ import os
 
 from toast import pipes
 from toast.engine import Engine
-from toast.errors import BadInput, UsageError
+from toast.errors import BadInput, UsageError, os_error
 from toast.prompt import message
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
@@ -21,23 +21,29 @@ class Question:
         self.text, self.instruction, self.files = text, instruction, list(files)
         self.system, self.history = system, list(history)
 
+    def about(self, text: str) -> "Question":
+        """The same question about another text."""
+        return Question(text, self.instruction, self.files, self.system, self.history)
+
     def messages(self, text=None) -> list[dict]:
         said = message(self.text if text is None else text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
 
-def gather(call, engine: Engine, instruction: str, system: str, files: list[str], long: str) -> Question:
-    """The question that the arguments, the named files and standard input make."""
+def gather(call, engine: Engine, instruction: str, system: str, files: list[str], long: str, each=False) -> Question:
+    """The question that the arguments, the named files and standard input make.
+
+    each: standard input is left alone; its records become the texts of questions like this one."""
     limit = LONGEST if long == "truncate" else min(engine.context * BYTES_PER_TOKEN, LONGEST)
     text = ""
-    if not call.no_input and pipes.is_fed(call.stdin):
+    if not (each or call.no_input) and pipes.is_fed(call.stdin):
         text = _read(call, engine, call.stdin, limit, "standard input")
     bodies = [(name, _file(call, engine, name, limit)) for name in files]
     if system.startswith("@"):
         system = _file(call, engine, system[1:], limit).rstrip("\n")
     question = Question(text, pipes.clean(instruction), bodies, pipes.clean(system))
-    if not question.messages()[-1]["content"]:
+    if not each and not question.messages()[-1]["content"]:
         raise UsageError("nothing to answer: no instruction and nothing on standard input", 'toast "..." < FILE')
     return question
 
@@ -46,7 +52,7 @@ def _file(call, engine, name, limit) -> str:
     try:
         fd = call.open(name)
     except OSError as error:
-        raise BadInput(f"cannot open {name}: {error.strerror}") from None
+        raise os_error(error, f"open {name}") from None
     try:
         return _read(call, engine, fd, limit, name)
     finally:
@@ -64,6 +70,29 @@ def _read(call, engine, fd, limit, what) -> str:
 
 def _too_long(engine, count) -> BadInput:
     return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", "--long truncate cuts it")
+
+
+def rule(call, given: dict) -> tuple[str, str] | None:
+    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
+    asked = [(kind, text) for kind, text in given.items() if text]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
+    if not asked:
+        return None
+    kind, text = asked[0]
+    inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
+    return kind, text if inline else _contents(call, text)
+
+
+def _contents(call, name) -> str:
+    try:
+        fd = call.open(name)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    try:
+        return pipes.read_text(fd, LONGEST, name)[0]
+    finally:
+        os.close(fd)
 
 
 def fit(call, engine: Engine, question: Question, long: str, template: bool, prefill: str):

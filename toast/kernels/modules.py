@@ -4,6 +4,8 @@ Does not know any architecture; what MLX-LM computes stays the same to the last 
 """
 import sys
 
+from toast.kernels import replace
+
 
 def shorten(ext):
     """Use the extension's ops in mlx_lm.models, in model files loaded before and after this call."""
@@ -12,9 +14,9 @@ def shorten(ext):
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models.") and getattr(module, "swiglu", None) is swiglu:
-            module.swiglu = ext.swiglu
+            replace(module, "swiglu", ext.swiglu)
     if cache.KVCache.update_and_fetch.__module__ != __name__:
-        cache.KVCache.update_and_fetch = _appending(cache.KVCache.update_and_fetch, ext.append)
+        replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
 
 
 def _appending(grow, append):

@@ -68,16 +68,24 @@ void mix(const float* p, size_t p_row, const float* v, int64_t v_row, size_t n, 
   }
 }
 
-// k[n <= KEYS rows, d] -> kt[d, KEYS], W x W squares at a time; keys beyond n are zero.
+// k[rows, cols] -> kt[cols, W], at most W x W; rows that are not there become zeros.
+template <class T>
+inline void turn(const T* k, int64_t k_row, int rows, int cols, float* kt) {
+  vf square[W];
+  if (rows == W && cols == W)
+    for (int r = 0; r < W; r++, k += k_row) square[r] = load(k);
+  else
+    for (int r = 0; r < W; r++, k += k_row) square[r] = r < rows ? load_some(k, cols) : set1(0);
+  transpose(square);
+  for (int c = 0; c < cols; c++) store(kt + c * KEYS, square[c]);
+}
+
+// k[n <= KEYS rows, d] -> kt[d, KEYS]
 template <class T>
 void pack(const T* k, int64_t k_row, size_t n, size_t d, float* kt) {
   for (size_t j = 0; j < n; j += W)
     blocks(d, [&](size_t i, int m) {
-      vf square[W];
-      for (int r = 0; r < W; r++)
-        square[r] = j + r < n ? load_some(k + (int64_t)(j + r) * k_row + i, m) : set1(0);
-      transpose(square);
-      for (int r = 0; r < m; r++) store(kt + (i + r) * KEYS + j, square[r]);
+      turn(k + (int64_t)j * k_row + i, k_row, (int)least(W, n - j), m, kt + i * KEYS + j);
     });
 }
 

@@ -37,14 +37,17 @@ struct Matrix {
   const void *scales = nullptr, *biases = nullptr;
   int group = 0, bits = 0;
 };
-// What happens to sums on their way out: alpha sums + beta c[m, n], c's rows c_row apart (or null).
+enum class Activation : uint8_t { gelu, gelu_tanh, silu, none };
+// What happens to sums on their way out: f(alpha sums + bias[n]) + beta c[m, n], where bias and c may
+// be null and c's rows are c_row apart.
 struct Epilogue {
   const float* c = nullptr;
   size_t c_row = 0;
   float alpha = 1, beta = 1;
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
 };
 
-enum class Activation : uint8_t { gelu, gelu_tanh, silu };
 enum class Mask : uint8_t { none, causal, boolean, additive };
 
 // Attention of one key/value head to a tile of queries of the `group` heads that share it.
