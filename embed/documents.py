@@ -14,14 +14,17 @@ LARGEST = 16 << 20  # bytes of a file that is read, unless told otherwise
 
 
 class Document:
-    """A file or a record. number: of the record in its input; name: its id; data: its other fields."""
+    """A file or a record. number: of the record in its input; name: its id; data: its other fields.
+
+    A file that is not there has None for its content.
+    """
 
     __slots__ = ("path", "number", "name", "hash", "data", "content", "id", "size")
 
     def __init__(self, path, content, number=None, name=None, data=None, raw=None):
         self.path, self.number, self.name, self.data, self.id = path, number, name, data, None
         self.content = content  # a file's bytes, a record's text
-        raw = content if raw is None else raw
+        raw = (content if raw is None else raw) or b""
         self.hash, self.size = blake2b(raw, digest_size=16).digest(), len(raw) + 1
 
 
@@ -35,7 +38,7 @@ class Files:
 
     def __iter__(self):
         for path, data in self.walk:
-            yield Document(path, data) if data is not None else Document(path, b"", number=-1)
+            yield Document(path, data)
 
 
 class RecordsOf:

@@ -5,7 +5,6 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 
 import os
 
-from embed.chunk import SENTENCE
 from embed.database import text_hash
 from toast import pipes
 
@@ -135,6 +134,8 @@ class Printer:
         """The line with its best sentence in bold, on a terminal."""
         if not self.color:
             return text
+        from embed.chunk import SENTENCE
+
         text = text.replace("\x1b", "")
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
         parts = [text[a:b] for a, b in zip([0, *ends], ends)]

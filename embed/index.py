@@ -99,7 +99,7 @@ def fill(call, writer, source, update=False) -> None:
     """Write every document of the source that the index does not have as it is."""
     with pipes.progress(call, source_size(call, source), "byte") as bar:
         for document in source:
-            if document.number == -1:  # a named file that is not there
+            if document.content is None:
                 _missing(call, writer, document, update)
                 continue
             same = writer.known.same(document)
@@ -113,9 +113,7 @@ def fill(call, writer, source, update=False) -> None:
 
 def source_size(call, source):
     """Bytes to read, for a bar that somebody sees; None when unknown."""
-    if not os.isatty(call.stderr) or not source.again:
-        return None
-    return sum(len(data) + 1 for _, data in source.walk if data)
+    return source.walk.size() if source.walk and os.isatty(call.stderr) else None
 
 
 def _missing(call, writer, document, update):

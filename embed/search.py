@@ -66,7 +66,7 @@ class Opened:
             self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
             if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
                 raise ValueError("its settings are no settings")
-            self.index = rank.Index(db, dims, rank.Speller())
+            self.index = rank.Index(db, dims, bool(made["exact"]), rank.Speller())
             self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
 
     def find(self, query, vector, mode, k) -> list:
@@ -223,7 +223,7 @@ class Inputs:
         embedder = model.NoEmbedder() if lexical else model.Embedder(call, name)
         db = database.connect("")
         database.create(db)
-        database.set_meta(db, model=name, digest="", dims=embedder.dims)
+        database.set_meta(db, model=name, digest="", dims=embedder.dims, exact=0)
         index.fill(call, writer.Writer(db, embedder), source)
         return db, "the text"
 

@@ -40,7 +40,7 @@ def unchanged(db, source) -> bool:
     """Whether every file is in the index as it is, and no other of the walked folders is."""
     known, seen = Known(db, True), set()
     for document in source:
-        id = known.same(document) if document.number is None else None
+        id = None if document.content is None else known.same(document)
         if id is None:
             return False
         seen.add(id)

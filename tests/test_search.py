@@ -121,6 +121,24 @@ def test_a_text_finds_itself(made, model):
     assert found[0]["text"] == "red the sky" and found[0]["score"] == pytest.approx(1, abs=0.01)
 
 
+def test_exact_vectors_give_exact_cosines(made, model):
+    command("index", "-m", model, "--exact", "docs", "-o", "exact.db", cwd=made).ok()
+    found = hits(search(made, "the dog", "--mode", "vector", "--json", "-i", "exact.db"))
+    texts = "".join(json.dumps(hit) + "\n" for hit in found).encode()
+    rows = hits(command("embed", "-m", model, "--jsonl", "--json", stdin=texts))
+    [query] = hits(command("embed", "-m", model, "--as", "query", "--json", stdin=b"the dog"))
+    for hit, row in zip(found, rows):
+        cosine = sum(a * b for a, b in zip(row["embedding"], query["embedding"]))
+        assert hit["score"] == pytest.approx(cosine, abs=1e-6)
+
+
+def test_version_1_stays_readable():
+    """A file that is kept: made by the first version, it must open for ever."""
+    kept = os.path.join(os.path.dirname(__file__), "fixtures")
+    found = hits(search(kept, "--mode", "lexical", "dog", "--json", "-i", "index-v1.db"))
+    assert [(hit["path"], hit["start_line"]) for hit in found] == [("docs/cat.md", 5), ("docs/cat.md", 7)]
+
+
 def test_filters_apply_before_the_best_are_taken(made):
     for mode in ("hybrid", "vector", "lexical"):
         found = hits(search(made, "the red dog", "-k", "1", "--json", "--path", "sky.txt", "--mode", mode, "-i", "x.db"))
