@@ -89,9 +89,9 @@ class Classifier(Blocks):
 class Entailment(Blocks):
     """An NLI model: how far a text entails that it is about the label (Yin et al. 2019)."""
 
-    def __init__(self, model, labels, multi):
+    def __init__(self, model, labels, multi, hypothesis=HYPOTHESIS):
         self.model, self.labels, self.multi = model, [label for label, _ in labels], multi
-        self.hypotheses = [HYPOTHESIS.format(description) for _, description in labels]
+        self.hypotheses = [hypothesis.format(description) for _, description in labels]
         names = [label.lower() for label in model.labels]
         self.entailed = next(i for i, label in enumerate(names) if label.startswith("entail"))
         # as transformers: without a label of that name it is the first, or the last if that entails
