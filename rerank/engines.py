@@ -14,7 +14,7 @@ from toast.errors import BadModel, UsageError
 from toast.relevance import BLOCK, architecture
 
 # Zero-shot by an embedder: cosines of a text and its label's description, as logits.
-SHARPNESS, MIDDLE = 20.0, 0.2
+SHARPNESS, MIDDLE = 18.0, 0.25
 HYPOTHESIS = "This example is {}."  # of the zero-shot literature (Yin et al. 2019)
 
 
