@@ -1,6 +1,7 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
 from toast.command import Call, command
+from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
 from toast.pipes import Records
 
@@ -37,3 +38,86 @@ def embed(
 
     encoder = encode.Encoder(call, model, kind, dims, not no_normalize, long, batch)
     encode.embed(call, records, encoder, precision, json, raw)
+
+
+@command
+def index(
+    call: Call,
+    paths: list[str] = Argument([], metavar="PATH", help="Files and directories; without any, records on standard input."),
+    output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."),
+    update: str | None = Option(None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."),
+    merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
+    files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of files, one a line (-0: NUL); - is standard input."),
+    model: str | None = Option(None, "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model [minilm]."),
+    chunk: str | None = Option(None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."),
+    exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),
+    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files in directories."),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
+    id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
+):
+    """Make one searchable file of text: index docs/ > docs.db
+
+    index -u docs.db docs/
+
+    find . -name '*.md' -print0 | index -0 --files-from - > notes.db
+
+    index --field body --id key < articles.jsonl > articles.db
+    """
+    from embed import index as verb
+
+    if output and update:
+        raise UsageError("-o and -u exclude each other")
+    if merge:
+        from embed.merge import merge as join
+
+        return join(call, paths, output)
+    source = verb.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
+    verb.index(call, source, output, update, model, chunk, exact)
+
+
+@command
+def search(
+    call: Call,
+    query: str | None = Argument(None, metavar="QUERY", help="What to look for."),
+    files: list[str] = Argument([], metavar="FILE", help="Indexes and texts; else standard input, else the nearest .index.db."),
+    index: str | None = Option(None, "-i", "--index", metavar="FILE", help="The index to search."),
+    queries: str | None = Option(None, "--queries", metavar="FILE", help="Many queries: lines, or JSON objects with a text."),
+    k: int = Option(10, "-k", metavar="N", min=1, help="Hits of a query, at most."),
+    mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
+    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S."),
+    path: str | None = Option(None, "--path", metavar="GLOB", help="Only files whose path, or whose name, is like GLOB."),
+    where: list[str] = Option([], "--where", metavar="FIELD=VALUE", help="Only records with this value; all that are given."),
+    rerank: bool = Option(False, "--rerank", help="Sort the best hits again, by reading them with the query."),
+    rerank_model: str = Option("minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="What --rerank reads with."),
+    model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Where the index's embedding model is."),
+    paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
+    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits."),
+    after: int = Option(0, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
+    before: int = Option(0, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
+    context: int = Option(0, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
+    json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
+    scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
+    explain: bool = Option(False, "--explain", help="Write what the vector and the words gave, too."),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
+):
+    """Find what answers a query: search "how do I install it" < docs.db
+
+    search "query" notes.md todo.txt        without an index
+
+    search -k 50 --json "query" < docs.db | rerank --field text "query" | head -5
+    """
+    from embed import search as verb
+
+    if queries:
+        files = [query, *files] if query else files
+    elif not query or not query.strip():
+        raise UsageError("nothing to look for", "search QUERY [FILE...]")
+    printer = verb.Printer(call, json, scores, explain, paths, count, before or context, after or context, nul, bool(queries))
+    asked = verb.read_queries(call, queries) if queries else [query]
+    inputs = verb.Inputs(index, files, nul, jsonl, field)
+    wanted = verb.Wanted(k, mode, threshold, path, where, model, rerank_model if rerank else None)
+    return verb.search(call, asked, inputs, wanted, printer)

@@ -46,3 +46,52 @@ def rerank(
     form = score.Form(k, threshold, scores, raw_scores, json, b"\0" if nul else b"\n")
     scorer = relevance.open_scorer(call, model, instruction)
     return score.rerank(call, records, scorer, query, form, long, group, query_field)
+
+
+@command
+def classify(
+    call: Call,
+    files: list[str] = Argument([], metavar="FILE", help="Records to label; standard input when none is given."),
+    labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels."),
+    label_file: str | None = Option(None, "-L", "--label-file", metavar="FILE", help="Labels, one `label: description` on each line."),
+    model: str = Option(
+        "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL",
+        help="A classifier, an NLI model, an LLM, an embedding model or a probe of --learn.",
+    ),
+    k: int | None = Option(None, "-k", metavar="N", min=1, help="Write the best N labels of each record, a line for each."),
+    multi: bool = Option(False, "--multi", help="A record may have any number of labels: those that score at least the threshold."),
+    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only labels that score at least S (with --multi 0.5)."),
+    only: list[str] = Option([], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."),
+    invert: bool = Option(False, "--invert", help="With --only: the records without it."),
+    count: bool = Option(False, "-c", "--count", help="Write the number of records: with --only, else of each label."),
+    learn: str | None = Option(None, "--learn", metavar="FILE", help='Learn a probe from JSON lines {"text", "label"}; needs -o.'),
+    output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Where --learn writes the probe."),
+    report: str | None = Option(None, "--report", metavar="FILE", help='Accuracy and calibration on JSON lines {"text", "label"}.'),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
+    json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
+):
+    """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
+
+    classify -l spam,mail --only spam < inbox.txt
+
+    classify --learn examples.jsonl -o model.probe && classify -m model.probe < records.txt
+    """
+    from rerank import classify as verb
+
+    if learn or output:
+        from rerank import probe
+
+        return probe.learn(call, model, learn, output, field)
+    given = verb.read_labels(call, labels, label_file)
+    form = verb.Form(k, multi, threshold, only, invert, count, json, b"\0" if nul else b"\n")
+    records = Records(call, [report] if report else files, nul, jsonl or bool(report), field)
+    from rerank import engines
+
+    engine = engines.open_engine(call, model, given, multi)
+    if report:
+        from rerank import report as table
+
+        return table.report(call, records, engine)
+    return verb.classify(call, records, engine, form)

@@ -5,6 +5,7 @@ import os
 import pytest
 
 import tiny
+from toast import kernels
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -17,6 +18,13 @@ def own_store(tmp_path_factory):
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+@pytest.fixture(autouse=True)
+def plain_mlx():
+    """A test that installs the kernels in this process does not leave them to the next one."""
+    yield
+    kernels.install("off")
 
 
 @pytest.fixture(scope="session")

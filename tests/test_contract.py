@@ -149,7 +149,7 @@ def test_unknown_model(filter, tmp_path):
 
 def test_half_a_model(filter, tmp_path):
     name, words, _ = filter
-    command(name, *words, "-m", str(tmp_path), stdin=b"a\n").fails("no config.json")
+    command(name, *words, "-m", str(tmp_path), stdin=b"a\n").fails("config.json is missing")
 
 
 def test_nul_bytes_and_empty_lines_are_text(filter):

@@ -68,6 +68,7 @@ class Generation:
                     self.reason = "stop"
                     return
                 following = self._forward(token[None, None])
+                mx.async_eval(following)  # while the guide finds out what it may be
                 self.fed += 1
             logits = following
 

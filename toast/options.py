@@ -74,9 +74,16 @@ def parse(parameters: list[Parameter], words: list[str]) -> dict | None:
             else:
                 _short(flags, word, rest, given)
         _arguments([p for p in parameters if isinstance(p, Argument)], loose, given)
+        return {p.name: _value(p, given[p.name]) for p in parameters if p.name in given}
     except (LookupError, ValueError):
         return None
-    return given
+
+
+def _value(parameter, words):
+    """All words of a list, the last one of anything else; a flag has none."""
+    if words is True:
+        return True
+    return [parameter.convert(w) for w in words] if parameter.many else parameter.convert(words[-1])
 
 
 def _long(flags, word, rest, given):
@@ -87,7 +94,7 @@ def _long(flags, word, rest, given):
             raise ValueError(word)
         given[parameter.name] = True
     else:
-        _store(given, parameter, value if equals else rest.pop())
+        given.setdefault(parameter.name, []).append(value if equals else rest.pop())
 
 
 def _short(flags, word, rest, given):
@@ -96,16 +103,8 @@ def _short(flags, word, rest, given):
         if parameter.type is bool:
             given[parameter.name] = True
         else:
-            _store(given, parameter, word[i + 1 :] or rest.pop())
+            given.setdefault(parameter.name, []).append(word[i + 1 :] or rest.pop())
             return
-
-
-def _store(given, parameter, word):
-    value = parameter.convert(word)
-    if parameter.many:
-        given.setdefault(parameter.name, []).append(value)
-    else:
-        given[parameter.name] = value
 
 
 def _arguments(arguments, loose, given):
@@ -116,8 +115,8 @@ def _arguments(arguments, loose, given):
             words, loose = loose[:1], loose[1:]
         if not words and argument.default is ...:
             raise LookupError(argument.name)
-        for word in words:
-            _store(given, argument, word)
+        if words:
+            given[argument.name] = words
     if loose:
         raise LookupError(loose[0])
 

@@ -70,11 +70,44 @@ def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes
             raise os_error(error, f"read {what}") from None
 
 
+def is_fed(fd: int) -> bool:
+    """Whether a descriptor is a file, a pipe or a socket: something that somebody put there to read."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, bool, int]:
+    """(text, whole, invalid): at most about `limit` bytes, whether that was all, bad UTF-8 sequences."""
+    data = bytearray()
+    while len(data) <= limit and (chunk := read_some(fd, what)):
+        data += chunk
+    text = data[:limit].decode("utf-8", "replace").removeprefix("\ufeff")
+    bad = text.count("\ufffd") - data[:limit].count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
+    return text, len(data) <= limit, bad
+
+
 def say(fd: int, text: str, lines: bool = False) -> None:
     """One line of text on standard error, in one write; a broken standard error is no error."""
     text = text if lines else " ".join(text.split())
     try:
         os.write(fd, (clean(text) + "\n").encode())
+    except OSError:
+        pass
+
+
+def read_all(call) -> str:
+    """All of standard input as text; invalid UTF-8 becomes U+FFFD and is told of."""
+    _check_input(call, "-", asked_for=False)
+    text, _, bad = read_text(call.stdin, 1 << 62) if not call.no_input else ("", True, 0)
+    if bad:
+        call.warn(f"standard input held {plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
+    return text
+
+
+def murmur(fd: int, text: str) -> None:
+    """Text on standard error as it comes, without a line of its own."""
+    try:
+        os.write(fd, clean(text).encode())
     except OSError:
         pass
 

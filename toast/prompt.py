@@ -9,7 +9,7 @@ import os
 from binascii import crc32
 
 from toast.errors import BadInput, BadModel
-from toast.models import read_json
+from toast.store.folder import read_json
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

@@ -66,9 +66,13 @@ def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
 # ---------------------------------------------------------------- the verb
 
 
-def tokenize(call, tokenizer: Tokenizer, text: str, form: str, limit: int | None, special: bool, nul: bool) -> None:
-    """Write what `form` asks for: tokens, ids, count, max or split."""
-    if form == "max":
+def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool) -> None:
+    """Read standard input, write what `form` asks for: tokens, ids, count, decode, max or split."""
+    text = pipes.read_all(call)
+    tokenizer = tokenizer_for(call, model)
+    if form == "decode":
+        pipes.write_all(call.stdout, decode(tokenizer, text).encode())
+    elif form == "max":
         beginning = cut(tokenizer, text, limit)
         pipes.write_all(call.stdout, beginning.encode())
         if len(beginning) < len(text):
@@ -78,19 +82,16 @@ def tokenize(call, tokenizer: Tokenizer, text: str, form: str, limit: int | None
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
             pipes.write_all(call.stdout, text[start:stop].encode() + b"\0" if nul else pipes.json_line(piece))
     elif form == "tokens":
-        lines = map(pipes.json_line, tokens(tokenizer, text, special))
-        pipes.write_all(call.stdout, b"".join(lines))
+        pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special))))
     else:
         ids = tokenizer.encode(text, special)
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
 
 
-def decode(call, tokenizer: Tokenizer, text: str) -> None:
-    """Write the text of ids that are separated by blanks; special tokens are written too."""
+def decode(tokenizer: Tokenizer, text: str) -> str:
+    """The text of ids that are separated by blanks; special tokens are seen."""
     try:
-        ids = [int(word) for word in text.split()]
-        decoded = tokenizer.core.decode(ids, skip_special_tokens=False)
+        return tokenizer.core.decode([int(word) for word in text.split()], skip_special_tokens=False)
     except (ValueError, OverflowError):
         raise BadInput("not token ids: numbers separated by blanks or line breaks") from None
-    pipes.write_all(call.stdout, decoded.encode())

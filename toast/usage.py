@@ -31,7 +31,12 @@ def parse(command, words: list[str]) -> dict:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
         hint = f"try: {command.name} --help"
         raise UsageError(message[:1].lower() + message[1:], hint) from None
-    return {name: value for name, value in context.params.items() if value not in (None, False, [], ())}
+    return {name: value for name, value in context.params.items() if not _absent(value)}
+
+
+def _absent(value) -> bool:
+    """Whether this stands for an option or argument that was not given: zero and "" do not."""
+    return value is None or value is False or value in ([], ())
 
 
 def complete(command) -> None:

@@ -17,7 +17,8 @@ def embed(lines, options):
     beside = os.path.join(os.path.dirname(sys.executable), "embed")
     command = [beside if os.path.exists(beside) else "embed", *options]
     text = "".join(line + "\n" for line in lines).encode()
-    return np.load(io.BytesIO(subprocess.run(command, input=text, stdout=subprocess.PIPE, check=True).stdout))
+    ran = subprocess.run(command, input=text, stdout=subprocess.PIPE, check=True)
+    return np.load(io.BytesIO(ran.stdout))
 
 
 def ranks(x):

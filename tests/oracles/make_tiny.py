@@ -59,8 +59,8 @@ MODELS = {
     "tiny-deberta-v2-conv": (
         DebertaV2ForSequenceClassification,
         DebertaV2Config(
-            **SIZES, **DEBERTA, share_att_key=False, pos_att_type=["p2c", "c2p"], position_buckets=-1,
-            max_relative_positions=24, conv_kernel_size=3, conv_act="gelu",
+            **SIZES, **DEBERTA, share_att_key=False, pos_att_type=["p2c", "c2p"],
+            position_buckets=-1, max_relative_positions=24, conv_kernel_size=3, conv_act="gelu",
         ),
     ),
     "tiny-modernbert": (
@@ -95,9 +95,6 @@ def save(name, model, facts, arrays):
     path = os.path.join(HERE, name)
     shutil.rmtree(path, ignore_errors=True)
     model.save_pretrained(path)
-    for extra in ("generation_config.json",):
-        if os.path.exists(os.path.join(path, extra)):
-            os.remove(os.path.join(path, extra))
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     with open(os.path.join(path, "oracle.json"), "w") as file:
         json.dump({**facts, "versions": versions}, file)
@@ -115,7 +112,8 @@ def make(name, seed):
     base = getattr(model, model.base_model_prefix, model)
     arrays, logits = {}, []
     for i, (row, kinds) in enumerate(zip(ids, types)):
-        given = {"input_ids": torch.tensor([row]), "attention_mask": torch.ones(1, len(row), dtype=int)}
+        given = {"input_ids": torch.tensor([row])}
+        given["attention_mask"] = torch.ones_like(given["input_ids"])
         if typed:
             given["token_type_ids"] = torch.tensor([kinds])
         arrays[f"hidden_{i}"] = base(**given).last_hidden_state[0].numpy()
@@ -129,7 +127,7 @@ def make(name, seed):
 
 
 QUERY = "how do I sort a list in python?"
-DOCUMENTS = ["Use the sorted function, or list.sort!", "The Eiffel Tower is in Paris.", "", "a " * 90]
+DOCUMENTS = ["Use the sorted function, or list.sort!", "The Eiffel Tower, Paris.", "", "a " * 90]
 
 
 def tokenizer_with(path, first, second):
@@ -140,7 +138,8 @@ def tokenizer_with(path, first, second):
     words = sorted(vocab, key=vocab.get)
     for word, marker in zip(words[-2:], (first, second)):
         vocab[marker] = vocab.pop(word)
-        facts["added_tokens"].append(facts["added_tokens"][0] | {"id": vocab[marker], "content": marker})
+        added = {"id": vocab[marker], "content": marker}
+        facts["added_tokens"].append(facts["added_tokens"][0] | added)
     with open(os.path.join(path, "tokenizer.json"), "w") as file:
         json.dump(facts, file)
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
@@ -188,11 +187,12 @@ def colbert_pylate(path, seed):
     facts = {"in_features": 32, "out_features": 16, "bias": False, "activation_function": identity}
     write(path, "1_Dense/config.json", facts)
     kinds = ["sentence_transformers.models.Transformer", "pylate.models.Dense.Dense"]
-    places = zip(("", "1_Dense"), kinds)
-    write(path, "modules.json", [{"idx": i, "name": str(i), "path": p, "type": k} for i, (p, k) in enumerate(places)])
+    entries = [{"path": p, "type": kind} for p, kind in zip(("", "1_Dense"), kinds)]
+    entries = [{"idx": i, "name": str(i), **entry} for i, entry in enumerate(entries)]
+    write(path, "modules.json", entries)
     facts = {"model_type": "ColBERT", "query_prefix": "[Q] ", "document_prefix": "[D] "}
     facts |= {"query_length": 20, "document_length": 48, "attend_to_expansion_tokens": True}
-    facts |= {"skiplist_words": [",", "."], "do_query_expansion": True, "similarity_fn_name": "MaxSim"}
+    facts |= {"skiplist_words": [",", "."], "do_query_expansion": True}
     write(path, "config_sentence_transformers.json", facts)
     write(path, "sentence_bert_config.json", {"max_seq_length": 47, "do_lower_case": False})
 
@@ -207,8 +207,9 @@ def make_late(name, build, seed):
     documents = [np.asarray(d) for d in model.encode_document(DOCUMENTS)]
     scores = [float((query @ d.T).max(axis=1).sum()) for d in documents]
     facts = {"kind": "late", "query": QUERY, "documents": DOCUMENTS, "scores": scores}
-    versions = {"torch": torch.__version__, "sentence_transformers": sentence_transformers.__version__}
-    write(path, "oracle.json", facts | {"tolerance_max_abs": {"scores": 1e-4}, "versions": versions})
+    versions = {"sentence_transformers": sentence_transformers.__version__}
+    facts |= {"tolerance_max_abs": {"scores": 1e-4}, "versions": versions}
+    write(path, "oracle.json", facts)
     np.savez_compressed(os.path.join(path, "oracle.npz"), query=query)
 
 

@@ -13,6 +13,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 _variant = "off"
+_originals = []  # (owner, name, MLX's own) of all that was replaced
 
 
 def variant():
@@ -27,7 +28,7 @@ def install_for(call):
 
 
 def install(variant="auto", threads=0, warn=None):
-    """Replace MLX's slow CPU functions by ours; on a GPU, or with "off", change nothing.
+    """Replace MLX's slow CPU functions by ours; on a GPU change nothing; "off" puts MLX's back.
 
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
@@ -39,6 +40,7 @@ def install(variant="auto", threads=0, warn=None):
         return _variant
     mx.disable_compile()  # on the CPU it runs a compiler and loads what lies in /tmp
     if variant == "off":
+        _restore()
         return _variant
     ext, why = _load(mx)
     name = ext.choose(variant) if ext else None
@@ -50,7 +52,7 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx, OPS, ext)
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
-        mx.array.__matmul__ = lambda a, b: ext.matmul(a, b)
+        replace(mx.array, "__matmul__", lambda a, b: ext.matmul(a, b))
     map_tensors = ext.map_tensors
     _variant = name
     return name
@@ -70,10 +72,23 @@ def install_nn():
     modules.shorten(_ext)
 
 
-def _replace(module, names, ext):
+def replace(owner, name, function):
+    """owner.name = function, until install("off")."""
+    _originals.append((owner, name, getattr(owner, name)))
+    setattr(owner, name, function)
+
+
+def _replace(owner, names, ext):
     for name in names:
         if hasattr(ext, name):
-            setattr(module, name, getattr(ext, name))
+            replace(owner, name, getattr(ext, name))
+
+
+def _restore():
+    global _variant, map_tensors
+    while _originals:
+        setattr(*_originals.pop())
+    _variant, map_tensors = "off", None
 
 
 def _load(mx):

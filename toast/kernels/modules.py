@@ -5,6 +5,8 @@ Does not change what is computed: the same kernels in the same order, the same b
 """
 import sys
 
+from toast.kernels import replace
+
 # What that code refers to. If a release of MLX-LM says something else, it is left alone.
 NAMES = ("shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "rope", "offset",
          "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")  # fmt: skip
@@ -17,17 +19,17 @@ def shorten(ext):
     global _attention
     from mlx_lm.models import activations, cache, llama
 
-    if _attention is None:
-        _attention = llama.Attention.__call__
-        cache.KVCache.update_and_fetch = _appending(cache.KVCache.update_and_fetch, ext.append)
+    _attention = _attention or llama.Attention.__call__
+    if cache.KVCache.update_and_fetch.__module__ != __name__:
+        replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models."):
             if getattr(module, "swiglu", None) is swiglu:
-                module.swiglu = ext.swiglu
-            for cls in vars(module).values():
+                replace(module, "swiglu", ext.swiglu)
+            for cls in list(vars(module).values()):
                 if isinstance(cls, type) and _same(vars(cls).get("__call__")):
-                    cls.__call__ = _stepping(ext.attention_step, cache.KVCache)
+                    replace(cls, "__call__", _stepping(ext.attention_step, cache.KVCache))
 
 
 def _same(function):

@@ -38,7 +38,7 @@ class Layer(bert.Layer):
         return layers.attention(q, k, v, bias, self.scale)
 
     def relate(self, x, table, at):
-        """x (B, n, L, d) with the row of `table` (1, 2 * span, D) that `at` (L, L) names: (B, n, L, L)."""
+        """x (B, n, L, d) by the row of `table` (1, 2 span, D) that `at` (L, L) names: (B, n, L, L)."""
         scores = x @ layers.heads(table, self.n).swapaxes(2, 3)
         at = mx.broadcast_to(at, (*scores.shape[:2], *at.shape))
         return mx.take_along_axis(scores, at, axis=-1) * self.scale

@@ -9,9 +9,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
+from toast import kernels
 from toast.errors import BadModel
-from toast.models import read_config, read_json
 from toast.store import weights
+from toast.store.folder import read_config, read_json
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -52,6 +53,7 @@ def architecture(path: str, config: dict):
     module = None
     if name.isidentifier() and find_spec(f"mlx_lm.models.{name}", parent.__name__):
         module = import_module(f"mlx_lm.models.{name}")
+        kernels.install_nn()
     if not hasattr(module, "ModelArgs"):
         raise BadModel(f"{path}: model type {kind!r} is not one that MLX-LM has")
     return module
@@ -108,3 +110,14 @@ def end_tokens(path: str, config: dict) -> set[int]:
     """The tokens that end a text, by generation_config.json, else config.json."""
     ends = (read_json(path, "generation_config.json") or {}).get("eos_token_id", config.get("eos_token_id"))
     return {ends} if isinstance(ends, int) else set(ends or ())
+
+
+def sampling(path: str) -> dict:
+    """A Sampler's settings by generation_config.json, where it asks for sampling; else none."""
+    config = read_json(path, "generation_config.json") or {}
+    if not config.get("do_sample"):
+        return {}
+    names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
+             "repetition_penalty": "repeat_penalty"}  # fmt: skip
+    found = {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+    return {"temperature": 1.0} | found

@@ -18,14 +18,18 @@ def is_late(path):
     """Whether the folder holds a late-interaction model."""
     saved = read_json(path, "config_sentence_transformers.json") or {}
     return (
-        "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
+        is_stanford(path)
         or saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
         or any(kind == "MultiVectorMask" for kind, _ in modules(path))
     )
 
 
+def is_stanford(path):
+    return "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
+
+
 class Late:
-    """Encoder, projection and the settings of `settings`; max_length: tokens of a document piece."""
+    """Encoder, projection and what `settings` found; max_length: tokens of a document piece."""
 
     def __init__(self, path):
         facts = settings(path)
@@ -49,7 +53,7 @@ class Late:
         return None, text
 
     def query(self, text):
-        """Vectors of a query's tokens (L, dims), expanded by mask tokens where the model does that."""
+        """Vectors of a query's tokens (L, dims), mask tokens included where the model adds them."""
         (row,) = self.rows([text], "query", self.query_length or self.max_length)
         ids, n = row.ids, len(row.ids)
         if self.query_length and self.mask is not None:
@@ -98,9 +102,8 @@ def projection(path):
 
 def settings(path):
     """Markers (query, document), lengths (None: no limit, no expansion), attend, words to skip."""
-    stanford = read_json(path, "artifact.metadata")
-    if stanford is not None or "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or []):
-        return from_stanford(stanford or {})
+    if is_stanford(path):
+        return from_stanford(read_json(path, "artifact.metadata") or {})
     saved = read_json(path, "config_sentence_transformers.json") or {}
     if "query_prefix" in saved or saved.get("model_type") == "ColBERT":
         return from_pylate(saved)
@@ -134,12 +137,13 @@ def from_pylate(saved):
 def from_sentence_transformers(path, prompts):
     base = read_json(transformer(path), "sentence_bert_config.json") or {}
     expansion = base.get("query_expansion") or {}
-    masks = [read_json(folder, "config.json") for kind, folder in modules(path) if kind == "MultiVectorMask"]
+    folders = [folder for kind, folder in modules(path) if kind == "MultiVectorMask"]
+    masks = [read_json(folder, "config.json") or {} for folder in folders]
     return {
         "query": prompts.get("query") or "",
         "document": prompts.get("document") or "",
         "query_length": expansion.get("length"),
         "document_length": base.get("document_length"),
         "attend": bool(expansion.get("attend")),
-        "skip": [word for mask in masks if mask for word in mask.get("skiplist_words") or []],
+        "skip": [word for mask in masks for word in mask.get("skiplist_words") or []],
     }

@@ -58,7 +58,7 @@ class Tensors:
         return (lambda x: x @ w) if b is None else (lambda x: mx.addmm(b, x, w))
 
     def split_linear(self, fused, names, outputs, inputs, bias=True):
-        """x -> one (..., outputs) for each name; stored as one tensor `fused` or as one for each."""
+        """x -> an (..., outputs) for each name; stored as one tensor `fused` or one for each."""
         if f"{fused}.weight" in self:
             whole = self.linear(fused, len(names) * outputs, inputs, bias)
             return lambda x: mx.split(whole(x), len(names), axis=-1)
@@ -94,8 +94,9 @@ class Tensors:
         )
 
     def layer_norm(self, name, dims, eps, bias=True):
-        weight = self.take(f"{name}.weight", dims)
-        b = self.take(f"{name}.bias", dims) if bias else None
+        old = f"{name}.gamma" in self  # names of checkpoints that came from TensorFlow
+        weight = self.take(f"{name}.gamma" if old else f"{name}.weight", dims)
+        b = self.take(f"{name}.beta" if old else f"{name}.bias", dims) if bias else None
         return lambda x: mx.fast.layer_norm(x, weight, b, eps)
 
     def rms_norm(self, name, dims, eps):

@@ -1,6 +1,6 @@
 """(query, text) pairs to logits, by the recipe of the model at hand; labels of classifiers.
 
-Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not know: ranking, windows.
+Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not know: ranking.
 """
 
 
@@ -21,7 +21,7 @@ INSTRUCTION = "Given a web search query, retrieve relevant passages that answer 
 
 
 def scorer(path):
-    """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head to score with."""
+    """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head."""
     path = transformer(path)
     config = read_config(path)
     kind = YesNo if config.get("model_type") == "qwen3" else Classifier
@@ -66,7 +66,7 @@ def labels(config, model):
 
 
 def activation(config, n):
-    """The function that makes scores of logits: what the config names, else sigmoid for one label."""
+    """Logits to scores: what the config names, else sigmoid for one label and nothing for more."""
     saved = (config.get("sentence_transformers") or {}).get("activation_fn")
     saved = saved or config.get("sbert_ce_default_activation_function")
     if saved is None and config.get("problem_type") == "multi_label_classification":
@@ -92,7 +92,7 @@ class YesNo:
         return self.tokens.encode([text], special=False, truncate=None)[0].ids
 
     def encode(self, pairs, truncate="longest_first"):
-        """(query, text) pairs -> Rows; the body is cut to what prefix and suffix leave of the limit.
+        """(query, text) pairs -> Rows; the body is cut to what the template leaves of the limit.
 
         .overflowing: the further pieces of the text, each behind the same query.
         """

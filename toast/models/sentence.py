@@ -78,7 +78,7 @@ class Sentence:
         self.steps.append(lambda x, *_: step(x))
 
     def prompt(self, kind=None):
-        """Text put before a record: of `query` or `document`, or the model's default; "" if none."""
+        """Text put before a record: for `query`, `document` or by default; "" if none."""
         names = PROMPT_NAMES.get(kind, [kind or self.default_prompt])
         return next((self.prompts[name] for name in names if name in self.prompts), "")
 
@@ -145,8 +145,8 @@ def dense(folder):
 
 def activation(folder, name):
     """A function for the PyTorch class that a config names."""
-    known = {"Identity": lambda x: x, "Tanh": mx.tanh, "ReLU": layers.activation("relu")}
-    known |= {"GELU": layers.activation("gelu"), "SiLU": layers.activation("silu"), "Sigmoid": mx.sigmoid}
+    known = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid}
+    known |= {kind: layers.activation(kind.lower()) for kind in ("Tanh", "ReLU", "GELU", "SiLU")}
     short = str(name).rpartition(".")[2]
     if short not in known:
         raise BadModel(f"{folder}: activation {name!r} is not one of {', '.join(known)}")

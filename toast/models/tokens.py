@@ -71,7 +71,7 @@ def limits(path):
 
 
 def max_length(folder, config, limit):
-    """Smallest of what the sentence settings, else the tokenizer, say and the positions there are."""
+    """Smaller of what the settings, else the tokenizer, say and the positions there are."""
     if not limit:
         limit = (read_json(folder, "tokenizer_config.json") or {}).get("model_max_length")
     positions = config.get("max_position_embeddings")

@@ -18,7 +18,11 @@ ALIGNMENT = 64  # a cache line, and the widest vector register
 MATRIX = re.compile(r"(^|\.)layers?\.\d+\..*\.weight$")
 EMBEDDING = re.compile(r"(^|\.)(word_embeddings|tok_embeddings|embed_tokens)\.weight$")
 # The last words of names that are one matrix in the stored form, and its name.
-FUSED = {("query", "key", "value"): "qkv", ("q_lin", "k_lin", "v_lin"): "qkv_lin", tuple("qkv"): "qkv"}
+FUSED = {
+    ("query", "key", "value"): "qkv",
+    ("q_lin", "k_lin", "v_lin"): "qkv_lin",
+    ("q", "k", "v"): "qkv",
+}
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
 OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache")
 DTYPES = {mx.float32: "F32", mx.uint32: "U32", mx.int32: "I32", mx.int64: "I64"}
@@ -94,7 +98,7 @@ def shrink(name, array, bits, group):
 
 
 def write(path, tensors):
-    """A safetensors file whose data are aligned, without holes, so tensors of odd sizes come last."""
+    """A safetensors file with aligned data and no holes, so tensors of odd sizes come last."""
     ordered = sorted(tensors.items(), key=lambda item: (item[1].nbytes % ALIGNMENT > 0, item[0]))
     header, end = {"__metadata__": {"format": "mlx"}}, 0
     for name, array in ordered:

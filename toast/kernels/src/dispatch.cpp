@@ -15,14 +15,14 @@ using Fill = void (*)(Kernels&);
 struct Variant {
   const char* name;
   bool (*runs_here)();
-  Fill fill[8];  // the rest null
+  Fill fill[12];  // the rest null
 };
 
 bool always() { return true; }
 
 #define FILLS(v)                                                            \
   {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope,       \
-   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense}
+   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense, v::fill_scan}
 
 #if defined(__x86_64__)
 bool has_avx2() {

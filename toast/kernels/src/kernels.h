@@ -113,6 +113,10 @@ struct Kernels {
   // ---- attention (attention.cpp) --------------------------------------------------------------
   size_t (*attention_scratch)(const Attention& a);  // floats that attention() needs
   void (*attention)(const Attention& a, float* scratch);
+
+  // ---- search (scan.cpp) ----------------------------------------------------------------------
+  // codes[rows, n] scales[rows] query[n] -> scores[rows] = scales * (codes . query), 0 when not finite
+  void (*int8_scan)(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n);
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
@@ -131,6 +135,7 @@ const Kernels& kernels();
   void fill_activations(Kernels&); \
   void fill_rope(Kernels&); \
   void fill_attention(Kernels&); \
+  void fill_scan(Kernels&); \
   }
 TOAST_DECLARE_VARIANT(generic)
 TOAST_DECLARE_VARIANT(avx2)

@@ -1,0 +1,152 @@
+"""Hits and how they are written: lines as grep's, JSON, paths or counts.
+
+Owns the choice of a chunk's best line and colour. Knows nothing of scoring or of where texts come from.
+"""
+
+import os
+
+from embed.chunk import SENTENCE
+from toast import pipes
+
+PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
+
+
+class Found:
+    """A chunk that answers: its document's path, number, name and data, its lines, text and scores."""
+
+    __slots__ = ("db", "document", "start", "end", "text", "path", "number", "name", "data", "score", "cosine", "bm25")
+
+    @classmethod
+    def load(cls, db, hit):
+        """From a ranked chunk; LookupError when the index has no such chunk or document."""
+        row = db.execute(
+            "SELECT c.document, c.start_line, c.end_line, c.text, d.path, d.number, d.name, d.data"
+            " FROM chunks c JOIN documents d ON d.id = c.document WHERE c.id = ?",
+            (hit.chunk,),
+        ).fetchone()
+        if row is None:
+            raise LookupError(f"no chunk {hit.chunk}")
+        found = cls()
+        found.db, found.score, found.cosine, found.bm25 = db, hit.score, hit.cosine, hit.bm25
+        found.document, found.start, found.end, found.text, found.path, found.number, found.name, found.data = row
+        return found
+
+    def lines(self) -> list:
+        """(number, text) of its lines; a record's all have its number."""
+        rows = self.text.split("\n")
+        return [(self.start if self.number is not None else self.start + i, row) for i, row in enumerate(rows)]
+
+    def around(self) -> dict:
+        """Number -> text of every line of the document that the index has."""
+        lines = {}
+        chunks = self.db.execute("SELECT start_line, text FROM chunks WHERE document = ? ORDER BY id", (self.document,))
+        for start, text in chunks:
+            for i, row in enumerate(text.split("\n")):
+                lines.setdefault(start + i, row)
+        return lines
+
+    def label(self) -> str:
+        return self.name if self.name is not None else self.path
+
+
+class Printer:
+    """Writes hits in the form that was asked for."""
+
+    def __init__(self, call, json=False, scores=False, explain=False, paths=False, count=False,
+                 before=0, after=0, nul=False, many=False):  # fmt: skip
+        self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
+        self.paths, self.count, self.before, self.after = paths, count, before, after
+        self.end = "\0" if nul else "\n"
+        self.color = not json and os.isatty(call.stdout) and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
+
+    def print(self, number: int, query: str, hits: list, speller) -> None:
+        if self.json:
+            out = b"".join(self._json(number, hit) for hit in hits)
+        else:
+            prefix = f"{number}:" if self.many else ""
+            lines = self._summary(hits) if self.paths or self.count else self._lines(query, hits, speller)
+            out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
+        pipes.write_all(self.call.stdout, out)
+
+    def _json(self, number, hit) -> bytes:
+        value = _data(hit)
+        if hit.name is not None and str(value.get("id")) != hit.name:
+            value["id"] = hit.name
+        value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end, "score": hit.score, "text": hit.text}
+        if self.explain:
+            value |= {"vector": hit.cosine, "lexical": hit.bm25}
+        if self.many:
+            value["query"] = number
+        return pipes.json_line(value)
+
+    def _summary(self, hits):
+        """Each path once, best first; with the number of its hits under -c."""
+        counts = {}
+        for hit in hits:
+            counts[hit.label()] = counts.get(hit.label(), 0) + 1
+        return (f"{path}:{count}" if self.count else path for path, count in counts.items())
+
+    def _lines(self, query, hits, speller):
+        asked = set(speller.terms(query)) if hits else ()
+        for i, hit in enumerate(hits):
+            lines = hit.lines()
+            at = best(lines, asked, speller)
+            number, text = lines[at]
+            score = self._score(hit)
+            if self.before or self.after:
+                if i:
+                    yield "--"
+                yield from self._context(hit, number, text, score)
+            else:
+                yield self._line(hit, number, self._highlight(text, asked, speller), score)
+
+    def _context(self, hit, number, text, score):
+        around = hit.around() if hit.number is None else {}
+        for n in range(number - self.before, number + self.after + 1):
+            if n == number:
+                yield self._line(hit, n, text, score)
+            elif n in around:
+                yield self._line(hit, n, around[n], score, "-")
+
+    def _line(self, hit, number, text, score, mark=":"):
+        label = hit.label()
+        if self.color:
+            text = "".join(c for c in text if c.isprintable() or c in "\t\x1b")
+            return f"{score}{PATH}{label}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"
+        return f"{score}{label}{mark}{number}{mark}{text}"
+
+    def _score(self, hit):
+        if not (self.scores or self.explain):
+            return ""
+        parts = [f"{hit.score:.4f}"]
+        if self.explain:
+            parts += [f"vector {hit.cosine:.4f}"] * (hit.cosine is not None)
+            parts += [f"lexical {hit.bm25:.4f}"] * (hit.bm25 is not None)
+        return "\t".join(parts) + "\t"
+
+    def _highlight(self, text, asked, speller):
+        """The line with its best sentence in bold, on a terminal."""
+        if not self.color:
+            return text
+        text = text.replace("\x1b", "")
+        ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
+        parts = [text[a:b] for a, b in zip([0, *ends], ends)]
+        at = best(list(enumerate(parts)), asked, speller)
+        parts[at] = f"{BOLD}{parts[at]}{RESET}"
+        return "".join(parts)
+
+
+def best(lines, asked, speller) -> int:
+    """Which line has most of the query's terms; the first that is not blank when none has any."""
+    if len(lines) == 1:
+        return 0
+    shared = [len(asked & terms) for terms in speller.stems([text for _, text in lines])]
+    most = max(shared)
+    return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
+
+
+def _data(hit) -> dict:
+    import json
+
+    data = json.loads(hit.data) if hit.data else {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,204 @@
+"""Which chunks answer a query: BM25 by FTS5, cosines by a scan of the int8 codes, and their fusion.
+
+Knows nothing of models (a query comes with its vector), of documents or of output.
+"""
+
+from array import array
+from bisect import bisect_left
+from heapq import nlargest
+from math import log, sqrt
+
+from embed import database
+from embed.words import PLAIN, TOKENIZER, terms
+
+QUERY_TERMS = 256  # of a long query, the first ones are looked up
+POSTINGS = 40_000  # rows that BM25 may score: of the common terms, those within it are asked for
+POOL = 1000  # best chunks of each kind that enter the fusion
+HELD = 64 << 20  # bytes of vectors kept in memory between queries
+
+
+class Hit:
+    """A chunk and its scores: fused (or of the mode asked for), cosine, BM25."""
+
+    __slots__ = ("chunk", "score", "cosine", "bm25")
+
+    def __init__(self, chunk, score, cosine, bm25):
+        self.chunk, self.score, self.cosine, self.bm25 = chunk, score, cosine, bm25
+
+
+class Speller:
+    """Texts to terms as an index with our tokenizer has them: FTS5 itself does it, in memory."""
+
+    def __init__(self):
+        self.db = db = database.connect(":memory:")
+        for name, tokenizer in (("plain", PLAIN), ("stems", TOKENIZER)):
+            db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(text, content='', tokenize=\"{tokenizer}\")")
+            db.execute(f"CREATE VIRTUAL TABLE {name}_terms USING fts5vocab({name}, instance)")
+
+    def terms(self, text: str) -> dict:
+        """The distinct terms of a text, in its order: stem -> the word that has it."""
+        db = self.db
+        db.execute("INSERT INTO plain (rowid, text) VALUES (1, ?)", (terms(text),))
+        words = db.execute("SELECT term FROM plain_terms GROUP BY term ORDER BY min(offset) LIMIT ?", (QUERY_TERMS,)).fetchall()
+        db.executemany("INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, word) for i, (word,) in enumerate(words, 1)))
+        stems = db.execute("SELECT term, doc FROM stems_terms ORDER BY doc DESC").fetchall()
+        for table in ("plain", "stems"):
+            db.execute(f"INSERT INTO {table} ({table}) VALUES ('delete-all')")
+        return {stem: words[i - 1][0] for stem, i in reversed(stems)}
+
+    def stems(self, texts) -> list:
+        """The set of each text's stems."""
+        self.db.executemany("INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, terms(t)) for i, t in enumerate(texts)))
+        found = [set() for _ in texts]
+        for stem, i in self.db.execute("SELECT term, doc FROM stems_terms"):
+            found[i].add(stem)
+        self.db.execute("INSERT INTO stems (stems) VALUES ('delete-all')")
+        return found
+
+
+class Index:
+    """An open index, ready to be asked. dims: of its vectors."""
+
+    def __init__(self, db, dims: int, speller: Speller):
+        self.db, self.dims, self.speller = db, dims, speller
+        self.count = db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+        self._held = None
+        db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab('main', 'words', 'row')")
+
+    # ---- BM25
+
+    def match(self, text: str):
+        """The FTS5 expression for a text: its words, without the common ones if it has rarer ones."""
+        found = []
+        for stem, word in self.speller.terms(text).items():
+            row = self.db.execute("SELECT doc FROM vocabulary WHERE term = ?", (stem,)).fetchone()
+            if row:
+                found.append((row[0], word))
+        found.sort()
+        kept, rows = [], 0
+        for frequency, word in found:
+            rows += frequency
+            if kept and rows > POSTINGS:
+                break
+            kept.append('"' + word.replace('"', '""') + '"')
+        return " OR ".join(kept)
+
+    def bm25(self, text: str) -> dict:
+        """Chunk -> its score (k1 1.2, b 0.75; Robertson & Zaragoza 2009), above 0."""
+        expression = self.match(text)
+        if not expression:
+            return {}
+        return dict(self.db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)))
+
+    # ---- cosines
+
+    def cosines(self, vectors) -> list:
+        """(ids, scores) for each query vector (float32, as bytes): two arrays, by chunk number."""
+        from toast.kernels.scan import int8_scan
+
+        ids, scores = array("q"), [array("f") for _ in vectors]
+        for segment in self._segments():
+            ids.extend(segment.ids)
+            for vector, row in zip(vectors, scores):
+                row.frombytes(int8_scan(segment.codes, segment.scales, vector))
+        return [(ids, row) for row in scores]
+
+    def _segments(self):
+        """The segments; of a small index they stay in memory."""
+        if self._held is not None:
+            return self._held
+        if self.count * self.dims <= HELD:
+            self._held = list(database.segments(self.db, self.dims))
+            return self._held
+        return database.segments(self.db, self.dims)
+
+
+# ---------------------------------------------------------------- orders
+
+
+def lexical(scores: dict, allowed, k: int) -> list:
+    """The best k chunks by BM25."""
+    best = nlargest(k, ((s, -c) for c, s in scores.items() if allowed is None or c in allowed))
+    return [Hit(-c, s, None, s) for s, c in best]
+
+
+def vector(ids, scores, allowed, k: int) -> list:
+    """The best k chunks by cosine."""
+    return [Hit(c, s, s, None) for s, c in top(ids, scores, allowed, k)]
+
+
+def top(ids, scores, allowed, k: int) -> list:
+    """The k highest (score, chunk); the earlier chunk first where they are equal."""
+    if allowed is not None:
+        rows = (i for i, chunk in enumerate(ids) if chunk in allowed)
+    elif len(scores) > 4 * k:
+        rows = highest(scores, k)
+    else:
+        rows = range(len(ids))
+    best = nlargest(k, ((scores[i], -ids[i]) for i in rows))
+    return [(score, -chunk) for score, chunk in best]
+
+
+def highest(scores, k: int) -> list:
+    """Rows of the k highest scores, and all that equal the last of them."""
+    import mlx.core as mx
+
+    values = mx.array(memoryview(scores))
+    floor = mx.min(mx.topk(values, k)).item()
+    return [i for i, score in enumerate(scores) if score >= floor]
+
+
+def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
+    """The best k chunks by both; read: how much of the query the model can read, 0 to 1.
+
+    Either score is brought to a scale from a chunk that says nothing to a perfect one: cosines
+    from their mean over the index to 1, BM25 from 0 to the query's best. What each then counts is
+    `weight`'s business; a query's words that the model does not know leave it to BM25.
+    """
+    if not ids:
+        return []
+    mean, best = moments(scores)
+    height = 1 / max(1 - mean, 1e-6)
+    most = max(words.values(), default=1.0)
+    of_cosine, of_bm25 = read * read, weight(words.values(), len(ids), (best - mean) * height)
+    total = of_cosine + of_bm25
+    pool = {chunk for _, chunk in top(ids, scores, allowed, max(POOL, k))}
+    pool.update(hit.chunk for hit in lexical(words, allowed, max(POOL, k)))
+    hits = []
+    for chunk in pool:
+        cosine, bm25 = scores[row_of(ids, chunk)], words.get(chunk, 0.0)
+        fused = of_cosine * (cosine - mean) * height + of_bm25 * bm25 / most
+        hits.append(Hit(chunk, fused / total, cosine, bm25))
+    return nlargest(k, hits, key=lambda hit: (hit.score, -hit.chunk))
+
+
+def row_of(ids, chunk) -> int:
+    row = bisect_left(ids, chunk)
+    if row == len(ids) or ids[row] != chunk:
+        raise LookupError(f"no vector of chunk {chunk}")
+    return row
+
+
+def moments(scores):
+    """(mean, maximum)."""
+    import mlx.core as mx
+
+    values = mx.array(memoryview(scores))
+    return mx.mean(values).item(), mx.max(values).item()
+
+
+def weight(scores, count: int, height: float) -> float:
+    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks.
+
+    More, the further its best stands out: from all chunks, in standard deviations, and from the
+    eleventh best; less, the further the best cosine does (`height`, on the scale of `hybrid`).
+    tests/bench/retrieval.py measures it: never worse than the better half on thirteen collections.
+    """
+    best = nlargest(11, scores)
+    if not best:
+        return 0.02
+    mean = sum(scores) / count
+    spread = sqrt(max(sum(s * s for s in scores) / count - mean * mean, 1e-12))
+    outstanding = (best[0] - mean) / spread / max(log(count), 1)
+    gap = 1 - best[10] / best[0] if len(best) > 10 else 1
+    return min(max(0.26 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)

@@ -1,0 +1,262 @@
+"""`search`: a query and an index, or plain text, to the chunks that answer it, best first.
+
+Owns where the texts come from, filters, and the order of hits of several indexes. Knows nothing of
+scoring (`rank.py`), of the file's layout (`database.py`) or of how hits are written (`hits.py`).
+"""
+
+import os
+import stat
+
+from embed import database, model, rank
+from embed.hits import Found, Printer
+from toast import pipes
+from toast.errors import BadInput, Exit, UsageError
+
+NEAREST = ".index.db"
+RERANKED = 50  # hits that --rerank looks at, at least
+
+
+class Wanted:
+    """What the command line asks for."""
+
+    def __init__(self, k=10, mode="hybrid", threshold=None, path=None, where=(), model=None, rerank=None):
+        self.k, self.mode, self.threshold, self.path, self.model, self.rerank = k, mode, threshold, path, model, rerank
+        self.where = [condition.partition("=") for condition in where]
+        for name, equals, _ in self.where:
+            if not (name and equals):
+                raise UsageError("--where wants FIELD=VALUE")
+
+
+def search(call, queries, inputs, wanted: Wanted, printer: Printer) -> Exit:
+    """Answer each query in turn; the status is that of grep."""
+    indexes = [Opened(call, db, name, wanted) for db, name in inputs(call, wanted)]
+    vectors = [None] * len(queries)
+    if wanted.mode != "lexical" and indexes:
+        vectors = encode(call, queries, [index for index in indexes], wanted)
+    judge = Judge(call, wanted.rerank) if wanted.rerank else None
+    found = Exit.NONE
+    for number, (query, vector) in enumerate(zip(queries, vectors)):
+        hits = answer(indexes, query, vector, wanted, judge)
+        if hits:
+            found = Exit.OK
+        printer.print(number, query, hits, indexes[0].index.speller if indexes else None)
+    return found
+
+
+def answer(indexes, query, vector, wanted, judge) -> list:
+    """The hits of one query over all indexes, best first."""
+    wide = max(RERANKED, wanted.k) if judge else wanted.k
+    hits = []
+    for opened in indexes:
+        with database.damage(opened.name):
+            hits += opened.find(query, vector, wanted.mode, wide)
+    hits.sort(key=lambda hit: -hit.score)
+    if judge:
+        hits = judge.sort(query, hits[:wide])
+    return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+class Opened:
+    """One index and what the filters leave of it."""
+
+    def __init__(self, call, db, name, wanted):
+        self.db, self.name = db, name
+        with database.damage(name):
+            made = database.meta(db)
+            self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
+            if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
+                raise ValueError("its settings are no settings")
+            self.index = rank.Index(db, dims, rank.Speller())
+            self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
+
+    def find(self, query, vector, mode, k) -> list:
+        """Hits, best first; of a record, its best chunk only."""
+        index, wide = self.index, max(rank.POOL, 4 * k)
+        words = index.bm25(query) if mode != "vector" else {}
+        if mode == "lexical":
+            ranked = rank.lexical(words, self.allowed, wide)
+        else:
+            vector, read = vector
+            [(ids, scores)] = index.cosines([vector])
+            if mode == "vector":
+                ranked = rank.vector(ids, scores, self.allowed, wide)
+            else:
+                ranked = rank.hybrid(ids, scores, words, read, self.allowed, wide)
+        return self._load(ranked, k)
+
+    def _load(self, ranked, k):
+        hits, records = [], set()
+        for hit in ranked:
+            found = Found.load(self.db, hit)
+            if found.number is not None:
+                if found.document in records:
+                    continue
+                records.add(found.document)
+            hits.append(found)
+            if len(hits) == k:
+                break
+        return hits
+
+
+def allowed(db, wanted) -> set:
+    """The chunks of the documents that --path and --where let through."""
+    conditions, values = [], []
+    if wanted.path:
+        glob = wanted.path if "/" in wanted.path else f"*/{wanted.path}"
+        conditions.append("('/' || d.path) GLOB ?" if "/" not in wanted.path else "d.path GLOB ?")
+        values.append(glob)
+    for name, _, value in wanted.where:
+        field = '$."' + name.replace('"', '\\"') + '"'
+        conditions.append(
+            "CASE json_type(d.data, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
+            " WHEN 'null' THEN 'null' ELSE CAST(json_extract(d.data, ?) AS TEXT) END = ?"
+        )
+        values += [field, field, value]
+    where = " AND ".join(conditions)
+    return {id for (id,) in db.execute(f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values)}
+
+
+def encode(call, queries, indexes, wanted) -> list:
+    """A vector, float32 as bytes, and how much of it the model read, for each query, by the model of the indexes."""
+    first = indexes[0]
+    for other in indexes[1:]:
+        if other.digest != first.digest:
+            raise BadInput(f"{other.name} was made with another model than {first.name}", "search them one by one")
+    name = wanted.model or first.model
+    if first.digest:
+        model.check(call, name, first.digest, first.name)
+    from toast.encoder import Encoder
+
+    encoder = Encoder(call, name, "query")
+    if encoder.dims != first.index.dims:
+        raise BadInput(f"{first.name} is damaged: {first.index.dims} dimensions, {name} has {encoder.dims}")
+    rows, shares = memoryview(encoder.encode(queries)).cast("B"), read_shares(encoder.tokens, queries)
+    if encoder.cut:
+        call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
+    size = 4 * encoder.dims
+    return [(bytes(rows[size * i : size * (i + 1)]), share) for i, share in enumerate(shares)]
+
+
+def read_shares(tokens, queries) -> list:
+    """How much of each query's characters is in tokens that the model knows, 0 to 1."""
+    unknown = {tokens.tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+    shares = []
+    for query, encoding in zip(queries, tokens.encode(queries, special=False)):
+        lost = sum(stop - start for id, (start, stop) in zip(encoding.ids, encoding.offsets) if id in unknown)
+        shares.append(1 - min(lost / max(len("".join(query.split())), 1), 1))
+    return shares
+
+
+class Judge:
+    """--rerank: hits in the order of a scorer that reads query and text together."""
+
+    def __init__(self, call, name):
+        from toast import relevance
+
+        self.scorer, self.sigmoid = relevance.open_scorer(call, name), relevance.sigmoid
+
+    def sort(self, query, hits):
+        for hit, logit in zip(hits, self.scorer.logits(query, [hit.text for hit in hits])):
+            hit.score = self.sigmoid(logit)
+        return sorted(hits, key=lambda hit: -hit.score)
+
+
+# ---------------------------------------------------------------- where texts come from
+
+
+class Inputs:
+    """Indexes to search: named ones, named texts, standard input, or the nearest index upwards."""
+
+    def __init__(self, index, files, nul=False, jsonl=False, field=None):
+        self.index, self.files, self.nul, self.jsonl, self.field = index, files, nul, jsonl, field
+
+    def __call__(self, call, wanted):
+        """(database, name) of each."""
+        if self.index or self.files:
+            return list(self._named(call, wanted))
+        return [self._standard_input(call, wanted) or self._nearest(call)]
+
+    def _named(self, call, wanted):
+        texts = []
+        for name in [self.index] if self.index else []:
+            yield database.open_fd(call, database.open_file(call, name), name), name
+        for name in self.files:
+            fd = database.open_file(call, name)
+            what = "text" if stat.S_ISDIR(os.fstat(fd).st_mode) else database.kind(database.head_of(fd))
+            if what == "text":
+                os.close(fd)
+                texts.append(name)
+            else:
+                yield database.open_fd(call, fd, name), name
+        if texts:
+            yield self._texts(call, wanted, texts)
+
+    def _standard_input(self, call, wanted):
+        if call.no_input:
+            return None
+        mode = os.fstat(call.stdin).st_mode
+        if stat.S_ISREG(mode):
+            if database.kind(database.head_of(call.stdin)) != "text":
+                return database.open_fd(call, call.stdin, "standard input"), "standard input"
+        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            first = pipes.read_some(call.stdin)
+            while first and len(first) < database.HEADER and (more := pipes.read_some(call.stdin)):
+                first += more
+            if database.kind(first) != "text":
+                return database.open_spooled(call, _rest(call.stdin, first), "standard input"), "standard input"
+            fd = pipes.private_file(call)
+            for chunk in _rest(call.stdin, first):
+                pipes.write_all(fd, chunk, "the temporary file")
+            os.lseek(fd, 0, os.SEEK_SET)
+            call.stdin = fd
+        else:
+            return None
+        return self._texts(call, wanted, [])
+
+    def _texts(self, call, wanted, names):
+        """An index, private and passing, of texts that have none."""
+        from embed import index
+
+        source = index.source(call, names, None, index.LARGEST, self.nul, self.jsonl, self.field, None)
+        lexical = wanted.mode == "lexical"
+        name = wanted.model or model.DEFAULT
+        embedder = model.NoEmbedder() if lexical else model.Embedder(call, name)
+        db = database.connect("")
+        database.create(db)
+        database.set_meta(db, model=name, digest="", dims=embedder.dims)
+        index.fill(call, index.Writer(db, embedder), source)
+        return db, "the text"
+
+    def _nearest(self, call):
+        folder = pipes.path_of(call.cwd)
+        while True:
+            path = os.path.join(folder, NEAREST)
+            if os.path.isfile(path):
+                return database.open_fd(call, database.open_file(call, path), path), path
+            if folder == os.path.dirname(folder):
+                raise BadInput(
+                    f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}"
+                )
+            folder = os.path.dirname(folder)
+
+
+def _rest(fd, first):
+    yield first
+    while chunk := pipes.read_some(fd):
+        yield chunk
+
+
+def read_queries(call, name) -> list:
+    """The queries of a file: a line each, or JSON objects with a `text`."""
+    import json
+
+    queries = []
+    for record in pipes.Records(call, [name]):
+        text = record.text
+        if text.startswith("{"):
+            try:
+                text = json.loads(text)["text"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                pass
+        queries.append(text if isinstance(text, str) else record.text)
+    return queries

@@ -1,0 +1,131 @@
+"""Where an index is built, and how it becomes whole: beside its name, or in the store for a pipe.
+
+Knows locks, copies and renames; nothing of what is written into the index.
+"""
+
+import fcntl
+import os
+
+from embed import database
+from embed.database import sqlite
+from toast import pipes, store
+from toast.errors import BadInput, os_error
+
+
+class Target:
+    """An index to be: `open` gives its database, new or what a killed run left of it; `finish` makes it whole.
+
+    path: the file to replace, or None for standard output. update: begin with the file's content.
+    key: names what is being built; only a part with the same key is gone on with.
+    """
+
+    def __init__(self, call, path: str | None, update: bool, key: str):
+        self.call, self.update, self.key = call, update, key
+        self.path = os.path.realpath(call.path(path)) if path else None
+        self.part = f"{self.path}.part" if path else os.path.join(store.home(call), "index", f"{key}.db")
+        self.name = path or "standard output"
+        self.db = self.fd = None
+
+    def open(self):
+        if not self.path:
+            os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
+        self.fd = self._lock()
+        stamp = self.key + self._base()
+        self.db = self._resume(stamp)
+        if self.db is None:
+            self.db = self._begin(stamp)
+        return self.db
+
+    def _lock(self) -> int:
+        """A descriptor of the part, locked for as long as it is open."""
+        while True:
+            try:
+                fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666 if self.path else 0o600)
+            except OSError as error:
+                raise os_error(error, f"write {self.part}") from None
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self.call.warn(f"waiting for another run that writes {self.name}")
+                fcntl.flock(fd, fcntl.LOCK_EX)
+            try:
+                if os.path.samestat(os.stat(self.part), os.fstat(fd)):
+                    return fd
+            except FileNotFoundError:
+                pass
+            os.close(fd)  # the other run has renamed it meanwhile
+
+    def _base(self) -> str:
+        """What tells the file that an update begins with from another version of it."""
+        if not self.update:
+            return ""
+        try:
+            status = os.stat(self.path)
+        except OSError as error:
+            raise os_error(error, f"open {self.name}") from None
+        return f"-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
+
+    def _resume(self, stamp):
+        if not os.fstat(self.fd).st_size:
+            return None
+        try:
+            db = self._connect()
+            if database.meta(db).get("stamp") == stamp:
+                self.call.info(f"going on with what is in {self.part}")
+                return db
+            db.close()
+        except sqlite.Error:
+            pass
+        return None
+
+    def _begin(self, stamp):
+        for left in ("-journal", "-wal", "-shm"):
+            if os.path.exists(self.part + left):
+                os.unlink(self.part + left)
+        os.ftruncate(self.fd, 0)
+        if self.update:
+            base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            for chunk in database.copy_chunks(base):
+                pipes.write_all(self.fd, chunk, self.part)
+            os.fchmod(self.fd, os.fstat(base).st_mode & 0o777)
+            os.close(base)
+        db = self._connect()
+        if not self.update:
+            database.create(db)
+        database.set_meta(db, stamp=stamp)
+        return db
+
+    def _connect(self):
+        db = database.connect(self.part)
+        for pragma in ("locking_mode = EXCLUSIVE", "synchronous = NORMAL", "cache_size = -32000", "temp_store = MEMORY"):
+            db.execute(f"PRAGMA {pragma}")
+        return db
+
+    def finish(self) -> None:
+        """Close the database and put it where it belongs."""
+        stamp = database.meta(self.db).get("stamp")
+        database.set_meta(self.db, stamp=None)
+        self.db.close()
+        if self.path:
+            os.fsync(self.fd)
+            os.rename(self.part, self.path)
+            folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+            os.fsync(folder)
+            os.close(folder)
+        else:
+            self._copy_out(stamp)
+        os.close(self.fd)
+
+    def _copy_out(self, stamp) -> None:
+        try:
+            for chunk in database.copy_chunks(self.fd):
+                pipes.write_all(self.call.stdout, chunk)
+        except BadInput:  # a full disk: the next run shall only have to copy
+            database.set_meta(self._connect(), stamp=stamp)
+            raise
+        os.unlink(self.part)
+
+    def abandon(self) -> None:
+        """Leave things as they are, for the next run."""
+        if self.db:
+            self.db.close()

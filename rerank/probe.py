@@ -1,0 +1,167 @@
+"""Probes: a linear classifier on an embedder's vectors, learnt from examples, in one small file.
+
+Owns the file (safetensors, so it holds numbers and nothing that runs; docs/formats.md) and its tie
+to the embedder. The arithmetic of learning is `logistic.py`'s; applying a probe needs no numpy.
+"""
+
+import json
+import os
+
+import mlx.core as mx
+
+from rerank.engines import Blocks
+from toast import batches, pipes, store
+from toast.encoder import Encoder
+from toast.errors import BadInput, BadModel, UsageError, os_error
+from toast.models.sentence import normalize
+from toast.relevance import BLOCK
+
+FORMAT = "toast probe 1"
+LARGEST = 256 << 20  # bytes of a file that may be a probe
+
+
+class Features:
+    """What a probe sees of a text: its vector and, after it, the state of its first token.
+
+    Where the leading word decides (what, who, how many) the second is worth more than the first.
+    """
+
+    def __init__(self, call, model):
+        self.encoder = Encoder(call, model)
+        leading = self.encoder.tokens.encode(["a"])[0].special_tokens_mask.index(0)
+        self.first, self.dims = self.encoder.skip or leading, self.encoder.dims
+
+    def __call__(self, texts):
+        """(N, dims + hidden size) float32, both parts of length 1."""
+        return batches.compute(self._rows, self.encoder.pieces(texts)[0])
+
+    def _rows(self, encodings):
+        states, lengths, pooled = self.encoder.states(encodings)
+        first = states[mx.arange(len(encodings)), mx.minimum(self.first, lengths - 1)]
+        return mx.concatenate([normalize(pooled), normalize(first)], axis=1)
+
+
+class Probed(Blocks):
+    """A probe and its embedder: softmax of a linear function of a text's features."""
+
+    def __init__(self, call, path, labels, multi):
+        self.labels, weight, facts = read(path)
+        if multi:
+            raise UsageError("a probe gives one label to a record, so --multi has no meaning")
+        _same_labels(path, labels, self.labels)
+        if digest(store.find(call, facts["model"])) != facts["digest"]:
+            raise BadModel(f"{path} was learnt with another model than {facts['model']!r} is now", "learn it again")
+        self.features = Features(call, facts["model"])
+        self.weight, self.bias = weight[:, :-1].T, weight[:, -1]
+
+    @property
+    def cut(self):
+        return self.features.encoder.cut
+
+    def block(self, texts):
+        features = self.features(texts)[:, : self.weight.shape[0]]
+        return mx.softmax(features @ self.weight + self.bias, axis=-1)
+
+
+def _same_labels(path, given, own):
+    for label, _ in given:
+        if label not in own:
+            raise UsageError(f"{path} has no label {label!r}", "a probe has the labels it was learnt with")
+
+
+def digest(path: str) -> str:
+    """Of the float weights behind a model folder: the same for all of its precisions."""
+    from toast.store.quantize import source_digest
+
+    return source_digest(path)
+
+
+# ---------------------------------------------------------------- the file
+
+
+def read(path: str) -> tuple[list[str], mx.array, dict]:
+    """(labels, weight (K, D + 1) float32 with the intercept last, {"model", "digest"}).
+
+    Raises BadModel for any file that is no whole probe.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST)
+    except OSError as error:
+        raise os_error(error, f"open {path}") from None
+    try:
+        start = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:start])
+        facts, (K, columns) = header["__metadata__"], header["weight"]["shape"]
+        labels = json.loads(facts["labels"])
+        weight = mx.array(memoryview(data[start:]).cast("f")).reshape(K, columns)
+        whole = facts["format"] == FORMAT and header["weight"]["dtype"] == "F32"
+        whole = whole and len(labels) == K >= 2 and all(isinstance(label, str) for label in labels)
+        if not (whole and isinstance(facts["model"], str) and mx.all(mx.isfinite(weight)).item()):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, RecursionError):
+        raise BadModel(f"{path} is neither a model nor a probe", f"classify --learn FILE -o {path}") from None
+    return labels, weight, facts
+
+
+def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest: str) -> None:
+    """Put the file in place as a whole; rows: (len(labels), columns) little-endian float32."""
+    facts = {"format": FORMAT, "labels": json.dumps(labels), "model": model, "digest": model_digest}
+    weight = {"dtype": "F32", "shape": [len(labels), columns], "data_offsets": [0, len(rows)]}
+    header = json.dumps({"__metadata__": facts, "weight": weight}).encode()
+    header += b" " * (-len(header) % 8)
+    part = f"{path}.{os.getpid()}"
+    try:
+        with open(part, "xb") as file:
+            file.write(len(header).to_bytes(8, "little") + header + rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError as error:
+        if os.path.exists(part):
+            os.unlink(part)
+        raise os_error(error, f"write {path}") from None
+
+
+# ---------------------------------------------------------------- learning
+
+
+def examples(call, records) -> tuple[list[str], list[str]]:
+    """(texts, labels) of JSON records with the field `label`; raises BadInput."""
+    texts, labels = [], []
+    for record in records:
+        label = record.data.get("label")
+        if isinstance(label, bool) or not isinstance(label, (str, int)) or not str(label).isprintable() or label == "":
+            raise BadInput(f"example {len(texts) + 1}: no label", 'an example is a line like {"text": "...", "label": "..."}')
+        texts.append(record.text)
+        labels.append(str(label))
+    return texts, labels
+
+
+def learn(call, model: str, file: str | None, output: str | None, field: str | None) -> None:
+    """Learn a probe from the examples of a JSONL file and write it."""
+    if not file or not output:
+        raise UsageError("--learn and -o go together", "classify --learn examples.jsonl -o model.probe")
+    texts, named = examples(call, pipes.Records(call, [file], jsonl=True, field=field))
+    labels = sorted(set(named))
+    if len(labels) < 2:
+        raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")
+    features = Features(call, model)
+
+    import numpy as np
+
+    from rerank import logistic
+
+    index = {label: i for i, label in enumerate(labels)}
+    y = np.array([index[label] for label in named])
+    rows = []
+    with pipes.progress(call, len(texts)) as bar:
+        for start in range(0, len(texts), BLOCK):
+            rows.append(np.array(features(texts[start : start + BLOCK])))
+            bar.update(len(rows[-1]))
+    X = np.concatenate(rows)
+    learnt = logistic.learn(X, y, len(labels), [features.dims, X.shape[1]])
+    rows = (learnt.weight / learnt.temperature).astype("<f4")
+    write(call.path(output), labels, rows.tobytes(), rows.shape[1], model, digest(store.find(call, model)))
+    note = f"penalty {learnt.penalty:g}, temperature {learnt.temperature:.2f}, {rows.shape[1] - 1} features"
+    call.info(f"{len(texts)} examples, {len(labels)} labels, {note}")

@@ -1,0 +1,122 @@
+"""Decoding in batches must give what decoding alone gives: the same ids, from the same bits."""
+
+import json
+import os
+from functools import cache
+
+import mlx.core as mx
+import pytest
+
+from toast import batch, kernels
+from toast.batch import Job, Prefix, RowCache, decode
+from toast.generate import Generation, read
+from toast.models import decoder
+from toast.sample import Sampler
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
+
+
+@pytest.fixture(autouse=True)
+def our_kernels():
+    """Rows are invariant under our kernels; without them only the ids are compared."""
+    kernels.install()
+
+
+@cache
+def model(name):
+    return decoder.load(os.path.join(ORACLES, name))[0]
+
+
+@cache
+def prompts(name):
+    with open(os.path.join(ORACLES, name, "oracle.json"), encoding="utf-8") as file:
+        return [run["ids"] for run in json.load(file)["runs"] if run["ids"]]
+
+
+def alone(name, ids, sampler, limit, ends=(), top=None):
+    caches = decoder.caches(model(name))
+    sampler.begin(ids)
+    read(model(name), caches, ids[:-1])
+    generation = Generation(model(name), caches, sampler, ends, limit, top)
+    return [(t.id, t.logprob, t.top) for t in generation.run(ids[-1])], generation.reason
+
+
+def together(name, jobs, rows):
+    done = list(decode(model(name), lambda: decoder.caches(model(name)), jobs, rows))
+    assert {id(job) for job in done} == {id(job) for job in jobs}
+    return [([(t.id, t.logprob, t.top) for t in job.tokens], job.reason) for job in jobs]
+
+
+def never(token):
+    return False
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16])
+@pytest.mark.parametrize("name", FIXTURES)
+def test_batched_is_alone(name, rows):
+    """More records than rows, of different lengths, with ends that come early."""
+    limits = [3, 24, 9, 1, 17, 24, 5, 30, 2, 11, 24, 8]
+    cases = list(zip(prompts(name) * 2, limits))
+    want = [alone(name, ids, Sampler(), limit, {7, 34}) for ids, limit in cases]
+    jobs = [Job(ids, Sampler(), {7, 34}, limit, never) for ids, limit in cases]
+    assert together(name, jobs, rows) == want
+
+
+def test_logprobs_have_the_same_bits():
+    if kernels.variant() == "off":
+        pytest.skip("plain MLX is not row-invariant")
+    cases = prompts("llama3-rope-causal")[:6]
+    want = [alone("llama3-rope-causal", ids, Sampler(), 12, top=3) for ids in cases]
+    jobs = [Job(ids, Sampler(), (), 12, never, top=3) for ids in cases]
+    assert together("llama3-rope-causal", jobs, 4) == want
+
+
+def test_every_row_draws_from_its_own_seed():
+    cases = prompts("qwen3-causal")[:5]
+    want = [alone("qwen3-causal", ids, Sampler(0.9, top_k=20, seed=4), 10) for ids in cases]
+    jobs = [Job(ids, Sampler(0.9, top_k=20, seed=4), (), 10, never) for ids in cases]
+    assert together("qwen3-causal", jobs, 3) == want
+
+
+def test_take_ends_a_text():
+    ids = prompts("llama-causal")[0]
+    seen = []
+    job = Job(ids, Sampler(), (), 24, lambda token: seen.append(token.id) or len(seen) == 4)
+    assert together("llama-causal", [job], 2)[0][1] == "stop" and len(job.tokens) == 4
+
+
+def test_jobs_are_asked_for_one_by_one():
+    asked = []
+
+    def jobs():
+        for ids in prompts("llama-causal")[:6]:
+            asked.append(ids)
+            yield Job(ids, Sampler(), (), 5, never)
+
+    run = decode(model("llama-causal"), lambda: decoder.caches(model("llama-causal")), jobs(), rows=2)
+    next(run)
+    assert len(asked) == 2
+    assert len(list(run)) == 5
+
+
+def test_shared_beginnings_are_read_once(monkeypatch):
+    counted = []
+    monkeypatch.setattr(batch, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids)))
+    prefix = Prefix(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
+    for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
+        caches = prefix.read(ids)
+        assert caches[0].offset == len(ids) - 1
+        fresh = decoder.caches(model("llama-causal"))
+        read(model("llama-causal"), fresh, ids[:-1])
+        for a, b in zip(caches, fresh):
+            assert mx.allclose(a.keys[..., : a.offset, :], b.keys[..., : b.offset, :], atol=1e-5).item()
+    assert counted == [4, 0, 2, 0]
+
+
+def test_rows_are_masked_by_their_own_length():
+    cache = RowCache(2)
+    cache.lengths = [1, 3]
+    cache.begin_step()
+    assert cache.make_mask(1).tolist() == [[[[True, True, False, False]]], [[[True, True, True, True]]]]
+    assert cache.make_mask(1, window_size=2)[1].tolist() == [[[False, False, True, True]]]

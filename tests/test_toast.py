@@ -1,0 +1,261 @@
+"""The real `toast` and `tokenize` on the tiny reference models: streams, forms, statuses."""
+
+import json
+import os
+import signal
+import subprocess
+
+import pytest
+
+from command import command, shell, start
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+LLAMA, QWEN, LLAMA3 = (os.path.join(ORACLES, n) for n in ("llama-causal", "qwen3-causal", "llama3-rope-causal"))
+
+
+def toast(*words, model=QWEN, **options):
+    return command("toast", "-m", model, *words, **options)
+
+
+def chats(folder):
+    """The reference runs that are single questions: (text, greedy ids, greedy text)."""
+    with open(os.path.join(folder, "oracle.json"), encoding="utf-8") as file:
+        facts = json.load(file)
+    for i, chat in enumerate(facts["chats"]):
+        roles = [m["role"] for m in chat["messages"]]
+        runs = [run for run in facts["runs"] if run["ids"] == chat["ids"]]
+        if roles == ["user"] and runs:
+            yield chat["messages"][0]["content"], runs[0]
+
+
+@pytest.mark.parametrize("folder", [LLAMA, QWEN, LLAMA3])
+def test_reference_answers(folder):
+    for text, run in chats(folder):
+        ran = toast("-n", "24", "--json", text, model=folder).ok()
+        answer = json.loads(ran.out)
+        assert answer["prompt_tokens"] == len(run["ids"])
+        assert answer["tokens"] <= 24 and answer["finish_reason"] in ("stop", "length")
+
+
+def test_what_is_read():
+    """Standard input, a blank line, the instruction; a file, a pipe and an argument say the same."""
+    both = toast("-n", "8", "cat\n\nexplain").ok().out
+    assert toast("-n", "8", "explain", stdin=b"cat\n").ok().out == both
+    assert toast("-n", "8", stdin=b"cat\n\nexplain\n").ok().out == both
+    assert shell(f"toast -m {QWEN} -n 8 explain <<< cat").ok().out == both
+    assert toast("-n", "8", "--no-input", "explain", stdin=b"cat\n").ok().out != both
+
+
+def test_one_newline_at_the_end():
+    out = toast("-n", "20", "hi").ok().out
+    assert out.endswith(b"\n") and not out.endswith(b"\n\n")
+
+
+def test_same_seed_same_bytes():
+    words = ("-n", "12", "-t", "1.5", "--top-p", "0.9", "--top-k", "50", "--min-p", "0.01", "hi")
+    assert toast(*words).out == toast(*words, "--seed", "0").out != toast(*words, "--seed", "1").out
+
+
+def test_json_and_logprobs():
+    answer = json.loads(toast("-t", "0", "-n", "5", "--logprobs", "3", "hi").ok().out)
+    assert set(answer) == {"text", "finish_reason", "prompt_tokens", "tokens", "logprob", "logprobs"}
+    assert answer["finish_reason"] == "length" and answer["tokens"] == len(answer["logprobs"]) == 5
+    assert answer["logprob"] == pytest.approx(sum(t["logprob"] for t in answer["logprobs"]))
+    for token in answer["logprobs"]:
+        assert len(token["top"]) == 3 and token["top"][0]["logprob"] == token["logprob"] < 0
+    assert toast("-t", "0", "-n", "5", "hi").out.decode() == answer["text"] + "\n"
+
+
+def test_stop_and_prefill():
+    whole = toast("-n", "20", "hi").out.decode()
+    cut = whole[4:6]
+    assert toast("-n", "20", "--stop", cut, "hi").ok().out.decode() == whole[: whole.index(cut)] + "\n"
+    assert toast("-n", "3", "--prefill", "So: ", "hi").ok().out.startswith(b"So: ")
+
+
+def test_files_and_system(tmp_path):
+    (tmp_path / "a.txt").write_text("A\n")
+    (tmp_path / "s").write_text("Be red.\n")
+    named = toast("-n", "6", "-f", "a.txt", "differs?", cwd=tmp_path).ok().out
+    assert named == toast("-n", "6", "==> a.txt <==\nA\n\ndiffers?").out
+    said = toast("-n", "6", "-s", "@s", "hi", cwd=tmp_path).ok().out
+    assert said == toast("-n", "6", "-s", "Be red.", "hi").out != toast("-n", "6", "hi").out
+    toast("-f", "none", "hi").fails("cannot open none")
+
+
+def test_code_block():
+    answered = 'Sure\n```py\nx = 1\n```\nmore'
+    ran = toast("-n", "1", "-x", "--prefill", answered, "hi")
+    assert ran.status == 0 and ran.out == b"x = 1\n", ran
+    ran = toast("-n", "2", "-x", "hi")
+    assert ran.status == 1 and ran.out == b"" and b"no code block" in ran.err, ran
+
+
+def test_reasoning_goes_to_standard_error():
+    ran = toast("-n", "1", "--prefill", "<think>hm</think>\n\nYes", "hi")
+    known = b"<think>" in open(os.path.join(QWEN, "tokenizer.json"), "rb").read()
+    assert ran.out.startswith(b"Yes" if known else b"<think>")
+    assert (b"hm" in ran.err) == known
+
+
+def test_limits_and_statuses(tmp_path):
+    assert toast("-n", "2", "--strict", "hi").status == 3
+    assert toast("-n", "2", "hi").status == 0
+    long = ("cat " * 2000).encode()
+    toast("explain", stdin=long).fails("the prompt is ", " tokens", "--long truncate")
+    ran = toast("--long", "truncate", "-n", "2", "explain", stdin=long)
+    assert ran.status == 0 and b"from the middle of standard input" in ran.err, ran
+    assert toast("--long", "truncate", "--strict", "-n", "2", "explain", stdin=long).status == 3
+
+
+def test_wrong_use():
+    toast().fails("nothing to answer")
+    toast("", stdin=b"").fails("nothing to answer")
+    assert shell(f"toast -m {QWEN} < /dev/null").status == 2
+    toast("-n", "0", "hi").fails()
+    toast("--top-p", "2", "hi").fails()
+    toast("hi", model="/no/such/model").fails("no model")
+
+
+def test_binary_and_endless_input(tmp_path):
+    ran = toast("-n", "2", "what is it", stdin=bytes(range(256)))
+    assert ran.status == 0 and b"invalid UTF-8" in ran.err, ran
+    toast("explain", stdin=b"x" * 10_000_000).fails("at least", "tokens")
+    ran = shell(f"yes | toast -m {QWEN} explain")
+    assert ran.status == 2 and b"at least" in ran.err and ran.out == b"", ran
+
+
+def test_a_reader_that_leaves():
+    ran = shell(f"toast -m {QWEN} -n 200 hi | head -c1; echo ${{PIPESTATUS[0]}}")
+    assert ran.out[1:].endswith(b"0\n") and not ran.err, ran
+
+
+def test_loops_and_parallel_runs(tmp_path):
+    (tmp_path / "list").write_text("a\nb\nc\n")
+    line = f'while read f; do toast -m {QWEN} -n 2 --no-input "$f"; done < list'
+    ran = shell(line, cwd=tmp_path).ok()
+    assert ran.out.count(b"\n") >= 3
+    one = toast("-n", "4", "--no-input", "hi").out
+    shell(f"seq 8 | xargs -P8 -I_ sh -c 'toast -m {QWEN} -n 4 --no-input hi > out_'", cwd=tmp_path).ok()
+    assert [(tmp_path / f"out{i}").read_bytes() for i in range(1, 9)] == [one] * 8
+
+
+def test_interrupted_in_the_middle():
+    running = start("toast", "-m", QWEN, "-n", "100000", "--long", "error", "hi")
+    running.stdin.close()
+    first = running.stdout.read1(64)
+    running.send_signal(signal.SIGINT)
+    rest = running.stdout.read()
+    assert running.wait(20) == -signal.SIGINT and (first or rest)
+    assert b"Traceback" not in running.stderr.read()
+
+
+# ---------------------------------------------------------------- tokenize
+
+
+def tokenize(*words, **options):
+    return command("tokenize", "-m", LLAMA3, *words, **options)
+
+
+TEXT = "def f(x):\n    return 'é東京'  # 123\n"
+
+
+def test_tokenize():
+    lines = [json.loads(line) for line in tokenize(stdin=TEXT.encode()).ok().out.splitlines()]
+    assert all(TEXT[t["start"] : t["stop"]] == t["text"] for t in lines)
+    ids = tokenize("--ids", stdin=TEXT.encode()).ok().out
+    assert ids == "".join(f"{t['id']}\n" for t in lines).encode()
+    assert tokenize("--decode", stdin=ids).ok().out.decode() == TEXT
+    assert tokenize("--count", stdin=TEXT.encode()).ok().out == f"{len(lines)}\n".encode()
+
+
+def test_tokenize_cuts_and_splits():
+    ran = tokenize("--max", "5", stdin=TEXT.encode())
+    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and b"cut to 5 tokens" in ran.err, ran
+    assert tokenize("--max", "5", "--strict", stdin=TEXT.encode()).status == 3
+    assert tokenize("--max", "500", "--strict", stdin=TEXT.encode()).ok().out.decode() == TEXT
+    pieces = tokenize("--split", "6", "-0", stdin=TEXT.encode()).ok().out.split(b"\0")
+    assert b"".join(pieces).decode() == TEXT and len(pieces) > 3
+    objects = [json.loads(line) for line in tokenize("--split", "6", stdin=TEXT.encode()).ok().out.splitlines()]
+    assert [o["text"].encode() for o in objects] == pieces[:-1] and max(o["tokens"] for o in objects) <= 6
+
+
+def test_tokenize_wrong_use():
+    tokenize("--decode", stdin=b"not ids").fails("not token ids")
+    tokenize("--ids", "--count", stdin=b"x").fails("exclude each other")
+
+
+def test_tokenize_loads_no_weights():
+    code = (
+        "import sys; sys.argv = ['tokenize', '-m', sys.argv[1], '--count'];"
+        "import os; os._exit = lambda s: (print([m for m in sys.modules if m.startswith(('mlx', 'numpy'))]), sys.exit(s));"
+        "from toast.cli import tokenize; tokenize()"
+    )
+    import sys
+
+    ran = subprocess.run([sys.executable, "-c", code, LLAMA3], input=b"a b", capture_output=True)
+    assert ran.stdout.split(b"\n")[1] == b"[]", ran
+
+
+# ---------------------------------------------------------------- many records
+
+RECORDS = ["cat", "the dog sat on the mat", "é東京", "", "sky " * 30, "a b", "hello"] * 3
+
+
+def test_each_is_one_by_one():
+    words = ("-t", "0", "-n", "9", "say it")
+    ran = toast("--each", *words, stdin="\n".join(RECORDS).encode() + b"\n").ok()
+    lines = ran.out.decode().split("\n")
+    assert len(lines) == len(RECORDS) + 1
+    for text in set(RECORDS):
+        alone = " ".join(toast(*words, stdin=text.encode()).out.decode().split("\n")).strip()
+        assert {lines[i] for i, t in enumerate(RECORDS) if t == text} == {alone}
+
+
+def test_each_of_other_forms():
+    raw = toast("--each", "-n", "4", "-0", stdin=b"one\ntwo\0three\0").ok().out
+    assert raw.count(b"\0") == 2 and raw.endswith(b"\0")
+    source = b'{"t": "one", "id": 7}\n{"t": "two", "id": 8}\n'
+    found = [json.loads(line) for line in toast("--each", "--field", "t", "--json", "-n", "3", stdin=source).ok().out.splitlines()]
+    assert [(o["id"], o["t"], o["index"], o["tokens"] <= 3) for o in found] == [(7, "one", 0, True), (8, "two", 1, True)]
+    assert toast("--each", "-n", "3", stdin=b"").ok().out == b""
+
+
+def test_each_goes_on_after_a_failure():
+    ran = toast("--each", "-n", "3", stdin=b"one\n" + b"cat " * 2000 + b"\n\nthree\n")
+    lines = ran.out.split(b"\n")
+    assert ran.status == 2 and len(lines) == 5 and lines[0] and not lines[1] and not lines[2] and lines[3], ran
+    assert b"record 2: the prompt is" in ran.err and b"record 3: nothing to answer" in ran.err
+    ran = toast("--each", "-n", "3", "--json", stdin=b"cat " * 2000 + b"\nok\n")
+    objects = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
+
+
+# ---------------------------------------------------------------- what later processes find
+
+
+def test_a_session_goes_on(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path)}
+    words = ("-t", "0", "-n", "6", "--session", "trip")
+    first = toast(*words, "-s", "Be red.", "hello", env=home).ok().out.decode()
+    toast(*words, "and then?", env=home).ok()
+    path = tmp_path / "sessions" / "trip.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [m["role"] for m in lines] == ["system", "user", "assistant", "user", "assistant"]
+    assert lines[1]["content"] == "hello" and lines[2]["content"] + "\n" == first
+    path.write_text("".join(path.read_text().splitlines(True)[:3]))
+    again = toast(*words, "and then?", env=home).ok().out.decode()
+    assert again == lines[4]["content"] + "\n"
+    path.write_text("not json\n")
+    toast(*words, "x", env=home).fails("every line must be")
+    toast("--session", "trip", "--forget", env=home).ok()
+    assert not path.exists()
+    toast("--session", "trip", "--forget", env=home).ok()
+    toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_prefix_cache_is_bounded_by_the_environment(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path), "TOAST_PREFIX_MB": "many"}
+    toast("-n", "1", "hi", env=home).fails("TOAST_PREFIX_MB=many")
+    toast("-n", "1", "hi", env=home | {"TOAST_PREFIX_MB": "0"}).ok()
+    toast("-n", "1", "--no-cache", "hi", env=home).ok()

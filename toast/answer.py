@@ -1,0 +1,174 @@
+"""`toast`: a question becomes an answer, streamed as it is made.
+
+Owns where the answer's text goes. Does not know how tokens are computed (`generate.py`) or how
+the question came together (`question.py`).
+"""
+
+from time import perf_counter
+
+from toast import pipes
+from toast.engine import Engine
+from toast.errors import Exit
+from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
+from toast.generate import Generation, read
+from toast.question import fit, gather
+
+WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
+
+
+class Request:
+    """How to answer: what the options of `toast` say besides the question itself."""
+
+    def __init__(self, engine: Engine, sampling: dict, limit=None, stops=(), code=False, prefill="",
+                 template=True, long="error", json=False, logprobs=None, cache=True, session=None,
+                 constraint=None):  # fmt: skip
+        self.engine, self.sampling, self.limit = engine, sampling, limit
+        self.stops, self.code, self.prefill, self.template, self.long = stops, code, prefill, template, long
+        self.json, self.logprobs = json or logprobs is not None, logprobs
+        self.cache, self.session, self.constraint = cache, session, constraint
+
+    @property
+    def top(self):
+        """Alternatives that each token comes with; None: not even its own logprob is computed."""
+        return (self.logprobs or 0) if self.json else None
+
+    def guide(self, limit: int):
+        """What keeps an answer of at most `limit` tokens within the constraint; None without one."""
+        return self.constraint.guide(limit) if self.constraint else None
+
+
+class Answer:
+    """Tokens become text: through stop strings, reasoning and, if asked, the first code block."""
+
+    def __init__(self, call, request: Request, prompt: str):
+        engine = request.engine
+        marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
+        self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
+        self.code = CodeBlock() if request.code else None
+        self.filters = [self.stops, Reasoning(marks, self._think(call), begun(prompt, marks))]
+        self.filters += [self.code] if self.code else []
+        self.text = self._through(request.prefill) if request.prefill else ""
+
+    def _think(self, call):
+        return lambda text: None if call.quiet else pipes.murmur(call.stderr, text)
+
+    @property
+    def over(self) -> bool:
+        return self.stops.hit or (self.code is not None and self.code.done)
+
+    def add(self, token) -> str:
+        """The text that a token adds to the answer."""
+        new = self._through(self.stream.add(token.id))
+        self.text += new
+        return new
+
+    def finish(self) -> str:
+        rest = self._through(self.stream.finish())
+        for i, filter in enumerate(self.filters):
+            rest += self._through(filter.finish(), i + 1)
+        self.text += rest
+        return rest
+
+    def _through(self, text: str, first=0) -> str:
+        for filter in self.filters[first:]:
+            text = filter.add(text)
+        return text
+
+
+def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write, prefix=None) -> list:
+    """Read the prompt, then hand the answer's text to `write` as it is settled; its tokens.
+
+    prefix: where to look for what was read before, and to keep what took long to read."""
+    seconds = _read(call, engine, generation.caches, ids, prefix)
+    tokens = []
+    if answer.text:
+        write(answer.text)
+    for token in generation.run(ids[-1]):
+        tokens.append(token)
+        if new := answer.add(token):
+            write(new)
+        if answer.over:
+            generation.reason = "stop"
+            break
+    if rest := answer.finish():
+        write(rest)
+    if prefix is not None and seconds > WORTH_KEEPING:
+        prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
+    return tokens
+
+
+def _read(call, engine, caches, ids, prefix) -> float:
+    """Put all but the last of the ids into the caches; the seconds that it took."""
+    known = prefix.find(caches, ids) if prefix is not None else 0
+    start = perf_counter()
+    with pipes.progress(call, len(ids) - known, "token") as bar:
+        pause = prefix.boundary(caches, ids) if prefix is not None else 0
+        if pause > known:
+            read(engine.model, caches, ids[known:pause], bar.update)
+            prefix.mark(caches)
+            known = pause
+        read(engine.model, caches, ids[known:-1], bar.update)
+    return perf_counter() - start
+
+
+def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: int | None) -> dict:
+    """The answer as the object that --json writes."""
+    spell = engine.tokenizer.core.decode
+    found = {
+        "text": answer.text.rstrip("\n"),
+        "finish_reason": reason,
+        "prompt_tokens": prompt_tokens,
+        "tokens": len(tokens),
+        "logprob": sum(t.logprob for t in tokens),
+    }
+    if logprobs is not None:
+        def one(i, value):
+            return {"token": spell([i], skip_special_tokens=False), "logprob": value}
+
+        found["logprobs"] = [one(t.id, t.logprob) | {"top": [one(*pair) for pair in t.top]} for t in tokens]
+    return found
+
+def toast(call, request: Request, instruction: str, system: str, files: list[str]):
+    """Answer what the arguments, the named files and standard input ask; the exit status."""
+    engine = request.engine
+    question = gather(call, engine, instruction, system, files, request.long)
+    if request.session:
+        question.history = request.session.read()
+    prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
+    limit = min(request.limit or engine.context, engine.context - len(ids))
+    sampler = engine.sampler(request.sampling)
+    sampler.begin(ids)
+    guide = request.guide(limit)
+    generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
+    answer, last = Answer(call, request, prompt), LastNewline()
+    streamed = not request.json and guide is None  # under a constraint, everything or nothing
+
+    def write(text):
+        if streamed and (text := last.add(text)):
+            pipes.write_all(call.stdout, text.encode())
+
+    prefix = engine.prefix(call) if request.cache else None
+    tokens = run(call, engine, generation, ids, answer, write, prefix)
+    if guide is not None:
+        guide.check()
+    if request.code and not answer.code.fence:
+        call.warn("no code block in the answer")
+        return Exit.NONE
+    if request.json:
+        found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
+        pipes.write_all(call.stdout, pipes.json_line(found))
+    else:
+        rest = "" if streamed else last.add(answer.text)
+        pipes.write_all(call.stdout, (rest + last.finish()).encode())
+    if request.session:
+        asked = question.messages()[len(question.history) :]
+        request.session.add([*asked, {"role": "assistant", "content": answer.text.rstrip("\n")}])
+    if generation.reason == "length":
+        _stopped_short(call, request, limit)
+
+
+def _stopped_short(call, request, limit) -> None:
+    """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
+    call.was_cut = True
+    say = call.info if limit == request.limit else call.warn
+    say(f"the answer stopped at {pipes.plural(limit, 'token')}")

@@ -1,0 +1,109 @@
+"""The commands of this package: declarations, and the verb each one calls."""
+
+from toast.command import Call, command
+from toast.errors import UsageError
+from toast.options import FIELD, JSONL, NUL, Argument, Option
+from toast.pipes import Records
+
+MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", help="A name, a folder or a .gguf file.")
+
+
+@command
+def toast(
+    call: Call,
+    instruction: str = Argument("", metavar="[INSTRUCTION]", help="What to do with standard input, or a question."),
+    model: str = MODEL,
+    system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
+    files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
+    prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
+    no_template: bool = Option(False, "--no-template", help="Give the text as it is, without chat template."),
+    long: str = Option("error", "--long", choices=("error", "truncate"), help="A prompt over the model's context."),
+    max_tokens: int | None = Option(None, "-n", "--max-tokens", metavar="N", min=1, help="Tokens of the answer, at most."),
+    temperature: float | None = Option(None, "-t", "--temperature", metavar="T", min=0, help="0: always the likeliest token."),
+    top_p: float | None = Option(None, "--top-p", metavar="P", min=0, max=1, help="Draw from the likeliest tokens that hold P."),
+    top_k: int | None = Option(None, "--top-k", metavar="K", min=0, help="Draw from the K likeliest tokens."),
+    min_p: float | None = Option(None, "--min-p", metavar="P", min=0, max=1, help="Drop tokens under P times the likeliest."),
+    repeat_penalty: float | None = Option(None, "--repeat-penalty", metavar="X", min=0.01, help="Over 1: say nothing twice."),
+    seed: int = Option(0, "--seed", metavar="N", min=0, help="Another seed, another draw."),
+    stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
+    code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
+    json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
+    logprobs: int | None = Option(None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."),
+    schema: str = Option("", "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
+    regex: str = Option("", "--regex", metavar="REGEX", help="The answer matches this regular expression."),
+    choice: str = Option("", "--choice", metavar="A,B,C", help="The answer is one of these."),
+    grammar: str = Option("", "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
+    session: str = Option("", "--session", metavar="NAME", help="Go on with the conversation of this name."),
+    forget: bool = Option(False, "--forget", help="With --session: forget that conversation."),
+    no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
+    each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
+    nul: bool = NUL,
+    jsonl: bool = JSONL,
+    field: str | None = FIELD,
+):
+    """Text in, instruction, text out: cat notes.md | toast "explain"
+
+    toast -f a.py -f b.py "what differs?"
+
+    toast --each "translate to French" < lines.txt
+
+    git diff | toast --strict -n 200 "a commit message for this" > message
+    """
+    from toast import question
+    from toast.session import Session
+
+    talk = Session(call, session) if session or forget else None
+    if forget:
+        return talk.forget()
+    rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
+    _exclude({"--each": each, "--session": session})
+    _exclude({"a constraint": rule, "--stop": stop, "-x": code, "--prefill": prefill})
+    from toast.answer import Request
+    from toast.answer import toast as answer
+    from toast.engine import Engine
+
+    sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
+                "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
+    engine = Engine(call, model)
+    request = Request(engine, sampling, max_tokens, stop, code, prefill, not no_template, long, json, logprobs,
+                      not no_cache, talk, engine.constraint(*rule) if rule else None)  # fmt: skip
+    if each:
+        from toast.each import answer_each
+
+        return answer_each(call, request, Records(call, (), nul, jsonl, field), instruction, system, files)
+    return answer(call, request, instruction, system, files)
+
+
+def _exclude(given: dict) -> None:
+    """The first of these goes with none of the others."""
+    first, *others = given
+    for other in others:
+        if given[first] and given[other]:
+            raise UsageError(f"{first} and {other} exclude each other")
+
+
+@command
+def tokenize(
+    call: Call,
+    model: str = MODEL,
+    ids: bool = Option(False, "--ids", help="Write token ids only, one a line."),
+    count: bool = Option(False, "--count", help="Write the number of tokens."),
+    decode: bool = Option(False, "--decode", help="Read ids, write their text."),
+    max: int | None = Option(None, "--max", metavar="N", min=0, help="Write the text's beginning, at most N tokens."),
+    split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
+    special: bool = Option(False, "--special", help="With the tokens that the model puts around a text."),
+    nul: bool = NUL,
+):
+    """Text to tokens and back: tokenize --count < FILE
+
+    tokenize --max 4000 < FILE | toast "explain"
+
+    tokenize --split 500 -0 < FILE | xargs -0 -n1 toast "summarise"
+    """
+    from toast import tokenize as verb
+
+    forms = {"ids": ids, "count": count, "decode": decode, "max": max is not None, "split": split is not None}
+    asked = [form for form, wanted in forms.items() if wanted]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other")
+    verb.run(call, model, asked[0] if asked else "tokens", split if max is None else max, special, nul)

@@ -1,0 +1,231 @@
+"""KV caches of prompts on disk, found again by any later process: what was read is not read twice.
+
+Owns the files, their keys and their bound. Knows caches; no text, no tokenizer.
+
+Caches of plain keys and values are kept in blocks of BLOCK tokens, each under a hash of all tokens up
+to its end; every other kind (rotating, state-space, ...) as one snapshot of the longest whole number of
+blocks. The key also covers the model's files and all versions that decide a bit. A file that is damaged
+or not ours is as good as none.
+"""
+
+import json
+import mmap
+import os
+from _blake2 import blake2b  # hashlib would load OpenSSL
+from binascii import crc32
+
+import mlx.core as mx
+
+import toast
+from toast import kernels
+
+BLOCK = 64
+STEP = 256  # positions that MLX-LM's KVCache grows by
+MAGIC = b"toastKV1"
+
+
+class PrefixCache:
+    """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first."""
+
+    def __init__(self, folder: str, path: str, limit: int):
+        self.folder, self.limit = folder, limit
+        versions = f"{MAGIC} {mx.__version__} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
+        self.root = blake2b(versions.encode() + _fingerprint(path), digest_size=20).digest()
+        self.snapshot = None
+
+    def find(self, caches, ids: list[int]) -> int:
+        """Fill new caches with the longest known beginning of the ids, but not with all of them.
+
+        Gives its length; the caches stay new when that is 0."""
+        keys = self._keys(ids[:-1])
+        if is_plain(caches):
+            blocks = []
+            for key in keys:
+                block = self._load(key)
+                if block is None or len(block) != len(caches):
+                    break
+                blocks.append(block)
+            return _fill(caches, blocks) if blocks else 0
+        for count in range(len(keys), 0, -1):
+            states = self._load(keys[count - 1])
+            if states is not None and len(states) == len(caches):
+                for cache, state in zip(caches, states):
+                    cache.state = state
+                return count * BLOCK
+        return 0
+
+    def boundary(self, caches, ids: list[int]) -> int:
+        """Where reading the ids should pause for `mark`; 0: it need not."""
+        return 0 if is_plain(caches) else (len(ids) - 1) // BLOCK * BLOCK
+
+    def mark(self, caches) -> None:
+        """Remember the state of caches that cannot be cut, at the boundary."""
+        self.snapshot = [_copied(cache.state) for cache in caches]
+
+    def keep(self, caches, ids: list[int], prompt: int) -> None:
+        """Write what the caches hold for the ids, of which `prompt` were the prompt.
+
+        A cache that cannot be written is no error."""
+        try:
+            os.makedirs(self.folder, 0o700, exist_ok=True)
+            if is_plain(caches):
+                for n, key in enumerate(self._keys(ids)):
+                    part = (..., slice(n * BLOCK, (n + 1) * BLOCK), slice(None))
+                    self._write(key, lambda: [[c.keys[part], c.values[part]] for c in caches])
+            elif self.snapshot is not None:
+                self._write(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)
+            self._bound()
+        except OSError:
+            pass
+
+    def _keys(self, ids) -> list[str]:
+        """The name of every whole block's file; it covers all the tokens before it."""
+        keys, last = [], self.root
+        for at in range(0, len(ids) - BLOCK + 1, BLOCK):
+            tokens = b"".join(i.to_bytes(4, "little") for i in ids[at : at + BLOCK])
+            last = blake2b(last + tokens, digest_size=20).digest()
+            keys.append(last.hex())
+        return keys
+
+    # ---- files
+
+    def _load(self, key: str):
+        """The tree in a file, whole and unharmed; None without one. Its use is noted."""
+        path = os.path.join(self.folder, key)
+        try:
+            with open(path, "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid != os.getuid() or not status.st_size:
+                    return None
+                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            tree = unpack(memoryview(data), key)
+            if tree is not None:
+                os.utime(path)
+            return tree
+        except OSError:
+            return None
+
+    def _write(self, key: str, tree) -> None:
+        path = os.path.join(self.folder, key)
+        if os.path.exists(path) and self._load(key) is not None:
+            return
+        beside = f"{path}.{os.getpid()}"
+        try:
+            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with open(fd, "wb") as file:
+                file.writelines(pack(tree(), key))
+                file.flush()
+                os.fsync(fd)
+            os.rename(beside, path)
+        except BaseException:
+            os.unlink(beside)
+            raise
+
+    def _bound(self) -> None:
+        """Delete the files used longest ago until the rest is within the limit."""
+        with os.scandir(self.folder) as entries:
+            found = sorted((s.st_mtime_ns, s.st_size, e.path) for e in entries if (s := e.stat(follow_symlinks=False)))
+        total = sum(size for _, size, _ in found)
+        for _, size, path in found:
+            if total <= self.limit:
+                return
+            total -= size
+            try:
+                os.unlink(path)
+            except FileNotFoundError:  # another process was first
+                pass
+
+
+def is_plain(caches) -> bool:
+    """Whether the caches are keys and values that can be cut anywhere."""
+    return all(type(cache).__name__ == "KVCache" for cache in caches)
+
+
+def _fingerprint(path: str) -> bytes:
+    """What tells a model folder's weights from others without reading them."""
+    parts = []
+    for name in sorted(os.listdir(path)):
+        if name.endswith((".safetensors", "config.json")):
+            status = os.stat(os.path.join(path, name))
+            parts.append(f"{name} {status.st_size} {status.st_mtime_ns} {status.st_ino} {status.st_dev}")
+    return "\n".join(parts).encode("utf-8", "surrogateescape")
+
+
+def _fill(caches, blocks) -> int:
+    """Put blocks of keys and values (1, H, BLOCK, D), one after the other, into new caches."""
+    count = len(blocks) * BLOCK
+    for i, cache in enumerate(caches):
+        buffers = []
+        for part in range(2):
+            pieces = [block[i][part] for block in blocks]
+            spare = list(pieces[0].shape)
+            spare[2] = STEP - count % STEP  # room for what comes next, or it would be copied again
+            buffers.append(mx.concatenate([*pieces, mx.zeros(spare, pieces[0].dtype)], axis=2))
+        cache.state = (*buffers, count)
+    return count
+
+
+def _copied(tree):
+    """The tree with handles of its own, which later writes into the caches do not reach."""
+    if isinstance(tree, mx.array):
+        return mx.array(tree)
+    return [_copied(x) for x in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+# ---------------------------------------------------------------- the format, docs/formats.md
+# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of the rest, tree), the arrays' bytes,
+# each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
+
+
+def pack(tree, key: str) -> list[bytes]:
+    """The parts of a file that holds a tree of arrays, numbers, texts and None."""
+    parts, size = [], 0
+
+    def described(node):
+        nonlocal size
+        if isinstance(node, (list, tuple)):
+            return [described(x) for x in node]
+        if not isinstance(node, mx.array):
+            return node
+        data = bytes(memoryview(mx.contiguous(node).reshape(-1).view(mx.uint8))) if node.size else b""
+        found = {"dtype": str(node.dtype).rpartition(".")[2], "shape": node.shape, "at": size}
+        parts.append(data + bytes(-len(data) % 64))
+        size += len(parts[-1])
+        return found
+
+    tree = described(tree)
+    sum = 0
+    for part in parts:
+        sum = crc32(part, sum)
+    header = json.dumps({"key": key, "crc32": sum, "size": size, "tree": tree}).encode()
+    header += b" " * (-(len(header) + 16) % 64)
+    return [MAGIC, len(header).to_bytes(8, "little"), header, *parts]
+
+
+def unpack(data: memoryview, key: str):
+    """The tree of a file's bytes; None when they are not what `pack` made for this key."""
+    length = int.from_bytes(data[8:16], "little")
+    if data[:8] != MAGIC or length > len(data) - 16:
+        return None
+    try:
+        header = json.loads(bytes(data[16 : 16 + length]))
+        body = data[16 + length :]
+        if header["key"] != key or header["size"] != len(body) or header["crc32"] != crc32(body):
+            return None
+        return _built(header["tree"], body)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _built(node, body):
+    if isinstance(node, list):
+        return [_built(x, body) for x in node]
+    if not isinstance(node, dict):
+        return node
+    dtype, count = getattr(mx, node["dtype"]), 1
+    for n in node["shape"]:
+        count *= n
+    if not count:
+        return mx.zeros(node["shape"], dtype)
+    data = body[node["at"] : node["at"] + count * dtype.size]
+    return mx.array(data).view(dtype).reshape(node["shape"])
