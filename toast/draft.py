@@ -5,7 +5,7 @@ Knows ids alone. Whether a guess was right is for `generate.py`, which never tak
 
 NGRAM = 3  # tokens that must repeat before their continuation is guessed
 MOST = 12  # tokens guessed at once
-PAUSE = 32  # tokens without guesses after guesses that did not pay
+PAUSE = 64  # tokens without guesses after guesses that did not pay
 
 
 class Drafter:
@@ -32,13 +32,12 @@ class Drafter:
         found = self.ids[at : at + self.length + 1] if at else []
         return found if len(found) > 1 else []
 
-    def plain(self, seconds: float) -> None:
-        """A step without guesses took this long."""
-        self.step = min(seconds, self.step * 1.1) if self.step else seconds
-
-    def checked(self, guessed: int, right: int, seconds: float) -> None:
-        """Of the guesses, so many were right; finding out took this long."""
-        self.length = min(MOST, self.length * 2) if right == guessed else max(2, right + 1)
-        self.gain = min(self.gain + (right + 1) * self.step - seconds, 8 * self.step)
-        if self.gain < -2 * self.step:
+    def took(self, seconds: float, guess: list[int], right: list[int]) -> None:
+        """A step took this long; of its guess, if it had one, `right` came on top of its own token."""
+        if not guess:
+            self.step = min(seconds, self.step * 1.1) if self.step else seconds
+            return
+        self.length = min(MOST, self.length * 2) if len(right) + 1 == len(guess) else max(2, len(right) + 1)
+        self.gain = min(self.gain + (1 + len(right)) * self.step - seconds, 8 * self.step)
+        if self.gain < -self.step:
             self.silent, self.gain, self.pause = self.pause, 0.0, self.pause * 2
