@@ -65,14 +65,15 @@ class Generation:
             chosen, right = Token(token.item(), *_plain(*extra)), []
             if not self._take(chosen.id):
                 return
-            if guess and chosen.id == guess[0] and self.reason is None:
+            sound = bool(guess) and chosen.id == guess[0] and self.reason is None
+            if sound:
                 right, following = self._check(guess)
             elif following is None and self.reason is None:
                 following = self._forward(token[None, None])[-1]
                 mx.async_eval(following)  # while the guide finds out what it may be
                 self.fed += 1
             if self.drafter:
-                self.drafter.took(perf_counter() - began, guess, right)
+                self.drafter.took(perf_counter() - began, guess, len(right) if sound else None)
             yield chosen
             for id in right:
                 if not self._take(id):
