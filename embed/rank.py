@@ -57,10 +57,10 @@ class Speller:
 
 
 class Index:
-    """An open index, ready to be asked. dims: of its vectors."""
+    """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
 
-    def __init__(self, db, dims: int, speller: Speller):
-        self.db, self.dims, self.speller = db, dims, speller
+    def __init__(self, db, dims: int, exact: bool, speller: Speller):
+        self.db, self.dims, self.exact, self.speller = db, dims, exact, speller
         self.count = db.execute("SELECT count(*) FROM chunks").fetchone()[0]
         self._held = None
         db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab('main', 'words', 'row')")
@@ -94,13 +94,11 @@ class Index:
 
     def cosines(self, vectors) -> list:
         """(ids, scores) for each query vector (float32, as bytes): two arrays, by chunk number."""
-        from toast.kernels.scan import int8_scan
-
         ids, scores = array("q"), [array("f") for _ in vectors]
         for segment in self._segments():
             ids.extend(segment.ids)
             for vector, row in zip(vectors, scores):
-                row.frombytes(int8_scan(segment.codes, segment.scales, vector))
+                row.frombytes(scan(segment, vector))
         return [(ids, row) for row in scores]
 
     def _segments(self):
@@ -108,9 +106,22 @@ class Index:
         if self._held is not None:
             return self._held
         if self.count * self.dims <= HELD:
-            self._held = list(database.segments(self.db, self.dims))
+            self._held = list(database.segments(self.db, self.dims, self.exact))
             return self._held
-        return database.segments(self.db, self.dims)
+        return database.segments(self.db, self.dims, self.exact)
+
+
+def scan(segment, vector: bytes) -> bytes:
+    """The scores of a segment's rows, float32: from the exact vectors if it has them, else from the codes."""
+    if segment.exact is None:
+        from toast.kernels.scan import int8_scan
+
+        return int8_scan(segment.codes, segment.scales, vector)
+    import mlx.core as mx
+
+    query = mx.array(memoryview(vector).cast("f"))
+    rows = mx.array(memoryview(segment.exact).cast("f")).reshape(-1, query.size)
+    return bytes(memoryview(mx.where(mx.isfinite(rows), rows, 0) @ query))
 
 
 # ---------------------------------------------------------------- orders

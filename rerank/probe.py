@@ -10,16 +10,39 @@ import os
 import mlx.core as mx
 
 from rerank.engines import Blocks
-from toast import pipes, store
+from toast import batches, pipes, store
 from toast.encoder import Encoder
 from toast.errors import BadInput, BadModel, UsageError, os_error
+from toast.models.sentence import normalize
+from toast.relevance import BLOCK
 
 FORMAT = "toast probe 1"
 LARGEST = 256 << 20  # bytes of a file that may be a probe
 
 
+class Features:
+    """What a probe sees of a text: its vector and, after it, the state of its first token.
+
+    Where the leading word decides (what, who, how many) the second is worth more than the first.
+    """
+
+    def __init__(self, call, model):
+        self.encoder = Encoder(call, model)
+        leading = self.encoder.tokens.encode(["a"])[0].special_tokens_mask.index(0)
+        self.first, self.dims = self.encoder.skip or leading, self.encoder.dims
+
+    def __call__(self, texts):
+        """(N, dims + hidden size) float32, both parts of length 1."""
+        return batches.compute(self._rows, self.encoder.pieces(texts)[0])
+
+    def _rows(self, encodings):
+        states, lengths, pooled = self.encoder.states(encodings)
+        first = states[mx.arange(len(encodings)), mx.minimum(self.first, lengths - 1)]
+        return mx.concatenate([normalize(pooled), normalize(first)], axis=1)
+
+
 class Probed(Blocks):
-    """A probe and its embedder: softmax of a linear function of a text's vector."""
+    """A probe and its embedder: softmax of a linear function of a text's features."""
 
     def __init__(self, call, path, labels, multi):
         self.labels, weight, facts = read(path)
@@ -28,13 +51,16 @@ class Probed(Blocks):
         _same_labels(path, labels, self.labels)
         if digest(store.find(call, facts["model"])) != facts["digest"]:
             raise BadModel(f"{path} was learnt with another model than {facts['model']!r} is now", "learn it again")
-        self.encoder = Encoder(call, facts["model"], long="mean")
-        if weight.shape[1] != self.encoder.dims + 1:
-            raise BadModel(f"{path} is for vectors of {weight.shape[1] - 1} numbers, not {self.encoder.dims}")
+        self.features = Features(call, facts["model"])
         self.weight, self.bias = weight[:, :-1].T, weight[:, -1]
 
+    @property
+    def cut(self):
+        return self.features.encoder.cut
+
     def block(self, texts):
-        return mx.softmax(self.encoder.encode(texts) @ self.weight + self.bias, axis=-1)
+        features = self.features(texts)[:, : self.weight.shape[0]]
+        return mx.softmax(features @ self.weight + self.bias, axis=-1)
 
 
 def _same_labels(path, given, own):
@@ -120,21 +146,22 @@ def learn(call, model: str, file: str | None, output: str | None, field: str | N
     labels = sorted(set(named))
     if len(labels) < 2:
         raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")
-    encoder = Encoder(call, model, long="mean")
+    features = Features(call, model)
 
     import numpy as np
 
     from rerank import logistic
 
-    vectors = np.empty((len(texts), encoder.dims), np.float32)
-    with pipes.progress(call, len(texts)) as bar:
-        for start in range(0, len(texts), 256):
-            part = texts[start : start + 256]
-            vectors[start : start + len(part)] = np.array(encoder.encode(part))
-            bar.update(len(part))
     index = {label: i for i, label in enumerate(labels)}
     y = np.array([index[label] for label in named])
-    weight, temperature, penalty = logistic.learn(vectors, y, len(labels))
-    rows = (weight / temperature).astype("<f4")
+    rows = []
+    with pipes.progress(call, len(texts)) as bar:
+        for start in range(0, len(texts), BLOCK):
+            rows.append(np.array(features(texts[start : start + BLOCK])))
+            bar.update(len(rows[-1]))
+    X = np.concatenate(rows)
+    learnt = logistic.learn(X, y, len(labels), [features.dims, X.shape[1]])
+    rows = (learnt.weight / learnt.temperature).astype("<f4")
     write(call.path(output), labels, rows.tobytes(), rows.shape[1], model, digest(store.find(call, model)))
-    call.info(f"{len(texts)} examples, {len(labels)} labels, penalty {penalty:g}, temperature {temperature:.2f}")
+    note = f"penalty {learnt.penalty:g}, temperature {learnt.temperature:.2f}, {rows.shape[1] - 1} features"
+    call.info(f"{len(texts)} examples, {len(labels)} labels, {note}")

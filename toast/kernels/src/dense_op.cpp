@@ -94,17 +94,11 @@ std::vector<Product> products(const mx::array& a, B b, Epilogue e, mx::array& ou
   return all;
 }
 
-// in: a[.., M, K], b[.., K, N] of equal batches, perhaps c as float32 [N] or [.., M, N].
-void eval(const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s, float alpha, float beta) {
-  auto a = rows_of(in[0], s), b = columns_of(in[1], s);
+// a[.., M, K], b[.., K, N] of equal batches
+void eval(const mx::array& left, const mx::array& right, const Epilogue& e, mx::array& out, const mx::Stream& s) {
+  auto a = rows_of(left, s), b = columns_of(right, s);
   allocate(out);
   if (out.size() == 0) return;
-  Epilogue e{nullptr, 0, alpha, beta};
-  if (in.size() == 3) {
-    auto c = contiguous(in[2], s);
-    e.c = c.data<float>();
-    e.c_row = c.ndim() == 1 ? 0 : out.shape(-1);
-  }
   auto all = products(a, [&](size_t i) { return matrix(b, i); }, e, out);
   dispatch(s, [all = std::move(all), M = out.shape(-2), type = type_of(out)] { run(all, M, type); });
 }
@@ -134,20 +128,20 @@ std::pair<mx::array, mx::array> paired(const mx::array& a, const mx::array& b, c
   return {a.ndim() == 2 ? a : mx::reshape(a, {-1, a.shape(-1)}, s), b};
 }
 
-// alpha a b + beta c
-mx::array product(const mx::array& a, const mx::array& b, const std::optional<mx::array>& c, float alpha,
-                  float beta, const mx::Stream& s) {
+// f(alpha a b + bias) + beta residual; the residual may be any shape that broadcasts.
+mx::array product(const mx::array& a, const mx::array& b, Extras extras, float alpha, float beta,
+                  const mx::Stream& s) {
   auto [left, right] = paired(a, b, s);
   auto flat = left.shape(), shape = b.ndim() > 2 ? left.shape() : a.shape();
   flat.back() = shape.back() = b.shape(-1);
+  if (extras.residual) extras.residual = mx::reshape(mx::broadcast_to(*extras.residual, shape, s), flat, s);
   std::vector<mx::array> in{left, right};
-  if (c) {
-    auto wide = mx::astype(*c, mx::float32, s);
-    bool row = c->ndim() == 1 && c->shape(0) == flat.back();
-    in.push_back(row ? wide : mx::reshape(mx::broadcast_to(wide, shape, s), flat, s));
-  }
-  auto run = [alpha, beta](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
-    eval(in, out, s, alpha, beta);
+  auto finish = with_extras(in, extras, b.shape(-1), s);
+  auto run = [finish, alpha, beta](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
+    Epilogue e = finish(in, s);
+    e.alpha = alpha;
+    e.beta = beta;
+    eval(in[0], in[1], e, out, s);
   };
   auto dtype = mx::promote_types(a.dtype(), b.dtype());
   return mx::reshape(make("Matmul", flat, dtype, s, in, run), shape, s);
@@ -156,7 +150,7 @@ mx::array product(const mx::array& a, const mx::array& b, const std::optional<mx
 mx::array matmul(const mx::array& a, const mx::array& b, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   if (!suits(a, b, s) || (b.ndim() > 2 && a.ndim() < 2)) return mx::matmul(a, b, where);
-  return product(a, b, std::nullopt, 1, 1, s);
+  return product(a, b, {}, 1, 1, s);
 }
 
 mx::array addmm(const mx::array& c, const mx::array& a, const mx::array& b, float alpha, float beta,
@@ -164,11 +158,30 @@ mx::array addmm(const mx::array& c, const mx::array& a, const mx::array& b, floa
   auto s = mx::to_stream(where);
   if (!suits(a, b, s) || (b.ndim() > 2 && a.ndim() < 2) || !is_float(c.dtype()))
     return mx::addmm(c, a, b, alpha, beta, where);
-  auto out = product(a, b, c, alpha, beta, s);
+  bool row = c.ndim() == 1 && c.shape(0) == b.shape(-1) && beta == 1;
+  auto out = row ? product(a, b, {c, {}}, alpha, 1, s) : product(a, b, {{}, c}, alpha, beta, s);
   return mx::astype(out, mx::promote_types(out.dtype(), c.dtype()), s);
 }
 
 }  // namespace
+
+std::function<Epilogue(const std::vector<mx::array>&, const mx::Stream&)> with_extras(
+    std::vector<mx::array>& inputs, const Extras& extras, int N, const mx::Stream& s) {
+  int bias = -1, residual = -1;
+  auto add = [&](const mx::array& a) {
+    inputs.push_back(mx::astype(a, mx::float32, s));
+    return (int)inputs.size() - 1;
+  };
+  if (extras.bias) bias = add(*extras.bias);
+  if (extras.residual) residual = add(*extras.residual);
+  return [=, f = extras.activation](const std::vector<mx::array>& in, const mx::Stream& s) {
+    Epilogue e;
+    e.activation = f;
+    if (bias >= 0) e.bias = contiguous(in[bias], s).data<float>();
+    if (residual >= 0) e.c = contiguous(in[residual], s).data<float>(), e.c_row = N;
+    return e;
+  };
+}
 
 std::pair<mx::array, mx::array> broadcast_batches(const mx::array& a, const mx::array& b, const mx::Stream& s) {
   auto axes = [](const mx::array& m) { return mx::Shape(m.shape().begin(), m.shape().end() - 2); };
@@ -180,6 +193,10 @@ std::pair<mx::array, mx::array> broadcast_batches(const mx::array& a, const mx::
     return mx::broadcast_to(m, shape, s);
   };
   return {spread(a), spread(b)};
+}
+
+mx::array multiply_dense(const mx::array& x, const mx::array& w, const Extras& extras, const mx::Stream& s) {
+  return product(x, mx::transpose(w, s), extras, 1, 1, s);
 }
 
 mx::array multiply_untransposed(const mx::array& x, const mx::array& w, const mx::array& scales,

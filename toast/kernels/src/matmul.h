@@ -1,11 +1,28 @@
 // What the quantised and the float matmul ops share. Knows arrays and shapes.
 #pragma once
+#include <functional>
+#include <optional>
+
 #include "op.h"
 
 namespace toast {
 
 // The batch axes (all but the last two) of a and b, broadcast together, before each one's matrix.
 std::pair<mx::array, mx::array> broadcast_batches(const mx::array& a, const mx::array& b, const mx::Stream& s);
+
+// What a linear layer does besides the product: y = f(x w' + bias) + residual.
+struct Extras {
+  std::optional<mx::array> bias, residual;  // [N]; of the result's shape
+  Activation activation = Activation::none;
+};
+
+// Extras travel as an op's last inputs, float32: with_extras() adds them, and the function it returns
+// makes the epilogue of them when the op runs.
+std::function<Epilogue(const std::vector<mx::array>& in, const mx::Stream& s)> with_extras(
+    std::vector<mx::array>& inputs, const Extras& extras, int N, const mx::Stream& s);
+
+// x[.., K] times w[N, K]' in float.
+mx::array multiply_dense(const mx::array& x, const mx::array& w, const Extras& extras, const mx::Stream& s);
 
 // x[.., M, K] times w[.., K, N] quantised along N: MLX's transpose=False. In float, nothing rounded.
 mx::array multiply_untransposed(const mx::array& x, const mx::array& w, const mx::array& scales,

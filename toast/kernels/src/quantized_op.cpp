@@ -40,8 +40,9 @@ struct Quantized {
   int rows, K, group, bits;
 
   size_t groups() const { return (size_t)rows * (K / group); }
+  size_t scales() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   float* scale() const { return const_cast<mx::array&>(memory).data<float>(); }
-  float* sum() const { return scale() + groups(); }
+  float* sum() const { return scale() + scales(); }
   int8_t* q() const { return (int8_t*)(sum() + groups()); }
   uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
 
@@ -49,9 +50,9 @@ struct Quantized {
     constexpr int piece = 16;
     parallel((rows + piece - 1) / piece, [&](int t) {
       for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) {
-        size_t g = (size_t)m * (K / group);
         odd()[m] = !kernels().quantize_row(x + (size_t)m * K * size_of(type), type, K, group, bits,
-                                           q() + (size_t)m * K, scale() + g, sum() + g);
+                                           q() + (size_t)m * K, scale() + (size_t)m * (K / ACTIVATION_GROUP),
+                                           sum() + (size_t)m * (K / group));
       }
     });
   }
@@ -74,7 +75,7 @@ std::pair<Quantized, bool> quantized(const mx::array& x, int K, int group, int b
   if (old && last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
       old->rows == rows && old->K == K && old->group == group && old->bits == bits)
     return {*old, false};
-  size_t bytes = (size_t)rows * (K / group) * 8 + (size_t)rows * K + rows;
+  size_t bytes = (size_t)rows * ((K / group + K / ACTIVATION_GROUP) * sizeof(float) + K + 1);
   mx::array memory({(int)((bytes + 3) / 4)}, mx::float32, nullptr, {});
   allocate(memory);
   *last = {x.data_shared_ptr(), x.offset(), s.index, Quantized{memory, rows, K, group, bits}};
@@ -150,8 +151,10 @@ mx::array counting(int n) {
 
 // Batches: x[B.., M, K] and w[B.., N, K'] with the same B, or one w for all rows of x.
 mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scales, const mx::array& biases,
-                   int group, int bits, mx::Dtype dtype, const mx::Stream& s) {
-  auto eval = [group, bits](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
+                   int group, int bits, const Extras& extras, const mx::Stream& s) {
+  std::vector<mx::array> inputs{x, w, scales, biases};
+  auto finish = with_extras(inputs, extras, w.shape(-2), s);
+  auto eval = [group, bits, finish](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s), w = contiguous(in[1], s), sc = contiguous(in[2], s), b = contiguous(in[3], s);
     allocate(out);
     if (out.size() == 0) return;
@@ -166,14 +169,15 @@ mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scal
     for (size_t i = 0; i < stack; i++)
       jobs.push_back({matrix(w, sc, b, i, K, group, bits), order.data<int>() + i * M, order.data<int>() + i * M, M});
     encoder.dispatch([jobs = std::move(jobs), q = q, fresh = fresh, source = x.data<char>(), type = type_of(x),
-                      to = Output{out.data<void>(), type_of(out), {}}] {
+                      to = Output{out.data<void>(), type_of(out), finish(in, s)}] {
       if (fresh) q.fill(source, type);
       run(jobs, q, source, type, to);
     });
   };
   auto shape = x.shape();
   shape.back() = w.shape(-2);
-  return make("QuantizedMatmul", shape, dtype, s, {x, w, scales, biases}, eval);
+  auto dtype = mx::promote_types(x.dtype(), scales.dtype());
+  return make("QuantizedMatmul", shape, dtype, s, inputs, eval);
 }
 
 mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
@@ -185,11 +189,32 @@ mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::arr
   if (!ours(s) || !readable(x, w, scales, biases, transpose, g, b, mode) || (stacked && x.ndim() < 3))
     return mx::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
   if (!transpose) return multiply_untransposed(x, w, scales, *biases, g, b, s);
-  auto dtype = mx::promote_types(x.dtype(), scales.dtype());
-  if (!stacked) return multiply(x, w, scales, *biases, g, b, dtype, s);
+  if (!stacked) return multiply(x, w, scales, *biases, g, b, {}, s);
   auto [left, right] = broadcast_batches(x, w, s);
   auto sc = broadcast_batches(x, scales, s).second, bi = broadcast_batches(x, *biases, s).second;
-  return multiply(left, right, sc, bi, g, b, dtype, s);
+  return multiply(left, right, sc, bi, g, b, {}, s);
+}
+
+// f(x w' + bias) + residual with w[N, K] float, or quantised when there are scales: a linear layer as
+// one op. The result has the type of x w'.
+mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, const Maybe& biases, int group,
+                 int bits, const Maybe& bias, const Maybe& residual, const std::string& activation,
+                 mx::StreamOrDevice where) {
+  auto s = mx::to_stream(where);
+  auto f = activation == "gelu" ? Activation::gelu
+      : activation == "gelu_approx" ? Activation::gelu_tanh
+      : activation == "silu" ? Activation::silu
+      : Activation::none;
+  if (f == Activation::none && !activation.empty()) throw std::invalid_argument("[linear] activation " + activation);
+  if (!ours(s) || w.ndim() != 2) throw std::invalid_argument("[linear] w[N, K] on the CPU only.");
+  if (!scales) {
+    if (!is_float(x.dtype()) || !is_float(w.dtype()) || x.shape(-1) != w.shape(-1) || x.shape(-1) == 0)
+      throw std::invalid_argument("[linear] x[.., K] and w[N, K] of floats.");
+    return multiply_dense(x, w, {bias, residual, f}, s);
+  }
+  if (!readable(x, w, *scales, biases, true, group, bits, "affine"))
+    throw std::invalid_argument("[linear] x[.., K] and affine w[N, K] of 4 or 8 bits, group 32, 64 or 128.");
+  return multiply(x, w, *scales, *biases, group, bits, {bias, residual, f}, s);
 }
 
 // Sorts the pairs (row of x, row of out) by expert and makes one job of each expert that has any.
@@ -265,6 +290,10 @@ void bind_quantized(nb::module_& m) {
   m.def("quantized_matmul", &quantized_matmul, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
         "transpose"_a = true, "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine",
         nb::kw_only(), "stream"_a = nb::none(), "As mx.quantized_matmul.");
+  m.def("linear", &linear, "x"_a, "w"_a, "scales"_a = nb::none(), "biases"_a = nb::none(), "group_size"_a = 64,
+        "bits"_a = 4, nb::kw_only(), "bias"_a = nb::none(), "residual"_a = nb::none(), "activation"_a = "",
+        "stream"_a = nb::none(),
+        "activation(x w' + bias) + residual in one op: w[N, K] float or, with scales, MLX's affine form.");
   m.def("gather_qmm", &gather_qmm, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
         "lhs_indices"_a = nb::none(), "rhs_indices"_a = nb::none(), "transpose"_a = true,
         "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine", "global_scale"_a = nb::none(),
