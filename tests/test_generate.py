@@ -136,8 +136,8 @@ class Oracle(Drafter):
         ahead = self.text[len(self.ids) : len(self.ids) + 5]
         return [(i + 1) % 600 if (len(self.ids) + n) % self.wrong == 0 else i for n, i in enumerate(ahead)]
 
-    def checked(self, guessed, right, seconds):
-        self.right += right
+    def took(self, seconds, guess, right):
+        self.right += right or 0
 
 
 @pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
@@ -171,7 +171,7 @@ def test_limit_within_the_drafts():
 def test_lookup_finds_the_latest_repetition():
     drafter = Drafter([1, 2, 3, 4, 5, 1, 2, 3, 9, 8, 7, 1, 2])
     assert drafter.guess() == []
-    drafter.plain(1.0)
+    drafter.took(1.0, [], None)
     drafter.add(3)
     assert drafter.guess() == [9, 8, 7, 1, 2]
     drafter.add(6)
@@ -180,10 +180,10 @@ def test_lookup_finds_the_latest_repetition():
 
 def test_guesses_that_do_not_pay_stop():
     drafter = Drafter([1, 2, 3, 4] * 5)
-    drafter.plain(1.0)
+    drafter.took(1.0, [], None)
     while not drafter.silent:
         assert drafter.guess()
-        drafter.checked(4, 0, 2.0)
+        drafter.took(1.5, drafter.guess(), None)
     assert drafter.guess() == []
     for _ in range(PAUSE):
         drafter.add(1)

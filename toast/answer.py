@@ -87,7 +87,7 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
 
     prefix: where to look for what was read before, and to keep what took long to read."""
     seconds = _read(call, engine, generation.caches, ids, prefix)
-    tokens = []
+    tokens, began = [], perf_counter()
     if answer.text:
         write(answer.text)
     for token in generation.run(ids[-1]):
@@ -99,6 +99,8 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
             break
     if rest := answer.finish():
         write(rest)
+    rate = len(tokens) / max(perf_counter() - began, 1e-9)
+    call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
     if prefix is not None and seconds > WORTH_KEEPING:
         prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
     return tokens
@@ -106,7 +108,7 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
 
 def _read(call, engine, caches, ids, prefix) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
-    known = prefix.find(caches, ids) if prefix is not None else 0
+    known = found = prefix.find(caches, ids) if prefix is not None else 0
     start = perf_counter()
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
@@ -115,7 +117,9 @@ def _read(call, engine, caches, ids, prefix) -> float:
             prefix.mark(caches)
             known = pause
         read(engine.model, caches, ids[known:-1], bar.update)
-    return perf_counter() - start
+    seconds = perf_counter() - start
+    call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
+    return seconds
 
 
 def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: int | None) -> dict:

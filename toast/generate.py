@@ -62,22 +62,23 @@ class Generation:
                 following = self._forward(token[None, None])[-1]  # under way before we look
                 self.fed += 1
             mx.async_eval(token, *extra, *([] if following is None else [following]))
-            chosen = Token(token.item(), *_plain(*extra))
+            chosen, right = Token(token.item(), *_plain(*extra)), []
             if not self._take(chosen.id):
                 return
-            yield chosen
-            if guess and chosen.id == guess[0] and self.reason is None:
+            sound = bool(guess) and chosen.id == guess[0] and self.reason is None
+            if sound:
                 right, following = self._check(guess)
-                for id in right:
-                    if not self._take(id):
-                        return
-                    yield Token(id)
-            elif self.drafter and not guess:
-                self.drafter.plain(perf_counter() - began)
-            if following is None and self.reason is None:
+            elif following is None and self.reason is None:
                 following = self._forward(token[None, None])[-1]
                 mx.async_eval(following)  # while the guide finds out what it may be
                 self.fed += 1
+            if self.drafter:
+                self.drafter.took(perf_counter() - began, guess, len(right) if sound else None)
+            yield chosen
+            for id in right:
+                if not self._take(id):
+                    return
+                yield Token(id)
             logits = following
 
     def _take(self, id: int) -> bool:
@@ -98,7 +99,6 @@ class Generation:
 
     def _check(self, guess: list[int]) -> tuple[list[int], mx.array]:
         """Feed guesses, of which the first is known to be right; (those right after it, next logits)."""
-        began = perf_counter()
         guess = guess[: self.limit - len(self.ids) + 1]
         rows = self._forward(mx.array([guess]))
         best = mx.argmax(rows, axis=-1).tolist()
@@ -108,7 +108,6 @@ class Generation:
         for cache in self.caches:
             cache.trim(len(guess) - 1 - right)
         self.fed += right + 1
-        self.drafter.checked(len(guess) - 1, right, perf_counter() - began)
         return best[:right], rows[right]
 
     def _forward(self, ids: mx.array) -> mx.array:
