@@ -45,7 +45,7 @@ def connect(path: str, uri: bool = False):
 
 def create(db) -> None:
     """Lay out an empty index, in one transaction."""
-    db.execute("PRAGMA page_size = 8192")
+    db.execute("PRAGMA page_size = 16384")
     db.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA:
         db.execute(statement)

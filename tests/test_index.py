@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -295,6 +296,7 @@ def test_killed_at_any_moment(tree, model, update):
     if update:
         index(model, "docs", "-o", "x.db", cwd=tree).ok()
         old = content(tree / "x.db")
+        shutil.copy(tree / "x.db", tree / "old.db")
         write(tree, {name: text + f"\n\nmore of it {len(text)}" for name, text in texts.items()})
         os.unlink(tree / "docs/7.txt")
     words = ["index", "docs", "-u" if update else "-o", "x.db"]
@@ -307,8 +309,9 @@ def test_killed_at_any_moment(tree, model, update):
             now = content(tree / "x.db")
             if now != old:  # it was done before the kill: begin again
                 assert now == content(tree / "undisturbed.db")
-                if not update:
-                    os.unlink(tree / "x.db")
+                os.unlink(tree / "x.db")
+                if update:
+                    shutil.copy(tree / "old.db", tree / "x.db")
     assert kills > 10
     command(*words, env=env, cwd=tree).ok()
     assert content(tree / "x.db") == content(tree / "undisturbed.db")
