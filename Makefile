@@ -6,10 +6,7 @@ BIN := .venv/bin
 .PHONY: try test install models clean
 
 try: models
-	@echo '$$ embed < README.md > vectors.npy'
-	@$(BIN)/embed < README.md > vectors.npy
-	@echo '$$ head -1 README.md | embed --dims 4 --json'
-	@head -1 README.md | $(BIN)/embed --dims 4 --json
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
 
 test: models
 	$(BIN)/python -m pytest
@@ -23,7 +20,8 @@ install: .venv/.installed
 	touch $@
 
 models: install
-	@printf 'ready' | $(BIN)/embed > /dev/null
+	@echo ready | $(BIN)/embed > /dev/null
+	@echo ready | $(BIN)/toast -n 1 > /dev/null
 
 clean:
 	rm -rf .venv build dist *.egg-info

@@ -16,7 +16,7 @@ ARGS = dict(
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def llama():
     if kernels.install() == "off":
         pytest.skip("no kernels on this device")

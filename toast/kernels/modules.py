@@ -19,15 +19,15 @@ def shorten(ext):
     global _attention
     from mlx_lm.models import activations, cache, llama
 
-    if _attention is None:
-        _attention = llama.Attention.__call__
+    _attention = _attention or llama.Attention.__call__
+    if cache.KVCache.update_and_fetch.__module__ != __name__:
         replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models."):
             if getattr(module, "swiglu", None) is swiglu:
                 replace(module, "swiglu", ext.swiglu)
-            for cls in vars(module).values():
+            for cls in list(vars(module).values()):
                 if isinstance(cls, type) and _same(vars(cls).get("__call__")):
                     replace(cls, "__call__", _stepping(ext.attention_step, cache.KVCache))
 

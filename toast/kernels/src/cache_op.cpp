@@ -1,4 +1,4 @@
-// A key/value cache with MLX-LM's layout (B, heads, capacity, D): rows appended, and attention over it in one op.
+// A key/value cache with MLX-LM's layout (B, heads, capacity, D): rows written to it, and attention over it.
 // Made of the ops' own parts, so the bits are those of rope, append and attention one after the other.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
@@ -61,34 +61,37 @@ void copy_rows(const mx::array& x, const mx::array& y, const mx::Stream& s) {
   });
 }
 
-struct Step {
-  Rope rope;
-  int heads, kv_heads;
-  float scale;
-  bool causal;
-};
+// rows (B, L, n D), turned unless there is no rope, written to buffer (B, n, capacity, D) from position `start` on.
+mx::array write(const mx::array& rows, const mx::array& buffer, int start, const std::optional<Rope>& rope,
+                const Arrays& freqs, const mx::Stream& s) {
+  Arrays inputs{rows, buffer};
+  inputs.insert(inputs.end(), freqs.begin(), freqs.end());
+  auto eval = [start, rope](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto x = split_heads(contiguous(in[0], s), in[1].shape(1), s);
+    take(in[1], out, s);
+    auto to = positions(out, start, x.shape(2), s);
+    if (!rope) return copy_rows(x, to, s);
+    turn(*rope, x, to, {}, in.size() > 2 ? Optional(contiguous(in[2], s)) : Optional(), s);
+  };
+  return make("CacheWrite", buffer.shape(), buffer.dtype(), s, std::move(inputs), eval);
+}
 
-// in: q (B, L, H D), k and v (B, L, G D), keys and values (B, G, capacity, D), [freqs];
-// out: y (B, L, H D), keys and values with positions [offset, offset + L) written.
-void eval_step(const Step& p, const Arrays& in, Arrays& out, const mx::Stream& s) {
-  auto q = split_heads(contiguous(in[0], s), p.heads, s);
-  auto k = split_heads(contiguous(in[1], s), p.kv_heads, s), v = split_heads(contiguous(in[2], s), p.kv_heads, s);
-  int L = q.shape(2), start = p.rope.offset;
-  allocate(out[0]);
-  take(in[3], out[1], s);
-  take(in[4], out[2], s);
-  Optional freqs;
-  if (in.size() > 5) freqs = contiguous(in[5], s);
-
-  mx::array turned(in[0].shape(), in[0].dtype(), nullptr, {});
-  allocate(turned);
-  auto tq = split_heads(turned, p.heads, s);
-  turn(p.rope, q, tq, {}, freqs, s);
-  turn(p.rope, k, positions(out[1], start, L, s), {}, freqs, s);
-  copy_rows(v, positions(out[2], start, L, s), s);
-  auto y = split_heads(out[0], p.heads, s);
-  attend(p.causal ? Mask::causal : Mask::none, false, p.scale,
-         {tq, positions(out[1], 0, start + L, s), positions(out[2], 0, start + L, s)}, y, s);
+// q (B, L, H D), turned, over the first offset + L positions of keys and values -> (B, L, H D).
+mx::array read(const mx::array& q, const mx::array& keys, const mx::array& values, int heads, float scale, bool causal,
+               const Rope& rope, const Arrays& freqs, const mx::Stream& s) {
+  Arrays inputs{q, keys, values};
+  inputs.insert(inputs.end(), freqs.begin(), freqs.end());
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    int L = out.shape(1), end = rope.offset + L;
+    mx::array turned(out.shape(), out.dtype(), nullptr, {});
+    allocate(turned);
+    allocate(out);
+    auto q = split_heads(turned, heads, s), y = split_heads(out, heads, s);
+    turn(rope, split_heads(contiguous(in[0], s), heads, s), q, {}, in.size() > 3 ? Optional(contiguous(in[3], s)) : Optional(), s);
+    attend(causal && L > 1 ? Mask::causal : Mask::none, false, scale,
+           {q, positions(in[1], 0, end, s), positions(in[2], 0, end, s)}, y, s);
+  };
+  return make("CacheAttention", q.shape(), q.dtype(), s, std::move(inputs), eval);
 }
 
 // One attention layer's step, between its projections: rope, the cache's update and attention over it.
@@ -107,14 +110,11 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
       offset + L > values.shape(2) || dims > D || dims % 2 || base.has_value() == freqs.has_value() ||
       (freqs && freqs->size() != (size_t)dims / 2) || kv_heads != keys.shape(1) || heads % kv_heads)
     throw std::invalid_argument("[attention_step] shapes do not fit.");
-  Arrays inputs{q, k, v, keys, values};
-  if (freqs) inputs.push_back(mx::astype(*freqs, mx::float32, s));
-  Step p{{dims, traditional, rope_scale, offset, base ? inverse_frequencies(*base, dims / 2) : nullptr},
-         heads, kv_heads, scale, causal && L > 1};
-  auto eval = [p](const Arrays& in, Arrays& out, const mx::Stream& s) { eval_step(p, in, out, s); };
-  auto out = mx::array::make_arrays({q.shape(), keys.shape(), values.shape()}, {q.dtype(), q.dtype(), q.dtype()},
-                                    std::make_shared<Op<decltype(eval)>>("AttentionStep", s, eval), inputs);
-  return {out[0], out[1], out[2]};
+  Rope rope{dims, traditional, rope_scale, offset, base ? inverse_frequencies(*base, dims / 2) : nullptr};
+  Arrays f;
+  if (freqs) f.push_back(mx::astype(*freqs, mx::float32, s));
+  auto new_keys = write(k, keys, offset, rope, f, s), new_values = write(v, values, offset, {}, {}, s);
+  return {read(q, new_keys, new_values, heads, scale, causal, rope, f, s), new_keys, new_values};
 }
 
 }  // namespace

@@ -1,0 +1,42 @@
+"""The documents say what is there."""
+
+import os
+import re
+import tomllib
+
+import pytest
+
+from command import command
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as file:
+        return file.read()
+
+
+SCRIPTS = sorted(tomllib.loads(read("pyproject.toml"))["project"]["scripts"])
+
+
+def test_every_file_stands_in_the_layout():
+    layout = read("README.md").split("## Layout")[1]
+    for package in ("toast", "embed", "rerank"):
+        for folder, _, names in os.walk(os.path.join(ROOT, package)):
+            for name in names:
+                if name.endswith(".py") and name != "__init__.py":
+                    assert re.search(rf"\b{re.escape(name)}", layout), os.path.join(folder, name)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_command_is_in_the_readme_and_has_help(name):
+    out = command(name, "--help").ok().out.decode()
+    assert out.startswith("Usage: ") and "Exit status" in out and len(out.split("Options:")[0].split()) > 10
+    if name != "generate":
+        assert re.search(rf"`{name}\b", read("README.md"))
+
+
+def test_links_lead_somewhere():
+    for document in ["README.md", *(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", read(document)):
+            assert os.path.exists(os.path.join(ROOT, os.path.dirname(document), target)), (document, target)
