@@ -216,7 +216,7 @@ class Tokens:
         self.offsets = offsets
 
 
-def test_a_words_weight_is_shared_by_its_tokens():
+def test_a_words_tokens_weigh_the_same():
     text = "the zyzzyva?"
     the, zyz, zyva, mark, special = token_weights(Tokens((0, 3), (4, 7), (7, 11), (11, 12), (0, 0)), text)
     assert mark == special == 0 and zyz == zyva > the > 0
