@@ -5,9 +5,8 @@
 #include <nanobind/stl/variant.h>
 
 #include "bindings.h"
+#include "floats_op.h"
 #include "mlx/fast.h"
-#include "op.h"
-#include "threads.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -19,13 +18,7 @@ constexpr size_t kScores = 1 << 16;  // scores of one tile: a quarter of an L2 c
 constexpr size_t kRows = 128;        // rows of one tile, so that there are tiles for all threads
 constexpr size_t kAlone = 1 << 16;   // multiply-adds not worth waking a thread for
 
-using Optional = std::optional<mx::array>;
-using Arrays = std::vector<mx::array>;
 using MaskArg = std::variant<std::monostate, std::string, mx::array>;
-
-mx::array rows_contiguous(const mx::array& a, const mx::Stream& s) {
-  return a.shape(-1) == 1 || a.strides(-1) == 1 ? a : contiguous(a, s);
-}
 
 float* scratch(size_t n) {
   thread_local std::unique_ptr<float[]> buffer;
@@ -34,20 +27,12 @@ float* scratch(size_t n) {
   return buffer.get();
 }
 
-// y (B, H, L, dv) laid out as (B, L, H, dv), so that merging the heads afterwards copies nothing.
-void allocate_merged(mx::array& y) {
-  int64_t H = y.shape(1), L = y.shape(2), dv = y.shape(3);
-  bool rows = H == 1 || L == 1;
-  y.set_data(mx::allocator::malloc(y.nbytes()), y.size(), {L * H * dv, dv, H * dv, 1}, {true, rows, false});
-}
+}  // namespace
 
-// in: q (B, H, L, dk), k (B, G, S, dk), v (B, G, S, dv), [mask (B, H, L, S)], [sinks (H)].
-void eval_attention(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
+void attend(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
   auto q = rows_contiguous(in[0], s), k = rows_contiguous(in[1], s), v = rows_contiguous(in[2], s);
   auto m = mask > Mask::causal ? rows_contiguous(in[3], s) : q;
   auto sinks = has_sinks ? contiguous(in.back(), s) : q;
-  allocate_merged(y);
-
   size_t B = q.shape(0), G = k.shape(1), group = q.shape(1) / G, L = q.shape(2), S = k.shape(2);
   size_t rows = std::min(kRows, std::max<size_t>(4, kScores / S));
   size_t tile = std::min(L, std::max<size_t>(1, rows / group));
@@ -90,6 +75,15 @@ void eval_attention(Mask mask, bool has_sinks, float scale, const Arrays& in, mx
   });
 }
 
+namespace {
+
+// y (B, H, L, dv) laid out as (B, L, H, dv), so that merging the heads afterwards copies nothing.
+void allocate_merged(mx::array& y) {
+  int64_t H = y.shape(1), L = y.shape(2), dv = y.shape(3);
+  bool rows = H == 1 || L == 1;
+  y.set_data(mx::allocator::malloc(y.nbytes()), y.size(), {L * H * dv, dv, H * dv, 1}, {true, rows, false});
+}
+
 // Whether the arguments are what MLX would accept and we know; everything else is MLX's to do or to refuse.
 bool known(const mx::array& q, const mx::array& k, const mx::array& v, mx::Dtype type, const mx::array* mask,
            const Optional& sinks) {
@@ -122,7 +116,8 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
   }
   if (sinks) inputs.push_back(mx::astype(*sinks, type, s));
   auto eval = [kind, scale, has_sinks = sinks.has_value()](const Arrays& in, mx::array& y, const mx::Stream& s) {
-    eval_attention(kind, has_sinks, scale, in, y, s);
+    allocate_merged(y);
+    attend(kind, has_sinks, scale, in, y, s);
   };
   return make("Attention", {q.shape(0), q.shape(1), q.shape(2), v.shape(3)}, type, s, std::move(inputs), eval);
 }

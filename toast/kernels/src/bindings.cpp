@@ -19,6 +19,8 @@ NB_MODULE(_ext, m) {
   toast::bind_quantized(m);
   toast::bind_dense(m);
   toast::bind_weights(m);
+  toast::bind_rope(m);
   toast::bind_attention(m);
+  toast::bind_cache(m);
   toast::bind_scan(m);
 }

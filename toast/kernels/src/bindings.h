@@ -8,7 +8,9 @@ void bind_floats(nanobind::module_& m);
 void bind_quantized(nanobind::module_& m);
 void bind_dense(nanobind::module_& m);
 void bind_weights(nanobind::module_& m);
+void bind_rope(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
+void bind_cache(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);
 
 }  // namespace toast

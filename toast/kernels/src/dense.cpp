@@ -114,7 +114,7 @@ static void matmul(const float* a, int64_t a_row, const Matrix& b, int M, int n0
       tiles(a + k, a_row, panel, end - k, M, acc);
     }
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    for (int m = 0; m < M; m++) finish(acc + m * COLUMNS, e, m, n0, n, out, type, (size_t)m * b.N + n0);
+    finish(acc, COLUMNS, e, nullptr, M, b.N, n0, n, out, type);
   }
 }
 

@@ -6,29 +6,39 @@
 
 namespace toast::TOAST_VARIANT {
 
-static inline vf activated(vf v, Activation f) {
-  if (f == Activation::gelu) return Gelu::of(v);
-  if (f == Activation::gelu_tanh) return GeluTanh::of(v);
-  return f == Activation::silu ? Silu::of(v) : v;
+struct Same {
+  static inline vf of(vf x) { return x; }
+};
+
+// sums[M][stride], n columns -> out[to[m] * N + n0 + i] = f(alpha sums[m][i] + bias[n0 + i]) + beta c.
+// Row m of out is row to[m], or m itself without `to`.
+template <class F, class T>
+static inline void finish_as(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
+                             int n, T* out) {
+  vf alpha = set1(e.alpha), beta = set1(e.beta);
+  for (int i = 0; i < n; i += W) {
+    int lanes = n - i < W ? n - i : W;
+    vf bias = e.bias ? load_some(e.bias + n0 + i, lanes) : set1(0);
+    for (int m = 0; m < M; m++) {
+      size_t row = to ? to[m] : m, at = row * N + n0 + i;
+      vf v = F::of(fma(load(sums + m * stride + i), alpha, bias));
+      if (e.c) v = fma(beta, load_some(e.c + row * e.c_row + n0 + i, lanes), v);
+      store_some(out + at, v, lanes);
+    }
+  }
 }
 
-// sums[n] -> out[i] = f(alpha sums[i] + bias[n0 + i]) + beta c[row, n0 + i], i < n.
-template <class T>
-static inline void finish_row(const float* sums, const Epilogue& e, int row, int n0, int n, T* out) {
-  const float *c = e.c ? e.c + row * e.c_row + n0 : nullptr, *bias = e.bias ? e.bias + n0 : nullptr;
-  blocks(n, [&](size_t i, int m) {
-    vf v = load_some(sums + i, m);
-    if (e.alpha != 1) v = v * set1(e.alpha);
-    if (bias) v = v + load_some(bias + i, m);
-    if (e.activation != Activation::none) v = activated(v, e.activation);
-    if (c) v = fma(set1(e.beta), load_some(c + i, m), v);
-    store_some(out + i, v, m);
+// `sums` may be read up to a whole vector beyond n.
+static inline void finish(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
+                          int n, void* out, Type type) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    auto go = e.activation == Activation::gelu ? finish_as<Gelu, T>
+        : e.activation == Activation::gelu_tanh ? finish_as<GeluTanh, T>
+        : e.activation == Activation::silu ? finish_as<Silu, T>
+        : finish_as<Same, T>;
+    go(sums, stride, e, to, M, N, n0, n, (T*)out);
   });
-}
-
-static inline void finish(const float* sums, const Epilogue& e, int row, int n0, int n, void* out, Type type,
-                          size_t at) {
-  with_type(type, [&](auto t) { finish_row(sums, e, row, n0, n, (decltype(t)*)out + at); });
 }
 
 }  // namespace toast::TOAST_VARIANT

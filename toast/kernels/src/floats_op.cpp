@@ -1,36 +1,21 @@
-// Norms, softmax, activations and rope as MLX ops: inputs made contiguous, rows shared out over the threads.
+// Norms, softmax and activations as MLX ops: inputs made contiguous, rows shared out over the threads.
 // The arithmetic is in the kernels (kernels.h); this file knows arrays, shapes and streams.
 #include <nanobind/stl/optional.h>
-#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <cmath>
-#include <map>
-#include <mutex>
 
 #include "bindings.h"
+#include "floats_op.h"
 #include "mlx/fast.h"
-#include "op.h"
-#include "threads.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace toast {
 namespace {
-
-constexpr size_t kPiece = 1 << 14;  // elements worth waking a thread for
-using Optional = std::optional<mx::array>;
-using Arrays = std::vector<mx::array>;
-
-// f(first, count) over `rows` rows of n elements, in pieces.
-template <class F>
-void each_rows(size_t rows, size_t n, F f) {
-  size_t step = std::max<size_t>(1, kPiece / std::max<size_t>(n, 1));
-  parallel((rows + step - 1) / step, [&](int i) { f(i * step, std::min(step, rows - i * step)); });
-}
 
 // y[rows, n] = kernel(x[rows, n], more..), kernel(from, to, rows) on the stream.
 template <class F>
@@ -137,94 +122,6 @@ mx::array activate(Activation f, const mx::array& x, const Optional& up, mx::Str
   });
 }
 
-// base^(-i / half) for i < half, rounded once; computed once for each model.
-std::shared_ptr<const std::vector<float>> inverse_frequencies(float base, int half) {
-  static std::mutex mutex;
-  static std::map<std::pair<float, int>, std::shared_ptr<const std::vector<float>>> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto& found = known[{base, half}];
-  if (!found) {
-    std::vector<float> f(half);
-    for (int i = 0; i < half; i++) f[i] = (float)std::pow((double)base, -(double)i / half);
-    found = std::make_shared<const std::vector<float>>(std::move(f));
-  }
-  return found;
-}
-
-struct RopeArgs {
-  int dims;
-  bool traditional;
-  float scale;
-  int offset;  // when it is not an array
-  bool has_offsets, has_freqs;
-  std::shared_ptr<const std::vector<float>> inverse;  // when there is a base
-};
-
-// x (B, N, T, D), last dimension contiguous, -> out with the same layout when x is dense.
-void eval_rope(const RopeArgs& r, const Arrays& in, mx::array& out, const mx::Stream& s) {
-  auto x = in[0].ndim() <= 4 && in[0].strides(-1) == 1 ? in[0] : contiguous(in[0], s);
-  if (x.flags().contiguous && x.data_size() == x.size())
-    out.set_data(mx::allocator::malloc(out.nbytes()), x.data_size(), x.strides(), x.flags());
-  else
-    allocate(out);
-  size_t T = x.shape(-2), D = x.shape(-1), B = x.shape(0), N = x.size() / (B * T * D), half = r.dims / 2;
-  auto head = [&](const mx::array& a) { return a.ndim() == 3 ? 0 : a.ndim() == 4 ? a.strides(1) : (int64_t)(T * D); };
-  Optional offsets, freqs;
-  if (r.has_offsets) offsets = contiguous(in[1], s);
-  if (r.has_freqs) freqs = contiguous(in.back(), s);
-  dispatch(s, [=, type = type_of(out), size = out.itemsize(), from = x.data<char>(), to = out.data<char>(),
-               xb = x.strides(0), xn = head(x), xt = x.strides(-2), yb = out.strides(0), yn = head(out),
-               yt = out.strides(-2), starts = offsets ? offsets->data<int>() : nullptr,
-               many = offsets && offsets->size() > 1, freqs = freqs ? freqs->data<float>() : nullptr] {
-    std::vector<float> own;
-    for (size_t i = 0; freqs && i < half; i++) own.push_back(1.f / freqs[i]);
-    const float* inverse = freqs ? own.data() : r.inverse->data();
-    each_rows(B * T, N * D, [&](size_t first, size_t count) {
-      std::vector<float> angles(2 * half);
-      for (size_t row = first; row < first + count; row++) {
-        size_t b = row / T, t = row % T;
-        float start = starts ? (float)starts[many ? b : 0] : (float)r.offset;
-        kernels().rope_angles(((float)t + start) * r.scale, inverse, angles.data(), angles.data() + half, half);
-        for (size_t n = 0; n < N; n++)
-          kernels().rope(from + (int64_t)(b * xb + n * xn + t * xt) * (int64_t)size,
-                         to + (int64_t)(b * yb + n * yn + t * yt) * (int64_t)size, type, D, r.dims,
-                         r.traditional, angles.data(), angles.data() + half);
-      }
-    });
-  });
-}
-
-mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<float> base, float scale,
-               const std::variant<int, mx::array>& offset, const Optional& freqs, mx::StreamOrDevice where) {
-  auto s = mx::to_stream(where);
-  auto offsets = std::get_if<mx::array>(&offset);
-  auto whole = [&](const mx::array& o) {
-    return o.ndim() <= 1 && (o.size() == 1 || (int)o.size() == x.shape(0)) && mx::issubdtype(o.dtype(), mx::integer);
-  };
-  bool ok = ours(s) && is_float(x.dtype()) && x.ndim() >= 3 && x.size() && dims > 0 && dims % 2 == 0 &&
-      dims <= x.shape(-1) && base.has_value() != freqs.has_value() && (!offsets || whole(*offsets)) &&
-      (!freqs || (freqs->ndim() == 1 && freqs->shape(0) == dims / 2));
-  if (!ok) {
-    if (offsets) return mx::fast::rope(x, dims, traditional, base, scale, *offsets, freqs, where);
-    return mx::fast::rope(x, dims, traditional, base, scale, std::get<int>(offset), freqs, where);
-  }
-  Arrays inputs{x};
-  if (offsets) inputs.push_back(mx::astype(*offsets, mx::int32, s));
-  if (freqs) inputs.push_back(mx::astype(*freqs, mx::float32, s));
-  RopeArgs r{dims, traditional, scale, offsets ? 0 : std::get<int>(offset), offsets != nullptr, freqs.has_value(),
-             base ? inverse_frequencies(*base, dims / 2) : nullptr};
-  return make("RoPE", x.shape(), x.dtype(), s, std::move(inputs),
-              [r](const Arrays& in, mx::array& out, const mx::Stream& s) { eval_rope(r, in, out, s); });
-}
-
-// buffer (B, H, capacity, D) with rows (B, H, n, D) written from position `start` on, and its first start + n.
-std::pair<mx::array, mx::array> append(const mx::array& buffer, const mx::array& rows, int start) {
-  auto stop = buffer.shape();
-  stop.at(2) = start + rows.shape(2);
-  auto updated = mx::slice_update(buffer, rows, {0, 0, start, 0}, stop);
-  return {updated, mx::slice(updated, {0, 0, 0, 0}, stop)};
-}
-
 mx::array to_float32(const mx::array& x, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   if (!ours(s) || !is_float(x.dtype())) return mx::astype(x, mx::float32, s);
@@ -245,8 +142,6 @@ void bind_floats(nb::module_& m) {
   m.def("rms_norm", &rms_norm, "x"_a, "weight"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("softmax", &softmax, nb::arg(), "axis"_a = nb::none(), nb::kw_only(), "precise"_a = false, stream);
-  m.def("rope", &rope, "a"_a, "dims"_a, nb::kw_only(), "traditional"_a, "base"_a.none(), "scale"_a, "offset"_a,
-        "freqs"_a = nb::none(), stream);
   auto define = [&](const char* name, Activation f) {
     m.def(name, [f](const mx::array& x) { return activate(f, x, {}, {}); }, "x"_a);
   };
@@ -255,7 +150,6 @@ void bind_floats(nb::module_& m) {
   define("silu", Activation::silu);
   m.def("swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
         "gate"_a, "x"_a, "silu(gate) * x");
-  m.def("append", &append, "buffer"_a, "rows"_a, "start"_a);
 }
 
 }  // namespace toast

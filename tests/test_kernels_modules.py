@@ -1,0 +1,114 @@
+"""The shorter ways through MLX-LM's modules give the bits of the long ones."""
+import mlx.core as mx
+import numpy as np
+import pytest
+from test_kernels_fast import bits, numbers
+
+from toast import kernels
+from toast.models.decoder import architecture
+
+ext = pytest.importorskip("toast.kernels._ext")
+
+ARGS = dict(
+    model_type="llama", hidden_size=64, num_hidden_layers=2, intermediate_size=96, num_attention_heads=4,
+    num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=50, rope_theta=10000.0,
+)
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}
+
+
+@pytest.fixture(autouse=True)
+def llama():
+    if kernels.install() == "off":
+        pytest.skip("no kernels on this device")
+    return architecture("llama", ARGS)
+
+
+def tiny(llama, dtype=mx.float32, **more):
+    model = llama.Model(llama.ModelArgs(**{**ARGS, **more}))
+    model.set_dtype(dtype)
+    mx.eval(model.parameters())
+    return model
+
+
+def logits(model, pieces, cache):
+    """The logits of each piece of token ids, one call after the other on one cache."""
+    return [bits(model(mx.array([piece]), cache)) for piece in pieces]
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("more", [{}, {"rope_scaling": LLAMA3}, {"rope_traditional": True}, {"num_key_value_heads": 4}])
+def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
+    """A prompt, a second one, and steps past the cache's first 256 positions."""
+    from toast.kernels import modules
+
+    assert llama.Attention.__call__ is not modules._attention
+    model = tiny(llama, dtype, **more)
+    tokens = np.random.default_rng(0).integers(0, 50, 300).tolist()
+    pieces = [tokens[:100], tokens[100:240], *[[t] for t in tokens[240:262]]]
+    short = logits(model, pieces, model.make_cache())
+    monkeypatch.setattr(llama.Attention, "__call__", modules._attention)
+    for a, b in zip(short, logits(model, pieces, model.make_cache())):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_kept_cache_does_not_change(llama):
+    """What somebody else still holds is copied before it is written to."""
+    model, cache = tiny(llama), None
+    cache = model.make_cache()
+    logits(model, [[1, 2, 3], [4]], cache)
+    kept = [(c.keys, c.values, c.offset) for c in cache]
+    before = [bits(keys) for keys, _, _ in kept]
+    first = logits(model, [[5], [6]], cache)
+    for (keys, _, _), old in zip(kept, before):
+        np.testing.assert_array_equal(bits(keys), old)
+    for c, (c.keys, c.values, c.offset) in zip(cache, kept):
+        pass
+    for a, b in zip(first, logits(model, [[5], [6]], cache)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_cache_is_updated_in_place(llama):
+    model = tiny(llama)
+    cache = model.make_cache()
+    logits(model, [[1, 2, 3]], cache)
+    mx.eval([c.state[:2] for c in cache])
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
+    logits(model, [[4]], cache)
+    assert mx.get_peak_memory() - before < cache[0].keys.nbytes
+
+
+def test_the_same_code_elsewhere_is_found(llama):
+    assert architecture("gemma", {"model_type": "gemma"}).Attention.__call__.__module__ == "toast.kernels.modules"
+    assert architecture("qwen3", {"model_type": "qwen3"}).Attention.__call__.__module__ != "toast.kernels.modules"
+
+
+def test_swiglu_is_one_op(llama):
+    from mlx_lm.models.activations import swiglu
+
+    assert llama.swiglu is swiglu is ext.swiglu
+
+
+def test_append_equals_assignment():
+    buffer, rows = numbers((2, 3, 9, 4)), numbers((2, 3, 2, 4), seed=1)
+    updated, used = ext.append(buffer, rows, 5)
+    expected = np.array(buffer)
+    expected[:, :, 5:7] = np.array(rows)
+    np.testing.assert_array_equal(np.array(updated), expected)
+    np.testing.assert_array_equal(np.array(used), expected[:, :, :7])
+
+
+def test_a_step_that_does_not_fit_is_refused():
+    x, cache = mx.ones((1, 1, 8)), mx.ones((1, 2, 4, 4))
+
+    def step(**wrong):
+        good = dict(q=x, k=x, v=x, keys=cache, values=cache, offset=0, heads=2, kv_heads=2, scale=1.0, causal=True,
+                    dims=4, traditional=False, base=1e4, rope_scale=1.0, freqs=None)
+        return ext.attention_step(**{**good, **wrong})
+
+    mx.eval(step())
+    half = x.astype(mx.float16)
+    for wrong in (dict(offset=4), dict(offset=-1), dict(q=half), dict(heads=3), dict(dims=6), dict(dims=3), dict(base=None),
+                  dict(keys=mx.ones((1, 4, 4, 2))), dict(values=mx.ones((1, 2, 4, 3)))):
+        with pytest.raises(ValueError):
+            step(**wrong)
