@@ -3,6 +3,8 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
+#include <atomic>
+
 #include "bindings.h"
 #include "kernels.h"
 #include "threads.h"
@@ -15,6 +17,11 @@ NB_MODULE(_ext, m) {
         "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
   m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
   m.def("threads", &toast::threads);
+  m.def("parallel_sum", [](int n) {
+    std::atomic<int64_t> sum{0};
+    toast::parallel(n, [&](int i) { sum += i; });
+    return sum.load();
+  }, "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
   toast::bind_floats(m);
   toast::bind_quantized(m);
   toast::bind_dense(m);

@@ -35,20 +35,16 @@ static inline vf lanes(vi x, int, float) { return _mm256_castsi256_ps(x); }
 template <int BITS>
 struct Dot;
 
-// q <= 15: eight products of pairs fit in 16 bits (8 * 2 * 15 * 127 < 32768).
+// q <= 15: eight products of pairs, 32 k in all, fit in 16 bits (8 * 2 * 15 * 127 < 32768).
 template <>
 struct Dot<4> {
-  vi total_ = _mm256_setzero_si256(), short_ = _mm256_setzero_si256();
+  vi short_ = _mm256_setzero_si256();
   void add(vi w, const int8_t* x) {
     int four;
     memcpy(&four, x, 4);
     short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(w, _mm256_set1_epi32(four)));
   }
-  void settle() {
-    total_ = _mm256_add_epi32(total_, _mm256_madd_epi16(short_, _mm256_set1_epi16(1)));
-    short_ = _mm256_setzero_si256();
-  }
-  vf total() const { return _mm256_cvtepi32_ps(total_); }
+  vf total() const { return _mm256_cvtepi32_ps(_mm256_madd_epi16(short_, _mm256_set1_epi16(1))); }
 };
 
 // q <= 255 would saturate there: widen both sides to 16 bits.
@@ -62,7 +58,6 @@ struct Dot<8> {
     low_ = _mm256_add_epi32(low_, _mm256_madd_epi16(_mm256_unpacklo_epi8(w, zero), wide));
     high_ = _mm256_add_epi32(high_, _mm256_madd_epi16(_mm256_unpackhi_epi8(w, zero), wide));
   }
-  void settle() {}
   vf total() const { return _mm256_cvtepi32_ps(_mm256_hadd_epi32(low_, high_)); }
 };
 

@@ -37,7 +37,7 @@ static inline vf lanes(vi x, int half, bf16) {
 }
 static inline vf lanes(vi x, int, float) { return _mm512_castsi512_ps(x); }
 
-// Exact sums over k of w[k] * x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+// Exact sums over 32 k of w[k] * x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot {
   vi total_ = _mm512_setzero_si512();
@@ -46,7 +46,6 @@ struct Dot {
     memcpy(&four, x, 4);
     total_ = _mm512_dpbusd_epi32(total_, w, _mm512_set1_epi32(four));
   }
-  void settle() {}  // after every 32 k
   vf total() const { return _mm512_cvtepi32_ps(total_); }
 };
 

@@ -41,7 +41,6 @@ template <>
 struct Dot<4> {
   int32x4_t total_ = vdupq_n_s32(0);
   void add(vi w, const int8_t* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(w), four(x)); }
-  void settle() {}
   vf total() const { return vcvtq_f32_s32(total_); }
 };
 
@@ -54,7 +53,6 @@ struct Dot<8> {
     total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(128))), v);
     ones_ = vdotq_s32(ones_, vdupq_n_s8(1), v);
   }
-  void settle() {}
   vf total() const { return vcvtq_f32_s32(vaddq_s32(total_, vshlq_n_s32(ones_, 7))); }
 };
 

@@ -1,4 +1,4 @@
-// Activations to 8 bits: each group of a row gets the scale max|x| / 127 (round half to even).
+// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even).
 // Compiled once per variant; a row's bytes depend on that row alone.
 #include "epilogue.h"
 #include "int8.h"
@@ -14,28 +14,37 @@ static inline void split_even_odd(int8_t* q, int n) {
   }
 }
 
+// One activation group x[32] -> q; the scale, and in `total` the sum of q.
 template <class T>
-static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* sum_) {
-  vf bad = set1(0);
-  for (int g = 0; g * group < K; g++, x += group, q += group) {
-    vf top = set1(0), total = set1(0);
-    for (int k = 0; k < group; k += W) {
-      vf v = load(x + k);
-      top = vmax(abs(v), top);
-      bad = fma(v, set1(0), bad);  // NaN for ever once x is not finite
-    }
-    float most = largest(top);
-    vf inverse = set1(most > 1e-35f ? 127 / most : 0);
-    for (int k = 0; k < group; k += W) {
-      vf v = round(load(x + k) * inverse);
-      v = vmin(set1(127), vmax(set1(-127), v));
-      total = total + v;  // whole numbers below 2^24: exact in any order
-      store_int8(q + k, v);
-    }
-    if (bits == 4) split_even_odd(q, group);
-    scale[g] = most > 1e-35f ? most / 127 : 0;
-    sum_[g] = scale[g] * sum(total);
+static float quantize_group(const T* x, int8_t* q, float& total) {
+  vf top = set1(0), sums = set1(0);
+  for (int k = 0; k < ACTIVATION_GROUP; k += W) top = vmax(abs(load(x + k)), top);
+  float most = largest(top);
+  if (!(most > 1e-35f)) most = 0;
+  vf inverse = set1(most > 0 ? 127 / most : 0);
+  for (int k = 0; k < ACTIVATION_GROUP; k += W) {
+    vf v = round(load(x + k) * inverse);
+    v = vmin(set1(127), vmax(set1(-127), v));
+    sums = sums + v;  // whole numbers below 2^24: exact in any order
+    store_int8(q + k, v);
   }
+  total = sum(sums);
+  return most / 127;
+}
+
+template <class T>
+static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* sums) {
+  vf bad = set1(0);
+  for (int k = 0; k < K; k += W) bad = fma(load(x + k), set1(0), bad);  // NaN for ever once x is not finite
+  for (int k = 0; k < K; sums++) {
+    *sums = 0;
+    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++) {
+      float total;
+      *scale = quantize_group(x + k, q + k, total);
+      *sums += *scale * total;
+    }
+  }
+  if (bits == 4) split_even_odd(q, K);
   return sum(bad) == 0;
 }
 

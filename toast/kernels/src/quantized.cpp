@@ -7,7 +7,8 @@
 
 namespace toast::TOAST_VARIANT {
 
-constexpr int COLUMNS = PANEL * W, STEP = 32;      // one step: 32 k, 8 dwords a column
+constexpr int COLUMNS = PANEL * W;
+constexpr int STEP = ACTIVATION_GROUP;           // one step: 32 k, 8 dwords a column
 constexpr size_t STEP_BYTES = STEP * COLUMNS;
 constexpr int ROWS = 4;                            // rows in a full tile
 
@@ -75,14 +76,17 @@ static void tile(const Panel& p, const QuantRows& x, const int* rows, float* acc
   size_t groups = x.K / x.group;
   for (int m = 0; m < MR; m++) {
     q[m] = x.q + (size_t)rows[m] * x.K + (size_t)p.first * p.group;
-    scale[m] = x.scale + rows[m] * groups + p.first;
+    scale[m] = x.scale + ((size_t)rows[m] * x.K + (size_t)p.first * p.group) / STEP;
     total[m] = x.sum + rows[m] * groups + p.first;
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
   const uint8_t* w = p.bytes;
   for (int g = 0; g < p.count; g++) {
-    Dot<BITS> dot[MR][PANEL];
+    vf part[MR][PANEL];
+    for (int m = 0; m < MR; m++)
+      for (int n = 0; n < PANEL; n++) part[m][n] = set1(0);
     for (int k = 0; k < p.group; k += STEP) {
+      Dot<BITS> dot[MR][PANEL];
 #pragma GCC unroll 8
       for (int j = 0; j < STEP / 4; j++) {
         vi b[PANEL];
@@ -92,14 +96,15 @@ static void tile(const Panel& p, const QuantRows& x, const int* rows, float* acc
           for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], q[m] + 4 * j);
       }
       for (int m = 0; m < MR; m++) {
-        for (int n = 0; n < PANEL; n++) dot[m][n].settle();
+        for (int n = 0; n < PANEL; n++) part[m][n] = fma(dot[m][n].total(), set1(*scale[m]), part[m][n]);
         q[m] += STEP;
+        scale[m]++;
       }
     }
     for (int n = 0; n < PANEL; n++) {
       vf s = load(p.scales + g * COLUMNS + n * W), b = load(p.biases + g * COLUMNS + n * W);
       for (int m = 0; m < MR; m++) {
-        a[m][n] = fma(dot[m][n].total(), s * set1(scale[m][g]), a[m][n]);
+        a[m][n] = fma(part[m][n], s, a[m][n]);
         a[m][n] = fma(b, set1(total[m][g]), a[m][n]);
       }
     }

@@ -10,22 +10,23 @@ static float value(const void* p, Type type, size_t i) {
   return v;
 }
 
-// One element: sum over groups of scale * (sum of q x) + bias * (sum of x).
+// One element: sum over groups of scale * (sum over 32s of x's scale * (sum of q x)) + bias * (sum of x).
 static float dot(const QuantWeights& w, const QuantRows& x, int row, int column) {
   const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
   const int8_t* v = x.q + (size_t)row * w.K;
-  size_t groups = w.K / w.group;
+  const float *scale = x.scale + (size_t)row * (w.K / ACTIVATION_GROUP), *sum = x.sum + (size_t)row * (w.K / w.group);
   float acc = 0;
-  for (size_t g = 0; g < groups; g++) {
-    int total = 0;
-    for (int i = 0; i < w.group; i++) {
-      int k = g * w.group + i;
-      int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
-      total += weight * v[place(k, w.bits)];
+  for (int k = 0; k < w.K; sum++) {
+    size_t at = ((size_t)column * w.K + k) / w.group;
+    float part = 0;
+    for (int end = k + w.group; k < end; scale++) {
+      int total = 0;
+      for (int i = 0; i < ACTIVATION_GROUP; i++, k++)
+        total += (w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15) * v[place(k, w.bits)];
+      part += (float)total * *scale;
     }
-    size_t at = column * groups + g;
-    acc += (float)total * (value(w.scales, w.type, at) * x.scale[row * groups + g]);
-    acc += value(w.biases, w.type, at) * x.sum[row * groups + g];
+    acc += part * value(w.scales, w.type, at);
+    acc += value(w.biases, w.type, at) * *sum;
   }
   return acc;
 }

@@ -40,8 +40,9 @@ struct Quantized {
   int rows, K, group, bits;
 
   size_t groups() const { return (size_t)rows * (K / group); }
+  size_t scales() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   float* scale() const { return const_cast<mx::array&>(memory).data<float>(); }
-  float* sum() const { return scale() + groups(); }
+  float* sum() const { return scale() + scales(); }
   int8_t* q() const { return (int8_t*)(sum() + groups()); }
   uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
 
@@ -49,9 +50,9 @@ struct Quantized {
     constexpr int piece = 16;
     parallel((rows + piece - 1) / piece, [&](int t) {
       for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) {
-        size_t g = (size_t)m * (K / group);
         odd()[m] = !kernels().quantize_row(x + (size_t)m * K * size_of(type), type, K, group, bits,
-                                           q() + (size_t)m * K, scale() + g, sum() + g);
+                                           q() + (size_t)m * K, scale() + (size_t)m * (K / ACTIVATION_GROUP),
+                                           sum() + (size_t)m * (K / group));
       }
     });
   }
@@ -74,7 +75,7 @@ std::pair<Quantized, bool> quantized(const mx::array& x, int K, int group, int b
   if (old && last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
       old->rows == rows && old->K == K && old->group == group && old->bits == bits)
     return {*old, false};
-  size_t bytes = (size_t)rows * (K / group) * 8 + (size_t)rows * K + rows;
+  size_t bytes = (size_t)rows * ((K / group + K / ACTIVATION_GROUP) * sizeof(float) + K + 1);
   mx::array memory({(int)((bytes + 3) / 4)}, mx::float32, nullptr, {});
   allocate(memory);
   *last = {x.data_shared_ptr(), x.offset(), s.index, Quantized{memory, rows, K, group, bits}};

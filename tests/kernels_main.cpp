@@ -1,0 +1,211 @@
+// The kernels without MLX or Python: every variant this CPU runs against `generic`, for cross-compiled
+// and sanitized builds. Buffers are exactly as long as the prototypes say. Exit status 1 on a difference.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "kernels.h"
+#include "threads.h"
+
+using namespace toast;
+
+static int failures = 0;
+static const char* variant = "";
+
+static void expect(bool ok, const char* what, int a = 0, int b = 0, int c = 0) {
+  if (ok) return;
+  failures++;
+  std::printf("%s: %s (%d, %d, %d)\n", variant, what, a, b, c);
+}
+
+struct Random {
+  uint64_t state = 1;
+  uint32_t next() { return (state = state * 6364136223846793005u + 1442695040888963407u) >> 33; }
+  float number() { return (float)(next() % 20001) / 5000 - 2; }
+  std::vector<float> numbers(size_t n) {
+    std::vector<float> x(n);
+    for (float& v : x) v = number();
+    return x;
+  }
+};
+
+static bool close(const std::vector<float>& a, const std::vector<float>& b, float tolerance) {
+  for (size_t i = 0; i < a.size(); i++)
+    if (!(std::fabs(a[i] - b[i]) <= tolerance * std::fmax(1, std::fabs(b[i])))) return false;
+  return true;
+}
+
+template <class T>
+static bool same(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && !std::memcmp(a.data(), b.data(), a.size() * sizeof(T));
+}
+
+// Every 16-bit pattern, and back: bit for bit (a NaN may keep its payload or not).
+static void check_conversions(const Kernels& k, const Kernels& g) {
+  for (Type type : {Type::f16, Type::bf16}) {
+    std::vector<uint16_t> halves(65536 + 5), back(halves.size()), expected(halves.size());
+    for (size_t i = 0; i < halves.size(); i++) halves[i] = i;
+    std::vector<float> ours(halves.size()), theirs(halves.size());
+    k.to_f32(halves.data(), type, ours.data(), ours.size());
+    g.to_f32(halves.data(), type, theirs.data(), ours.size());
+    for (size_t i = 0; i < ours.size(); i++)
+      expect(std::isnan(theirs[i]) ? std::isnan(ours[i]) : ours[i] == theirs[i], "to_f32", (int)type, i);
+    Random random;
+    for (float& v : theirs) v = random.number() * std::ldexp(1.f, (int)(random.next() % 60) - 40);
+    k.from_f32(theirs.data(), back.data(), type, back.size());
+    g.from_f32(theirs.data(), expected.data(), type, back.size());
+    expect(same(back, expected), "from_f32", (int)type);
+  }
+}
+
+struct Quantized {
+  std::vector<int8_t> q;
+  std::vector<float> scale, sum;
+  QuantRows rows;
+  Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
+      : q(M * K), scale(M * K / ACTIVATION_GROUP), sum(M * K / group) {
+    for (int m = 0; m < M; m++)
+      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[m * K / ACTIVATION_GROUP],
+                            &sum[m * K / group]), "finite");
+    rows = {q.data(), scale.data(), sum.data(), K, group};
+  }
+};
+
+static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole) {
+  Random random;
+  auto x = random.numbers(M * K), scales = random.numbers(N * K / group), biases = random.numbers(N * K / group);
+  if (whole) {
+    for (size_t i = 0; i < x.size(); i++) x[i] = i % 32 ? (float)(random.next() % 255) - 127 : 127;
+    for (float& s : scales) s = 1;
+    for (float& b : biases) b = 0;
+  }
+  std::vector<uint8_t> w((size_t)N * K * bits / 8);
+  for (uint8_t& b : w) b = random.next();
+  QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
+  Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
+  expect(same(ours.q, theirs.q) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
+
+  std::vector<int> order(M);
+  for (int m = 0; m < M; m++) order[m] = m;
+  auto bias = random.numbers(N), residual = random.numbers(M * N);
+  Epilogue e{residual.data(), (size_t)N, 1, 1, bias.data(), whole ? Activation::none : Activation::gelu};
+  std::vector<float> a(M * N), b(M * N), alone(M * N);
+  k.quantized_matmul(weights, ours.rows, order.data(), order.data(), M, 0, N, e, a.data(), Type::f32);
+  g.quantized_matmul(weights, theirs.rows, order.data(), order.data(), M, 0, N, e, b.data(), Type::f32);
+  expect(whole ? same(a, b) : close(a, b, 1e-4f * std::sqrt((float)K)), whole ? "whole numbers" : "quantized_matmul", M, N, K);
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n += k.panel)
+      k.quantized_matmul(weights, ours.rows, &order[m], &order[m], 1, n, std::min(N, n + k.panel), e, alone.data(), Type::f32);
+  expect(same(a, alone), "rows alone", M, N, K);
+}
+
+static void check_matmul(const Kernels& k, int M, int K, int N, bool turned) {
+  Random random;
+  auto a = random.numbers(M * K), b = random.numbers(K * N);
+  Matrix matrix{b.data(), Type::f32, turned ? 1 : N, turned ? K : 1, K, N};
+  std::vector<float> y(M * N), exact(M * N), alone(M * N);
+  for (int m = 0; m < M; m++)
+    for (int n = 0; n < N; n++) {
+      double sum = 0;
+      for (int i = 0; i < K; i++) sum += (double)a[m * K + i] * b[turned ? n * K + i : i * N + n];
+      exact[m * N + n] = sum;
+    }
+  k.matmul(a.data(), K, matrix, M, 0, N, {}, y.data(), Type::f32);
+  expect(close(y, exact, 1e-5f * std::sqrt((float)K)), "matmul", M, K, N);
+  for (int m = 0; m < M; m++) k.matmul(&a[m * K], K, matrix, 1, 0, N, {}, &alone[m * N], Type::f32);
+  expect(same(y, alone), "matmul rows alone", M, K, N);
+}
+
+static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
+  Random random;
+  auto x = random.numbers(3 * n), w = random.numbers(n), b = random.numbers(n);
+  std::vector<float> ours(3 * n), theirs(3 * n);
+  auto both = [&](const char* what, auto run) {
+    run(k, ours.data());
+    run(g, theirs.data());
+    expect(close(ours, theirs, 1e-5f), what, n);
+  };
+  both("rms_norm", [&](const Kernels& t, float* y) { t.rms_norm(x.data(), w.data(), y, Type::f32, 3, n, 1e-5f); });
+  both("layer_norm", [&](const Kernels& t, float* y) { t.layer_norm(x.data(), w.data(), b.data(), y, Type::f32, 3, n, 1e-5f); });
+  both("softmax", [&](const Kernels& t, float* y) { t.softmax(x.data(), y, Type::f32, 3, n); });
+  for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
+    both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
+}
+
+static void check_rope(const Kernels& k, const Kernels& g, size_t half, bool traditional) {
+  Random random;
+  size_t dims = 2 * half, dim = dims + 3;
+  auto x = random.numbers(dim);
+  std::vector<float> inverse(half, 0.9f), cosine(half), sine(half), ours(dim), theirs(dim);
+  for (float position : {0.f, 3.f, 70000.f}) {
+    k.rope_angles(position, inverse.data(), cosine.data(), sine.data(), half);
+    double angle = (double)(position * 0.9f);
+    for (size_t i = 0; i < half; i++)
+      expect(std::fabs(cosine[i] - std::cos(angle)) < 5e-7 && std::fabs(sine[i] - std::sin(angle)) < 5e-7, "angles", half);
+    k.rope(x.data(), ours.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
+    g.rope(x.data(), theirs.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
+    expect(close(ours, theirs, 1e-6f), "rope", half, traditional);
+  }
+}
+
+static void check_attention(const Kernels& k, const Kernels& g, size_t queries, size_t keys, size_t d, Mask mask) {
+  Random random;
+  size_t group = 3;
+  auto q = random.numbers(group * queries * d), kv = random.numbers(keys * d), v = random.numbers(keys * d);
+  auto additive = random.numbers(group * queries * keys);
+  std::vector<float> ours(group * queries * d), theirs(ours.size());
+  auto run = [&](const Kernels& t, std::vector<float>& y) {
+    Attention a{Type::f32, mask, group, queries, keys, d, d, q.data(), kv.data(), v.data(), y.data(),
+                (int64_t)(queries * d), (int64_t)d, (int64_t)d, (int64_t)d, (int64_t)(queries * d), (int64_t)d, 0.3f,
+                (int64_t)(keys - queries + 1), mask == Mask::additive ? additive.data() : nullptr,
+                (int64_t)(queries * keys), (int64_t)keys, nullptr};
+    std::vector<float> room(t.attention_scratch(a));
+    t.attention(a, room.data());
+  };
+  run(k, ours);
+  run(g, theirs);
+  expect(close(ours, theirs, 1e-5f), "attention", queries, keys, d);
+}
+
+static void check(const Kernels& k, const Kernels& g) {
+  check_conversions(k, g);
+  for (int bits : {4, 8})
+    for (int group : {32, 64, 128})
+      for (int M : {1, 3, 4, 7})
+        for (int N : {1, 33, 64})
+          for (int groups : {1, 3})
+            for (bool whole : {true, false}) check_quantized(k, g, M, N, groups * group, group, bits, whole);
+  check_quantized(k, g, 5, 40, 2560, 32, 4, false);
+  for (int M : {1, 5, 9})
+    for (int K : {1, 33, 600})
+      for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);
+  for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n);
+  for (size_t half : {1, 5, 16, 33}) check_rope(k, g, half, true), check_rope(k, g, half, false);
+  for (Mask mask : {Mask::none, Mask::causal, Mask::additive})
+    for (size_t queries : {1, 5})
+      for (size_t keys : {5, 70})
+        for (size_t d : {32, 19}) check_attention(k, g, queries, keys, d, mask);
+}
+
+int main() {
+  const Kernels* chosen = choose("generic");
+  const Kernels generic = *chosen;
+  for (const char* name : {"generic", "avx2", "avx512", "neon"}) {
+    if (!(chosen = choose(name))) continue;
+    const Kernels k = *chosen;
+    variant = name;
+    check(k, generic);
+    std::printf("%s: %s\n", name, failures ? "differs" : "ok");
+  }
+  for (int threads : {1, 2, 5}) {
+    set_threads(threads);
+    for (int round = 0; round < 50; round++) {
+      std::vector<int> seen(round);
+      parallel(round, [&](int i) { seen[i]++; });
+      for (int n : seen) expect(n == 1, "parallel", threads, round, n);
+    }
+  }
+  return failures > 0;
+}

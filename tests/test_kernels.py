@@ -1,0 +1,123 @@
+"""install(): what it replaces and when it does not; threads, fork, no compiler, cold start."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("toast.kernels._ext")
+
+ROOT = os.path.dirname(os.path.dirname(__file__))
+
+
+def python(code, **env):
+    """Standard output of a fresh interpreter; whatever it prints on standard error fails the test."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": ROOT, **env},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.split()
+
+
+SETUP = "import mlx.core as mx; from toast import kernels; "
+
+
+def test_off_changes_nothing_but_the_compiler():
+    code = SETUP + "f = mx.matmul; kernels.install('off'); print(mx.matmul is f, kernels.variant(), kernels.map_tensors)"
+    assert python(code) == ["True", "off", "None"]
+
+
+def test_install_puts_kernels_in_place_of_mlx():
+    code = SETUP + (
+        "name = kernels.install(); from toast.kernels import _ext as e; x = mx.ones((3, 3));"
+        "print(name == kernels.variant(), mx.quantized_matmul is e.quantized_matmul, mx.fast.rope is e.rope,"
+        "mx.array_equal(x @ x, mx.full((3, 3), 3.0)).item())"
+    )
+    assert python(code) == ["True"] * 4
+
+
+def test_an_unknown_variant_falls_back_with_one_line():
+    code = SETUP + "print(kernels.install('sse9', warn=lambda text: print(text.split(':')[0].replace(' ', '_'))))"
+    assert python(code) == ["plain_MLX_on_the_CPU,_slower", "off"]
+
+
+def test_another_mlx_falls_back_with_one_line():
+    code = SETUP + "kernels.MLX = '0.0'; print(kernels.install(warn=lambda text: print('warned' if '0.0' in text else text)))"
+    assert python(code) == ["warned", "off"]
+
+
+def test_a_missing_extension_falls_back_with_one_line():
+    code = "import sys; sys.modules['toast.kernels._ext'] = None; " + SETUP
+    code += "print(kernels.install(warn=lambda text: print('not_built' if 'not built' in text else text)))"
+    assert python(code) == ["not_built", "off"]
+
+
+def test_no_compiler_runs_and_nothing_is_written_to_the_temporary_folder(tmp_path):
+    """mx.compile on the CPU calls g++ and loads the result from the temporary folder."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    for name in ("g++", "c++", "cc", "clang++"):
+        (fake / name).write_text(f"#!/bin/sh\ntouch {tmp_path}/called\nexit 1\n")
+        (fake / name).chmod(0o755)
+    folder = tmp_path / "tmp"
+    folder.mkdir()
+    code = SETUP + (
+        "kernels.install(); f = mx.compile(lambda x: mx.exp(x) * 2 + mx.sin(x) - 1);"
+        "import mlx.nn as nn; kernels.install_nn(); mx.eval(f(mx.ones((9,))), nn.gelu(mx.ones((9,))), nn.silu(mx.ones(9)))"
+    )
+    python(code, PATH=f"{fake}:{os.environ['PATH']}", TMPDIR=str(folder))
+    assert not (tmp_path / "called").exists() and not os.listdir(folder)
+
+
+POOL = """
+from toast.kernels import _ext as e
+import mlx.core as mx, os
+e.set_threads(4)
+x = mx.random.normal((40, 64)); w = mx.quantize(mx.random.normal((300, 64)), group_size=32, bits=4)
+f = lambda: e.quantized_matmul(x, *w, group_size=32, bits=4)
+"""
+
+
+def test_threads_may_change_between_calls():
+    code = POOL + "y = f()\nfor n in (1, 3, 8, 2, 0):\n    e.set_threads(n); assert mx.array_equal(y, f()).item()\nprint(e.threads() > 0)"
+    assert python(code) == ["True"]
+
+
+def test_the_pool_follows_the_cpu_affinity():
+    code = "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n" + POOL
+    assert python(code + "e.set_threads(0); print(e.threads())") == ["1"]
+
+
+def test_a_forked_child_makes_its_own_threads():
+    """MLX's own stream thread does not survive a fork, so the child calls the pool directly."""
+    code = POOL + (
+        "mx.eval(f()); assert e.parallel_sum(1000) == 499500; child = os.fork()\n"
+        "if not child:\n    os._exit(0 if e.parallel_sum(1000) == 499500 else 1)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])); mx.eval(f())"
+    )
+    assert python(code) == ["0"]
+
+
+def test_many_processes_at_once_finish():
+    """More threads than processors, as under xargs -P8."""
+    code = POOL + "for _ in range(200): mx.eval(f())\nprint('done')"
+    command = [sys.executable, "-c", code]
+    env = {**os.environ, "PYTHONPATH": ROOT}
+    running = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(8)]
+    assert [p.communicate(timeout=120)[0] for p in running] == ["done\n"] * 8
+
+
+def test_several_python_threads_may_evaluate():
+    code = POOL + (
+        "import threading; y = f(); mx.eval(y); seen = []\n"
+        "def work():\n    s = mx.new_stream(mx.cpu)\n"
+        "    for _ in range(50): seen.append(mx.array_equal(y, e.quantized_matmul(x, *w, group_size=32, bits=4, stream=s), stream=s).item())\n"
+        "ts = [threading.Thread(target=work) for _ in range(4)]\n"
+        "[t.start() for t in ts]; [t.join() for t in ts]; print(len(seen), all(seen))"
+    )
+    assert python(code) == ["200", "True"]
