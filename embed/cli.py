@@ -3,7 +3,7 @@
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
-from toast.pipes import Records
+from toast.pipes import Records, clean
 
 
 @command
@@ -48,10 +48,10 @@ def index(
     update: str | None = Option(None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."),
     merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
     files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of files, one a line (-0: NUL); - is standard input."),
-    model: str | None = Option(None, "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model [minilm]."),
+    model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own."),
     chunk: str | None = Option(None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."),
     exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),
-    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files in directories."),
+    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
@@ -65,6 +65,7 @@ def index(
 
     index --field body --id key < articles.jsonl > articles.db
     """
+    from embed import documents
     from embed import index as verb
 
     if output and update:
@@ -73,7 +74,7 @@ def index(
         from embed.merge import merge as join
 
         return join(call, paths, output)
-    source = verb.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
+    source = documents.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
     verb.index(call, source, output, update, model, chunk, exact)
 
 
@@ -117,7 +118,7 @@ def search(
     elif not query or not query.strip():
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
     printer = verb.Printer(call, json, scores, explain, paths, count, before or context, after or context, nul, bool(queries))
-    asked = verb.read_queries(call, queries) if queries else [query]
+    asked = verb.read_queries(call, queries) if queries else [clean(query)]
     inputs = verb.Inputs(index, files, nul, jsonl, field)
     wanted = verb.Wanted(k, mode, threshold, path, where, model, rerank_model if rerank else None)
     return verb.search(call, asked, inputs, wanted, printer)

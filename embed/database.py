@@ -6,8 +6,10 @@ docs/formats.md describes it. Knows nothing of models, of ranking or of where te
 import os
 import stat
 from array import array
+from bisect import bisect_left
 from contextlib import contextmanager
 
+from _blake2 import blake2b
 import _sqlite3 as sqlite  # the package around it imports datetime, for a third of a search's start
 
 from embed.words import TOKENIZER, terms
@@ -43,7 +45,7 @@ def connect(path: str, uri: bool = False):
 
 def create(db) -> None:
     """Lay out an empty index, in one transaction."""
-    db.execute("PRAGMA page_size = 8192")
+    db.execute("PRAGMA page_size = 16384")
     db.execute("BEGIN IMMEDIATE")
     for statement in SCHEMA:
         db.execute(statement)
@@ -174,6 +176,17 @@ class Segment:
         self.ids = array("q")
         self.ids.frombytes(ids)
 
+    def place(self, chunk: int) -> int:
+        """The row of a chunk; LookupError when it is not here."""
+        row = bisect_left(self.ids, chunk)
+        if row == len(self.ids) or self.ids[row] != chunk:
+            raise LookupError(f"no vector of chunk {chunk}")
+        return row
+
+    def __contains__(self, chunk) -> bool:
+        row = bisect_left(self.ids, chunk)
+        return row < len(self.ids) and self.ids[row] == chunk
+
     def row(self, i: int, dims: int):
         """(codes, scale, exact) of a row, as bytes."""
         exact = self.exact and self.exact[4 * dims * i : 4 * dims * (i + 1)]
@@ -224,8 +237,19 @@ def remove_vectors(db, chunks: set, dims: int) -> None:
 # ---------------------------------------------------------------- documents and chunks
 
 
-def add_words(db, chunk: int, text: str) -> None:
+def text_hash(text: str) -> int:
+    """64 bits of a text, as SQLite's integers are: signed."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
+
+
+def add_chunk(db, document: int, start_line: int, end_line: int, hash: int, text: str) -> int:
+    """Store a chunk and its words; its number, higher than any so far."""
+    chunk = db.execute(
+        "INSERT INTO chunks (document, start_line, end_line, hash, text) VALUES (?, ?, ?, ?, ?)",
+        (document, start_line, end_line, hash, text),
+    ).lastrowid
     db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (chunk, terms(text)))
+    return chunk
 
 
 def remove_documents(db, documents, dims: int) -> None:

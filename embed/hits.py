@@ -5,7 +5,7 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 
 import os
 
-from embed.chunk import SENTENCE
+from embed.database import text_hash
 from toast import pipes
 
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
@@ -18,17 +18,23 @@ class Found:
 
     @classmethod
     def load(cls, db, hit):
-        """From a ranked chunk; LookupError when the index has no such chunk or document."""
+        """From a ranked chunk; LookupError or TypeError when the index does not have it as it should."""
         row = db.execute(
-            "SELECT c.document, c.start_line, c.end_line, c.text, d.path, d.number, d.name, d.data"
+            "SELECT c.document, c.start_line, c.end_line, c.text, c.hash, d.path, d.number, d.name, d.data"
             " FROM chunks c JOIN documents d ON d.id = c.document WHERE c.id = ?",
             (hit.chunk,),
         ).fetchone()
         if row is None:
             raise LookupError(f"no chunk {hit.chunk}")
+        document, start, end, text, hash, path, number, name, data = row
+        if type(text) is not str or text_hash(text) != hash:
+            raise ValueError(f"the text of chunk {hit.chunk} has changed")
+        if not (type(path) is str and type(start) is type(end) is int and type(name) in (str, type(None))):
+            raise TypeError(f"chunk {hit.chunk} has no proper place")
         found = cls()
         found.db, found.score, found.cosine, found.bm25 = db, hit.score, hit.cosine, hit.bm25
-        found.document, found.start, found.end, found.text, found.path, found.number, found.name, found.data = row
+        found.document, found.start, found.end, found.text = document, start, end, text
+        found.path, found.number, found.name, found.data = path, number, name, _object(data)
         return found
 
     def lines(self) -> list:
@@ -69,7 +75,7 @@ class Printer:
         pipes.write_all(self.call.stdout, out)
 
     def _json(self, number, hit) -> bytes:
-        value = _data(hit)
+        value = dict(hit.data)
         if hit.name is not None and str(value.get("id")) != hit.name:
             value["id"] = hit.name
         value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end, "score": hit.score, "text": hit.text}
@@ -120,14 +126,16 @@ class Printer:
             return ""
         parts = [f"{hit.score:.4f}"]
         if self.explain:
-            parts += [f"vector {hit.cosine:.4f}"] * (hit.cosine is not None)
-            parts += [f"lexical {hit.bm25:.4f}"] * (hit.bm25 is not None)
+            named = (("vector", hit.cosine), ("lexical", hit.bm25))
+            parts += [f"{name} {part:.4f}" for name, part in named if part is not None]
         return "\t".join(parts) + "\t"
 
     def _highlight(self, text, asked, speller):
         """The line with its best sentence in bold, on a terminal."""
         if not self.color:
             return text
+        from embed.chunk import SENTENCE
+
         text = text.replace("\x1b", "")
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
         parts = [text[a:b] for a, b in zip([0, *ends], ends)]
@@ -145,8 +153,10 @@ def best(lines, asked, speller) -> int:
     return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
 
 
-def _data(hit) -> dict:
+def _object(data) -> dict:
+    """The other fields of a record."""
+    if data is None:
+        return {}
     import json
 
-    data = json.loads(hit.data) if hit.data else {}
-    return data if isinstance(data, dict) else {}
+    return dict(json.loads(data))

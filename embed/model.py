@@ -11,6 +11,11 @@ from toast.errors import BadInput
 DEFAULT = "minilm"
 
 
+def chosen(call, name: str | None) -> str:
+    """The model to make an index with: the one that is named, else the caller's, else the default."""
+    return name or call.env.get("EMBED_MODEL") or DEFAULT
+
+
 class Embedder:
     """Texts to rows (codes, scale, exact or None) of bytes; a chunk has at most `limit` tokens."""
 

@@ -5,14 +5,13 @@ Knows nothing of models (a query comes with its vector), of documents or of outp
 
 from array import array
 from bisect import bisect_left
-from heapq import nlargest
 from math import log, sqrt
 
 from embed import database
 from embed.words import PLAIN, TOKENIZER, terms
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
-POSTINGS = 40_000  # rows that BM25 may score: of the common terms, those within it are asked for
+POSTINGS = 20_000  # rows that BM25 may score: a query's common terms are left out beyond it
 POOL = 1000  # best chunks of each kind that enter the fusion
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
@@ -57,11 +56,11 @@ class Speller:
 
 
 class Index:
-    """An open index, ready to be asked. dims: of its vectors."""
+    """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
 
-    def __init__(self, db, dims: int, speller: Speller):
-        self.db, self.dims, self.speller = db, dims, speller
-        self.count = db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+    def __init__(self, db, dims: int, exact: bool, speller: Speller):
+        self.db, self.dims, self.exact, self.speller = db, dims, exact, speller
+        self.count = db.execute("SELECT coalesce(sum(length(ids)), 0) / 8 FROM segments").fetchone()[0]
         self._held = None
         db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab('main', 'words', 'row')")
 
@@ -69,19 +68,27 @@ class Index:
 
     def match(self, text: str):
         """The FTS5 expression for a text: its words, without the common ones if it has rarer ones."""
-        found = []
-        for stem, word in self.speller.terms(text).items():
-            row = self.db.execute("SELECT doc FROM vocabulary WHERE term = ?", (stem,)).fetchone()
-            if row:
-                found.append((row[0], word))
-        found.sort()
+        words = {stem: '"' + word.replace('"', '""') + '"' for stem, word in self.speller.terms(text).items()}
+        found = sorted((self.rows(word), word) for word in words.values())
         kept, rows = [], 0
         for frequency, word in found:
             rows += frequency
-            if kept and rows > POSTINGS:
+            if rows > POSTINGS:
                 break
-            kept.append('"' + word.replace('"', '""') + '"')
+            kept += [word] * bool(frequency)
+        if not kept and rows:  # all are common
+            kept = [words[stem] for _, stem in sorted(map(self.frequency, words))[:1]]
         return " OR ".join(kept)
+
+    def rows(self, word: str) -> int:
+        """In how many chunks a word is; counted no further than one over POSTINGS."""
+        counted = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
+        return self.db.execute(counted, (word, POSTINGS + 1)).fetchone()[0]
+
+    def frequency(self, stem: str):
+        """(in how many chunks a term is, the term); a term in none comes last."""
+        row = self.db.execute("SELECT doc FROM vocabulary WHERE term = ?", (stem,)).fetchone()
+        return row[0] if row else self.count + 1, stem
 
     def bm25(self, text: str) -> dict:
         """Chunk -> its score (k1 1.2, b 0.75; Robertson & Zaragoza 2009), above 0."""
@@ -94,13 +101,11 @@ class Index:
 
     def cosines(self, vectors) -> list:
         """(ids, scores) for each query vector (float32, as bytes): two arrays, by chunk number."""
-        from toast.kernels.scan import int8_scan
-
         ids, scores = array("q"), [array("f") for _ in vectors]
         for segment in self._segments():
             ids.extend(segment.ids)
             for vector, row in zip(vectors, scores):
-                row.frombytes(int8_scan(segment.codes, segment.scales, vector))
+                row.frombytes(scan(segment, vector))
         return [(ids, row) for row in scores]
 
     def _segments(self):
@@ -108,9 +113,22 @@ class Index:
         if self._held is not None:
             return self._held
         if self.count * self.dims <= HELD:
-            self._held = list(database.segments(self.db, self.dims))
+            self._held = list(database.segments(self.db, self.dims, self.exact))
             return self._held
-        return database.segments(self.db, self.dims)
+        return database.segments(self.db, self.dims, self.exact)
+
+
+def scan(segment, vector: bytes) -> bytes:
+    """The scores of a segment's rows, float32: from the exact vectors if it has them, else from the codes."""
+    if segment.exact is None:
+        from toast.kernels.scan import int8_scan
+
+        return int8_scan(segment.codes, segment.scales, vector)
+    import mlx.core as mx
+
+    query = mx.array(memoryview(vector).cast("f"))
+    rows = mx.array(memoryview(segment.exact).cast("f")).reshape(-1, query.size)
+    return bytes(memoryview(mx.where(mx.isfinite(rows), rows, 0) @ query))
 
 
 # ---------------------------------------------------------------- orders
@@ -118,8 +136,11 @@ class Index:
 
 def lexical(scores: dict, allowed, k: int) -> list:
     """The best k chunks by BM25."""
-    best = nlargest(k, ((s, -c) for c, s in scores.items() if allowed is None or c in allowed))
-    return [Hit(-c, s, None, s) for s, c in best]
+    if allowed is not None:
+        scores = {chunk: score for chunk, score in scores.items() if chunk in allowed}
+    floor = sorted(scores.values())[-k] if len(scores) > k else 0
+    best = sorted((-score, chunk) for chunk, score in scores.items() if score >= floor)[:k]
+    return [Hit(chunk, -score, None, -score) for score, chunk in best]
 
 
 def vector(ids, scores, allowed, k: int) -> list:
@@ -130,22 +151,15 @@ def vector(ids, scores, allowed, k: int) -> list:
 def top(ids, scores, allowed, k: int) -> list:
     """The k highest (score, chunk); the earlier chunk first where they are equal."""
     if allowed is not None:
-        rows = (i for i, chunk in enumerate(ids) if chunk in allowed)
-    elif len(scores) > 4 * k:
-        rows = highest(scores, k)
+        rows = [i for i, chunk in enumerate(ids) if chunk in allowed]
+    elif len(scores) > k:
+        import mlx.core as mx
+
+        rows = mx.argpartition(-mx.array(memoryview(scores)), k)[:k].tolist()
     else:
         rows = range(len(ids))
-    best = nlargest(k, ((scores[i], -ids[i]) for i in rows))
-    return [(score, -chunk) for score, chunk in best]
-
-
-def highest(scores, k: int) -> list:
-    """Rows of the k highest scores, and all that equal the last of them."""
-    import mlx.core as mx
-
-    values = mx.array(memoryview(scores))
-    floor = mx.min(mx.topk(values, k)).item()
-    return [i for i, score in enumerate(scores) if score >= floor]
+    best = sorted((-scores[i], ids[i]) for i in rows)[:k]
+    return [(-score, chunk) for score, chunk in best]
 
 
 def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
@@ -169,7 +183,7 @@ def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
         cosine, bm25 = scores[row_of(ids, chunk)], words.get(chunk, 0.0)
         fused = of_cosine * (cosine - mean) * height + of_bm25 * bm25 / most
         hits.append(Hit(chunk, fused / total, cosine, bm25))
-    return nlargest(k, hits, key=lambda hit: (hit.score, -hit.chunk))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk))[:k]
 
 
 def row_of(ids, chunk) -> int:
@@ -194,7 +208,7 @@ def weight(scores, count: int, height: float) -> float:
     eleventh best; less, the further the best cosine does (`height`, on the scale of `hybrid`).
     tests/bench/retrieval.py measures it: never worse than the better half on thirteen collections.
     """
-    best = nlargest(11, scores)
+    best = sorted(scores, reverse=True)[:11]
     if not best:
         return 0.02
     mean = sum(scores) / count

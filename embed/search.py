@@ -66,7 +66,7 @@ class Opened:
             self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
             if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
                 raise ValueError("its settings are no settings")
-            self.index = rank.Index(db, dims, rank.Speller())
+            self.index = rank.Index(db, dims, bool(made["exact"]), rank.Speller())
             self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
 
     def find(self, query, vector, mode, k) -> list:
@@ -215,16 +215,16 @@ class Inputs:
 
     def _texts(self, call, wanted, names):
         """An index, private and passing, of texts that have none."""
-        from embed import index
+        from embed import documents, index, writer
 
-        source = index.source(call, names, None, index.LARGEST, self.nul, self.jsonl, self.field, None)
+        source = documents.source(call, names, None, documents.LARGEST, self.nul, self.jsonl, self.field, None)
         lexical = wanted.mode == "lexical"
-        name = wanted.model or model.DEFAULT
+        name = model.chosen(call, wanted.model)
         embedder = model.NoEmbedder() if lexical else model.Embedder(call, name)
         db = database.connect("")
         database.create(db)
-        database.set_meta(db, model=name, digest="", dims=embedder.dims)
-        index.fill(call, index.Writer(db, embedder), source)
+        database.set_meta(db, model=name, digest="", dims=embedder.dims, exact=0)
+        index.fill(call, writer.Writer(db, embedder), source)
         return db, "the text"
 
     def _nearest(self, call):

@@ -26,12 +26,13 @@ class Target:
         self.name = path or "standard output"
         self.db = self.fd = None
 
-    def open(self):
+    def open(self, anew: bool = False):
+        """The database; anew: whatever a killed run left."""
         if not self.path:
             os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
         self.fd = self._lock()
         stamp = self.key + self._base()
-        self.db = self._resume(stamp)
+        self.db = None if anew else self._resume(stamp)
         if self.db is None:
             self.db = self._begin(stamp)
         return self.db

@@ -12,11 +12,12 @@ SNIFFED = 8192  # bytes in which a NUL tells a binary file
 
 
 class Walk:
-    """Files below `roots`, in a fixed order: iterating gives (path, bytes).
+    """Files below `roots`, in a fixed order: iterating gives (path, bytes), or (path, None) for a
+    root that is not there.
 
-    A root that is a file is taken whatever .gitignore says. In directories: hidden files, links,
-    what .gitignore names and version control's own folders are passed over. Binary files and
-    files over `largest` bytes are counted in `skipped`.
+    A root that is a file is taken whatever .gitignore says. In directories: hidden files, links and
+    what .gitignore names are passed over. Binary files and files over `largest` bytes are counted
+    in `skipped`.
     """
 
     def __init__(self, call, roots, largest: int):
@@ -25,19 +26,31 @@ class Walk:
         self.folders = []  # the roots that were directories
 
     def __iter__(self):
+        self.folders, self.skipped = [], dict.fromkeys(self.skipped, 0)
+        for path, there in self._paths():
+            if there:
+                yield from self._file(path)
+            else:
+                yield path, None
+
+    def size(self) -> int:
+        """Bytes of all files, by their names alone."""
+        return sum(os.stat(self.call.path(path)).st_size for path, there in self._paths() if there)
+
+    def _paths(self):
+        """(path, whether it is there) of each file."""
         for root in self.roots:
             path = os.path.normpath(root)
             try:
                 folder = stat.S_ISDIR(os.stat(self.call.path(path)).st_mode)
-            except OSError as error:
-                yield path, None
-                self.call.info(f"{path}: {error.strerror}")
+            except OSError:
+                yield path, False
                 continue
             if folder:
                 self.folders.append(path)
                 yield from self._folder("" if path == "." else path, self._above(path))
             else:
-                yield from self._file(path)
+                yield path, True
 
     def _folder(self, path, ignores):
         full = self.call.path(path or ".")
@@ -50,16 +63,15 @@ class Walk:
         if any(e.name == ".gitignore" for e in entries):
             ignores = [*ignores, _ignore(full)]
         for entry in entries:
-            inner = os.path.join(path, entry.name)
             if entry.name.startswith(".") or entry.is_symlink():
                 continue
             folder = entry.is_dir(follow_symlinks=False)
             if _ignored(ignores, os.path.join(full, entry.name) + "/" * folder):
                 continue
             if folder:
-                yield from self._folder(inner, ignores)
+                yield from self._folder(os.path.join(path, entry.name), ignores)
             elif entry.is_file(follow_symlinks=False):
-                yield from self._file(inner)
+                yield os.path.join(path, entry.name), True
 
     def _above(self, path):
         """The .gitignore files that hold for a folder from above it, up to its repository's top."""

@@ -8,7 +8,7 @@ from toast import pipes
 from toast.errors import Exit, UsageError, os_error
 
 
-def read_labels(call, inline: str | None, file: str | None) -> list[tuple[str, str]]:
+def read_labels(call, inline: str | None, file: str | None, least: int = 2) -> list[tuple[str, str]]:
     """[(label, description)] of `a,b,c`, else of a file with `label: description` on each line.
 
     Without a description the label describes itself. Raises UsageError.
@@ -22,7 +22,7 @@ def read_labels(call, inline: str | None, file: str | None) -> list[tuple[str, s
         if not pairs:
             raise UsageError(f"{file}: no labels", "a label on each line, or label: description")
     pairs = [(pipes.clean(label).strip(" "), pipes.clean(about).strip()) for label, about in pairs]
-    _check([label for label, _ in pairs])
+    _check([label for label, _ in pairs], least)
     # an identifier such as card_arrival reads better as words
     return [(label, about or label.replace("_", " ")) for label, about in pairs]
 
@@ -38,7 +38,7 @@ def _lines(call, file):
         return stream.read().splitlines()
 
 
-def _check(labels):
+def _check(labels, least):
     for label in labels:
         if not label:
             raise UsageError("a label is empty")
@@ -46,8 +46,8 @@ def _check(labels):
             raise UsageError(f"label {label!r} has a character that cannot be printed")
         if labels.count(label) > 1:
             raise UsageError(f"label {label!r} is given twice")
-    if len(labels) == 1:
-        raise UsageError("one label decides nothing", "give two or more, or -l LABEL,other")
+    if 0 < len(labels) < least:
+        raise UsageError("one label decides nothing", "give two or more, or --multi")
 
 
 class Form:

@@ -84,7 +84,7 @@ def classify(
         from rerank import probe
 
         return probe.learn(call, model, learn, output, field)
-    given = verb.read_labels(call, labels, label_file)
+    given = verb.read_labels(call, labels, label_file, least=1 if multi else 2)
     form = verb.Form(k, multi, threshold, only, invert, count, json, b"\0" if nul else b"\n")
     records = Records(call, [report] if report else files, nul, jsonl or bool(report), field)
     from rerank import engines

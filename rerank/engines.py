@@ -14,7 +14,7 @@ from toast.errors import BadModel, UsageError
 from toast.relevance import BLOCK, architecture
 
 # Zero-shot by an embedder: cosines of a text and its label's description, as logits.
-SHARPNESS, MIDDLE = 20.0, 0.2
+SHARPNESS, MIDDLE = 18.0, 0.25
 HYPOTHESIS = "This example is {}."  # of the zero-shot literature (Yin et al. 2019)
 
 
@@ -89,9 +89,9 @@ class Classifier(Blocks):
 class Entailment(Blocks):
     """An NLI model: how far a text entails that it is about the label (Yin et al. 2019)."""
 
-    def __init__(self, model, labels, multi):
+    def __init__(self, model, labels, multi, hypothesis=HYPOTHESIS):
         self.model, self.labels, self.multi = model, [label for label, _ in labels], multi
-        self.hypotheses = [HYPOTHESIS.format(description) for _, description in labels]
+        self.hypotheses = [hypothesis.format(description) for _, description in labels]
         names = [label.lower() for label in model.labels]
         self.entailed = next(i for i, label in enumerate(names) if label.startswith("entail"))
         # as transformers: without a label of that name it is the first, or the last if that entails

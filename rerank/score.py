@@ -6,7 +6,7 @@ Owns groups of records, order, threshold and the forms of an answer. Knows nothi
 
 from toast import pipes
 from toast.errors import BadInput, Exit, UsageError
-from toast.relevance import Relevance, sigmoid
+from toast.relevance import Relevance
 
 
 class Form:
@@ -14,10 +14,9 @@ class Form:
 
     def __init__(self, k=None, threshold=None, scores=False, raw_scores=False, json=False, end=b"\n"):
         self.k, self.threshold, self.json, self.end = k, threshold, json, end
-        self.scores, self.scale = scores or raw_scores, float if raw_scores else sigmoid
+        self.scores, self.raw = scores or raw_scores, raw_scores
 
-    def line(self, index, logit, record) -> bytes:
-        score = self.scale(logit)
+    def line(self, index, score, record) -> bytes:
         if self.json:
             own = {"index": index, "score": score, "text": record.text}
             return pipes.json_line({**(record.data or {}), **own})
@@ -34,7 +33,8 @@ def rerank(call, records, scorer: Relevance, query, form: Form, long="best", gro
             for start in range(0, len(texts), 256):
                 logits += scorer.logits(asked, texts[start : start + 256], long)
                 bar.update(len(texts[start : start + 256]))
-            written += _write(call, members, logits, form)
+            scores = logits if form.raw else [scorer.score(logit) for logit in logits]
+            written += _write(call, members, logits, scores, form)
     if scorer.cut:
         note = f"{pipes.plural(scorer.cut, 'record')} over the model's limit"
         call.cut(f"{note} cut") if long == "truncate" else call.info(f"{note} scored in windows")
@@ -61,11 +61,11 @@ def _query(query, index=None):
     raise BadInput(f"record {index + 1}: no query", "--query-field NAME")
 
 
-def _write(call, members, logits, form):
+def _write(call, members, logits, scores, form):
     """Best first, equals in the order of the input; how many were written."""
     order = sorted(range(len(members)), key=lambda i: -logits[i])[: form.k]
     if form.threshold is not None:
-        order = [i for i in order if form.scale(logits[i]) >= form.threshold]
-    lines = [form.line(members[i][0], logits[i], members[i][1]) for i in order]
+        order = [i for i in order if scores[i] >= form.threshold]
+    lines = [form.line(members[i][0], scores[i], members[i][1]) for i in order]
     pipes.write_all(call.stdout, b"".join(lines))
     return len(lines)

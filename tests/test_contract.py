@@ -14,6 +14,7 @@ from command import command, shell
 COMMANDS = {
     "embed": lambda model: ["-m", model, "--json"],
     "rerank": lambda model: ["-m", model, "a cat"],
+    "classify": lambda model: ["-m", model, "-l", "cat,dog"],
 }
 
 

@@ -53,6 +53,39 @@ def test_greedy_ids(name):
             assert greedy(model(name), run["ids"], 24) == run["greedy_ids"]
 
 
+DATA = os.environ.get("TOAST_TEST_DATA", "")
+
+
+@pytest.mark.skipif(not os.path.isdir(DATA), reason="TOAST_TEST_DATA is not set")
+def test_stories260k(tmp_path):
+    """A llama2.c checkpoint (its first format: 7 int32, then float32 in a fixed order) says its 100 tokens."""
+    source = os.path.join(DATA, "weights", "stories260K")
+    raw = open(os.path.join(source, "stories260K.bin"), "rb").read()
+    D, F, N, H, K, V, L = np.frombuffer(raw, np.int32, 7).tolist()
+    flat, at = np.frombuffer(raw, np.float32, offset=28), 0
+    kv = D // H * K
+    order = [("embed_tokens", (V, D)), ("input_layernorm", (N, D)), ("self_attn.q_proj", (N, D, D)),
+             ("self_attn.k_proj", (N, kv, D)), ("self_attn.v_proj", (N, kv, D)), ("self_attn.o_proj", (N, D, D)),
+             ("post_attention_layernorm", (N, D)), ("mlp.gate_proj", (N, F, D)), ("mlp.down_proj", (N, D, F)),
+             ("mlp.up_proj", (N, F, D)), ("norm", (D,))]  # fmt: skip
+    tensors = {}
+    for name, shape in order:
+        block = flat[at : at + np.prod(shape)].reshape(shape)
+        at += block.size
+        if name in ("embed_tokens", "norm"):
+            tensors[f"model.{name}.weight"] = mx.array(block)
+        else:
+            tensors |= {f"model.layers.{i}.{name}.weight": mx.array(x) for i, x in enumerate(block)}
+    mx.save_safetensors(str(tmp_path / "model.safetensors"), tensors)
+    config = {"model_type": "llama", "hidden_size": D, "intermediate_size": F, "num_hidden_layers": N,
+              "num_attention_heads": H, "num_key_value_heads": K, "vocab_size": V, "rms_norm_eps": 1e-5,
+              "max_position_embeddings": L, "rope_traditional": True, "tie_word_embeddings": True}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reference = json.load(open(os.path.join(source, "reference-greedy.json")))
+    made = greedy(decoder.load(str(tmp_path))[0], reference["prompt_ids"], len(reference["greedy_ids"]))
+    assert made == reference["greedy_ids"] and len(made) == 100
+
+
 def test_quantized_layers_follow_their_own_settings(tmp_path):
     import mlx.nn as nn
     from mlx.utils import tree_flatten

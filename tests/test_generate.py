@@ -8,7 +8,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from toast import generate
+from toast import generate, kernels
+from toast.draft import PAUSE, Drafter
 from toast.generate import Generation, read
 from toast.models import decoder
 from toast.sample import Sampler
@@ -118,3 +119,120 @@ def test_guide():
     made, tokens = generation("llama-causal", [1, 5], guide=Only([7, 8, 9], 660), limit=10)
     assert [token.id for token in tokens] == [7, 8, 9]
     assert made.reason == "stop" and made.fed == 2
+
+
+# ---------------------------------------------------------------- drafts
+
+
+class Oracle(Drafter):
+    """Guesses from a given text, some of it wrong."""
+
+    def __init__(self, text, wrong):
+        super().__init__([])
+        self.text, self.wrong, self.asked, self.right = text, wrong, 0, 0
+
+    def guess(self):
+        self.asked += 1
+        ahead = self.text[len(self.ids) : len(self.ids) + 5]
+        return [(i + 1) % 600 if (len(self.ids) + n) % self.wrong == 0 else i for n, i in enumerate(ahead)]
+
+    def took(self, seconds, guess, right):
+        self.right += right or 0
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
+@pytest.mark.parametrize("name", FIXTURES)
+def test_drafts_do_not_change_the_answer(name, wrong):
+    kernels.install()
+    for run in runs(name)[:6]:
+        drafter = Oracle(run["greedy_ids"], wrong)
+        made, tokens = generation(name, run["ids"], limit=24, drafter=drafter)
+        assert [token.id for token in tokens] == run["greedy_ids"] == made.ids and made.reason == "length"
+        assert drafter.asked and (wrong > 2) == bool(drafter.right)
+        held = (run["ids"] + made.ids)[: len(run["ids"]) + made.fed]
+        assert made.caches[0].offset == len(held)
+
+
+def test_an_end_among_the_drafts():
+    run = runs("llama-causal")[1]
+    end = run["greedy_ids"][4]
+    made, tokens = generation("llama-causal", run["ids"], limit=24, ends={end}, drafter=Oracle(run["greedy_ids"], 999))
+    assert [token.id for token in tokens] == run["greedy_ids"][: run["greedy_ids"].index(end)]
+    assert made.reason == "stop"
+
+
+def test_limit_within_the_drafts():
+    run = runs("llama-causal")[1]
+    for limit in range(1, 9):
+        made, tokens = generation("llama-causal", run["ids"], limit=limit, drafter=Oracle(run["greedy_ids"], 999))
+        assert [token.id for token in tokens] == run["greedy_ids"][:limit] and made.reason == "length"
+
+
+def test_lookup_finds_the_latest_repetition():
+    drafter = Drafter([1, 2, 3, 4, 5, 1, 2, 3, 9, 8, 7, 1, 2])
+    assert drafter.guess() == []
+    drafter.took(1.0, [], None)
+    drafter.add(3)
+    assert drafter.guess() == [9, 8, 7, 1, 2]
+    drafter.add(6)
+    assert drafter.guess() == []
+
+
+def test_guesses_that_do_not_pay_stop():
+    drafter = Drafter([1, 2, 3, 4] * 5)
+    drafter.took(1.0, [], None)
+    while not drafter.silent:
+        assert drafter.guess()
+        drafter.took(1.5, drafter.guess(), None)
+    assert drafter.guess() == []
+    for _ in range(PAUSE):
+        drafter.add(1)
+    for id in (1, 2, 3):
+        drafter.add(id)
+    assert drafter.guess()
+
+
+@pytest.mark.model
+def test_default_model_follows_the_reference(smollm2):
+    """Every greedy token of the 12 chats, wherever the reference's best two are more than 0.5 apart."""
+    kernels.install()
+    default, _ = decoder.load(smollm2)
+    with open(os.path.join(ORACLES, "smollm2", "chats_oracle.json"), encoding="utf-8") as file:
+        chats = json.load(file)
+    compared = 0
+    for chat in chats:
+        ids, want = chat["prompt_ids"], chat["greedy"]
+        caches = decoder.caches(default)
+        read(default, caches, ids[:-1])
+        rows = default(mx.array([[ids[-1], *want["ids"][:-1]]]), cache=caches)[0]
+        for got, token, gap in zip(mx.argmax(rows, axis=-1).tolist(), want["ids"], want["step_gaps"]):
+            compared += gap > 0.5
+            assert got == token or gap <= 0.5
+    assert compared > 250
+
+
+@pytest.mark.model
+def test_default_model_drafts_and_batches_change_nothing(smollm2):
+    """Under our kernels, on quantised weights: plain, drafted and batched give the same ids."""
+    from toast.batch import Job, decode
+
+    if kernels.install() == "off":
+        pytest.skip("plain MLX is not row-invariant")
+    default, _ = decoder.load(smollm2)
+    with open(os.path.join(ORACLES, "smollm2", "chats_oracle.json"), encoding="utf-8") as file:
+        prompts = [chat["prompt_ids"] for chat in json.load(file)]
+
+    def alone(ids, drafter=None):
+        caches = decoder.caches(default)
+        read(default, caches, ids[:-1])
+        run = Generation(default, caches, Sampler(), {2}, 40, drafter=drafter)
+        list(run.run(ids[-1]))
+        return run.ids
+
+    plain = [alone(ids) for ids in prompts]
+    for ids, want in zip(prompts, plain):
+        drafter = Oracle(want, 4)
+        assert alone(ids, drafter) == want
+    jobs = [Job(ids, Sampler(), {2}, 40, lambda token: False) for ids in prompts]
+    list(decode(default, lambda: decoder.caches(default), jobs, rows=5))
+    assert [[t.id for t in job.tokens] for job in jobs] == plain

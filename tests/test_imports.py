@@ -80,6 +80,11 @@ def test_embed_starts_light(model):
     assert "mlx.core" in loaded and not HEAVY & loaded
 
 
+def test_classify_starts_light(model):
+    loaded = loaded_by("classify", "-m", model, "-l", "a,b")
+    assert "mlx.core" in loaded and not HEAVY & loaded
+
+
 def test_rerank_starts_light(model):
     loaded = loaded_by("rerank", "-m", model, "cat")
     assert "mlx.core" in loaded and not HEAVY & loaded

@@ -212,6 +212,12 @@ def test_experts_with_rows_chosen_too():
     assert y.shape == plain.shape and error(y, np.array(plain)) <= 2 * TOLERANCE
 
 
+def test_an_expert_that_does_not_exist_is_an_error():
+    w, x = weights(3, 16, 64, group=32, bits=4), numbers(2, 1, 64)
+    with pytest.raises(RuntimeError, match="index"):
+        mx.eval(ext.gather_qmm(x, *w, rhs_indices=mx.array([0, 3]), group_size=32, bits=4))
+
+
 def test_other_forms_go_to_mlx():
     x = numbers(2, 64)
     for kwargs in ({"group_size": 32, "bits": 2}, {"group_size": 32, "bits": 6}):
@@ -238,5 +244,6 @@ def test_linear_is_its_parts(variant, bits):
     assert same_bits(ext.linear(x, *args), product)
     np.testing.assert_allclose(ext.linear(x, *args, bias=bias), product + bias, atol=1e-6)
     np.testing.assert_allclose(ext.linear(x, *args, bias=bias, activation="gelu", residual=residual), gelu + residual, atol=2e-6)
-    with pytest.raises(ValueError):
-        ext.linear(x, *args, activation="swish")
+    for wrong in ({"activation": "swish"}, {"bias": numbers(49)}, {"residual": numbers(5, 50)}):
+        with pytest.raises(ValueError):
+            ext.linear(x, *args, **wrong)

@@ -192,6 +192,18 @@ def test_qwen3_reranker_against_its_reference():
         assert json.loads(out)["score"] == pytest.approx(score, abs=facts["tolerance_max_abs"]["scores"])
 
 
+@pytest.mark.parametrize("name", ["tiny-colbert-pylate", "tiny-colbert-stanford"])
+def test_late_interaction_against_its_reference(name):
+    path, facts = oracle(name)
+    stdin = "\n".join(json.dumps({"text": text}) for text in facts["documents"]).encode()
+    words = ["rerank", "--jsonl", "--json", "--long", "truncate", "-q", "-m", path, facts["query"]]
+    found = {row["index"]: row["score"] for row in map(json.loads, command(*words, "--raw-scores", stdin=stdin).ok().out.splitlines())}
+    for i, score in enumerate(facts["scores"]):
+        assert found[i] == pytest.approx(score, abs=facts["tolerance_max_abs"]["scores"])
+    rows = list(map(json.loads, command(*words, stdin=stdin).ok().out.splitlines()))
+    assert all(0 <= row["score"] <= 1 for row in rows)
+
+
 def test_sigmoid():
     assert sigmoid(0.0) == 0.5 and sigmoid(-1e4) == 0.0 and sigmoid(1e4) == 1.0
     assert sigmoid(-3.0) == pytest.approx(1 - sigmoid(3.0))
@@ -204,7 +216,7 @@ class Tokens:
         self.offsets = offsets
 
 
-def test_a_words_weight_is_shared_by_its_tokens():
+def test_a_words_tokens_weigh_the_same():
     text = "the zyzzyva?"
     the, zyz, zyva, mark, special = token_weights(Tokens((0, 3), (4, 7), (7, 11), (11, 12), (0, 0)), text)
     assert mark == special == 0 and zyz == zyva > the > 0

@@ -6,11 +6,13 @@ the question came together (`question.py`).
 
 from time import perf_counter
 
-from toast import pipes
+from toast import kernels, pipes
+from toast.draft import Drafter
 from toast.engine import Engine
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
 from toast.generate import Generation, read
+from toast.prefix import is_plain
 from toast.question import fit, gather
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
@@ -31,6 +33,11 @@ class Request:
     def top(self):
         """Alternatives that each token comes with; None: not even its own logprob is computed."""
         return (self.logprobs or 0) if self.json else None
+
+    def may_draft(self, generation) -> bool:
+        """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
+        simple = generation.sampler.plain and self.top is None and self.constraint is None
+        return simple and kernels.variant() != "off" and is_plain(generation.caches)
 
     def guide(self, limit: int):
         """What keeps an answer of at most `limit` tokens within the constraint; None without one."""
@@ -80,7 +87,7 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
 
     prefix: where to look for what was read before, and to keep what took long to read."""
     seconds = _read(call, engine, generation.caches, ids, prefix)
-    tokens = []
+    tokens, began = [], perf_counter()
     if answer.text:
         write(answer.text)
     for token in generation.run(ids[-1]):
@@ -92,6 +99,8 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
             break
     if rest := answer.finish():
         write(rest)
+    rate = len(tokens) / max(perf_counter() - began, 1e-9)
+    call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
     if prefix is not None and seconds > WORTH_KEEPING:
         prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
     return tokens
@@ -99,7 +108,7 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
 
 def _read(call, engine, caches, ids, prefix) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
-    known = prefix.find(caches, ids) if prefix is not None else 0
+    known = found = prefix.find(caches, ids) if prefix is not None else 0
     start = perf_counter()
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
@@ -108,7 +117,9 @@ def _read(call, engine, caches, ids, prefix) -> float:
             prefix.mark(caches)
             known = pause
         read(engine.model, caches, ids[known:-1], bar.update)
-    return perf_counter() - start
+    seconds = perf_counter() - start
+    call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
+    return seconds
 
 
 def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: int | None) -> dict:
@@ -140,6 +151,8 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
     sampler.begin(ids)
     guide = request.guide(limit)
     generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
+    if request.may_draft(generation):
+        generation.drafter = Drafter(ids)
     answer, last = Answer(call, request, prompt), LastNewline()
     streamed = not request.json and guide is None  # under a constraint, everything or nothing
 

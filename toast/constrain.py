@@ -43,13 +43,15 @@ class Constraint:
 
     def _closing(self, tokenizer) -> list[mx.array]:
         """Tokens that bring a text to its end, in the order in which to prefer them."""
-        groups = [set(self.ends), set(), set()]
+        groups = [set(self.ends), set(), set(), set(), set()]
         for token, i in tokenizer.core.get_vocab().items():
             text = token.replace("Ġ", "").replace("▁", "")
             if text and not text.strip("]}"):
                 groups[1].add(i)
-            elif text and not text.strip('",:'):
+            elif text[:1] == '"' and text[1:] and not text[1:].strip("]}"):
                 groups[2].add(i)
+            elif text and not text.strip('",:'):
+                groups[3 if text == '"' else 4].add(i)
         self.letter, self.quote = tokenizer.id("a"), tokenizer.id('"')
         return [_members(group, self.size) for group in groups]
 
@@ -59,7 +61,7 @@ class Guide:
 
     def __init__(self, constraint: Constraint, matcher, limit: int):
         self.constraint, self.matcher = constraint, matcher
-        self.left, self.hurry = limit, max(limit // 4, min(limit, 32))
+        self.left, self.hurry = limit, max(limit // 4, min(limit // 2, 32))
 
     def allowed(self) -> mx.array:
         """(V,) bool. Near the limit only what closes the text, as long as anything does."""

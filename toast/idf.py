@@ -6,12 +6,13 @@ so that a weight means the same whatever is searched. tests/bench/idf.py made it
 
 import os
 import re
+from math import sqrt
 
 WORD = re.compile(r"\w+")
 
 
 def token_weights(encoding, text: str, start: int = 0) -> list[float]:
-    """A weight for each token: its word's idf, shared by the word's tokens.
+    """A weight for each token: its word's idf over the square root of how many tokens the word is.
 
     Special tokens, punctuation and what lies before character `start` weigh nothing; if that
     leaves nothing, every token weighs the same.
@@ -22,7 +23,7 @@ def token_weights(encoding, text: str, start: int = 0) -> list[float]:
         idf[match.start()] = table.get(match.group().lower(), rare)
         owner[match.start() : match.end()] = [match.start()] * len(match.group())
     owners = [next((o for o in owner[a:b] if o is not None), None) for a, b in encoding.offsets]
-    weights = [idf[o] / owners.count(o) if o is not None else 0.0 for o in owners]
+    weights = [idf[o] / sqrt(owners.count(o)) if o is not None else 0.0 for o in owners]
     return weights if any(weights) else [1.0] * len(weights)
 
 

@@ -14,17 +14,21 @@ BLOCK = 256  # texts tokenised at once: encodings are large
 
 
 def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
-    """The scorer for a model: a cross-encoder, Qwen3-Reranker or any embedding model.
+    """The scorer for a model: cross-encoder, Qwen3-Reranker, late interaction, any embedding model.
 
     instruction: what counts as an answer, for models that are told. Raises UsageError for others,
     BadModel for a model that cannot score pairs.
     """
     kernels.install_for(call)
     path = store.find(call, name)
+    from toast.models.late import is_late
+
     kind = "" if path.endswith(".gguf") else architecture(path)
     told = kind == "Qwen3ForCausalLM" and read_json(path, "modules.json") is None
     if instruction and not told:
         raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
+    if kind and is_late(path):
+        return Relevance(_Late(path))
     if kind.endswith("ForSequenceClassification") or told:
         return Relevance(_Pairs(_pair_scorer(name, path, instruction)))
     if not kind or kind.endswith(("ForCausalLM", "ForConditionalGeneration")):
@@ -65,11 +69,37 @@ class _Pairs:
         return self.scorer.encode([(self.query, text) for text in texts], truncate)
 
 
+class _Late:
+    """A late-interaction model; its logits are sums of cosines, one for each token of the query."""
+
+    def __init__(self, path):
+        from toast.models.late import Late
+
+        self.model = Late(path)
+
+    def ask(self, query):
+        self.query = self.model.query(query)
+
+    def encode(self, texts, truncate):
+        return self.model.encode(texts)
+
+    def logits(self, rows):
+        return self.model.scores(self.query, rows)[:, None]
+
+    def score(self, logit):
+        """The mean cosine."""
+        return max(0.0, logit / self.query.shape[0])
+
+
 class Relevance:
-    """Scores of texts against a query. cut: how many texts were over the limit so far."""
+    """Scores of texts against a query. cut: how many texts were over the limit so far.
+
+    score(logit): the logit on a scale from 0 to 1, the same from call to call.
+    """
 
     def __init__(self, scorer):
         self.scorer, self.cut, self.query = scorer, 0, None
+        self.score = getattr(scorer, "score", sigmoid)
 
     def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
         """Unbounded scores, the higher the better; a text's does not depend on the others.

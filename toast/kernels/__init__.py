@@ -12,6 +12,7 @@ FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
+linear = None  # set by install(): a linear layer with bias, activation and residual as one op
 _variant = "off"
 _originals = []  # (owner, name, MLX's own) of all that was replaced
 
@@ -33,7 +34,7 @@ def install(variant="auto", threads=0, warn=None):
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant, map_tensors
+    global _variant, map_tensors, linear
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
@@ -53,7 +54,7 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
         replace(mx.array, "__matmul__", lambda a, b: ext.matmul(a, b))
-    map_tensors = ext.map_tensors
+    map_tensors, linear = ext.map_tensors, ext.linear
     _variant = name
     return name
 
@@ -85,10 +86,10 @@ def _replace(owner, names, ext):
 
 
 def _restore():
-    global _variant, map_tensors
+    global _variant, map_tensors, linear
     while _originals:
         setattr(*_originals.pop())
-    _variant, map_tensors = "off", None
+    _variant, map_tensors, linear = "off", None, None
 
 
 def _load(mx):

@@ -25,11 +25,11 @@ class Layer:
         self.out, self.norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
         self.up, self.down = w.linear(self.up, F, D), w.linear(self.down, D, F)
         self.norm2 = w.layer_norm(self.norm2, D, eps)
-        self.act = layers.activation(config["hidden_act"])
+        self.act = layers.known(config["hidden_act"])
 
     def __call__(self, x, mask):
-        x = self.norm1(x + self.out(self.attend(x, mask)))
-        return self.norm2(x + self.down(self.act(self.up(x))))
+        x = self.norm1(self.out(self.attend(x, mask), residual=x))
+        return self.norm2(self.down(self.up(x, self.act), residual=x))
 
     def attend(self, x, mask):
         q, k, v = (layers.heads(y, self.n) for y in self.qkv(x))

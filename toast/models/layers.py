@@ -49,13 +49,13 @@ class Tensors:
         weight = self.tensors.get(f"{self.prefix}{name}.weight")
         return 0 if weight is None else weight.shape[0]
 
-    def linear(self, name, outputs, inputs, bias=True):
+    def linear(self, name, outputs, inputs, bias=True) -> "Linear":
         """x (..., inputs) -> (..., outputs)."""
         b = self.take(f"{name}.bias", outputs) if bias else None
         if f"{name}.scales" in self:
-            return quantized_linear(*self.quantized(name, outputs, inputs), b)
-        w = self.take(f"{name}.weight", outputs, inputs).T
-        return (lambda x: x @ w) if b is None else (lambda x: mx.addmm(b, x, w))
+            w, *form = self.quantized(name, outputs, inputs)
+            return Linear(w, b, form)
+        return Linear(self.take(f"{name}.weight", outputs, inputs), b)
 
     def split_linear(self, fused, names, outputs, inputs, bias=True):
         """x -> an (..., outputs) for each name; stored as one tensor `fused` or one for each."""
@@ -104,12 +104,32 @@ class Tensors:
         return lambda x: mx.fast.rms_norm(x, weight, eps)
 
 
-def quantized_linear(w, scales, biases, group, bits, b):
-    def run(x):
-        y = mx.quantized_matmul(x, w, scales, biases, transpose=True, group_size=group, bits=bits)
-        return y if b is None else y + b
+class Linear:
+    """x (..., inputs) -> f(x w' + b) + residual (..., outputs), in one op where the kernels can.
 
-    return run
+    w: (outputs, inputs); form: its (scales, biases, group_size, bits) when it is quantised.
+    """
+
+    def __init__(self, w, b=None, form=()):
+        self.w, self.b, self.form = w, b, form
+        self.fusible = not form or form[-1] in (4, 8)
+
+    def __call__(self, x, act=None, residual=None):
+        """act: the name of an activation, as config.json has it."""
+        ours, plain = ACTIVATIONS[act] if act else ("", None)
+        if kernels.linear and self.fusible and ours is not None:
+            more = {"bias": self.b, "residual": residual, "activation": ours}
+            return kernels.linear(x, self.w, *self.form, **more)
+        y = self.product(x)
+        y = plain(y) if plain else y
+        return y if residual is None else y + residual
+
+    def product(self, x):
+        if not self.form:
+            return x @ self.w.T if self.b is None else mx.addmm(self.b, x, self.w.T)
+        scales, biases, group, bits = self.form
+        y = mx.quantized_matmul(x, self.w, scales, biases, True, group, bits)
+        return y if self.b is None else y + self.b
 
 
 def heads(x, n):
@@ -156,11 +176,16 @@ ACTIVATIONS = {
 }
 
 
-def activation(name):
-    """The function that a config names, the kernels' own where they are installed."""
+def known(name):
+    """The name of an activation, if it is one that is here."""
     if name not in ACTIVATIONS:
         raise BadModel(f"activation {name!r} is not one of {', '.join(ACTIVATIONS)}")
-    ours, plain = ACTIVATIONS[name]
+    return name
+
+
+def activation(name):
+    """The function that a config names, the kernels' own where they are installed."""
+    ours, plain = ACTIVATIONS[known(name)]
     if ours is None or kernels.variant() == "off":
         return plain
     from toast.kernels import _ext

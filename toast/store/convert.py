@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from toast import store
 from toast.errors import BadModel, os_error
-from toast.store import ggml, pull, vocab
+from toast.store import ggml, pull, quantize, vocab
 from toast.store.gguf import Gguf
 
 # general.architecture -> model_type
@@ -78,7 +78,7 @@ def gguf_to_folder(path: str, out: str) -> None:
         }
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         raise BadModel(f"cannot convert {path}: metadata missing or wrong: {error!r}") from None
-    mx.save_safetensors(f"{out}/model.safetensors", weights, {"format": "mlx"})
+    quantize.write(f"{out}/model.safetensors", weights)
     for name, content in texts.items():
         with open(f"{out}/{name}", "w", encoding="utf-8") as file:
             if isinstance(content, str):

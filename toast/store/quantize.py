@@ -25,7 +25,7 @@ FUSED = {
 }
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
 OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache")
-DTYPES = {mx.float32: "F32", mx.uint32: "U32", mx.int32: "I32", mx.int64: "I64"}
+DTYPES = {dtype: name for name, dtype in reversed(weights.TYPES.items())}
 
 
 def quantize(folder, out, bits=8, group=64):

@@ -198,7 +198,7 @@ mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::arr
 // f(x w' + bias) + residual with w[N, K] float, or quantised when there are scales: a linear layer as
 // one op. The result has the type of x w'.
 mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, const Maybe& biases, int group,
-                 int bits, const Maybe& bias, const Maybe& residual, const std::string& activation,
+                 int bits, const Maybe& bias, Maybe residual, const std::string& activation,
                  mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   auto f = activation == "gelu" ? Activation::gelu
@@ -206,7 +206,13 @@ mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, co
       : activation == "silu" ? Activation::silu
       : Activation::none;
   if (f == Activation::none && !activation.empty()) throw std::invalid_argument("[linear] activation " + activation);
-  if (!ours(s) || w.ndim() != 2) throw std::invalid_argument("[linear] w[N, K] on the CPU only.");
+  if (!ours(s) || w.ndim() != 2 || x.ndim() < 1) throw std::invalid_argument("[linear] x[.., K] and w[N, K] on the CPU only.");
+  if (bias && bias->shape() != mx::Shape{w.shape(0)}) throw std::invalid_argument("[linear] bias[N].");
+  if (residual) {
+    auto shape = x.shape();
+    shape.back() = w.shape(0);
+    residual = mx::broadcast_to(*residual, shape, s);
+  }
   if (!scales) {
     if (!is_float(x.dtype()) || !is_float(w.dtype()) || x.shape(-1) != w.shape(-1) || x.shape(-1) == 0)
       throw std::invalid_argument("[linear] x[.., K] and w[N, K] of floats.");
@@ -222,9 +228,11 @@ struct Experts {
   std::vector<int> rows, to;
   std::vector<Job> jobs;
 
-  Experts(const uint32_t* lhs, const uint32_t* rhs, int n, int M, int stack,
+  Experts(const uint32_t* lhs, const uint32_t* rhs, int n, int M, int inputs, int stack,
           const std::function<QuantWeights(int)>& weights)
       : rows(n * M), to(n * M) {
+    for (int i = 0; i < n; i++)
+      if (lhs[i] >= (uint32_t)inputs || rhs[i] >= (uint32_t)stack) throw std::out_of_range("[gather_qmm] index");
     std::vector<int> start(stack + 1);
     for (int i = 0; i < n; i++) start[rhs[i] + 1] += M;
     std::partial_sum(start.begin(), start.end(), start.begin());
@@ -275,7 +283,7 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
       auto source = c[0].data<char>();
       if (fresh) q.fill(source, type_of(c[0]));
       int stack = c[1].size() / ((size_t)c[1].shape(-2) * c[1].shape(-1));
-      Experts e(c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, stack,
+      Experts e(c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, q.rows / M, stack,
                 [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); });
       run(e.jobs, q, source, type_of(c[0]), to);
     });

@@ -1,0 +1,78 @@
+"""Where texts are cut."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embed.chunk import chunk, record
+
+
+def words(texts):
+    return [len(text.split()) for text in texts]
+
+
+def letters(texts):
+    return [len(text) for text in texts]
+
+
+def cut(text, limit=20, **options):
+    return list(chunk(text, words, limit, **options))
+
+
+def test_a_short_text_is_one_chunk():
+    assert cut("one\n\ntwo\n") == [(1, 3, "one\n\ntwo")]
+    assert cut("") == cut("\n \n") == []
+
+
+def test_markdown_is_cut_at_headings_outside_of_code():
+    text = "# A\n" + "a " * 8 + "\n```\n# no heading\n```\n## B\n" + "b " * 8 + "\n"
+    assert [c[:2] for c in cut(text, suffix="md")] == [(1, 5), (6, 7)]
+
+
+def test_a_small_section_shares_its_chunk():
+    text = "# Title\n\n## Part\n" + "word " * 10
+    assert [c[:2] for c in cut(text, suffix="md")] == [(1, 4)]
+
+
+def test_restructured_text_is_cut_at_sections():
+    text = "Title\n=====\n" + "a " * 8 + "\n\nNext\n----\n" + "b " * 8
+    assert [c[:2] for c in cut(text, suffix="rst")] == [(1, 3), (5, 7)]
+
+
+def test_code_is_cut_at_definitions():
+    text = "def a():\n    return 1 + 2 + 3\n\n\ndef b():\n    x = 1\n\n    return x\n"
+    assert [c[:2] for c in cut(text, limit=12, suffix="py")] == [(1, 2), (5, 8)]
+
+
+def test_a_full_chunk_ends_at_a_paragraph():
+    text = "a a a a a a\nb b b b b b\n\nc c c c c c\nd d d d d d\n"
+    assert [c[:2] for c in cut(text)] == [(1, 2), (4, 5)]
+
+
+def test_lines_and_paragraphs():
+    text = "a\nb\n\nc\n"
+    assert cut(text, mode="lines") == [(1, 1, "a"), (2, 2, "b"), (4, 4, "c")]
+    assert cut(text, mode="paragraphs") == [(1, 2, "a\nb"), (4, 4, "c")]
+
+
+def test_a_long_line_is_cut_at_sentences():
+    text = "One two three. Four five six. Seven eight nine."
+    assert [c[2] for c in cut(text, limit=6)] == ["One two three. Four five six.", "Seven eight nine."]
+
+
+def test_a_long_record_is_cut_evenly():
+    text = " ".join(f"Sentence number {i} here." for i in range(10))
+    parts = list(record(text, words, 30))
+    assert [c[:2] for c in parts] == [(1, 1)] * 2
+    assert " ".join(c[2] for c in parts) == text
+    assert max(words(c[2] for c in parts)) - min(words(c[2] for c in parts)) <= 4
+
+
+@given(st.text(alphabet="ab .\n#=\r\x0b\u2028\u4e2d", max_size=300), st.integers(1, 12))
+def test_chunks_are_slices_within_the_limit_and_lose_nothing(text, limit):
+    for suffix in ("", "md", "rst", "py"):
+        parts = list(chunk(text, letters, limit, suffix=suffix))
+        rows = text.split("\n")
+        for start, end, body in parts:
+            assert 1 <= start <= end <= len(rows)
+            assert len(body) <= limit and body in "\n".join(rows[start - 1 : end])
+        assert "".join("".join(c[2] for c in parts).split()) == "".join(text.split())

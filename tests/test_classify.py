@@ -1,0 +1,231 @@
+"""`classify` on the installed command: engines against their references, forms, filters, labels."""
+
+import json
+import math
+import os
+
+import numpy as np
+import pytest
+
+import tiny
+from command import command
+from rerank.engines import Entailment
+from toast.models.scorer import scorer
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+LINES = b"the cat sat\nblue sky\n\na dog ran \xff\n"
+RECORDS = LINES.split(b"\n")[:-1]
+
+
+def oracle(name):
+    path = os.path.join(ORACLES, name)
+    with open(os.path.join(path, "oracle.json"), encoding="utf-8") as file:
+        return path, json.load(file), np.load(os.path.join(path, "oracle.npz"))
+
+
+@pytest.fixture(scope="module")
+def moods(tmp_path_factory):
+    return tiny.bert(tmp_path_factory.mktemp("moods") / "moods", labels=["good", "bad", "so so"])
+
+
+@pytest.fixture(params=["descriptions", "classifier", "entailment", "choices"])
+def words(request, model, moods):
+    """Words that choose an engine and its labels good, bad and so so."""
+    labels = ["-l", "good,bad,so so"]
+    return {
+        "descriptions": ["-q", "-m", model, *labels],
+        "classifier": ["-q", "-m", moods],
+        "entailment": ["-q", "-m", os.path.join(ORACLES, "roberta-nli"), *labels],
+        "choices": ["-q", "-m", os.path.join(ORACLES, "llama-causal"), *labels],
+    }[request.param]
+
+
+def classify(*words, stdin=LINES):
+    return command("classify", *words, stdin=stdin)
+
+
+def labelled(*words, stdin=LINES):
+    """[(label, score, record)] of the default form."""
+    lines = classify(*words, stdin=stdin).ok().out.split(b"\n")[:-1]
+    return [(a.decode(), float(b), c) for a, b, c in (line.split(b"\t", 2) for line in lines)]
+
+
+def as_json(*words, stdin):
+    return [json.loads(line) for line in classify("--json", *words, stdin=stdin).ok(quiet=False).out.splitlines()]
+
+
+def jsonl(texts):
+    return "\n".join(json.dumps({"text": text}) for text in texts).encode()
+
+
+# ---------------------------------------------------------------- engines
+
+
+def test_every_engine_labels_every_record(words):
+    found = labelled(*words)
+    assert [record for _, _, record in found] == RECORDS
+    assert all(label in ("good", "bad", "so so") and 1 / 3 <= score <= 1 for label, score, _ in found)
+
+
+def test_one_by_one_and_together(words):
+    together = as_json(*words, stdin=LINES)
+    for record, row in zip(RECORDS, together):
+        (alone,) = as_json(*words, stdin=record + b"\n")
+        assert alone["label"] == row["label"] and alone["score"] == pytest.approx(row["score"], abs=1e-5)
+
+
+def test_a_classifier_against_its_reference():
+    path, facts, expected = oracle("bert-classifier")
+    rows = as_json("-q", "--jsonl", "-m", path, stdin=jsonl(facts["texts"]))
+    assert [row["label"] for row in rows] == facts["labels"]
+    for row, probabilities in zip(rows, expected["probabilities"]):
+        assert row["labels"][0]["score"] == row["score"] == max(one["score"] for one in row["labels"])
+        found = {one["label"]: one["score"] for one in row["labels"]}
+        for i, probability in enumerate(probabilities):
+            label = facts["id2label"][str(i)]
+            assert found[label] == pytest.approx(probability, abs=facts["tolerance_max_abs"]["probabilities"])
+
+
+def test_entailment_against_its_reference():
+    path, facts, _ = oracle("roberta-nli")
+    model = scorer(path)
+    for case in facts["zero_shot"]["results"]:
+        labels = [(label, label) for label in case["labels"]]
+        engine = Entailment(model, labels, case["multi_label"], case["template"])
+        (found,) = engine.probabilities([case["text"]])
+        assert found == pytest.approx(case["scores"], abs=2e-4)
+    labels = [(label, label) for label in case["labels"]]
+    (row,) = as_json("-q", "--jsonl", "-m", path, "-l", ",".join(case["labels"]), stdin=jsonl(["A cat."]))
+    (expected,) = Entailment(model, labels, False).probabilities(["A cat."])
+    assert {one["label"]: one["score"] for one in row["labels"]} == pytest.approx(dict(zip(case["labels"], expected)), abs=1e-5)
+
+
+def test_some_of_a_classifiers_labels(moods):
+    (all_three,) = as_json("-m", moods, stdin=b"cat")
+    (two,) = as_json("-m", moods, "-l", "good,bad", stdin=b"cat")
+    three = {one["label"]: one["score"] for one in all_three["labels"]}
+    two = {one["label"]: one["score"] for one in two["labels"]}
+    assert two["good"] / two["bad"] == pytest.approx(three["good"] / three["bad"], rel=1e-4)
+
+
+def test_choices_are_whole_answers(tmp_path):
+    """The probabilities are those of the model's own logits, token by token."""
+    import mlx.core as mx
+
+    from rerank.choices import Choices
+
+    path = os.path.join(ORACLES, "llama-causal")
+    engine = Choices(None, "llama", path, [("good", "good"), ("not good", "bad things")], False)
+    (found,) = engine.probabilities(["A text."])
+    ids, sums = engine._prompt("A text."), []
+    for answer in engine.answers:
+        logits = engine.model(mx.array([ids + answer[:-1]]))[0, len(ids) - 1 :].astype(mx.float32)
+        logs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
+        sums.append(sum(logs[i, token].item() for i, token in enumerate(answer)))
+    odds = math.exp(sums[0] - sums[1])
+    assert found[0] / found[1] == pytest.approx(odds, rel=1e-3)
+
+
+# ---------------------------------------------------------------- forms
+
+
+def test_k_labels(words):
+    found = labelled(*words, "-k2", stdin=b"cat\ndog\n")
+    assert [record for _, _, record in found] == [b"cat", b"cat", b"dog", b"dog"]
+    assert found[0][1] >= found[1][1] and found[0][0] != found[1][0]
+
+
+def test_only_invert_and_count(words):
+    found = labelled(*words)
+    label = found[0][0]
+    mine = [record for given, _, record in found if given == label]
+    others = [record for given, _, record in found if given != label]
+    assert classify(*words, "--only", label).out.split(b"\n")[:-1] == mine
+    rest = classify(*words, "--only", label, "--invert")
+    assert rest.out.split(b"\n")[:-1] == others and rest.status == (0 if others else 1)
+    assert classify(*words, "--only", label, "-c").ok().out == b"%d\n" % len(mine)
+    counts = dict(line.split(b"\t") for line in classify(*words, "-c").ok().out.splitlines())
+    assert sum(map(int, counts.values())) == len(RECORDS) and counts[label.encode()] == b"%d" % len(mine)
+
+
+def test_nothing_found_is_status_1(moods):
+    for more in (["--threshold", "1.1"], ["--only", "bad", "--threshold", "1.1"], ["--no-input"]):
+        result = classify("-q", "-m", moods, *more)
+        assert (result.status, result.out, result.err) == (1, b"", b""), result
+    result = classify("-q", "-m", moods, "-c", "--only", "bad", "--threshold", "1.1")
+    assert (result.status, result.out) == (1, b"0\n"), result
+
+
+def test_multi_gives_any_number_of_labels(moods):
+    scores = {one["label"]: one["score"] for one in as_json("--multi", "-m", moods, stdin=b"cat")[0]["labels"]}
+    found = labelled("--multi", "-m", moods, "--threshold", "0", stdin=b"cat\n")
+    assert {label: score for label, score, _ in found} == {k: pytest.approx(v, abs=1e-6) for k, v in scores.items()}
+    middle = sorted(scores.values())[1]
+    found = labelled("--multi", "-m", moods, "--threshold", f"{middle - 1e-6}", stdin=b"cat\n")
+    assert len(found) == 2
+
+
+def test_one_label_by_itself(moods):
+    assert labelled("--multi", "-l", "bad", "-m", moods, "--threshold", "0", stdin=b"cat\n")[0][0] == "bad"
+
+
+def test_json(moods):
+    stdin = b'{"text":"a dog","id":7,"label":"old"}\n'
+    (row,) = as_json("--jsonl", "-m", moods, "-k2", stdin=stdin)
+    assert list(row) == ["text", "id", "label", "score", "labels"] and row["id"] == 7
+    assert row["label"] == row["labels"][0]["label"] != "old" and len(row["labels"]) == 2
+
+
+def test_nul(moods):
+    out = classify("-0", "-m", moods, "--only", "good", "--only", "bad", "--only", "so so", stdin=b"a\nb\0c").ok().out
+    assert out == b"a\nb\0c\0"
+
+
+def test_long_records_are_cut_and_counted(moods):
+    result = classify("-m", moods, stdin=b"cat " * 99 + b"\ncat\n")
+    assert result.status == 0 and b"1 record over the model's limit cut" in result.err
+    assert classify("-q", "--strict", "-m", moods, stdin=b"cat " * 99).status == 3
+
+
+# ---------------------------------------------------------------- labels
+
+
+def test_labels_of_a_file(model, tmp_path):
+    (tmp_path / "labels").write_text("\ufeffanimal: a cat or a dog\n\nsky: blue sky\n")
+    counts = classify("-m", model, "-L", "labels", "-c", stdin=b"cat\n" * 3)
+    command("classify", "-m", model, "-L", "labels", "-c", stdin=b"cat\n", cwd=tmp_path).ok()
+    assert counts.status == 2  # relative to another directory
+    row = json.loads(command("classify", "--json", "-m", model, "-L", "labels", stdin=b"sky", cwd=tmp_path).ok().out)
+    assert {one["label"] for one in row["labels"]} == {"animal", "sky"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        ("a,,b", "a label is empty"),
+        ("", "a label is empty"),
+        ("a,b,a", "label 'a' is given twice"),
+        ("a,b\tc", "cannot be printed"),
+        ("a,b\nc", "cannot be printed"),
+        ("a", "one label decides nothing"),
+    ],
+)
+def test_labels_that_cannot_be(model, labels, told):
+    classify("-m", model, "-l", labels).fails(told)
+
+
+def test_wrong_words(model, moods, tmp_path):
+    classify("-m", model).fails("no labels of its own", "-l")
+    classify("-m", moods, "-l", "good,evil").fails("no label 'evil'", "good, bad")
+    classify("-m", moods, "--only", "evil").fails("no label 'evil'")
+    classify("-m", moods, "--invert").fails("--only")
+    classify("-m", model, "-l", "a,b", "-L", "x").fails("given twice")
+    classify("-m", model, "-L", tmp_path / "none").fails("none", "No such file")
+    classify("-m", os.path.join(ORACLES, "llama-causal"), "-l", "a,b", "--multi").fails("--multi")
+
+
+def test_models_of_another_kind(tmp_path):
+    cross = os.path.join(ORACLES, "bert-crossencoder")
+    classify("-m", cross).fails("ranks records", f"rerank -m {cross}")
+    (tmp_path / "text").write_text("this is no model, and longer than eight bytes")
+    classify("-m", tmp_path / "text").fails("neither a model nor a probe")

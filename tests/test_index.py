@@ -1,0 +1,334 @@
+"""`index`: what is in the file, what an update embeds, and what a killed run leaves."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+
+import pytest
+
+from command import command, shell, start
+
+TEXT = {
+    "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
+    "sky.txt": "the sky is blue\n\na slow filter\n",
+    "deep/pipe.txt": "a fast pipe and a model\n",
+}
+
+
+@pytest.fixture
+def tree(tmp_path):
+    write(tmp_path / "docs", TEXT)
+    return tmp_path
+
+
+def write(folder, texts):
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+def index(model, *args, **options):
+    return command("index", *args, env={"EMBED_MODEL": model}, **options)
+
+
+def content(path):
+    """All that an index says, whatever the numbers of its rows: [(path, id, data, lines, text, vector)]."""
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        dims = dict(db.execute("SELECT key, value FROM meta"))["dims"]
+        vectors = {}
+        for ids, codes, scales in db.execute("SELECT ids, codes, scales FROM segments"):
+            for i, id in enumerate(memoryview(ids).cast("q")):
+                vectors[id] = codes[dims * i : dims * (i + 1)] + scales[4 * i : 4 * i + 4]
+        rows = db.execute(
+            "SELECT d.path, d.number, d.name, d.data, d.hash, c.start_line, c.end_line, c.text, c.id"
+            " FROM documents d LEFT JOIN chunks c ON c.document = d.id"
+        ).fetchall()
+        found = db.execute("SELECT count(*) FROM words WHERE words MATCH 'the OR a'").fetchone()[0]
+    assert len(vectors) == sum(row[-1] is not None for row in rows)
+    return sorted(((*row[:-1], vectors.get(row[-1])) for row in rows), key=repr), found
+
+
+def paths(path):
+    return sorted({row[0] for row in content(path)[0]})
+
+
+def embedded(result):
+    """How many chunks a run with -v says that it embedded."""
+    return int(result.err.decode().split("chunks, ")[1].split(" ")[0])
+
+
+# ---------------------------------------------------------------- what is indexed
+
+
+def test_file_stdout_and_update_of_nothing_agree(tree, model):
+    index(model, "docs", "-o", "a.db", cwd=tree).ok()
+    out = index(model, "docs", cwd=tree).ok().out
+    (tree / "b.db").write_bytes(out)
+    assert content(tree / "a.db") == content(tree / "b.db")
+    assert paths(tree / "a.db") == ["docs/cat.md", "docs/deep/pipe.txt", "docs/sky.txt"]
+    assert sorted(os.listdir(tree)) == ["a.db", "b.db", "docs"]
+
+
+def test_the_header_says_what_it_is(tree, model):
+    head = index(model, "docs", cwd=tree).ok().out[:100]
+    assert head[68:72] == b"tidx" and head[60:64] == b"\0\0\0\1"
+
+
+def test_walking(tree, model):
+    docs = tree / "docs"
+    write(docs, {
+        ".gitignore": "*.log\n!keep.log\n/build/\n", "x.log": "red", "keep.log": "red", "build/x.txt": "red",
+        "deep/.gitignore": "!x.log\nno.txt", "deep/x.log": "red", "deep/no.txt": "red", "deep/build/x.txt": "red",
+        ".hidden/x.txt": "red", "binary": b"a\0b", "big.txt": b"red " * 300_000,
+    })  # fmt: skip
+    write(tree, {"outside/secret.txt": "red"})
+    os.symlink(tree / "outside", docs / "link")
+    os.symlink(tree / "outside/secret.txt", docs / "link.txt")
+    found = index(model, "docs", "-o", "x.db", "--max-filesize", "1", cwd=tree)
+    assert found.status == 0 and b"1 file over" in found.err
+    assert paths(tree / "x.db") == [
+        "docs/cat.md", "docs/deep/build/x.txt", "docs/deep/pipe.txt", "docs/deep/x.log", "docs/keep.log", "docs/sky.txt",
+    ]  # fmt: skip
+
+
+def test_a_gitignore_above_holds_within_its_repository(tree, model):
+    write(tree, {".gitignore": "sky.txt\n", ".git/HEAD": "x"})
+    index(model, ".", "-o", "/tmp/../" + str(tree / "x.db"), cwd=tree / "docs").ok()
+    assert paths(tree / "x.db") == ["cat.md", "deep/pipe.txt"]
+
+
+def test_names_from_a_list(tree, model):
+    write(tree, {"odd\nname.txt": "red"})
+    words = f"find . -name '*.txt' -print0 | index -m {model} -0 --files-from - > x.db"
+    shell(words, cwd=tree).ok()
+    assert paths(tree / "x.db") == ["docs/deep/pipe.txt", "docs/sky.txt", "odd\nname.txt"]
+
+
+def test_a_missing_file_is_told_and_the_rest_indexed(tree, model):
+    index(model, "docs/sky.txt", "none.txt", "-o", "x.db", cwd=tree).fails("none.txt")
+    assert paths(tree / "x.db") == ["docs/sky.txt"]
+
+
+def test_records(tmp_path, model):
+    index(model, "-o", "x.db", stdin=b"the cat\n\nthe dog\nthe cat\n", cwd=tmp_path).ok()
+    rows = content(tmp_path / "x.db")[0]
+    assert [(r[0], r[1], r[5], r[7]) for r in rows if r[7]] == [
+        ("-", 1, 1, "the cat"), ("-", 3, 3, "the dog"), ("-", 4, 4, "the cat"),
+    ]  # fmt: skip
+    index(model, "-0", "-o", "x.db", stdin=b"one\nrecord\0two\0", cwd=tmp_path).ok()
+    assert [r[7] for r in content(tmp_path / "x.db")[0]] == ["one\nrecord", "two"]
+
+
+def test_records_keep_their_fields(tmp_path, model):
+    lines = b'{"body": "the cat", "key": 7, "kind": "animal"}\n{"body": "the sky", "key": "k"}\n'
+    index(model, "--field", "body", "--id", "key", "-o", "x.db", stdin=lines, cwd=tmp_path).ok()
+    rows = content(tmp_path / "x.db")[0]
+    assert [(r[2], json.loads(r[3]), r[7]) for r in rows] == [
+        ("7", {"key": 7, "kind": "animal"}, "the cat"), ("k", {"key": "k"}, "the sky"),
+    ]  # fmt: skip
+    index(model, "--id", "none", stdin=lines, cwd=tmp_path).fails("text")
+    index(model, "--field", "body", "--id", "none", stdin=lines, cwd=tmp_path).fails("no field 'none'")
+
+
+def test_a_long_record_becomes_several_chunks(tmp_path, model):
+    index(model, "-o", "x.db", stdin=b"the cat sat on a mat. " * 10, cwd=tmp_path).ok()
+    rows = content(tmp_path / "x.db")[0]
+    assert len(rows) > 2 and {r[1] for r in rows} == {1}
+
+
+def test_empty_input_is_an_empty_index(tmp_path, model):
+    index(model, "-o", "x.db", cwd=tmp_path).ok()
+    assert content(tmp_path / "x.db") == ([], 0)
+
+
+def test_wrong_usage(tree, model):
+    index(model, "docs", "-o", "a.db", "-u", "b.db", cwd=tree).fails("exclude")
+    index(model, "docs", "-u", "none.db", cwd=tree).fails("none.db")
+    index(model, "docs", "-u", "docs/sky.txt", cwd=tree).fails("not an index")
+    index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db.part")
+
+
+# ---------------------------------------------------------------- updates
+
+
+def test_an_update_embeds_only_what_is_new(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    docs = tree / "docs"
+    write(docs, {"sky.txt": "the sky is blue\n\na new line\n", "new.txt": "to and of\n"})
+    os.rename(docs / "cat.md", docs / "moved.md")
+    os.unlink(docs / "deep/pipe.txt")
+    found = index(model, "-v", "docs", "-u", "x.db", "--chunk", "auto", cwd=tree).ok(quiet=False)
+    assert embedded(found) == 2
+    index(model, "docs", "-o", "y.db", cwd=tree).ok()
+    assert content(tree / "x.db") == content(tree / "y.db")
+
+
+def test_an_update_of_nothing_leaves_the_file_alone(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    before = os.stat(tree / "x.db")
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    assert os.stat(tree / "x.db").st_mtime_ns == before.st_mtime_ns
+
+
+def test_an_update_leaves_what_it_does_not_name(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    write(tree, {"more/a.txt": "red"})
+    index(model, "more", "-u", "x.db", cwd=tree).ok()
+    os.unlink(tree / "docs/cat.md")
+    os.unlink(tree / "docs/sky.txt")
+    index(model, "docs/cat.md", "-u", "x.db", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["docs/deep/pipe.txt", "docs/sky.txt", "more/a.txt"]
+
+
+def test_records_are_added_and_replaced_by_their_id(tmp_path, model):
+    def run(*texts):
+        lines = "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in texts).encode()
+        option = "-u" if (tmp_path / "x.db").exists() else "-o"
+        index(model, "--jsonl", "--id", "id", option, "x.db", stdin=lines, cwd=tmp_path).ok()
+        return sorted((r[2], r[7]) for r in content(tmp_path / "x.db")[0])
+
+    assert run((1, "the cat"), (2, "the dog"), (1, "a bird")) == [("1", "a bird"), ("2", "the dog")]
+    assert run((2, "the sky"), (3, "a mat")) == [("1", "a bird"), ("2", "the sky"), ("3", "a mat")]
+    index(model, "-u", "x.db", stdin=b"a line\na line\n", cwd=tmp_path).ok()
+    index(model, "-u", "x.db", stdin=b"a line\nnew\n", cwd=tmp_path).ok()
+    assert sorted(r[7] for r in content(tmp_path / "x.db")[0]) == ["a bird", "a line", "a mat", "new", "the sky"]
+
+
+def test_an_update_keeps_to_its_model_and_settings(tree, model, tmp_path_factory):
+    import tiny
+
+    other = tiny.bert(tmp_path_factory.mktemp("other") / "model", seed=8)
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    write(tree, {"docs/new.txt": "red"})
+    index(model, "-m", other, "docs", "-u", "x.db", cwd=tree).fails("another model")
+    index(model, "docs", "-u", "x.db", "--chunk", "lines", cwd=tree).fails("other settings")
+    index(other, "docs", "-u", "x.db", cwd=tree).ok()
+
+
+def test_merged_shards_are_one_index(tree, model):
+    index(model, "docs/cat.md", "-o", "a.db", cwd=tree).ok()
+    index(model, "docs/sky.txt", "docs/deep", "docs/cat.md", "-o", "b.db", cwd=tree).ok()
+    shell("index --merge a.db b.db > c.db", cwd=tree).ok()
+    index(model, "docs", "-o", "whole.db", cwd=tree).ok()
+    assert content(tree / "c.db") == content(tree / "whole.db")
+
+
+def test_only_like_is_merged(tree, model, tmp_path_factory):
+    import tiny
+
+    other = tiny.bert(tmp_path_factory.mktemp("other") / "model", seed=8)
+    index(model, "docs", "-o", "a.db", cwd=tree).ok()
+    index(other, "docs", "-o", "b.db", cwd=tree).ok()
+    index(model, "--merge", "a.db", "b.db", "-o", "c.db", cwd=tree).fails("another model")
+    index(model, "--merge", "a.db", "docs/sky.txt", "-o", "c.db", cwd=tree).fails("not an index")
+
+
+def test_exact_vectors_are_kept(tree, model):
+    index(model, "docs", "--exact", "-o", "x.db", cwd=tree).ok()
+    with sqlite3.connect(tree / "x.db") as db:
+        [(codes, scales, exact)] = db.execute("SELECT codes, scales, exact FROM segments")
+    import numpy as np
+
+    exact = np.frombuffer(exact, np.float32).reshape(-1, 32)
+    codes = np.frombuffer(codes, np.int8).reshape(-1, 32) * np.frombuffer(scales, np.float32)[:, None]
+    np.testing.assert_allclose(codes, exact, atol=0.5 / 127)
+    np.testing.assert_allclose(np.linalg.norm(exact, axis=1), 1, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- what can go wrong
+
+
+def test_a_full_disk_leaves_the_old_file(tree, model):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    shell(f"index -m {model} docs > /dev/full", cwd=tree).fails("No space left")
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    before = content(tree / "x.db")
+    write(tree, {"docs/new.txt": "\n\n".join(f"{i} {i + 1} {i * 7}" for i in range(3000))})
+    line = f"ulimit -f 64; trap '' XFSZ; exec index -m {model} docs -u x.db"
+    found = shell(line, cwd=tree)
+    assert found.status == 2 and found.err.count(b"\n") == 1, found
+    assert content(tree / "x.db") == before
+
+
+def test_the_second_writer_waits(tree, model):
+    many = {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(40)) for i in range(40)}
+    write(tree, many)
+    first = start("index", "docs", "-o", "x.db", cwd=tree, env={"EMBED_MODEL": model})
+    while not (tree / "x.db.part").exists():
+        time.sleep(0.002)
+    time.sleep(0.05)
+    second = index(model, "docs", "-o", "x.db", cwd=tree)
+    assert second.status == 0 and b"waiting" in second.err, second
+    assert first.wait() == 0
+    index(model, "docs", "-o", "y.db", cwd=tree).ok()
+    assert content(tree / "x.db") == content(tree / "y.db")
+
+
+def killed(words, cwd, env, after):
+    """Run and kill -9 after some seconds; whether it was still running."""
+    run = start(*words, cwd=cwd, env=env, stdin=subprocess.DEVNULL)
+    try:
+        run.communicate(timeout=after)
+        return False
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        run.communicate()
+        return True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("update", [False, True])
+def test_killed_at_any_moment(tree, model, update):
+    """50 kills, each of which must leave the old file whole and a part that is gone on with."""
+    rng, env = random.Random(3), {"EMBED_MODEL": model}
+    texts = {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(i)) for i in range(60)}
+    write(tree, texts)
+    old = None
+    if update:
+        index(model, "docs", "-o", "x.db", cwd=tree).ok()
+        old = content(tree / "x.db")
+        shutil.copy(tree / "x.db", tree / "old.db")
+        write(tree, {name: text + f"\n\nmore of it {len(text)}" for name, text in texts.items()})
+        os.unlink(tree / "docs/7.txt")
+    words = ["index", "docs", "-u" if update else "-o", "x.db"]
+    begun = time.perf_counter()
+    index(model, "docs", "-o", "undisturbed.db", cwd=tree).ok()
+    whole, kills = time.perf_counter() - begun, 0
+    for _ in range(50):
+        kills += killed(words, tree, env, rng.uniform(0.1, 1) * whole)
+        if (tree / "x.db").exists():
+            now = content(tree / "x.db")
+            if now != old:  # it was done before the kill: begin again
+                assert now == content(tree / "undisturbed.db")
+                os.unlink(tree / "x.db")
+                if update:
+                    shutil.copy(tree / "old.db", tree / "x.db")
+    assert kills > 10
+    command(*words, env=env, cwd=tree).ok()
+    assert content(tree / "x.db") == content(tree / "undisturbed.db")
+    assert not (tree / "x.db.part").exists()
+
+
+def test_a_killed_run_is_gone_on_with(tree, model):
+    texts = {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(200)) for i in range(60)}
+    write(tree, texts)
+    words = ["index", "docs", "-o", "x.db"]
+    run = start(*words, cwd=tree, env={"EMBED_MODEL": model})
+    part = tree / "x.db.part"
+    while not (part.exists() and part.stat().st_size > 400_000) and run.poll() is None:
+        time.sleep(0.001)
+    run.kill()
+    run.communicate()
+    found = command(*words, "-v", env={"EMBED_MODEL": model}, cwd=tree)
+    assert found.status == 0 and b"going on" in found.err
+    with sqlite3.connect(tree / "x.db") as db:
+        assert embedded(found) < db.execute("SELECT count(*) FROM chunks").fetchone()[0]

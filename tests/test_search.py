@@ -1,0 +1,294 @@
+"""`search`: where texts come from, what is found, how it is written, and hostile files."""
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+
+import pytest
+
+from command import command, shell, start
+
+TEXT = {
+    "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
+    "sky.txt": "the sky is blue\nred\n\na slow filter\n",
+    "deep/pipe.txt": "a fast pipe and a model\n",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, model):
+    """A folder of texts with its index, x.db."""
+    folder = tmp_path_factory.mktemp("search")
+    for name, text in TEXT.items():
+        path = folder / "docs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    command("index", "-m", model, "docs", "-o", "x.db", "--chunk", "paragraphs", cwd=folder).ok()
+    return folder
+
+
+def search(folder, *args, **options):
+    return command("search", *args, cwd=folder, **options)
+
+
+def lines(result):
+    return result.ok().out.decode().splitlines()
+
+
+def hits(result):
+    return [json.loads(line) for line in result.ok().out.splitlines()]
+
+
+def best(folder, *args, **options):
+    return hits(search(folder, "--json", *args, **options))[0]
+
+
+# ---------------------------------------------------------------- where texts come from
+
+
+def test_every_way_to_name_an_index_finds_the_same(made):
+    words = ["--mode", "lexical", "the dog ran"]
+    found = lines(search(made, *words, "-i", "x.db"))
+    assert found[0] == "docs/cat.md:7:the dog ran to the red bird"
+    assert lines(search(made, *words, "x.db")) == found
+    assert lines(shell("search --mode lexical 'the dog ran' < x.db", cwd=made)) == found
+    assert lines(shell("cat x.db | search --mode lexical 'the dog ran'", cwd=made)) == found
+    assert lines(shell("exec 3< x.db; search --mode lexical 'the dog ran' <&3", cwd=made)) == found
+
+
+def test_the_nearest_index_upwards(made):
+    shutil.copy(made / "x.db", made / ".index.db")
+    try:
+        found = search(made / "docs/deep", "--mode", "lexical", "ran", stdin=subprocess.DEVNULL)
+        assert lines(found) == ["docs/cat.md:7:the dog ran to the red bird"]
+        assert lines(search(made, "--no-input", "--mode", "lexical", "ran", stdin=b"the cat")) == lines(found)
+    finally:
+        os.unlink(made / ".index.db")
+    search(made, "dog", stdin=subprocess.DEVNULL).fails(".index.db")
+
+
+def test_an_index_that_lost_its_name(made, tmp_path):
+    shutil.copy(made / "x.db", tmp_path / "gone.db")
+    for change in ("rm gone.db", "cp gone.db new.db; mv new.db gone.db"):
+        shutil.copy(made / "x.db", tmp_path / "gone.db")
+        found = shell(f"exec 3< gone.db; {change}; search --mode lexical ran <&3", cwd=tmp_path)
+        assert lines(found) == ["docs/cat.md:7:the dog ran to the red bird"]
+
+
+def test_text_without_an_index(made, model, tmp_path):
+    env = {"EMBED_MODEL": model, "TMPDIR": str(tmp_path)}
+    for mode in ("lexical", "hybrid"):
+        found = search(made, "--mode", mode, "-k", "1", "slow filter", stdin=b"the cat\na slow filter\n", env=env)
+        assert lines(found) == ["-:2:a slow filter"]
+    found = search(made, "--mode", "lexical", "slow filter", "docs/sky.txt", "docs/cat.md", env=env)
+    assert lines(found) == ["docs/sky.txt:4:a slow filter"]
+    with open(made / "docs/sky.txt") as file:
+        assert lines(search(made, "--mode", "lexical", "slow filter", stdin=file, env=env)) == ["-:4:a slow filter"]
+    assert os.listdir(tmp_path) == []
+
+
+def test_indexes_and_texts_together(made, model):
+    env = {"EMBED_MODEL": model}
+    found = lines(search(made, "--mode", "lexical", "ran", "x.db", "docs/cat.md", env=env))
+    assert sorted(found) == ["docs/cat.md:7:the dog ran to the red bird"] * 2
+
+
+def test_records_come_once_with_their_fields(tmp_path, model):
+    records = [{"id": i, "text": f"the cat {i} sat on a mat. " * 6, "kind": "ab"[i % 2], "ok": i > 2} for i in range(6)]
+    data = "".join(json.dumps(r) + "\n" for r in records).encode()
+    command("index", "-m", model, "--jsonl", "--id", "id", "-o", "x.db", stdin=data, cwd=tmp_path).ok()
+    for mode in ("hybrid", "vector", "lexical"):
+        found = hits(search(tmp_path, "the cat", "--json", "-k", "50", "--mode", mode, "-i", "x.db"))
+        assert sorted(hit["id"] for hit in found) == list(range(6))
+        assert all(hit["kind"] == "ab"[hit["id"] % 2] and hit["path"] == "-" for hit in found)
+        assert [hit["start_line"] == hit["end_line"] == hit["id"] + 1 for hit in found]
+        scores = [hit["score"] for hit in found]
+        assert scores == sorted(scores, reverse=True)
+        found = hits(search(tmp_path, "cat", "--json", "--where", "kind=b", "--where", "ok=true", "--mode", mode, "-i", "x.db"))
+        assert sorted(hit["id"] for hit in found) == [3, 5]
+    assert lines(search(tmp_path, "5", "--mode", "lexical", "-i", "x.db"))[0].startswith("5:6:the cat 5")
+
+
+# ---------------------------------------------------------------- what is found
+
+
+def test_a_text_finds_itself(made, model):
+    """The query's prompt is "red ": the passage that says it has the same vector, and score 1."""
+    found = hits(search(made, "--json", "--mode", "vector", "the sky", stdin=b"blue\nred the sky\n", env={"EMBED_MODEL": model}))
+    assert found[0]["text"] == "red the sky" and found[0]["score"] == pytest.approx(1, abs=0.01)
+
+
+def test_exact_vectors_give_exact_cosines(made, model):
+    command("index", "-m", model, "--exact", "docs", "-o", "exact.db", cwd=made).ok()
+    found = hits(search(made, "the dog", "--mode", "vector", "--json", "-i", "exact.db"))
+    texts = "".join(json.dumps(hit) + "\n" for hit in found).encode()
+    rows = hits(command("embed", "-m", model, "--jsonl", "--json", stdin=texts))
+    [query] = hits(command("embed", "-m", model, "--as", "query", "--json", stdin=b"the dog"))
+    for hit, row in zip(found, rows):
+        cosine = sum(a * b for a, b in zip(row["embedding"], query["embedding"]))
+        assert hit["score"] == pytest.approx(cosine, abs=1e-6)
+
+
+def test_version_1_stays_readable():
+    """A file that is kept: made by the first version, it must open for ever."""
+    kept = os.path.join(os.path.dirname(__file__), "fixtures")
+    found = hits(search(kept, "--mode", "lexical", "dog", "--json", "-i", "index-v1.db"))
+    assert [(hit["path"], hit["start_line"]) for hit in found] == [("docs/cat.md", 5), ("docs/cat.md", 7)]
+
+
+def test_filters_apply_before_the_best_are_taken(made):
+    for mode in ("hybrid", "vector", "lexical"):
+        found = hits(search(made, "the red dog", "-k", "1", "--json", "--path", "sky.txt", "--mode", mode, "-i", "x.db"))
+        assert [hit["path"] for hit in found] == ["docs/sky.txt"]
+    assert hits(search(made, "a", "--json", "--path", "docs/deep/*", "-i", "x.db"))[0]["path"] == "docs/deep/pipe.txt"
+    assert search(made, "dog", "--path", "*.c", "-i", "x.db").status == 1
+
+
+def test_statuses(made):
+    assert search(made, "--mode", "lexical", "dog", "-i", "x.db").status == 0
+    found = search(made, "--mode", "lexical", "nothinglikeit", "-i", "x.db")
+    assert (found.status, found.out, found.err) == (1, b"", b"")
+    assert search(made, "--threshold", "2", "dog", "-i", "x.db").status == 1
+    search(made, "dog", "-i", "none.db").fails("none.db")
+    search(made, "dog", "-i", "docs/cat.md").fails("not an index")
+    search(made, "dog", "none.txt").fails("none.txt")
+    search(made, "", "-i", "x.db").fails("nothing to look for")
+    search(made, "dog", "--where", "x", "-i", "x.db").fails("FIELD=VALUE")
+
+
+@pytest.mark.parametrize("query", ["...", '" OR NEAR *', "dog AND (", "^dog : -", "'", "\u72d7", "\0", "a\nb", "\udcff", "dog*"])
+def test_any_query_is_text(made, query):
+    if "\0" in query:
+        query = query.replace("\0", "\x01")
+    for mode in ("hybrid", "lexical"):
+        assert search(made, "--mode", mode, "--", query, "-i", "x.db").status in (0, 1, 2)
+        found = search(made, "--mode", mode, "-i", "x.db", "--", query)
+        assert found.status in (0, 1) and not found.err, found
+
+
+def test_a_query_of_a_megabyte(made):
+    (made / "long.txt").write_text("the dog ran. " * 80_000)
+    found = search(made, "-k", "1", "--queries", "long.txt", "-i", "x.db")
+    assert found.out == b"0:docs/cat.md:7:the dog ran to the red bird\n" and b"cut" in found.err
+
+
+def test_scripts_without_spaces(tmp_path, model):
+    texts = "\u732b\u5750\u5728\u57ab\u5b50\u4e0a\n\u5929\u7a7a\u662f\u84dd\u8272\u7684\n\u0e41\u0e21\u0e27\u0e19\u0e31\u0e48\u0e07\n"
+    command("index", "-m", model, "-o", "x.db", stdin=texts.encode(), cwd=tmp_path).ok()
+    for query, line in (("\u5929\u7a7a", 2), ("\u84dd\u8272", 2), ("\u57ab\u5b50", 1), ("\u0e41\u0e21\u0e27", 3)):
+        for mode in ("lexical", "hybrid"):
+            assert best(tmp_path, "--mode", mode, query, "-i", "x.db")["start_line"] == line
+
+
+def test_many_queries(made):
+    (made / "queries").write_text('the dog\n{"text": "slow filter"}\nnothinglikeit\n')
+    found = hits(search(made, "--queries", "queries", "--json", "--mode", "lexical", "-k", "1", "-i", "x.db"))
+    assert [(hit["query"], hit["path"]) for hit in found] == [(0, "docs/cat.md"), (1, "docs/sky.txt")]
+    together = hits(search(made, "--queries", "queries", "--json", "-i", "x.db"))
+    for number, query in enumerate(("the dog", "slow filter", "nothinglikeit")):
+        alone = hits(search(made, query, "--json", "-i", "x.db"))
+        assert [hit for hit in together if hit["query"] == number] == [{**hit, "query": number} for hit in alone]
+
+
+def test_rerank_sorts_by_its_own_scores(made, model):
+    found = hits(search(made, "the dog", "--rerank", "--rerank-model", model, "--json", "-i", "x.db"))
+    records = "".join(json.dumps({"text": hit["text"]}) + "\n" for hit in found).encode()
+    again = hits(command("rerank", "-m", model, "--jsonl", "--json", "the dog", stdin=records))
+    assert [hit["text"] for hit in again] == [hit["text"] for hit in found]
+    assert [hit["score"] for hit in again] == pytest.approx([hit["score"] for hit in found])
+
+
+# ---------------------------------------------------------------- how it is written
+
+
+def test_forms(made):
+    def lexical(*args):
+        return search(made, "--mode", "lexical", "-i", "x.db", "red bird", *args)
+
+    assert lines(lexical()) == ["docs/cat.md:7:the dog ran to the red bird", "docs/sky.txt:2:red"]
+    assert lines(lexical("-l")) == ["docs/cat.md", "docs/sky.txt"]
+    assert lines(lexical("-c")) == ["docs/cat.md:1", "docs/sky.txt:1"]
+    assert lexical("-l", "-0").out == b"docs/cat.md\0docs/sky.txt\0"
+    score, line = lines(lexical("--scores", "-k", "1"))[0].split("\t")
+    assert float(score) > 0 and line.startswith("docs/cat.md:7:")
+    assert "lexical" in lines(lexical("--explain"))[0]
+    assert lines(lexical("-k", "1", "-B", "2", "-A", "1")) == ["docs/cat.md-5-# Dog", "docs/cat.md:7:the dog ran to the red bird"]
+    hit = hits(lexical("--json", "-k", "1"))[0]
+    assert {key: hit[key] for key in ("path", "start_line", "end_line", "text")} == {
+        "path": "docs/cat.md", "start_line": 7, "end_line": 7, "text": "the dog ran to the red bird",
+    }  # fmt: skip
+
+
+def test_a_reader_that_leaves(made):
+    run = start("search", "the", "-i", str(made / "x.db"))
+    run.stdout.close()
+    assert run.wait() == 0 and run.stderr.read() == b""
+
+
+# ---------------------------------------------------------------- hostile files
+
+
+def outcomes(result):
+    """A damaged index gives an answer or one line: nothing else."""
+    assert result.status in (0, 1, 2), result
+    assert b"Traceback" not in result.err and b"unexpected" not in result.err, result
+    if result.status == 2:
+        result.fails()
+    return result.status
+
+
+def test_no_damage_crashes(made, tmp_path):
+    whole = (made / "x.db").read_bytes()
+    rng, seen = random.Random(5), set()
+    for trial in range(60):
+        data = bytearray(whole)
+        if trial % 3 == 0:
+            del data[rng.randrange(1, len(data)) :]
+        else:
+            for _ in range(1 if trial % 3 == 1 else 400):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+        (tmp_path / "bad.db").write_bytes(data)
+        seen.add(outcomes(search(tmp_path, "the dog", "--json", "-i", "bad.db")))
+    assert 2 in seen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "CREATE VIEW v AS SELECT 1", "CREATE TRIGGER t AFTER INSERT ON chunks BEGIN SELECT 1; END",
+        "DROP TABLE segments", "DROP TABLE words", "UPDATE segments SET codes = x'00'",
+        "UPDATE segments SET ids = zeroblob(length(ids))", "UPDATE segments SET scales = randomblob(length(scales))",
+        "UPDATE meta SET value = -1 WHERE key = 'dims'", "UPDATE meta SET value = 1e300 WHERE key = 'dims'",
+        "DELETE FROM meta", "DELETE FROM chunks", "DELETE FROM documents", "UPDATE chunks SET text = x'ff00'",
+        "UPDATE chunks SET start_line = 'x'", "UPDATE documents SET path = 7", "UPDATE documents SET data = '[['",
+        "PRAGMA user_version = 2", "PRAGMA application_id = 7", "UPDATE segments SET codes = 'text'",
+        "UPDATE meta SET value = 'no such model' WHERE key = 'model'", "UPDATE meta SET value = 7 WHERE key = 'digest'",
+    ],
+)  # fmt: skip
+def test_no_hostile_content_crashes(made, tmp_path, change):
+    shutil.copy(made / "x.db", tmp_path / "bad.db")
+    with sqlite3.connect(tmp_path / "bad.db") as db:
+        db.execute(change)
+    db.close()
+    for form in ("--json", "--scores", "-C3"):
+        outcomes(search(tmp_path, "the dog", form, "-i", "bad.db"))
+
+
+def test_somebody_elses_database(tmp_path):
+    db = sqlite3.connect(tmp_path / "other.db")
+    db.execute("CREATE TABLE t (x)")
+    db.close()
+    search(tmp_path, "dog", "-i", "other.db").fails("not an index")
+    search(tmp_path, "dog", "other.db").fails("not an index")
+
+
+def test_the_model_must_be_the_same(made, tmp_path_factory):
+    import tiny
+
+    other = tiny.bert(tmp_path_factory.mktemp("other") / "model", seed=8)
+    search(made, "dog", "-m", other, "-i", "x.db").fails("another model", "index")
+    search(made, "dog", "-m", "none/such", "-i", "x.db").fails("none/such")
+    assert search(made, "dog", "-m", other, "--mode", "lexical", "-i", "x.db").status == 0
