@@ -12,6 +12,7 @@ from embed.words import PLAIN, TOKENIZER, terms
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
 POSTINGS = 20_000  # rows that BM25 may score: a query's common terms are left out beyond it
+COMMON = 2 * POSTINGS  # rows from which on a word is too common to tell chunks apart
 POOL = 1000  # best chunks of each kind that enter the fusion
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
@@ -66,33 +67,36 @@ class Index:
 
     # ---- BM25
 
-    def match(self, text: str):
-        """The FTS5 expression for a text: its words, without the common ones if it has rarer ones."""
+    def match(self, text: str, alone: bool = False) -> str:
+        """The FTS5 expression for a text: its words, rarest first, as far as POSTINGS go.
+
+        alone: nothing else ranks, so that even of common words the rarest is asked for.
+        """
         words = {stem: '"' + word.replace('"', '""') + '"' for stem, word in self.speller.terms(text).items()}
         found = sorted((self.rows(word), word) for word in words.values())
         kept, rows = [], 0
         for frequency, word in found:
             rows += frequency
-            if rows > POSTINGS:
+            if rows > POSTINGS and kept or frequency > COMMON:
                 break
             kept += [word] * bool(frequency)
-        if not kept and rows:  # all are common
+        if not kept and rows and alone:
             kept = [words[stem] for _, stem in sorted(map(self.frequency, words))[:1]]
         return " OR ".join(kept)
 
     def rows(self, word: str) -> int:
-        """In how many chunks a word is; counted no further than one over POSTINGS."""
+        """In how many chunks a word is; counted no further than one over COMMON."""
         counted = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        return self.db.execute(counted, (word, POSTINGS + 1)).fetchone()[0]
+        return self.db.execute(counted, (word, COMMON + 1)).fetchone()[0]
 
     def frequency(self, stem: str):
         """(in how many chunks a term is, the term); a term in none comes last."""
         row = self.db.execute("SELECT doc FROM vocabulary WHERE term = ?", (stem,)).fetchone()
         return row[0] if row else self.count + 1, stem
 
-    def bm25(self, text: str) -> dict:
+    def bm25(self, text: str, alone: bool = False) -> dict:
         """Chunk -> its score (k1 1.2, b 0.75; Robertson & Zaragoza 2009), above 0."""
-        expression = self.match(text)
+        expression = self.match(text, alone)
         if not expression:
             return {}
         return dict(self.db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)))

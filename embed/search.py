@@ -72,7 +72,7 @@ class Opened:
     def find(self, query, vector, mode, k) -> list:
         """Hits, best first; of a record, its best chunk only."""
         index, wide = self.index, max(rank.POOL, 4 * k)
-        words = index.bm25(query) if mode != "vector" else {}
+        words = index.bm25(query, alone=mode == "lexical") if mode != "vector" else {}
         if mode == "lexical":
             ranked = rank.lexical(words, self.allowed, wide)
         else:

@@ -134,6 +134,22 @@ static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
     both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
 }
 
+static void check_rope(const Kernels& k, const Kernels& g, size_t half, bool traditional) {
+  Random random;
+  size_t dims = 2 * half, dim = dims + 3;
+  auto x = random.numbers(dim);
+  std::vector<float> inverse(half, 0.9f), cosine(half), sine(half), ours(dim), theirs(dim);
+  for (float position : {0.f, 3.f, 70000.f}) {
+    k.rope_angles(position, inverse.data(), cosine.data(), sine.data(), half);
+    double angle = (double)(position * 0.9f);
+    for (size_t i = 0; i < half; i++)
+      expect(std::fabs(cosine[i] - std::cos(angle)) < 5e-7 && std::fabs(sine[i] - std::sin(angle)) < 5e-7, "angles", half);
+    k.rope(x.data(), ours.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
+    g.rope(x.data(), theirs.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
+    expect(close(ours, theirs, 1e-6f), "rope", half, traditional);
+  }
+}
+
 static void check_attention(const Kernels& k, const Kernels& g, size_t queries, size_t keys, size_t d, Mask mask) {
   Random random;
   size_t group = 3;
@@ -166,9 +182,11 @@ static void check(const Kernels& k, const Kernels& g) {
     for (int K : {1, 33, 600})
       for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);
   for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n);
+  for (size_t half : {1, 5, 16, 33}) check_rope(k, g, half, true), check_rope(k, g, half, false);
   for (Mask mask : {Mask::none, Mask::causal, Mask::additive})
     for (size_t queries : {1, 5})
-      for (size_t keys : {5, 70}) check_attention(k, g, queries, keys, 32, mask);
+      for (size_t keys : {5, 70})
+        for (size_t d : {32, 19}) check_attention(k, g, queries, keys, d, mask);
 }
 
 int main() {

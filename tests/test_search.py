@@ -6,6 +6,7 @@ import random
 import shutil
 import sqlite3
 import subprocess
+import sys
 
 import pytest
 
@@ -226,6 +227,13 @@ def test_a_reader_that_leaves(made):
     run = start("search", "the", "-i", str(made / "x.db"))
     run.stdout.close()
     assert run.wait() == 0 and run.stderr.read() == b""
+
+
+def test_a_search_starts_light(made):
+    words = f"{sys.executable} -X importtime $(command -v search) 'the dog' -i x.db"
+    loaded = {line.rsplit(b"|")[-1].strip() for line in shell(words, cwd=made).ok(quiet=False).err.splitlines()}
+    heavy = {b"numpy", b"typer", b"tqdm", b"mlx.nn", b"inspect", b"tempfile", b"subprocess", b"sqlite3", b"datetime"}
+    assert b"mlx.core" in loaded and not heavy & loaded
 
 
 # ---------------------------------------------------------------- hostile files

@@ -8,7 +8,7 @@ import mlx.core as mx
 
 from toast.errors import BadInput
 
-TOKENS = 4096  # padded tokens of a batch: bounds the memory of a layer's activations
+TOKENS = 2048  # padded tokens of a batch: bounds the memory of a layer's activations
 
 
 def pieces(encodings, long):

@@ -1,0 +1,64 @@
+"""Which words of a query are looked up, and how two scores become one."""
+
+from array import array
+
+import pytest
+
+from embed import database, rank
+
+
+@pytest.fixture
+def index(monkeypatch):
+    """`the` in 10 chunks, `cat` in 4, `mat` in 2, `dog` in 1; limits so small that they matter."""
+    monkeypatch.setattr(rank, "POSTINGS", 5)
+    monkeypatch.setattr(rank, "COMMON", 8)
+    db = database.connect(":memory:")
+    database.create(db)
+    texts = ["the"] * 4 + ["the cat"] * 3 + ["the mats"] * 2 + ["the cat dog"]
+    for i, text in enumerate(texts, 1):
+        database.add_chunk(db, i, 1, 1, database.text_hash(text), text)
+    return rank.Index(db, 0, False, rank.Speller())
+
+
+def test_rare_words_are_looked_up_and_common_ones_dropped(index):
+    assert index.match("the dog") == '"dog"'
+    assert index.match("the cat dog") == '"dog" OR "cat"'
+    assert index.match("cat mat dog the") == '"dog" OR "mat"'
+    assert index.match("none") == index.match("...") == ""
+
+
+def test_common_words_alone_say_nothing_unless_nothing_else_does(index):
+    assert index.match("the the") == ""
+    assert index.match("the the", alone=True) == '"the"'
+    assert len(index.bm25("the", alone=True)) == 10
+
+
+def test_words_meet_by_their_stems(index):
+    assert sorted(index.bm25("matted mat")) == [8, 9]
+
+
+def test_a_query_that_the_model_cannot_read_is_left_to_the_words():
+    ids, scores = array("q", [1, 2, 3]), array("f", [0.9, 0.1, 0.2])
+    words = {2: 5.0, 3: 4.0}
+    assert [hit.chunk for hit in rank.hybrid(ids, scores, words, 0.0, None, 3)] == [2, 3, 1]
+    assert rank.hybrid(ids, scores, {}, 1.0, None, 3)[0].chunk == 1
+
+
+def test_the_best_match_of_both_scores_one():
+    ids, scores = array("q", [1, 2]), array("f", [1.0, 0.0])
+    hit = rank.hybrid(ids, scores, {1: 3.0}, 1.0, None, 1)[0]
+    assert (hit.chunk, hit.cosine, hit.bm25) == (1, 1.0, 3.0) and hit.score == pytest.approx(1)
+
+
+def test_bm25_counts_more_the_further_its_best_stands_out():
+    flat, steep = {i: 5.0 for i in range(50)}, {0: 50.0, **{i: 5.0 for i in range(1, 50)}}
+    weights = [rank.weight(words.values(), 1000, 0.5) for words in (flat, steep)]
+    assert weights[0] < weights[1]
+    assert rank.weight(steep.values(), 1000, 0.9) < weights[1]
+
+
+def test_equal_scores_come_in_the_order_of_their_chunks():
+    ids, scores = array("q", range(1, 9)), array("f", [0.5] * 8)
+    assert [chunk for _, chunk in rank.top(ids, scores, None, 8)] == list(range(1, 9))
+    assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, None, 3)] == [2, 1, 3]
+    assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, {1, 3}, 1)] == [1]
