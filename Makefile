@@ -1,15 +1,19 @@
 # make try    install into .venv, fetch the default models, run a pipeline
 # make test   the same, then the whole test suite
+# make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: try test install models clean
+.PHONY: try test sanitize install models clean
 
 try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
 
 test: models
 	$(BIN)/python -m pytest
+
+sanitize: install
+	$(BIN)/python -m pytest -m sanitize
 
 install: .venv/.installed
 

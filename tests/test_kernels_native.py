@@ -24,7 +24,7 @@ def need(*programs):
 
 def build(folder, *options):
     configure = ["cmake", "-S", SOURCE, "-B", str(folder), "-DTOAST_PYTHON=OFF", "-DTOAST_MAIN=ON", *options]
-    for command in (configure + ["-DCMAKE_BUILD_TYPE=Release"], ["cmake", "--build", str(folder)]):
+    for command in (configure + ["-DCMAKE_BUILD_TYPE=Release"], ["cmake", "--build", str(folder), "--parallel", "2"]):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert done.returncode == 0, done.stdout
     return os.path.join(folder, "kernels_main")
@@ -43,7 +43,7 @@ def test_neon_under_qemu(tmp_path):
     assert "generic: ok" in out and "neon: ok" in out
 
 
-@pytest.mark.slow
+@pytest.mark.sanitize
 def test_sanitizers_find_nothing(tmp_path):
     need("cmake", "c++")
     assert "generic: ok" in run(build(tmp_path, *SANITIZE))
