@@ -2,6 +2,7 @@
 
 import os
 
+import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
 
 import tiny

@@ -75,8 +75,8 @@ def test_no_compiler_runs_and_nothing_is_written_to_the_temporary_folder(tmp_pat
 
 
 POOL = """
+import mlx.core as mx, os  # first: it finds libmlx for the extension
 from toast.kernels import _ext as e
-import mlx.core as mx, os
 e.set_threads(4)
 x = mx.random.normal((40, 64)); w = mx.quantize(mx.random.normal((300, 64)), group_size=32, bits=4)
 f = lambda: e.quantized_matmul(x, *w, group_size=32, bits=4)
