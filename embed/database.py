@@ -95,7 +95,8 @@ def damage(name: str):
     try:
         yield
     except (sqlite.Error, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise BadInput(f"{name} is damaged: {error}", f"build it again: index ... -o {name}") from error
+        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
+        raise BadInput(f"{name} is damaged: {error}", f"build it again: {again}") from error
 
 
 def open_fd(call, fd: int, name: str):

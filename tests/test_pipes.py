@@ -61,7 +61,7 @@ def test_records(data, texts, options):
     [
         (b"plain\n", "line 1: not a JSON object"),
         (b'{"text": "a"}\n[1]\n', "line 2: not a JSON object"),
-        (b'{"id": 3, "body": "b"}\n', "no text in field 'text' (--field NAME; it has id, body)"),
+        (b'{"id": 3, "body": "b"}\n', "no field 'text' (--field NAME; it has id, body)"),
         (b"[" * 100000, "not a JSON object"),
     ],
 )

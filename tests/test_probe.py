@@ -74,7 +74,7 @@ def test_another_field(model, tmp_path):
     rows = [{"body": row["text"], "label": row["label"]} for row in examples(12)]
     write(tmp_path / "e.jsonl", rows)
     words = ["classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model]
-    command(*words, cwd=tmp_path).fails("no text in field 'text'")
+    command(*words, cwd=tmp_path).fails("no field 'text'")
     command(*words, "--field", "body", cwd=tmp_path).ok()
 
 
@@ -95,7 +95,7 @@ def test_an_applied_probe_loads_no_numpy(learnt, tmp_path):
         ([{"text": "cat"}], "example 1: no label"),
         ([{"text": "cat", "label": "a\tb"}], "example 1: no label"),
         ([{"text": "cat", "label": ["a"]}], "example 1: no label"),
-        ([{"label": "a"}], "no text in field 'text'"),
+        ([{"label": "a"}], "no field 'text'"),
     ],
 )
 def test_examples_that_teach_nothing(model, tmp_path, rows, told):

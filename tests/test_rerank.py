@@ -105,7 +105,7 @@ def test_json(model):
 def test_field(model):
     stdin = b'{"body":"a dog","text":1}\n'
     assert command("rerank", "--field", "body", "-m", model, "cat", stdin=stdin).ok().out == stdin
-    command("rerank", "--jsonl", "-m", model, "cat", stdin=b'{"a":"b"}\n').fails("no text in field 'text'")
+    command("rerank", "--jsonl", "-m", model, "cat", stdin=b'{"a":"b"}\n').fails("no field 'text'")
 
 
 # ---------------------------------------------------------------- many queries

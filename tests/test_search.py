@@ -1,6 +1,7 @@
 """`search`: where texts come from, what is found, how it is written, and hostile files."""
 
 import json
+import math
 import os
 import random
 import shutil
@@ -194,12 +195,14 @@ def test_many_queries(made):
         assert [hit for hit in together if hit["query"] == number] == [{**hit, "query": number} for hit in alone]
 
 
-def test_rerank_sorts_by_its_own_scores(made, model):
+def test_rerank_adds_its_logit_to_the_fused_score(made, model):
+    fused = {hit["text"]: hit["score"] for hit in hits(search(made, "the dog", "--json", "-i", "x.db"))}
+    records = "".join(json.dumps({"text": text}) + "\n" for text in fused).encode()
+    logits = hits(command("rerank", "-m", model, "--jsonl", "--json", "--raw-scores", "the dog", stdin=records))
+    sums = {hit["text"]: hit["score"] + 10 * (fused[hit["text"]] - 0.5) for hit in logits}
     found = hits(search(made, "the dog", "--rerank", "--rerank-model", model, "--json", "-i", "x.db"))
-    records = "".join(json.dumps({"text": hit["text"]}) + "\n" for hit in found).encode()
-    again = hits(command("rerank", "-m", model, "--jsonl", "--json", "the dog", stdin=records))
-    assert [hit["text"] for hit in again] == [hit["text"] for hit in found]
-    assert [hit["score"] for hit in again] == pytest.approx([hit["score"] for hit in found])
+    assert [hit["text"] for hit in found] == sorted(sums, key=lambda text: -sums[text])
+    assert [hit["score"] for hit in found] == pytest.approx([1 / (1 + math.exp(-sums[hit["text"]])) for hit in found])
 
 
 # ---------------------------------------------------------------- how it is written

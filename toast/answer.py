@@ -183,5 +183,5 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
 def _stopped_short(call, request, limit) -> None:
     """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
     call.was_cut = True
-    say = call.info if limit == request.limit else call.warn
+    say = call.info if limit == request.limit and not call.strict else call.warn
     say(f"the answer stopped at {pipes.plural(limit, 'token')}")

@@ -30,7 +30,7 @@ class Encoder:
         self.tokens = Tokens(self.sentence.folder, self.sentence.max_length, self.sentence.lower)
         self.long, self.size, self.cut = long, size, 0
         self.use(kind)
-        self.normalized = normalized and (self.sentence.normalize or normalized)
+        self.normalized = normalized
         if dims and dims > self.sentence.dims:
             raise BadInput(f"--dims {dims} is more than the {self.sentence.dims} that {name} has")
         self.dims = dims or self.sentence.dims

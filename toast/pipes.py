@@ -181,8 +181,10 @@ class Records:
             raise BadInput(f"{where}: not a JSON object", 'a record is one line like {"text": "..."}')
         text = data.get(self.field)
         if not isinstance(text, str):
+            if self.field in data:
+                raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
             fields = ", ".join(list(data)[:8]) or "no fields"
-            raise BadInput(f"{where}: no text in field {self.field!r}", f"--field NAME; it has {fields}")
+            raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
         return Record(raw, text.encode("utf-8", "replace").decode(), data)
 
     def _decode(self, raw):
