@@ -4,9 +4,14 @@ import os
 
 import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
+from hypothesis import settings
 
 import tiny
 from toast import kernels
+
+# where a change is judged, the same examples every time; at a desk, new ones
+settings.register_profile("judge", derandomize=True)
+settings.load_profile("judge" if os.environ.get("CI") else "default")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -148,6 +148,7 @@ HUGE = struct.pack("<Q", 2**63)
         (gguf({"general.alignment": 3}), "alignment 3"),
         (gguf(META, {"w": ("F32", (2**40, 2**40), b"")}), "ends before its tensors"),
         (gguf(META, {"w": ("Q8_0", (1, 33), bytes(99))}), "rows of 33"),
+        (gguf(META, {"w": ("Q8_0", (), bytes(34))}), "rows of 1"),
     ],
 )
 def test_hostile_headers(tmp_path, data, said):

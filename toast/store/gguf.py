@@ -135,8 +135,9 @@ class Gguf:
             raise ValueError(f"a tensor of unknown type {kind}")
         name, block, nbytes = TYPES[kind]
         n, start = prod(shape), base + offset
-        if (shape[-1] if shape else 1) % block:
-            raise ValueError(f"rows of {shape[-1]} values in {name}")
+        row = shape[-1] if shape else 1
+        if row % block:
+            raise ValueError(f"rows of {row} values in {name}")
         size = n // block * nbytes
         if start + size > len(self.data):
             raise ValueError("it ends before its tensors")
