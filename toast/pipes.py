@@ -255,7 +255,7 @@ class Spool:
         for data in map(str.encode, texts):
             self.count += 1
             self._held.append(len(data).to_bytes(8, "little") + data)
-            self._size += len(data)
+            self._size += len(data) + 64  # a bytes object costs more than its bytes
         if self._size > IN_MEMORY:
             self._spill()
 
