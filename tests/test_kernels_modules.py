@@ -41,14 +41,50 @@ def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
     """A prompt, a second one, and steps past the cache's first 256 positions."""
     from toast.kernels import modules
 
-    assert llama.Attention.__call__ is not modules._attention
+    plain = modules._originals["Attention"]
+    assert llama.Attention.__call__ is not plain
     model = tiny(llama, dtype, **more)
     tokens = np.random.default_rng(0).integers(0, 50, 300).tolist()
     pieces = [tokens[:100], tokens[100:240], *[[t] for t in tokens[240:262]]]
     short = logits(model, pieces, model.make_cache())
-    monkeypatch.setattr(llama.Attention, "__call__", modules._attention)
+    monkeypatch.setattr(llama.Attention, "__call__", plain)
     for a, b in zip(short, logits(model, pieces, model.make_cache())):
         np.testing.assert_array_equal(a, b)
+
+
+FORMS = [{"bits": 4, "group_size": 32}, {"bits": 8, "group_size": 64}]
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("more", [{}, {"rope_scaling": LLAMA3}, {"rope_traditional": True}, {"head_dim": 32}])
+def test_a_layer_is_its_parts(llama, monkeypatch, dtype, more):
+    """Quantised: pieces of a prompt, one of them with infinities in it, and steps past the cache's growth."""
+    import mlx.nn as nn
+    from toast.kernels import modules
+
+    model = tiny(llama, dtype, intermediate_size=128, **more)
+    nn.quantize(model, **FORMS[0], class_predicate=lambda path, m: FORMS["v_proj" in path or "down" in path] if hasattr(m, "to_quantized") else False)
+    model.model.embed_tokens.scales[7] = float("inf")
+    tokens = np.random.default_rng(0).integers(8, 50, 300).tolist()
+    pieces = [tokens[:100], tokens[100:113], [*tokens[113:239], 7], *[[t] for t in tokens[240:262]]]
+    short = logits(model, pieces, model.make_cache())
+    assert type(model.layers[1].shorter) is ext.DecoderLayer
+    monkeypatch.setattr(llama.TransformerBlock, "__call__", modules._originals["TransformerBlock"])
+    for a, b in zip(short, logits(model, pieces, model.make_cache())):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("change", [
+    lambda model, nn: nn.quantize(model, 32, 3), lambda model, nn: nn.quantize(model, 32, 4, mode="mxfp4"),
+    lambda model, nn: None,
+])  # fmt: skip
+def test_other_weights_take_the_long_way(llama, change):
+    import mlx.nn as nn
+
+    model = tiny(llama, intermediate_size=128)
+    change(model, nn)
+    logits(model, [[1, 2, 3], [4]], model.make_cache())
+    assert model.layers[0].shorter is None
 
 
 def test_a_kept_cache_does_not_change(llama):

@@ -1,40 +1,55 @@
-"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update and an attention step as one op each.
+"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update, an attention step and a decoder layer.
 
-Knows the code of one architecture, Llama's attention, which a dozen model files repeat word for word.
+Knows the code of one architecture, Llama's, which a dozen model files repeat word for word.
 Does not change what is computed: the same kernels in the same order, the same bits.
 """
 import sys
 
 from toast.kernels import replace
 
-# What that code refers to. If a release of MLX-LM says something else, it is left alone.
-NAMES = ("shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "rope", "offset",
-         "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")  # fmt: skip
+# What Llama's classes refer to in __call__. If a release of MLX-LM says something else, it is left alone.
+NAMES = {
+    "Attention": ("shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "rope",
+                  "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj"),
+    "MLP": ("down_proj", "swiglu", "gate_proj", "up_proj"),
+    "TransformerBlock": ("self_attn", "input_layernorm", "mlp", "post_attention_layernorm"),
+}  # fmt: skip
 
-_attention = None  # llama.Attention.__call__ as MLX-LM wrote it
+_originals = {}  # class name -> Llama's __call__ as MLX-LM wrote it
 
 
 def shorten(ext):
     """Use the extension's ops in the models of mlx_lm that are loaded; call it again after loading others."""
-    global _attention
     from mlx_lm.models import activations, cache, llama
 
-    _attention = _attention or llama.Attention.__call__
+    for name in NAMES:
+        _originals.setdefault(name, getattr(llama, name).__call__)
     if cache.KVCache.update_and_fetch.__module__ != __name__:
         replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
+    shorter = {
+        "Attention": _stepping(ext.attention_step, cache.KVCache),
+        "TransformerBlock": _layering(ext.DecoderLayer, cache.KVCache),
+    }
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models."):
             if getattr(module, "swiglu", None) is swiglu:
                 replace(module, "swiglu", ext.swiglu)
             for cls in list(vars(module).values()):
-                if isinstance(cls, type) and _same(vars(cls).get("__call__")):
-                    replace(cls, "__call__", _stepping(ext.attention_step, cache.KVCache))
+                kind = isinstance(cls, type) and _kind(vars(cls).get("__call__"))
+                if kind in shorter:
+                    replace(cls, "__call__", shorter[kind])
 
 
-def _same(function):
-    code, known = getattr(function, "__code__", None), _attention.__code__
-    return code and code.co_names == NAMES and (code.co_code, code.co_consts) == (known.co_code, known.co_consts)
+def _kind(function):
+    """Which of Llama's classes a __call__ belongs to by its code, or None."""
+    function = getattr(function, "instead_of", function)
+    code = getattr(function, "__code__", None)
+    for name, original in _originals.items():
+        known = original.__code__
+        same = code and code.co_names == NAMES[name] == known.co_names
+        if same and (code.co_code, code.co_consts) == (known.co_code, known.co_consts):
+            return name
 
 
 def _appending(grow, append):
@@ -54,23 +69,71 @@ def _appending(grow, append):
 
 def _stepping(step, KVCache):
     """Attention whose work between the projections is one op, where the cache has room for it."""
+    plain = _originals["Attention"]
 
     def attention(self, x, mask=None, cache=None):
-        length, rope = x.shape[1], _rope(self.rope)
-        room = type(cache) is KVCache and cache.keys is not None and cache.offset + length <= cache.keys.shape[2]
-        if not room or rope is None or not (mask is None or isinstance(mask, str)):
-            return _attention(self, x, mask, cache)
+        rope = _rope(self.rope)
+        if rope is None or not _room(cache, KVCache, x.shape[1], mask):
+            return plain(self, x, mask, cache)
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if not q.dtype == k.dtype == v.dtype == cache.keys.dtype == cache.values.dtype:
-            return _attention(self, x, mask, cache)
+            return plain(self, x, mask, cache)
         y, cache.keys, cache.values = step(
             q, k, v, cache.keys, cache.values, cache.offset, self.n_heads, self.n_kv_heads, self.scale,
             mask is not None, *rope,
         )  # fmt: skip
-        cache.offset += length
+        cache.offset += x.shape[1]
         return self.o_proj(y)
 
+    attention.instead_of = plain
     return attention
+
+
+def _layering(DecoderLayer, KVCache):
+    """A block as one call of the extension, where its weights are quantised and the cache has room."""
+    plain = _originals["TransformerBlock"]
+
+    def block(self, x, mask=None, cache=None):
+        layer = self.__dict__.get("shorter", False)
+        if layer is False:
+            layer = self.shorter = _layer(self, DecoderLayer)
+        fits = layer is not None and _room(cache, KVCache, x.shape[1], mask)
+        if not fits or not x.dtype == cache.keys.dtype == cache.values.dtype == self.input_layernorm.weight.dtype:
+            return plain(self, x, mask, cache)
+        y, cache.keys, cache.values = layer(x, cache.keys, cache.values, cache.offset, mask is not None)
+        cache.offset += x.shape[1]
+        return y
+
+    block.instead_of = plain
+    return block
+
+
+def _layer(block, DecoderLayer):
+    """The extension's form of a block, None where it has none."""
+    attention, mlp = block.self_attn, block.mlp
+    kinds = _kind(type(attention).__call__), _kind(type(mlp).__call__)
+    norms = block.input_layernorm, block.post_attention_layernorm
+    if kinds != ("Attention", "MLP") or any(type(norm).__name__ != "RMSNorm" for norm in norms):
+        return None
+    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    rope = _rope(attention.rope)
+    if rope is None or any(type(x).__name__ != "QuantizedLinear" or "bias" in x or x.mode != "affine" for x in linears):
+        return None
+    try:
+        return DecoderLayer(
+            [(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
+            norms[0].weight, norms[0].eps, norms[1].weight, norms[1].eps,
+            attention.n_heads, attention.n_kv_heads, attention.scale, *rope,
+        )  # fmt: skip
+    except ValueError:  # 3 bits, say
+        return None
+
+
+def _room(cache, KVCache, length, mask):
+    """Whether a plain cache has room for `length` more positions, which see all that came before."""
+    room = type(cache) is KVCache and cache.keys is not None and cache.offset + length <= cache.keys.shape[2]
+    return room and (mask is None or isinstance(mask, str))
 
 
 def _rope(rope):

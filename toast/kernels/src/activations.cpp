@@ -21,6 +21,16 @@ static void activate(Activation f, const void* x, const void* up, void* y, Type 
   });
 }
 
-void fill_activations(Kernels& k) { k.activate = activate; }
+static void add(const void* x, const void* y, void* sum, Type type, size_t n) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    blocks(n, [&](size_t i, int m) { store_some((T*)sum + i, load_some((const T*)x + i, m) + load_some((const T*)y + i, m), m); });
+  });
+}
+
+void fill_activations(Kernels& k) {
+  k.activate = activate;
+  k.add = add;
+}
 
 }  // namespace toast::TOAST_VARIANT

@@ -68,12 +68,16 @@ void mix(const float* p, size_t p_row, const float* v, int64_t v_row, size_t n, 
   }
 }
 
-// k[rows, cols] -> kt[cols, W], at most W x W; rows that are not there become zeros.
+// k[rows, cols] -> kt[cols, W], at most W x W; rows that are not there become zeros. Its place in the next
+// KEYS rows is asked for beforehand: 16 rows at a time are no pattern that a prefetcher knows.
 template <class T>
 inline void turn(const T* k, int64_t k_row, int rows, int cols, float* kt) {
   vf square[W];
   if (rows == W && cols == W)
-    for (int r = 0; r < W; r++, k += k_row) square[r] = load(k);
+    for (int r = 0; r < W; r++, k += k_row) {
+      __builtin_prefetch(k + KEYS * k_row, 0, 2);
+      square[r] = load(k);
+    }
   else
     for (int r = 0; r < W; r++, k += k_row) square[r] = r < rows ? load_some(k, cols) : set1(0);
   transpose(square);

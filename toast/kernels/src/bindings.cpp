@@ -29,5 +29,6 @@ NB_MODULE(_ext, m) {
   toast::bind_rope(m);
   toast::bind_attention(m);
   toast::bind_cache(m);
+  toast::bind_layer(m);
   toast::bind_scan(m);
 }

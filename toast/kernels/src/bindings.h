@@ -11,6 +11,7 @@ void bind_weights(nanobind::module_& m);
 void bind_rope(nanobind::module_& m);
 void bind_attention(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
+void bind_layer(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);
 
 }  // namespace toast

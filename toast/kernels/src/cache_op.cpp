@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "bindings.h"
-#include "floats_op.h"
+#include "cache_op.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -29,12 +29,6 @@ mx::array view(const mx::array& x, mx::Shape shape, mx::Strides strides, int64_t
   y.copy_shared_buffer(x, std::move(strides), {false, false, false}, x.data_size(), offset);
   mx::cpu::get_command_encoder(s).add_temporary(y);
   return y;
-}
-
-// x (B, L, n D), row-contiguous, as (B, n, L, D).
-mx::array split_heads(const mx::array& x, int n, const mx::Stream& s) {
-  int B = x.shape(0), L = x.shape(1), D = x.shape(2) / n;
-  return view(x, {B, n, L, D}, {(int64_t)L * n * D, D, (int64_t)n * D, 1}, 0, s);
 }
 
 // Rows [start, start + n) of a buffer.
@@ -61,38 +55,38 @@ void copy_rows(const mx::array& x, const mx::array& y, const mx::Stream& s) {
   });
 }
 
-// rows (B, L, n D), turned unless there is no rope, written to buffer (B, n, capacity, D) from position `start` on.
-mx::array write(const mx::array& rows, const mx::array& buffer, int start, const std::optional<Rope>& rope,
-                const Arrays& freqs, const mx::Stream& s) {
+}  // namespace
+
+mx::array split_heads(const mx::array& x, int64_t first, int B, int L, int n, int D, const mx::Stream& s) {
+  return view(x, {B, n, L, D}, {(int64_t)L * n * D, D, (int64_t)n * D, 1}, first, s);
+}
+
+mx::array write(const mx::array& rows, int64_t first, int L, const mx::array& buffer, int start,
+                const std::optional<Rope>& rope, const Optional& freqs, const mx::Stream& s) {
   Arrays inputs{rows, buffer};
-  inputs.insert(inputs.end(), freqs.begin(), freqs.end());
-  auto eval = [start, rope](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = split_heads(contiguous(in[0], s), in[1].shape(1), s);
+  if (rope && freqs) inputs.push_back(*freqs);
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto x = split_heads(contiguous(in[0], s), first, out.shape(0), L, out.shape(1), out.shape(3), s);
     take(in[1], out, s);
-    auto to = positions(out, start, x.shape(2), s);
+    auto to = positions(out, start, L, s);
     if (!rope) return copy_rows(x, to, s);
     turn(*rope, x, to, {}, in.size() > 2 ? Optional(contiguous(in[2], s)) : Optional(), s);
   };
   return make("CacheWrite", buffer.shape(), buffer.dtype(), s, std::move(inputs), eval);
 }
 
-// q (B, L, H D), turned, over the first offset + L positions of keys and values -> (B, L, H D).
-mx::array read(const mx::array& q, const mx::array& keys, const mx::array& values, int heads, float scale, bool causal,
-               const Rope& rope, const Arrays& freqs, const mx::Stream& s) {
-  Arrays inputs{q, keys, values};
-  inputs.insert(inputs.end(), freqs.begin(), freqs.end());
-  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    int L = out.shape(1), end = rope.offset + L;
-    mx::array turned(out.shape(), out.dtype(), nullptr, {});
-    allocate(turned);
-    allocate(out);
-    auto q = split_heads(turned, heads, s), y = split_heads(out, heads, s);
-    turn(rope, split_heads(contiguous(in[0], s), heads, s), q, {}, in.size() > 3 ? Optional(contiguous(in[3], s)) : Optional(), s);
-    attend(causal && L > 1 ? Mask::causal : Mask::none, false, scale,
-           {q, positions(in[1], 0, end, s), positions(in[2], 0, end, s)}, y, s);
-  };
-  return make("CacheAttention", q.shape(), q.dtype(), s, std::move(inputs), eval);
+void read(const mx::array& q, const mx::array& keys, const mx::array& values, mx::array& out, float scale, bool causal,
+          const Rope& rope, const Optional& freqs, const mx::Stream& s) {
+  int B = q.shape(0), n = q.shape(1), L = q.shape(2), D = q.shape(3), end = rope.offset + L;
+  mx::array turned(q.shape(), q.dtype(), nullptr, {});
+  allocate(turned);
+  auto to = split_heads(turned, 0, B, L, n, D, s), y = split_heads(out, 0, B, L, n, D, s);
+  turn(rope, q, to, {}, freqs, s);
+  attend(causal && L > 1 ? Mask::causal : Mask::none, false, scale,
+         {to, positions(keys, 0, end, s), positions(values, 0, end, s)}, y, s);
 }
+
+namespace {
 
 // One attention layer's step, between its projections: rope, the cache's update and attention over it.
 // -> y (B, L, H D), keys, values. All of one float dtype; offset + L <= capacity.
@@ -111,10 +105,17 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
       (freqs && freqs->size() != (size_t)dims / 2) || kv_heads != keys.shape(1) || heads % kv_heads)
     throw std::invalid_argument("[attention_step] shapes do not fit.");
   Rope rope{dims, traditional, rope_scale, offset, base ? inverse_frequencies(*base, dims / 2) : nullptr};
-  Arrays f;
-  if (freqs) f.push_back(mx::astype(*freqs, mx::float32, s));
-  auto new_keys = write(k, keys, offset, rope, f, s), new_values = write(v, values, offset, {}, {}, s);
-  return {read(q, new_keys, new_values, heads, scale, causal, rope, f, s), new_keys, new_values};
+  Optional f;
+  if (freqs) f = mx::astype(*freqs, mx::float32, s);
+  auto new_keys = write(k, 0, L, keys, offset, rope, f, s), new_values = write(v, 0, L, values, offset, {}, {}, s);
+  Arrays inputs{q, new_keys, new_values};
+  if (f) inputs.push_back(*f);
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    allocate(out);
+    auto rows = split_heads(contiguous(in[0], s), 0, out.shape(0), L, heads, D, s);
+    read(rows, in[1], in[2], out, scale, causal, rope, in.size() > 3 ? Optional(contiguous(in[3], s)) : Optional(), s);
+  };
+  return {make("CacheAttention", q.shape(), q.dtype(), s, std::move(inputs), eval), new_keys, new_values};
 }
 
 }  // namespace

@@ -11,10 +11,11 @@ static inline void store_vi(uint8_t* p, vi x) { _mm256_storeu_si256((vi*)p, x); 
 static inline vi low_nibbles(vi x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 static inline vi high_nibbles(vi x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
 
-static inline void load_columns(const uint8_t* const* row, size_t at, vi w[4]) {
+template <class Rows>
+static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
   vi z[4];
   for (int i = 0; i < 4; i++)
-    z[i] = _mm256_loadu2_m128i((const __m128i*)(row[4 + i] + at), (const __m128i*)(row[i] + at));
+    z[i] = _mm256_loadu2_m128i((const __m128i*)(row(4 + i) + at), (const __m128i*)(row(i) + at));
   vi a = _mm256_unpacklo_epi32(z[0], z[1]), b = _mm256_unpacklo_epi32(z[2], z[3]);
   vi c = _mm256_unpackhi_epi32(z[0], z[1]), d = _mm256_unpackhi_epi32(z[2], z[3]);
   w[0] = _mm256_unpacklo_epi64(a, b);

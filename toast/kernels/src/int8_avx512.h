@@ -11,14 +11,15 @@ static inline void store_vi(uint8_t* p, vi x) { _mm512_storeu_si512(p, x); }
 static inline vi low_nibbles(vi x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 static inline vi high_nibbles(vi x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
 
-// w[j] = dword j of the 16 bytes at row[c], one lane per column c of W.
-static inline void load_columns(const uint8_t* const* row, size_t at, vi w[4]) {
+// w[j] = dword j of the 16 bytes at row(c) + at, one lane per column c of W.
+template <class Rows>
+static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
   vi z[4];
   for (int i = 0; i < 4; i++) {
-    vi q = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(row[i] + at)));
-    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[4 + i] + at)), 1);
-    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[8 + i] + at)), 2);
-    z[i] = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row[12 + i] + at)), 3);
+    vi q = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(row(i) + at)));
+    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row(4 + i) + at)), 1);
+    q = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row(8 + i) + at)), 2);
+    z[i] = _mm512_inserti32x4(q, _mm_loadu_si128((const __m128i*)(row(12 + i) + at)), 3);
   }
   vi a = _mm512_unpacklo_epi32(z[0], z[1]), b = _mm512_unpacklo_epi32(z[2], z[3]);
   vi c = _mm512_unpackhi_epi32(z[0], z[1]), d = _mm512_unpackhi_epi32(z[2], z[3]);

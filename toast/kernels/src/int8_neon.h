@@ -11,9 +11,10 @@ static inline void store_vi(uint8_t* p, vi x) { vst1q_u8(p, x); }
 static inline vi low_nibbles(vi x) { return vandq_u8(x, vdupq_n_u8(15)); }
 static inline vi high_nibbles(vi x) { return vshrq_n_u8(x, 4); }
 
-static inline void load_columns(const uint8_t* const* row, size_t at, vi w[4]) {
+template <class Rows>
+static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
   uint32x4_t z[4];
-  for (int i = 0; i < 4; i++) z[i] = vreinterpretq_u32_u8(vld1q_u8(row[i] + at));
+  for (int i = 0; i < 4; i++) z[i] = vreinterpretq_u32_u8(vld1q_u8(row(i) + at));
   uint32x4x2_t a = vtrnq_u32(z[0], z[1]), b = vtrnq_u32(z[2], z[3]);
   for (int i = 0; i < 2; i++) {
     w[i] = vreinterpretq_u8_u32(vcombine_u32(vget_low_u32(a.val[i]), vget_low_u32(b.val[i])));

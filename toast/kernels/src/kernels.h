@@ -104,6 +104,8 @@ struct Kernels {
 
   // ---- activations (activations.cpp): x[n] up[n] or null -> y[n] = f(x) up ---------------------
   void (*activate)(Activation f, const void* x, const void* up, void* y, Type type, size_t n);
+  // x[n] y[n] -> x + y, which may be where x or y is.
+  void (*add)(const void* x, const void* y, void* sum, Type type, size_t n);
 
   // ---- rotary positions (rope.cpp) ----------------------------------------------------------
   // inv_freqs[half] -> cosine[half], sine[half] of position * inv_freqs.

@@ -2,6 +2,7 @@
 #pragma once
 #include <functional>
 #include <optional>
+#include <string>
 
 #include "op.h"
 
@@ -9,6 +10,18 @@ namespace toast {
 
 // The batch axes (all but the last two) of a and b, broadcast together, before each one's matrix.
 std::pair<mx::array, mx::array> broadcast_batches(const mx::array& a, const mx::array& b, const mx::Stream& s);
+
+using Maybe = std::optional<mx::array>;
+
+// Is w[.., N, K * bits / 32] (untransposed: [.., K, N * bits / 32]) something our kernels read?
+bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases, bool transpose,
+              int group, int bits, const std::string& mode);
+
+// The weights of matrix `i` of a contiguous stack w[.., N, ..].
+QuantWeights matrix(const mx::array& w, const mx::array& scales, const mx::array& biases, size_t i, int K, int group,
+                    int bits);
+
+mx::array counting(int n);  // 0, 1, .. n - 1
 
 // What a linear layer does besides the product: y = f(x w' + bias) + residual.
 struct Extras {

@@ -37,6 +37,13 @@ void dispatch(const mx::Stream& s, F&& work) {
 // `a` itself when its rows are contiguous, else a copy made on the stream (kept until it ran).
 mx::array contiguous(const mx::array& a, const mx::Stream& s);
 
+// Memory of `n` bytes that lives as long as the array.
+inline mx::array bytes_of(size_t n) {
+  mx::array a({(int)((n + 3) / 4)}, mx::float32, nullptr, {});
+  a.set_data(mx::allocator::malloc(a.nbytes()));
+  return a;
+}
+
 inline void allocate(mx::array& out) { out.set_data(mx::allocator::malloc(out.nbytes())); }
 
 // An op that exists on the CPU only. `Eval` is called with (inputs, outputs, stream): it allocates

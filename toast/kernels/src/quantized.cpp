@@ -12,13 +12,21 @@ constexpr int STEP = ACTIVATION_GROUP;           // one step: 32 k, 8 dwords a c
 constexpr size_t STEP_BYTES = STEP * COLUMNS;
 constexpr int ROWS = 4;                            // rows in a full tile
 
-// Leaves pointers in memory: GCC 12 packs them into vectors and takes them out again one by one.
-static inline void keep_in_memory(const uint8_t** p) { asm volatile("" : : "r"(p) : "memory"); }
+// Rows of bytes, `stride` apart. In a short last panel the last one stands in for those that are not there.
+template <bool WHOLE>
+struct Rows {
+  const uint8_t* first;
+  size_t stride;
+  int count;
+  inline const uint8_t* operator()(int c) const { return first + (WHOLE || c < count ? c : count - 1) * stride; }
+  inline Rows from(int c) const { return {WHOLE || c < count ? first + c * stride : (*this)(count - 1), stride, WHOLE || c < count ? count - c : 1}; }
+};
 
 // 32 k of PANEL vectors of columns, from MLX's packing: put(dword, vector, bytes) as soon as they are there.
-template <int BITS, class Put>
-static inline void unpack_step(const uint8_t* const* row, size_t at, Put put) {
-  for (int p = 0; p < PANEL; p++, row += W)
+template <int BITS, class R, class Put>
+static inline void unpack_step(const R& rows, size_t at, Put put) {
+  for (int p = 0; p < PANEL; p++) {
+    auto row = rows.from(p * W);
     for (int half = 0; half < BITS / 4; half++) {
       vi w[4];
       load_columns(row, at + 16 * half, w);
@@ -27,36 +35,49 @@ static inline void unpack_step(const uint8_t* const* row, size_t at, Put put) {
         if (BITS == 4) put(2 * j + 1, p, high_nibbles(w[j]));
       }
     }
+  }
 }
 
 // Scales or biases of groups [g, g + n) for the panel's columns: out[n][COLUMNS] float.
-template <class T>
-static void unpack_scales(const T* base, int groups, const int* column, int g, int n, float* out) {
+template <class T, class R>
+static void unpack_scales(const R& rows, int groups, int g, int n, float* out) {
   constexpr int PER = 16 / sizeof(T), HALVES = 4 / sizeof(T);  // groups in one load, and in a dword
   for (int p = 0; p < PANEL; p++) {
-    alignas(16) T padded[W][PER] = {};
-    const uint8_t* row[W];
-    for (int c = 0; c < W; c++) {
-      const T* from = base + (size_t)column[p * W + c] * groups;
-      if (groups < PER) from = (const T*)memcpy(padded[c], from, groups * sizeof(T));
-      row[c] = (const uint8_t*)from;
-    }
-    keep_in_memory(row);
-    for (int i = g; i < g + n; i += PER) {
-      int at = groups < PER ? 0 : i + PER <= groups ? i : groups - PER;  // the last load ends with the row
+    auto row = rows.from(p * W);
+    float* to = out + p * W;
+    auto load = [&](const auto& row, int at, auto each) {
       vi w[4];
       load_columns(row, at * sizeof(T), w);
-      for (int j = i - at; j < PER && at + j < g + n; j++)
-        store(out + (at + j - g) * COLUMNS + p * W, lanes(w[j / HALVES], j % HALVES, T{}));
+#pragma GCC unroll 8
+      for (int j = 0; j < PER; j++) each(j, lanes(w[j / HALVES], j % HALVES, T{}));
+    };
+    int i = 0;
+    for (; i + PER <= n; i += PER)
+      load(row, g + i, [&](int j, vf x) { store(to + (i + j) * COLUMNS, x); });
+    if (i == n) continue;
+    auto put = [&](int group, vf x) {
+      if (group >= g + i && group < g + n) store(to + (group - g) * COLUMNS, x);
+    };
+    if (groups >= PER) {  // the last load ends with the row
+      int at = g + i + PER <= groups ? g + i : groups - PER;
+      load(row, at, [&](int j, vf x) { put(at + j, x); });
+    } else {
+      alignas(16) uint8_t padded[W][16] = {};
+      for (int c = 0; c < W; c++) memcpy(padded[c], row(c), groups * sizeof(T));
+      load(Rows<true>{padded[0], 16, W}, 0, put);
     }
   }
 }
 
-static void unpack_scales(const void* base, Type type, int groups, const int* column, int g, int n,
-                          float* out) {
-  if (type == Type::f32) unpack_scales((const float*)base, groups, column, g, n, out);
-  else if (type == Type::f16) unpack_scales((const f16*)base, groups, column, g, n, out);
-  else unpack_scales((const bf16*)base, groups, column, g, n, out);
+// base [.., groups] of `type`: those of the panel that begins at column n0.
+template <bool WHOLE>
+static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g, int n, float* out) {
+  int groups = w.K / w.group;
+  size_t stride = groups * size_of(w.type);
+  Rows<WHOLE> rows{(const uint8_t*)base + n0 * stride, stride, w.N - n0};
+  if (w.type == Type::f32) unpack_scales<float>(rows, groups, g, n, out);
+  else if (w.type == Type::f16) unpack_scales<f16>(rows, groups, g, n, out);
+  else unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
 static inline void prefetch(const void* p, size_t at, size_t bytes) {
@@ -80,16 +101,16 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
 
 // A panel's weights step by step: b[dword][vector] is what 4 k of W columns meet.
 // Fresh: unpacked in registers, for few rows. Packed: unpacked once to memory, for many.
-template <int BITS>
+template <int BITS, bool WHOLE>
 struct Fresh {
   const QuantWeights* w;
-  const uint8_t* const* row;
+  Rows<WHOLE> rows;
   int n0;
   size_t step;
   vi b[8][PANEL];
   inline void next() {
     prefetch_next<BITS>(*w, n0, step);
-    unpack_step<BITS>(row, step++ * STEP * BITS / 8, [&](int j, int p, vi w) { b[j][p] = w; });
+    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi w) { b[j][p] = w; });
   }
   inline vi at(int j, int p) const { return b[j][p]; }
 };
@@ -161,26 +182,22 @@ static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const i
 }
 
 // `steps` steps of `from` to memory.
-template <int BITS>
-static Packed pack(const Fresh<BITS>& from, size_t steps, uint8_t* bytes) {
+template <int BITS, bool WHOLE>
+static Packed pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* bytes) {
   uint8_t* to = bytes;
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     prefetch_next<BITS>(*from.w, from.n0, step);
-    unpack_step<BITS>(from.row, step * STEP * BITS / 8,
+    unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
                       [&](int j, int p, vi w) { store_vi(to + (j * PANEL + p) * W * 4, w); });
   }
   return {bytes};
 }
 
-template <int BITS>
+template <int BITS, bool WHOLE>
 static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, int n0, float* acc) {
-  int column[COLUMNS], groups = w.K / w.group;
-  const uint8_t* row[COLUMNS];
-  for (int c = 0; c < COLUMNS; c++) {
-    column[c] = n0 + c < w.N ? n0 + c : w.N - 1;  // a short last panel
-    row[c] = w.w + (size_t)column[c] * w.K * BITS / 8;
-  }
-  keep_in_memory(row);
+  int groups = w.K / w.group;
+  size_t stride = (size_t)w.K * BITS / 8;
+  Rows<WHOLE> columns{w.w + n0 * stride, stride, w.N - n0};
   bool few = M <= ROWS, direct = few && BITS == 4;  // 8 bits: 7% faster by way of memory
   int chunk = (few ? 512 : 2048) / w.group;
   if (chunk > groups) chunk = groups;
@@ -190,12 +207,12 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
   memset(acc, 0, (size_t)M * COLUMNS * sizeof(float));
   for (int g = 0; g < groups; g += chunk) {
     int n = groups - g < chunk ? groups - g : chunk;
-    unpack_scales(w.scales, w.type, groups, column, g, n, scales);
-    unpack_scales(w.biases, w.type, groups, column, g, n, biases);
-    Fresh<BITS> fresh{&w, row, n0, (size_t)g * w.group / STEP, {}};
+    unpack_scales<WHOLE>(w.scales, w, n0, g, n, scales);
+    unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
+    Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP, {}};
     Scales s{scales, biases, w.group, g, n};
     if (direct) tiles<BITS>(fresh, s, x, rows, M, acc);
-    else tiles<BITS>(pack(fresh, (size_t)n * w.group / STEP, bytes), s, x, rows, M, acc);
+    else tiles<BITS>(pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes), s, x, rows, M, acc);
   }
 }
 
@@ -203,7 +220,9 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));
   for (; n0 < n1; n0 += COLUMNS) {
-    (w.bits == 4 ? panel<4> : panel<8>)(w, x, rows, M, n0, acc);
+    bool whole = n0 + COLUMNS <= w.N;
+    auto go = w.bits == 4 ? (whole ? panel<4, true> : panel<4, false>) : (whole ? panel<8, true> : panel<8, false>);
+    go(w, x, rows, M, n0, acc);
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
     finish(acc, COLUMNS, e, to, M, w.N, n0, n, out, type);
   }

@@ -10,17 +10,13 @@
 
 #include "bindings.h"
 #include "matmul.h"
-#include "threads.h"
+#include "quantized_work.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace toast {
-namespace {
 
-using Maybe = std::optional<mx::array>;
-
-// Is w[.., N, K * bits / 32] (untransposed: [.., K, N * bits / 32]) something our kernels read?
 bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
               bool transpose, int group, int bits, const std::string& mode) {
   if (mode != "affine" || !biases || w.dtype() != mx::uint32) return false;
@@ -34,106 +30,6 @@ bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, c
   return packed > 0 && packed % group == 0 && x.shape(-1) > 0 && scales.shape() == expected;
 }
 
-// x[rows, K] quantised, in one buffer. Rows that are not finite are marked: they are done in float.
-struct Quantized {
-  mx::array memory;
-  int rows, K, group, bits;
-
-  size_t groups() const { return (size_t)rows * (K / group); }
-  size_t scales() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
-  float* scale() const { return const_cast<mx::array&>(memory).data<float>(); }
-  float* sum() const { return scale() + scales(); }
-  int8_t* q() const { return (int8_t*)(sum() + groups()); }
-  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
-
-  void fill(const char* x, Type type) const {
-    constexpr int piece = 16;
-    parallel((rows + piece - 1) / piece, [&](int t) {
-      for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) {
-        odd()[m] = !kernels().quantize_row(x + (size_t)m * K * size_of(type), type, K, group, bits,
-                                           q() + (size_t)m * K, scale() + (size_t)m * (K / ACTIVATION_GROUP),
-                                           sum() + (size_t)m * (K / group));
-      }
-    });
-  }
-};
-
-// The last activations quantised on this thread's streams: q, k and v (gate and up) share theirs.
-// Holding the source's memory keeps it from being written again while the key is valid.
-struct Last {
-  std::shared_ptr<mx::array::Data> source;
-  int64_t offset = 0;
-  int stream = -1;
-  std::optional<Quantized> quantized;
-};
-
-// The quantised form of contiguous x, and whether it must still be filled.
-std::pair<Quantized, bool> quantized(const mx::array& x, int K, int group, int bits, const mx::Stream& s) {
-  static thread_local Last* last = new Last;  // never freed: MLX's allocator may be gone by then
-  int rows = x.size() / K;
-  auto& old = last->quantized;
-  if (old && last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
-      old->rows == rows && old->K == K && old->group == group && old->bits == bits)
-    return {*old, false};
-  size_t bytes = (size_t)rows * ((K / group + K / ACTIVATION_GROUP) * sizeof(float) + K + 1);
-  mx::array memory({(int)((bytes + 3) / 4)}, mx::float32, nullptr, {});
-  allocate(memory);
-  *last = {x.data_shared_ptr(), x.offset(), s.index, Quantized{memory, rows, K, group, bits}};
-  return {*last->quantized, true};
-}
-
-// One matrix and the rows that meet it: out[to[m]] = x[rows[m]] . w for m < M.
-struct Job {
-  QuantWeights w;
-  const int *rows, *to;
-  int M;
-};
-
-struct Output {
-  void* data;
-  Type type;
-  Epilogue epilogue;
-};
-
-// Rows [m, m + M) and columns [n0, n1) of a job: one task for a thread.
-struct Task {
-  const Job* job;
-  int m, M, n0, n1;
-};
-
-std::vector<Task> split(const std::vector<Job>& jobs) {
-  constexpr size_t in_cache = 512 << 10, worth_a_task = 1 << 16;
-  std::vector<Task> tasks;
-  int panel = kernels().panel;
-  for (const Job& j : jobs) {
-    int blocks = std::max<size_t>(1, ((size_t)j.M * j.w.K + in_cache - 1) / in_cache);
-    int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int pieces = 4 * threads() / (int)std::min<size_t>(jobs.size(), 4 * threads());
-    int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
-    columns = std::max(1, columns / panel) * panel;
-    for (int m = 0; m < j.M; m += M)
-      for (int n = 0; n < j.w.N; n += columns)
-        tasks.push_back({&j, m, std::min(M, j.M - m), n, std::min(j.w.N, n + columns)});
-  }
-  return tasks;
-}
-
-void run(const std::vector<Job>& jobs, const Quantized& x, const char* source, Type type, const Output& out) {
-  QuantRows rows{x.q(), x.scale(), x.sum(), x.K, x.group};
-  auto tasks = split(jobs);
-  parallel(tasks.size(), [&](int i) {
-    const Task& t = tasks[i];
-    const Job& j = *t.job;
-    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, out.epilogue, out.data,
-                               out.type);
-    for (int m = t.m; m < t.m + t.M; m++)
-      if (x.odd()[j.rows[m]])
-        kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0,
-                                      t.n1, out.epilogue, out.data, out.type);
-  });
-}
-
-// The weights of matrix `i` of a contiguous stack w[.., N, ..].
 QuantWeights matrix(const mx::array& w, const mx::array& scales, const mx::array& biases, size_t i, int K,
                     int group, int bits) {
   int N = w.shape(-2);
@@ -149,6 +45,33 @@ mx::array counting(int n) {
   return a;
 }
 
+namespace {
+
+// The last activations quantised on this thread's streams: q, k and v (gate and up) share theirs.
+// Holding the source's memory keeps it from being written again while the key is valid.
+struct Last {
+  std::shared_ptr<mx::array::Data> source;
+  int64_t offset = 0;
+  int stream = -1;
+  std::optional<mx::array> memory;
+  QuantizedRows rows{};
+};
+
+// The quantised form of contiguous x, alive until the stream's work so far is done, and whether it must still be filled.
+std::pair<QuantizedRows, bool> quantized(const mx::array& x, int K, int group, int bits, const mx::Stream& s) {
+  static thread_local Last* last = new Last;  // never freed: MLX's allocator may be gone by then
+  int rows = x.size() / K;
+  auto& old = last->rows;
+  bool same = last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
+      old.rows == rows && old.K == K && old.group == group && old.bits == bits;
+  if (!same) {
+    auto memory = bytes_of(QuantizedRows::bytes(rows, K, group));
+    *last = {x.data_shared_ptr(), x.offset(), s.index, memory, {rows, K, group, bits, memory.data<char>()}};
+  }
+  mx::cpu::get_command_encoder(s).add_temporary(*last->memory);
+  return {old, !same};
+}
+
 // Batches: x[B.., M, K] and w[B.., N, K'] with the same B, or one w for all rows of x.
 mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scales, const mx::array& biases,
                    int group, int bits, const Extras& extras, const mx::Stream& s) {
@@ -162,16 +85,18 @@ mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scal
     auto [q, fresh] = quantized(x, K, group, bits, s);
     auto order = counting(q.rows);
     auto& encoder = mx::cpu::get_command_encoder(s);
-    encoder.add_temporaries({q.memory, order});
+    encoder.add_temporary(order);
     size_t stack = w.size() / ((size_t)N * w.shape(-1));
+    Output to{out.data<void>(), type_of(out), finish(in, s)};
     std::vector<Job> jobs;
     int M = q.rows / stack;
-    for (size_t i = 0; i < stack; i++)
-      jobs.push_back({matrix(w, sc, b, i, K, group, bits), order.data<int>() + i * M, order.data<int>() + i * M, M});
-    encoder.dispatch([jobs = std::move(jobs), q = q, fresh = fresh, source = x.data<char>(), type = type_of(x),
-                      to = Output{out.data<void>(), type_of(out), finish(in, s)}] {
+    for (size_t i = 0; i < stack; i++) {
+      auto rows = order.data<int>() + i * M;
+      jobs.push_back({matrix(w, sc, b, i, K, group, bits), rows, rows, M, to});
+    }
+    encoder.dispatch([jobs = std::move(jobs), q = q, fresh = fresh, source = x.data<char>(), type = type_of(x)] {
       if (fresh) q.fill(source, type);
-      run(jobs, q, source, type, to);
+      run(jobs, q, source, type);
     });
   };
   auto shape = x.shape();
@@ -229,7 +154,7 @@ struct Experts {
   std::vector<Job> jobs;
 
   Experts(const uint32_t* lhs, const uint32_t* rhs, int n, int M, int inputs, int stack,
-          const std::function<QuantWeights(int)>& weights)
+          const std::function<QuantWeights(int)>& weights, const Output& out)
       : rows(n * M), to(n * M) {
     for (int i = 0; i < n; i++)
       if (lhs[i] >= (uint32_t)inputs || rhs[i] >= (uint32_t)stack) throw std::out_of_range("[gather_qmm] index");
@@ -245,7 +170,7 @@ struct Experts {
       }
     for (int e = 0; e < stack; e++)
       if (start[e + 1] > start[e])
-        jobs.push_back({weights(e), &rows[start[e]], &to[start[e]], start[e + 1] - start[e]});
+        jobs.push_back({weights(e), &rows[start[e]], &to[start[e]], start[e + 1] - start[e], out});
   }
 };
 
@@ -277,15 +202,14 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
     allocate(out);
     if (out.size() == 0) return;
     auto [q, fresh] = quantized(c[0], c[0].shape(-1), g, b, s);
-    mx::cpu::get_command_encoder(s).add_temporary(q.memory);
     dispatch(s, [c, g, b, q = q, fresh = fresh, M = c[0].shape(-2),
                  to = Output{out.data<void>(), type_of(out), {}}] {
       auto source = c[0].data<char>();
       if (fresh) q.fill(source, type_of(c[0]));
       int stack = c[1].size() / ((size_t)c[1].shape(-2) * c[1].shape(-1));
       Experts e(c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, q.rows / M, stack,
-                [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); });
-      run(e.jobs, q, source, type_of(c[0]), to);
+                [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); }, to);
+      run(e.jobs, q, source, type_of(c[0]));
     });
   };
   auto dtype = mx::promote_types(x.dtype(), scales.dtype());

@@ -1,0 +1,245 @@
+// A decoder layer as Llama has it, quantised, as four MLX ops instead of fifteen: norm with q, k and v; the two
+// writes to the cache; and all the rest. A single token is then bound by memory, not by dispatch.
+// Made of the ops' own parts in the same order, with the same roundings: the bits are theirs.
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include "bindings.h"
+#include "cache_op.h"
+#include "matmul.h"
+#include "mlx/transforms.h"
+#include "quantized_work.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace toast {
+namespace {
+
+// A linear layer without bias: weight, scales, biases, group size, bits.
+using Linear = std::tuple<mx::array, mx::array, mx::array, int, int>;
+
+QuantWeights weights(const Linear& l) {
+  auto& [w, scales, biases, group, bits] = l;
+  return matrix(w, scales, biases, 0, w.shape(1) * 32 / bits, group, bits);
+}
+
+struct Norm {
+  mx::array weight;
+  float eps;
+};
+
+struct Layer {
+  Linear q, k, v, o, gate, up, down;
+  Norm before, after;  // of attention
+  int heads, kv_heads, D;
+  float scale;
+  Rope rope;
+  Optional freqs;
+  QuantWeights q_, k_, v_, o_, gate_, up_, down_;
+  Type type;
+};
+
+// A matrix and where its product goes.
+struct Product {
+  const QuantWeights* w;
+  char* out;
+};
+
+// x[rows, K] times each of the matrices; `memory` for x as 8 bits in the largest of their forms.
+void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products) {
+  QuantizedRows q{};
+  std::vector<Job> jobs;
+  for (auto& [w, out] : products) {
+    if (q.rows && (w->group != q.group || w->bits != q.bits)) {
+      run(jobs, q, x, type);
+      jobs.clear();
+      q.rows = 0;
+    }
+    if (!q.rows) {
+      q = {rows, w->K, w->group, w->bits, memory};
+      q.fill(x, type);
+    }
+    jobs.push_back({*w, order, order, rows, {out, type, {}}});
+  }
+  run(jobs, q, x, type);
+}
+
+void norm(const Norm& n, const char* x, char* y, Type type, int rows) {
+  size_t D = n.weight.size(), row = D * size_of(type);
+  each_rows(rows, D, [&](size_t first, size_t count) {
+    kernels().rms_norm(x + first * row, n.weight.data<char>(), y + first * row, type, count, D, n.eps);
+  });
+}
+
+void add(const char* x, const char* y, char* sum, Type type, size_t n) {
+  each_rows(n, 1, [&](size_t i, size_t count) {
+    size_t at = i * size_of(type);
+    kernels().add(x + at, y + at, sum + at, type, count);
+  });
+}
+
+// Pieces of one temporary memory, each aligned, alive until the stream's work so far is done.
+struct Pieces {
+  std::vector<size_t> starts;
+  char* base;
+
+  Pieces(std::initializer_list<size_t> sizes, const mx::Stream& s) {
+    size_t end = 0;
+    for (size_t n : sizes) {
+      starts.push_back(end);
+      end += (n + 63) / 64 * 64;
+    }
+    auto memory = bytes_of(end);
+    base = memory.data<char>();
+    mx::cpu::get_command_encoder(s).add_temporary(memory);
+  }
+  char* operator[](int i) const { return base + starts[i]; }
+};
+
+// The most bytes that `rows` rows take as 8 bits before one of these matrices.
+size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
+  size_t most = 0;
+  for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
+  return most;
+}
+
+using Shared = std::shared_ptr<const Layer>;
+
+// x (B, L, D) -> its norm times q, k and v: three matrices one after the other.
+mx::array before_attention(const Shared& layer, const mx::array& x, const mx::Stream& s) {
+  int rows = x.shape(0) * x.shape(1);
+  auto eval = [layer, rows](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    const Layer& l = *layer;
+    auto x = contiguous(in[0], s), order = counting(rows);
+    mx::cpu::get_command_encoder(s).add_temporary(order);
+    allocate(out);
+    Pieces p({x.nbytes(), quantized_bytes(rows, {&l.q_, &l.k_, &l.v_})}, s);
+    size_t row = rows * size_of(l.type);
+    dispatch(s, [layer, p, rows, row, order = order.data<int>(), x = x.data<char>(), q = out.data<char>()] {
+      const Layer& l = *layer;
+      auto k = q + l.q_.N * row, v = k + l.k_.N * row;
+      norm(l.before, x, p[0], l.type, rows);
+      project(p[0], l.type, rows, order, p[1], {{&l.q_, q}, {&l.k_, k}, {&l.v_, v}});
+    });
+  };
+  return make("LayerBeforeAttention", {rows * (layer->q_.N + layer->k_.N + layer->v_.N)}, x.dtype(), s, {x}, eval);
+}
+
+// Attention over the cache, its projection, and the feed-forward block, with their residuals -> (B, L, D).
+mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx::array& qkv, const mx::array& keys,
+                              const mx::array& values, int offset, bool causal, const mx::Stream& s) {
+  Arrays inputs{x, qkv, keys, values};
+  if (layer->freqs) inputs.push_back(*layer->freqs);
+  auto eval = [layer, offset, causal](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    const Layer& l = *layer;
+    int B = out.shape(0), L = out.shape(1), rows = B * L;
+    auto x = contiguous(in[0], s), order = counting(rows);
+    mx::array y({B, L, l.q_.N}, out.dtype(), nullptr, {});
+    allocate(y);
+    allocate(out);
+    auto& encoder = mx::cpu::get_command_encoder(s);
+    encoder.add_temporaries({order, y});
+    auto rope = l.rope;
+    rope.offset = offset;
+    read(split_heads(in[1], 0, B, L, l.heads, l.D, s), in[2], in[3], y, l.scale, causal, rope,
+         in.size() > 4 ? Optional(contiguous(in[4], s)) : Optional(), s);
+    size_t hidden = (size_t)rows * l.gate_.N * size_of(l.type);
+    Pieces p({x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, quantized_bytes(rows, {&l.o_, &l.gate_, &l.up_, &l.down_})}, s);
+    dispatch(s, [layer, p, rows, order = order.data<int>(), x = x.data<char>(), y = y.data<char>(), out = out.data<char>()] {
+      const Layer& l = *layer;
+      size_t n = (size_t)rows * l.o_.N, wide = (size_t)rows * l.gate_.N;
+      char *r = p[0], *h = p[1], *normed = p[2], *gate = p[3], *up = p[4], *memory = p[5];
+      project(y, l.type, rows, order, memory, {{&l.o_, r}});
+      add(x, r, h, l.type, n);
+      norm(l.after, h, normed, l.type, rows);
+      project(normed, l.type, rows, order, memory, {{&l.gate_, gate}, {&l.up_, up}});
+      each_rows(wide, 1, [&](size_t i, size_t count) {
+        size_t at = i * size_of(l.type);
+        kernels().activate(Activation::silu, gate + at, up + at, gate + at, l.type, count);
+      });
+      project(gate, l.type, rows, order, memory, {{&l.down_, r}});
+      add(h, r, out, l.type, n);
+    });
+  };
+  return make("LayerAfter", x.shape(), x.dtype(), s, std::move(inputs), eval);
+}
+
+// Throws where this is no layer that we can do: the caller's own code does it then.
+Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, float before_eps, const mx::array& after,
+                  float after_eps, int heads, int kv_heads, float scale, int dims, bool traditional,
+                  std::optional<float> base, float rope_scale, const Optional& freqs) {
+  auto refuse = [](bool bad, const char* why) {
+    if (bad) throw std::invalid_argument(std::string("[Layer] ") + why);
+  };
+  refuse(linears.size() != 7, "needs q, k, v, o, gate, up and down.");
+  refuse(heads < 1 || kv_heads < 1 || heads % kv_heads, "heads.");
+  auto s = mx::default_stream(mx::Device::cpu);
+  Arrays all{before, after};
+  for (auto& [w, scales, biases, group, bits] : linears) {
+    mx::array x({1, bits ? w.shape(-1) * 32 / bits : 0}, before.dtype(), nullptr, {});
+    refuse(w.ndim() != 2 || !readable(x, w, scales, biases, true, group, bits, "affine"), "affine weights of 4 or 8 bits.");
+    refuse(mx::promote_types(scales.dtype(), before.dtype()) != before.dtype(), "a dtype that products keep.");
+    all.insert(all.end(), {w, scales, biases});
+  }
+  mx::eval(all);
+  for (auto& a : all) refuse(!a.flags().row_contiguous, "contiguous weights.");
+  auto l = std::make_shared<Layer>(Layer{
+      linears[0], linears[1], linears[2], linears[3], linears[4], linears[5], linears[6], {before, before_eps},
+      {after, after_eps}, heads, kv_heads, 0, scale, {dims, traditional, rope_scale, 0, nullptr}, {}, {}, {}, {}, {}, {}, {}, {},
+      type_of(before)});
+  l->q_ = weights(l->q), l->k_ = weights(l->k), l->v_ = weights(l->v), l->o_ = weights(l->o);
+  l->gate_ = weights(l->gate), l->up_ = weights(l->up), l->down_ = weights(l->down);
+  l->D = l->q_.N / heads;
+  int hidden = l->q_.K;
+  refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
+  refuse(l->q_.N != heads * l->D || l->k_.N != kv_heads * l->D || l->v_.N != l->k_.N || l->k_.K != hidden || l->v_.K != hidden ||
+             l->o_.K != l->q_.N || l->o_.N != hidden || l->gate_.K != hidden || l->up_.K != hidden || l->up_.N != l->gate_.N ||
+             l->down_.K != l->gate_.N || l->down_.N != hidden, "shapes.");
+  refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() || (freqs && freqs->size() != (size_t)dims / 2), "rope.");
+  if (base) l->rope.inverse = inverse_frequencies(*base, dims / 2);
+  if (freqs) l->freqs = mx::astype(*freqs, mx::float32, s);
+  return l;
+}
+
+struct DecoderLayer {
+  Shared layer;
+
+  std::tuple<mx::array, mx::array, mx::array> operator()(const mx::array& x, const mx::array& keys, const mx::array& values,
+                                                         int offset, bool causal) const {
+    auto s = mx::to_stream({});
+    const Layer& l = *layer;
+    int B = x.ndim() == 3 ? x.shape(0) : 0, L = B ? x.shape(1) : 0;
+    auto fits = [&](const mx::array& a) {
+      return a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(0) == B && a.shape(1) == l.kv_heads && a.shape(3) == l.D &&
+          offset >= 0 && offset + L <= a.shape(2);
+    };
+    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(2) != l.q_.K || !fits(keys) || !fits(values))
+      throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
+    auto qkv = before_attention(layer, x, s);
+    int64_t k = (int64_t)B * L * l.q_.N, v = k + (int64_t)B * L * l.k_.N;
+    auto rope = l.rope;
+    rope.offset = offset;
+    auto new_keys = write(qkv, k, L, keys, offset, rope, l.freqs, s), new_values = write(qkv, v, L, values, offset, {}, {}, s);
+    return {attention_and_after(layer, x, qkv, new_keys, new_values, offset, causal, s), new_keys, new_values};
+  }
+};
+
+}  // namespace
+
+void bind_layer(nb::module_& m) {
+  nb::class_<DecoderLayer>(m, "DecoderLayer", "Llama's decoder layer with quantised weights (MLX's affine form).")
+      .def("__init__", [](DecoderLayer* self, const std::vector<Linear>& linears, const mx::array& before, float before_eps,
+                          const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims,
+                          bool traditional, std::optional<float> base, float rope_scale, const Optional& freqs) {
+        new (self) DecoderLayer{make_layer(linears, before, before_eps, after, after_eps, heads, kv_heads, scale, dims,
+                                           traditional, base, rope_scale, freqs)};
+      }, "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a, "dims"_a,
+         "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
+         "linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
+      .def("__call__", &DecoderLayer::operator(), "x"_a, "keys"_a, "values"_a, "offset"_a, "causal"_a,
+           "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.");
+}
+
+}  // namespace toast

@@ -1,0 +1,62 @@
+// Who computes which rows and columns of a quantised product. The arithmetic is in quantized.cpp.
+#include "quantized_work.h"
+
+#include <algorithm>
+
+#include "threads.h"
+
+namespace toast {
+namespace {
+
+// Rows [m, m + M) and columns [n0, n1) of a job: one task for a thread.
+struct Task {
+  const Job* job;
+  int m, M, n0, n1;
+};
+
+std::vector<Task> split(const std::vector<Job>& jobs) {
+  constexpr size_t in_cache = 512 << 10, worth_a_task = 1 << 16;
+  std::vector<Task> tasks;
+  int panel = kernels().panel;
+  for (const Job& j : jobs) {
+    int blocks = std::max<size_t>(1, ((size_t)j.M * j.w.K + in_cache - 1) / in_cache);
+    int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
+    int pieces = 4 * threads() / (int)std::min<size_t>(jobs.size(), 4 * threads());
+    int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
+    columns = std::max(1, columns / panel) * panel;
+    for (int m = 0; m < j.M; m += M)
+      for (int n = 0; n < j.w.N; n += columns)
+        tasks.push_back({&j, m, std::min(M, j.M - m), n, std::min(j.w.N, n + columns)});
+  }
+  return tasks;
+}
+
+}  // namespace
+
+void QuantizedRows::fill_row(int m, const char* x, Type type) const {
+  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K,
+                                     scale() + (size_t)m * (K / ACTIVATION_GROUP), sum() + (size_t)m * (K / group));
+}
+
+void QuantizedRows::fill(const char* x, Type type) const {
+  constexpr int piece = 16;
+  parallel((rows + piece - 1) / piece, [&](int t) {
+    for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) fill_row(m, x + (size_t)m * K * size_of(type), type);
+  });
+}
+
+void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
+  QuantRows rows{x.q(), x.scale(), x.sum(), x.K, x.group};
+  auto tasks = split(jobs);
+  parallel(tasks.size(), [&](int i) {
+    const Task& t = tasks[i];
+    const Job& j = *t.job;
+    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, j.out.epilogue, j.out.data, j.out.type);
+    for (int m = t.m; m < t.m + t.M; m++)
+      if (x.odd()[j.rows[m]])
+        kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0, t.n1,
+                                      j.out.epilogue, j.out.data, j.out.type);
+  });
+}
+
+}  // namespace toast

@@ -1,0 +1,46 @@
+// Quantised products on plain memory, shared out over the threads: what the matmul ops and the decoder layer run.
+// Knows the kernels and the pool; knows nothing of MLX.
+#pragma once
+#include <vector>
+
+#include "kernels.h"
+
+namespace toast {
+
+// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite are marked:
+// they are done in float.
+struct QuantizedRows {
+  int rows, K, group, bits;
+  char* memory;
+
+  static size_t bytes(int rows, int K, int group) {
+    return (size_t)rows * ((K / group + K / ACTIVATION_GROUP) * sizeof(float) + K + 1);
+  }
+  float* scale() const { return (float*)memory; }
+  float* sum() const { return scale() + (size_t)rows * (K / ACTIVATION_GROUP); }
+  int8_t* q() const { return (int8_t*)(sum() + (size_t)rows * (K / group)); }
+  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
+
+  void fill_row(int m, const char* x, Type type) const;  // x[K]
+  void fill(const char* x, Type type) const;             // x[rows, K], by all threads
+};
+
+// Where sums go: [.., N] of `type`, through the epilogue.
+struct Output {
+  void* data;
+  Type type;
+  Epilogue epilogue;
+};
+
+// One matrix and the rows that meet it: out[to[m]] = x[rows[m]] . w for m < M.
+struct Job {
+  QuantWeights w;
+  const int *rows, *to;
+  int M;
+  Output out;
+};
+
+// `source` is x as it was before it became 8 bits, of `type`.
+void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type);
+
+}  // namespace toast
