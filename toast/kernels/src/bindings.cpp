@@ -4,6 +4,9 @@
 #include <nanobind/stl/string.h>
 
 #include <atomic>
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
 
 #include "bindings.h"
 #include "kernels.h"
@@ -12,7 +15,17 @@
 namespace nb = nanobind;
 using namespace nb::literals;
 
+// An op's output of some megabytes would otherwise be mapped, cleared by the kernel page by page and unmapped
+// again, a quarter of an encoder's time. What is kept is at most what was in use at once.
+static void keep_freed_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_THRESHOLD, 32 << 20);
+  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+#endif
+}
+
 NB_MODULE(_ext, m) {
+  keep_freed_memory();
   m.def("choose", [](const std::string& v) { auto k = toast::choose(v.c_str()); return k ? k->name : nullptr; },
         "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
   m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
