@@ -9,6 +9,7 @@ import mlx.core as mx
 from toast.errors import BadInput
 
 TOKENS = 2048  # padded tokens of a batch: bounds the memory of a layer's activations
+BATCH = 128  # texts of a batch, fewer where they are long: short ones fill it with half the steps of 32
 
 
 def pieces(encodings, long):
@@ -29,7 +30,7 @@ def pieces(encodings, long):
     return parts, owners, cut
 
 
-def compute(function, parts, size=32) -> mx.array:
+def compute(function, parts, size=BATCH) -> mx.array:
     """function(list of at most `size` encodings) -> (B, ...) over all parts: (N, ...), N > 0, in order."""
     order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids))
     rows = []

@@ -22,7 +22,7 @@ class Encoder:
     the model's limit: `truncate`, `error`, or `mean` of their pieces, weighted by length.
     """
 
-    def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=32):
+    def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=batches.BATCH):
         kernels.install_for(call)
         path = store.find(call, name)
         self.sentence = Sentence(path)
