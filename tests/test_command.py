@@ -1,5 +1,6 @@
 """One set of declarations, two parsers: the small one and Typer agree on every command line."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from command import command, environment, start
-from embed.cli import embed
 from toast import options, usage
 from toast.command import Call, Command, run
 from toast.errors import Exit, ToastError
@@ -72,8 +72,18 @@ def test_environment_gives_the_default():
     assert EVERYTHING.parse(["q", "-n", "m"], {"EVERYTHING_NAME": "n"})["name"] == "m"
 
 
-def test_no_flag_is_declared_twice():
-    for declared in (EVERYTHING, embed):
+@pytest.fixture
+def declared():
+    """Every command of the three packages; importing them is the start of a process, which is undone."""
+    before = signal.getsignal(signal.SIGINT)
+    modules = [importlib.import_module(f"{package}.cli") for package in ("toast", "embed", "rerank")]
+    signal.signal(signal.SIGINT, before)
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Command)]
+
+
+def test_no_flag_is_declared_twice(declared):
+    assert len(declared) == 7
+    for declared in (EVERYTHING, *declared):
         flags = [flag for p in declared.parameters for flag in p.flags]
         assert len(flags) == len(set(flags))
 
@@ -165,3 +175,33 @@ def test_a_shell_loop_stops_at_ctrl_c(model):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == -signal.SIGINT
     assert b"again" not in process.stderr.read()
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("module", ["toast.command", "toast.errors", "mlx.core", "mlx._reprlib_fix", "toast.encoder"])
+def test_ctrl_c_at_the_start_is_silent(model, tmp_path, module):
+    """Wherever an import is interrupted: Python says nothing, and the shell sees a death by SIGINT."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    ran = command("embed", "-m", model, stdin=b"a\n", env={"PYTHONPATH": tmp_path, "INTERRUPTED_AT": module})
+    assert (ran.status, ran.out, ran.err) == (-signal.SIGINT, b"", b""), ran
+
+
+def test_an_ignored_ctrl_c_stays_ignored(model):
+    line = f"trap '' INT; embed -m {model} --json"
+    process = subprocess.Popen(["bash", "-c", line], stdin=-1, stdout=-1, stderr=-1, env=environment())
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b'{"index": 0')
+    process.send_signal(signal.SIGINT)
+    process.stdin.write(b"b\n")
+    assert process.communicate(timeout=20)[0].startswith(b'{"index": 1')
+    assert process.returncode == 0
