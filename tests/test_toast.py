@@ -117,6 +117,7 @@ def test_wrong_use():
     assert shell(f"toast -m {QWEN} < /dev/null").status == 2
     toast("-n", "0", "hi").fails()
     toast("--top-p", "2", "hi").fails()
+    toast("--stop", "", "hi").fails("--stop needs a text")
     toast("hi", model="/no/such/model").fails("no model")
 
 
@@ -174,7 +175,8 @@ def test_tokenize():
 
 def test_tokenize_cuts_and_splits():
     ran = tokenize("--max", "5", stdin=TEXT.encode())
-    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and b"cut to 5 tokens" in ran.err, ran
+    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and ran.err.startswith(b"tokenize: cut to 5 tokens: the first "), ran
+    assert ran.err.endswith(f" of {len(TEXT)} characters fit\n".encode())
     assert tokenize("--max", "5", "--strict", stdin=TEXT.encode()).status == 3
     assert tokenize("--max", "500", "--strict", stdin=TEXT.encode()).ok().out.decode() == TEXT
     pieces = tokenize("--split", "6", "-0", stdin=TEXT.encode()).ok().out.split(b"\0")
@@ -186,6 +188,7 @@ def test_tokenize_cuts_and_splits():
 def test_tokenize_wrong_use():
     tokenize("--decode", stdin=b"not ids").fails("not token ids")
     tokenize("--ids", "--count", stdin=b"x").fails("exclude each other")
+    tokenize("--max", "0", stdin=b"x").fails("--max")
 
 
 def test_tokenize_loads_no_weights():

@@ -56,6 +56,8 @@ def toast(
     talk = Session(call, session) if session or forget else None
     if forget:
         return talk.forget()
+    if "" in stop:
+        raise UsageError("--stop needs a text: an empty one is everywhere")
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     _exclude({"--each": each, "--session": session})
     _exclude({"a constraint": rule, "--stop": stop, "-x": code, "--prefill": prefill})
@@ -90,7 +92,7 @@ def tokenize(
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line."),
     count: bool = Option(False, "--count", help="Write the number of tokens."),
     decode: bool = Option(False, "--decode", help="Read ids, write their text."),
-    max: int | None = Option(None, "--max", metavar="N", min=0, help="Write the text's beginning, at most N tokens."),
+    max: int | None = Option(None, "--max", metavar="N", min=1, help="Write the text's beginning, at most N tokens."),
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
     special: bool = Option(False, "--special", help="With the tokens that the model puts around a text."),
     nul: bool = NUL,

@@ -76,7 +76,8 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
         beginning = cut(tokenizer, text, limit)
         pipes.write_all(call.stdout, beginning.encode())
         if len(beginning) < len(text):
-            call.cut(f"cut to {pipes.plural(limit, 'token')}, {len(beginning)} of {len(text)} characters")
+            fit = f"the first {len(beginning)} of {pipes.plural(len(text), 'character')} fit"
+            call.cut(f"cut to {pipes.plural(limit, 'token')}: {fit}")
     elif form == "split":
         for start, stop, count in split(tokenizer, text, limit):
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
