@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from command import command, environment, start
 from toast import options, usage
 from toast.command import Call, Command, run
-from toast.errors import Exit, ToastError
+from toast.errors import Exit, Said, ToastError
 from toast.options import Argument, Option
 
 
@@ -44,22 +44,53 @@ word = st.one_of(
 )
 
 
-def by_typer(command, words):
+def told(parse, words):
+    """What a parser gives, all parameters filled in, or what it says is wrong; None when it leaves the line."""
     try:
-        return options.fill(command.parameters, usage.parse(command, words), {})
+        given = parse(words)
+    except Said:
+        return "help"
     except ToastError as error:
         return str(error)
+    return given if given is None else repr(options.fill(EVERYTHING.parameters, given, {}))
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(word, max_size=7))
 def test_the_small_parser_gives_what_typer_gives(words):
-    small = options.parse(EVERYTHING.parameters, words)
-    typers = by_typer(EVERYTHING, words)
+    small = told(lambda words: options.parse(EVERYTHING.parameters, words), words)
+    typers = told(lambda words: usage.parse(EVERYTHING, words), words)
     if small is not None:
-        assert repr(options.fill(EVERYTHING.parameters, small, {})) == repr(typers)
+        assert small == typers
     else:
-        assert isinstance(typers, str), (words, typers)
+        assert not typers.startswith("{"), (words, typers)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["-k", "0"], "--count must be from 1 to 99, not '0'"),
+        (["--count=x"], "--count must be a whole number, not 'x'"),
+        (["-t", "nan"], "--heat must be at least 0.0, not 'nan'"),
+        (["--heat", "hot"], "--heat must be a number, not 'hot'"),
+        (["--as", "bold"], "--as must be plain or fancy, not 'bold'"),
+    ],
+)
+def test_both_parsers_say_the_same_of_a_wrong_value(words, said):
+    assert told(lambda words: options.parse(EVERYTHING.parameters, words), ["q", *words]) == said
+    assert told(lambda words: usage.parse(EVERYTHING, words), ["q", *words]) == said
+
+
+def test_a_wrong_value_is_told_in_a_line():
+    command("toast", "-n", "0", "hi").fails("toast: --max-tokens must be at least 1, not '0'\n")
+    command("search", "-k", "0", "hi").fails("search: -k must be at least 1, not '0'\n")
+
+
+def test_help_names_what_a_value_may_be():
+    out = command("toast", "--help").ok().out.decode()
+    assert "[from 0 to 1]" in out and "[at least 0, default: 0]" in out and "<error|truncate>" in out
+    words = {"_TOAST_COMPLETE": "complete_bash", "COMP_WORDS": "toast --long ", "COMP_CWORD": 2}
+    assert command("toast", env=words).ok().out.split() == [b"error", b"truncate"]
 
 
 @pytest.mark.parametrize("line", [["-k5", "q"], ["q", "--stop=a", "f", "-qv", "-s", "b"], ["--", "-q", "-k"]])
