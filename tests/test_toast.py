@@ -118,6 +118,9 @@ def test_wrong_use():
     toast("-n", "0", "hi").fails()
     toast("--top-p", "2", "hi").fails()
     toast("--stop", "", "hi").fails("--stop needs a text")
+    toast("--session", "", "hi").fails("--session '' is not a plain name")
+    for kind in ("--regex", "--choice", "--schema", "--grammar"):
+        toast(kind, "", "hi").fails(f"{kind} is empty")
     toast("hi", model="/no/such/model").fails("no model")
 
 
@@ -187,6 +190,8 @@ def test_tokenize_cuts_and_splits():
 
 def test_tokenize_wrong_use():
     tokenize("--decode", stdin=b"not ids").fails("not token ids")
+    tokenize("--decode", stdin=b"-1").fails("not token ids")
+    tokenize("--decode", stdin=b"5 999999").fails("no token has the id 999999")
     tokenize("--ids", "--count", stdin=b"x").fails("exclude each other")
     tokenize("--max", "0", stdin=b"x").fails("--max")
 
