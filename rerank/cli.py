@@ -1,5 +1,6 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
+from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.options import FIELD, JSONL, NUL, Argument, Option
 from toast.pipes import Records

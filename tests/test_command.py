@@ -1,5 +1,6 @@
 """One set of declarations, two parsers: the small one and Typer agree on every command line."""
 
+import importlib
 import os
 import signal
 import subprocess
@@ -10,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from command import command, environment, start
-from embed.cli import embed
 from toast import options, usage
 from toast.command import Call, Command, run
-from toast.errors import Exit, ToastError
+from toast.errors import Exit, Said, ToastError
 from toast.options import Argument, Option
 
 
@@ -44,22 +44,53 @@ word = st.one_of(
 )
 
 
-def by_typer(command, words):
+def told(parse, words):
+    """What a parser gives, all parameters filled in, or what it says is wrong; None when it leaves the line."""
     try:
-        return options.fill(command.parameters, usage.parse(command, words), {})
+        given = parse(words)
+    except Said:
+        return "help"
     except ToastError as error:
         return str(error)
+    return given if given is None else repr(options.fill(EVERYTHING.parameters, given, {}))
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(word, max_size=7))
 def test_the_small_parser_gives_what_typer_gives(words):
-    small = options.parse(EVERYTHING.parameters, words)
-    typers = by_typer(EVERYTHING, words)
+    small = told(lambda words: options.parse(EVERYTHING.parameters, words), words)
+    typers = told(lambda words: usage.parse(EVERYTHING, words), words)
     if small is not None:
-        assert repr(options.fill(EVERYTHING.parameters, small, {})) == repr(typers)
+        assert small == typers
     else:
-        assert isinstance(typers, str), (words, typers)
+        assert not typers.startswith("{"), (words, typers)
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["-k", "0"], "--count must be from 1 to 99, not '0'"),
+        (["--count=x"], "--count must be a whole number, not 'x'"),
+        (["-t", "nan"], "--heat must be at least 0.0, not 'nan'"),
+        (["--heat", "hot"], "--heat must be a number, not 'hot'"),
+        (["--as", "bold"], "--as must be plain or fancy, not 'bold'"),
+    ],
+)
+def test_both_parsers_say_the_same_of_a_wrong_value(words, said):
+    assert told(lambda words: options.parse(EVERYTHING.parameters, words), ["q", *words]) == said
+    assert told(lambda words: usage.parse(EVERYTHING, words), ["q", *words]) == said
+
+
+def test_a_wrong_value_is_told_in_a_line():
+    command("toast", "-n", "0", "hi").fails("toast: --max-tokens must be at least 1, not '0'\n")
+    command("search", "-k", "0", "hi").fails("search: -k must be at least 1, not '0'\n")
+
+
+def test_help_names_what_a_value_may_be():
+    out = command("toast", "--help").ok().out.decode()
+    assert "[from 0 to 1]" in out and "[at least 0, default: 0]" in out and "<error|truncate>" in out
+    words = {"_TOAST_COMPLETE": "complete_bash", "COMP_WORDS": "toast --long ", "COMP_CWORD": 2}
+    assert command("toast", env=words).ok().out.split() == [b"error", b"truncate"]
 
 
 @pytest.mark.parametrize("line", [["-k5", "q"], ["q", "--stop=a", "f", "-qv", "-s", "b"], ["--", "-q", "-k"]])
@@ -72,8 +103,18 @@ def test_environment_gives_the_default():
     assert EVERYTHING.parse(["q", "-n", "m"], {"EVERYTHING_NAME": "n"})["name"] == "m"
 
 
-def test_no_flag_is_declared_twice():
-    for declared in (EVERYTHING, embed):
+@pytest.fixture
+def declared():
+    """Every command of the three packages; importing them is the start of a process, which is undone."""
+    before = signal.getsignal(signal.SIGINT)
+    modules = [importlib.import_module(f"{package}.cli") for package in ("toast", "embed", "rerank")]
+    signal.signal(signal.SIGINT, before)
+    return [value for module in modules for value in vars(module).values() if isinstance(value, Command)]
+
+
+def test_no_flag_is_declared_twice(declared):
+    assert len(declared) == 7
+    for declared in (EVERYTHING, *declared):
         flags = [flag for p in declared.parameters for flag in p.flags]
         assert len(flags) == len(set(flags))
 
@@ -165,3 +206,33 @@ def test_a_shell_loop_stops_at_ctrl_c(model):
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(20) == -signal.SIGINT
     assert b"again" not in process.stderr.read()
+
+
+INTERRUPTED = """
+import os, signal, sys
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == os.environ["INTERRUPTED_AT"]:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+"""
+
+
+@pytest.mark.parametrize("module", ["toast.command", "toast.errors", "mlx.core", "mlx._reprlib_fix", "toast.encoder"])
+def test_ctrl_c_at_the_start_is_silent(model, tmp_path, module):
+    """Wherever an import is interrupted: Python says nothing, and the shell sees a death by SIGINT."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)
+    ran = command("embed", "-m", model, stdin=b"a\n", env={"PYTHONPATH": tmp_path, "INTERRUPTED_AT": module})
+    assert (ran.status, ran.out, ran.err) == (-signal.SIGINT, b"", b""), ran
+
+
+def test_an_ignored_ctrl_c_stays_ignored(model):
+    line = f"trap '' INT; embed -m {model} --json"
+    process = subprocess.Popen(["bash", "-c", line], stdin=-1, stdout=-1, stderr=-1, env=environment())
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b'{"index": 0')
+    process.send_signal(signal.SIGINT)
+    process.stdin.write(b"b\n")
+    assert process.communicate(timeout=20)[0].startswith(b'{"index": 1')
+    assert process.returncode == 0

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 import tomllib
 
 import pytest
@@ -40,3 +41,9 @@ def test_links_lead_somewhere():
     for document in ["README.md", *(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", read(document)):
             assert os.path.exists(os.path.join(ROOT, os.path.dirname(document), target)), (document, target)
+
+
+def test_no_script_hides_a_package():
+    """`python tests/bench/x.py` puts that folder first on the path: toast.py there would be `import toast`."""
+    ours = {"toast", "embed", "rerank", *sys.stdlib_module_names}
+    assert not {name.removesuffix(".py") for name in os.listdir(os.path.join(ROOT, "tests", "bench"))} & ours

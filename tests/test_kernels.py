@@ -6,6 +6,9 @@ import sys
 
 import pytest
 
+from command import command
+from toast import kernels
+
 pytest.importorskip("toast.kernels._ext")
 
 ROOT = os.path.dirname(os.path.dirname(__file__))
@@ -55,6 +58,28 @@ def test_a_missing_extension_falls_back_with_one_line():
     code = "import sys; sys.modules['toast.kernels._ext'] = None; " + SETUP
     code += "print(kernels.install(warn=lambda text: print('not_built' if 'not built' in text else text)))"
     assert python(code) == ["not_built", "off"]
+
+
+def test_an_older_extension_falls_back_with_one_line(tmp_path):
+    """The command answers as plain MLX does, whichever name its extension lacks."""
+    qwen = os.path.join(ROOT, "tests", "oracles", "qwen3-causal")
+    words = ("-m", qwen, "-t", "0", "-n", "4", "hi")
+    plain = command("toast", *words, env={"TOAST_KERNELS": "off"}).ok().out
+    (tmp_path / "sitecustomize.py").write_text(OLDER)
+    for name in kernels.NEEDED:
+        ran = command("toast", *words, env={"PYTHONPATH": tmp_path, "LACKING": name})
+        assert (ran.status, ran.out) == (0, plain), ran
+        line = f"toast: plain MLX on the CPU, slower: the kernels were built by another version, without {name}"
+        assert ran.err.decode() == f"{line}: install again\n", ran
+
+
+OLDER = """
+import os, sys, types
+from toast.kernels import NEEDED
+older = types.ModuleType("toast.kernels._ext")
+vars(older).update({name: None for name in NEEDED if name != os.environ["LACKING"]})
+sys.modules["toast.kernels._ext"] = older
+"""
 
 
 def test_no_compiler_runs_and_nothing_is_written_to_the_temporary_folder(tmp_path):

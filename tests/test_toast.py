@@ -89,6 +89,9 @@ def test_code_block():
     assert ran.status == 0 and ran.out == b"x = 1\n", ran
     ran = toast("-n", "2", "-x", "hi")
     assert ran.status == 1 and ran.out == b"" and b"no code block" in ran.err, ran
+    ran = toast("-n", "2", "-x", "--json", "hi")
+    told = json.loads(ran.fails("no code block", status=1).out)
+    assert told["text"] == "" and told["tokens"] == 2 and told["finish_reason"] == "length"
 
 
 def test_reasoning_goes_to_standard_error():
@@ -114,6 +117,10 @@ def test_wrong_use():
     assert shell(f"toast -m {QWEN} < /dev/null").status == 2
     toast("-n", "0", "hi").fails()
     toast("--top-p", "2", "hi").fails()
+    toast("--stop", "", "hi").fails("--stop needs a text")
+    toast("--session", "", "hi").fails("--session '' is not a plain name")
+    for kind in ("--regex", "--choice", "--schema", "--grammar"):
+        toast(kind, "", "hi").fails(f"{kind} is empty")
     toast("hi", model="/no/such/model").fails("no model")
 
 
@@ -171,7 +178,8 @@ def test_tokenize():
 
 def test_tokenize_cuts_and_splits():
     ran = tokenize("--max", "5", stdin=TEXT.encode())
-    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and b"cut to 5 tokens" in ran.err, ran
+    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and ran.err.startswith(b"tokenize: cut to 5 tokens: the first "), ran
+    assert ran.err.endswith(f" of {len(TEXT)} characters fit\n".encode())
     assert tokenize("--max", "5", "--strict", stdin=TEXT.encode()).status == 3
     assert tokenize("--max", "500", "--strict", stdin=TEXT.encode()).ok().out.decode() == TEXT
     pieces = tokenize("--split", "6", "-0", stdin=TEXT.encode()).ok().out.split(b"\0")
@@ -182,7 +190,10 @@ def test_tokenize_cuts_and_splits():
 
 def test_tokenize_wrong_use():
     tokenize("--decode", stdin=b"not ids").fails("not token ids")
+    tokenize("--decode", stdin=b"-1").fails("not token ids")
+    tokenize("--decode", stdin=b"5 999999").fails("no token has the id 999999")
     tokenize("--ids", "--count", stdin=b"x").fails("exclude each other")
+    tokenize("--max", "0", stdin=b"x").fails("--max")
 
 
 def test_tokenize_loads_no_weights():
@@ -252,6 +263,28 @@ def test_a_session_goes_on(tmp_path):
     assert not path.exists()
     toast("--session", "trip", "--forget", env=home).ok()
     toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_a_session_keeps_what_was_said(tmp_path):
+    """Also what is not a code block, or came after the reader had left."""
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+
+    def last():
+        asked, said = [json.loads(line)["content"] for line in path.read_text().splitlines()[-2:]]
+        return asked, said
+
+    words = ("-n", "2", "-x", "--session", "trip", "--prefill")
+    assert toast(*words, "Sure\n```\nx\n```\n", "code", env=home).ok().out == b"x\n"
+    assert last()[0] == "code" and last()[1].startswith("Sure\n```\nx\n```\n")
+    assert toast(*words, "Never", "code?", env=home).status == 1
+    assert last()[0] == "code?" and last()[1].startswith("Never")
+    for form in ("", "--json"):
+        line = f"toast -m {QWEN} {form} -n 100 --session trip 'hi{form}' | true; echo ${{PIPESTATUS[0]}}"
+        assert shell(line, env=home).ok().out == b"0\n"
+        assert last()[0] == f"hi{form}" and last()[1]
+    before = path.read_text()
+    shell(f"toast -m {QWEN} -n 2 --session trip hi > /dev/full", env=home).fails("No space left")
+    assert path.read_text() == before
 
 
 def test_prefix_cache_is_bounded_by_the_environment(tmp_path):

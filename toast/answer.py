@@ -45,16 +45,19 @@ class Request:
 
 
 class Answer:
-    """Tokens become text: through stop strings, reasoning and, if asked, the first code block."""
+    """Tokens become text: through stop strings, reasoning and, if asked, the first code block.
+
+    `said` is what the model answered, `text` what of it is asked for: the same but for a code block.
+    """
 
     def __init__(self, call, request: Request, prompt: str):
         engine = request.engine
         marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
         self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
-        self.code = CodeBlock() if request.code else None
         self.filters = [self.stops, Reasoning(marks, self._think(call), begun(prompt, marks))]
-        self.filters += [self.code] if self.code else []
-        self.text = self._through(request.prefill) if request.prefill else ""
+        self.code = CodeBlock() if request.code else None
+        self.said = self.text = ""
+        self._take(self._through(request.prefill))
 
     def _think(self, call):
         return lambda text: None if call.quiet else pipes.murmur(call.stderr, text)
@@ -63,18 +66,28 @@ class Answer:
     def over(self) -> bool:
         return self.stops.hit or (self.code is not None and self.code.done)
 
+    @property
+    def found(self) -> bool:
+        """Whether there is what was asked for: with -x, a code block."""
+        return self.code is None or bool(self.code.fence)
+
     def add(self, token) -> str:
         """The text that a token adds to the answer."""
-        new = self._through(self.stream.add(token.id))
-        self.text += new
-        return new
+        return self._take(self._through(self.stream.add(token.id)))
 
     def finish(self) -> str:
         rest = self._through(self.stream.finish())
         for i, filter in enumerate(self.filters):
             rest += self._through(filter.finish(), i + 1)
-        self.text += rest
-        return rest
+        return self._take(rest, last=True)
+
+    def _take(self, said: str, last: bool = False) -> str:
+        self.said += said
+        new = self.code.add(said) if self.code else said
+        if last and self.code:
+            new += self.code.finish()
+        self.text += new
+        return new
 
     def _through(self, text: str, first=0) -> str:
         for filter in self.filters[first:]:
@@ -161,23 +174,31 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
             pipes.write_all(call.stdout, text.encode())
 
     prefix = engine.prefix(call) if request.cache else None
-    tokens = run(call, engine, generation, ids, answer, write, prefix)
-    if guide is not None:
-        guide.check()
-    if request.code and not answer.code.fence:
-        call.warn("no code block in the answer")
-        return Exit.NONE
-    if request.json:
-        found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
-        pipes.write_all(call.stdout, pipes.json_line(found))
-    else:
-        rest = "" if streamed else last.add(answer.text)
-        pipes.write_all(call.stdout, (rest + last.finish()).encode())
-    if request.session:
-        asked = question.messages()[len(question.history) :]
-        request.session.add([*asked, {"role": "assistant", "content": answer.text.rstrip("\n")}])
+    try:
+        tokens = run(call, engine, generation, ids, answer, write, prefix)
+        if guide is not None:
+            guide.check()
+        if request.json:
+            found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
+            pipes.write_all(call.stdout, pipes.json_line(found))
+        elif answer.found:
+            rest = "" if streamed else last.add(answer.text)
+            pipes.write_all(call.stdout, (rest + last.finish()).encode())
+    except BrokenPipeError:  # the reader has what it wanted; the conversation goes on from what was said
+        _remember(request.session, question, answer)
+        raise
+    _remember(request.session, question, answer)
     if generation.reason == "length":
         _stopped_short(call, request, limit)
+    if not answer.found:
+        call.warn("no code block in the answer")
+        return Exit.NONE
+
+
+def _remember(session, question, answer) -> None:
+    if session:
+        asked = question.messages()[len(question.history) :]
+        session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
 
 
 def _stopped_short(call, request, limit) -> None:

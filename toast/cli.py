@@ -1,5 +1,6 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
+from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
@@ -29,11 +30,11 @@ def toast(
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
     logprobs: int | None = Option(None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."),
-    schema: str = Option("", "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
-    regex: str = Option("", "--regex", metavar="REGEX", help="The answer matches this regular expression."),
-    choice: str = Option("", "--choice", metavar="A,B,C", help="The answer is one of these."),
-    grammar: str = Option("", "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
-    session: str = Option("", "--session", metavar="NAME", help="Go on with the conversation of this name."),
+    schema: str | None = Option(None, "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
+    regex: str | None = Option(None, "--regex", metavar="REGEX", help="The answer matches this regular expression."),
+    choice: str | None = Option(None, "--choice", metavar="A,B,C", help="The answer is one of these."),
+    grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
+    session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
     forget: bool = Option(False, "--forget", help="With --session: forget that conversation."),
     no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
     each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
@@ -52,9 +53,11 @@ def toast(
     from toast import question
     from toast.session import Session
 
-    talk = Session(call, session) if session or forget else None
+    talk = Session(call, session or "") if session is not None or forget else None
     if forget:
         return talk.forget()
+    if "" in stop:
+        raise UsageError("--stop needs a text: an empty one is everywhere")
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     _exclude({"--each": each, "--session": session})
     _exclude({"a constraint": rule, "--stop": stop, "-x": code, "--prefill": prefill})
@@ -89,7 +92,7 @@ def tokenize(
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line."),
     count: bool = Option(False, "--count", help="Write the number of tokens."),
     decode: bool = Option(False, "--decode", help="Read ids, write their text."),
-    max: int | None = Option(None, "--max", metavar="N", min=0, help="Write the text's beginning, at most N tokens."),
+    max: int | None = Option(None, "--max", metavar="N", min=1, help="Write the text's beginning, at most N tokens."),
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
     special: bool = Option(False, "--special", help="With the tokens that the model puts around a text."),
     nul: bool = NUL,

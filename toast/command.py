@@ -6,7 +6,7 @@ directory. What the command does is the verb's business; what it reads and write
 
 import os
 import sys
-from _signal import SIG_DFL, SIGINT, SIGTERM, getsignal, signal
+from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from toast import options, pipes
 from toast.errors import Exit, Said, ToastError
@@ -135,29 +135,51 @@ def _failed(call: Call, text: str) -> int:
 
 
 class _Stopped(BaseException):
-    """SIGTERM came: unwind, clean up, then die of it."""
+    """A signal came: unwind, clean up, then die of it."""
+
+    def __init__(self, number: int):
+        self.number = number
 
 
 def _stop(number, frame):
-    raise _Stopped
+    _let_go()  # a second signal does not wait for the cleaning
+    if _importing(frame):  # an exception in the middle of a C extension's start can abort the process
+        _die(number)
+    raise _Stopped(number)
+
+
+def _importing(frame) -> bool:
+    while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
+        frame = frame.f_back
+    return frame is not None
+
+
+def _catch() -> None:
+    """Unwind at SIGINT and SIGTERM, unless the caller ignores them."""
+    for number in (SIGINT, SIGTERM):
+        if getsignal(number) in (SIG_DFL, default_int_handler):
+            signal(number, _stop)
+
+
+def _let_go() -> None:
+    for number in (SIGINT, SIGTERM):
+        if getsignal(number) is _stop:
+            signal(number, SIG_DFL)
 
 
 def _main(command: Command) -> None:
     pipes.hold_standard_descriptors()
-    if getsignal(SIGTERM) == SIG_DFL:
-        signal(SIGTERM, _stop)
     if os.environ.get(f"_{command.name}_COMPLETE".upper()):
         from toast import usage
 
         usage.complete(command)
     try:
+        _catch()
         call = Call(command.name, os.environ, os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC))
         status = run(command, sys.argv[1:], call)
-    except KeyboardInterrupt:
-        _die(SIGINT)
-    except _Stopped:
-        _die(SIGTERM)
-    os._exit(status)  # everything is written; the interpreter's own teardown only costs time
+        os._exit(status)  # everything is written; the interpreter's own teardown only costs time
+    except _Stopped as stopped:
+        _die(stopped.number)
 
 
 def _die(number) -> None:

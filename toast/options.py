@@ -2,8 +2,11 @@
 
 A command declares its parameters as the defaults of its function; `parse` reads a well-formed
 command line from them without importing Typer. Whatever it does not take as well-formed it leaves
-to `usage.py`, where Typer reads the same declarations and says what is wrong.
+to `usage.py`, where Typer reads the same declarations and says what is wrong. Values are converted
+here for both.
 """
+
+from toast.errors import UsageError
 
 
 class Parameter:
@@ -24,15 +27,28 @@ class Parameter:
         return bound
 
     def convert(self, word: str):
-        """The value of one word; ValueError when it is none."""
-        value = self.type(word)
+        """The value of one word; UsageError when it is none."""
+        try:
+            value = self.type(word)
+        except ValueError:
+            raise self._refused(word, "a whole number" if self.type is int else "a number") from None
         if self.choices and value not in self.choices:
-            raise ValueError(word)
-        if (self.min is not None and not value >= self.min) or (
-            self.max is not None and not value <= self.max
-        ):
-            raise ValueError(word)
+            raise self._refused(word, ", ".join(self.choices[:-1]) + f" or {self.choices[-1]}")
+        low, high = (self.min is None or value >= self.min), (self.max is None or value <= self.max)
+        if not (low and high):  # nan is neither
+            raise self._refused(word, self.range)
         return value
+
+    def _refused(self, word: str, wanted: str) -> UsageError:
+        flag = next((flag for flag in self.flags if flag.startswith("--")), *self.flags[:1])
+        return UsageError(f"{flag} must be {wanted}, not {word!r}")
+
+    @property
+    def range(self) -> str:
+        """`at least 1`, `from 0 to 1`; nothing where any number will do."""
+        if self.min is None:
+            return ""
+        return f"at least {self.min}" if self.max is None else f"from {self.min} to {self.max}"
 
 
 class Option(Parameter):
@@ -58,7 +74,9 @@ def read(function, common=()) -> list[Parameter]:
 
 
 def parse(parameters: list[Parameter], words: list[str]) -> dict | None:
-    """What a well-formed command line gives, by name; None when Typer must look at it."""
+    """What a well-formed command line gives, by name; None when Typer must look at it.
+
+    Raises UsageError when all that is wrong is a value."""
     flags = {flag: p for p in parameters for flag in p.flags}
     given, loose, rest = {}, [], list(reversed(words))
     try:
@@ -74,16 +92,18 @@ def parse(parameters: list[Parameter], words: list[str]) -> dict | None:
             else:
                 _short(flags, word, rest, given)
         _arguments([p for p in parameters if isinstance(p, Argument)], loose, given)
-        return {p.name: _value(p, given[p.name]) for p in parameters if p.name in given}
     except (LookupError, ValueError):
         return None
+    return values(parameters, given)
 
 
-def _value(parameter, words):
-    """All words of a list, the last one of anything else; a flag has none."""
-    if words is True:
-        return True
-    return [parameter.convert(w) for w in words] if parameter.many else parameter.convert(words[-1])
+def values(parameters: list[Parameter], given: dict) -> dict:
+    """Values by name: of all words of a list, of the last one of anything else; a flag has none."""
+    found = {}
+    for p in parameters:
+        if words := given.get(p.name):
+            found[p.name] = words if words is True else [*map(p.convert, words)] if p.many else p.convert(words[-1])
+    return found
 
 
 def _long(flags, word, rest, given):

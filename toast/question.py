@@ -74,12 +74,14 @@ def _too_long(engine, count) -> BadInput:
 
 def rule(call, given: dict) -> tuple[str, str] | None:
     """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
-    asked = [(kind, text) for kind, text in given.items() if text]
+    asked = [(kind, text) for kind, text in given.items() if text is not None]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
     if not asked:
         return None
     kind, text = asked[0]
+    if not text:  # an unset variable of a script: not a wish for any answer
+        raise UsageError(f"--{kind} is empty")
     inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
     return kind, text if inline else _contents(call, text)
 

@@ -76,7 +76,8 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
         beginning = cut(tokenizer, text, limit)
         pipes.write_all(call.stdout, beginning.encode())
         if len(beginning) < len(text):
-            call.cut(f"cut to {pipes.plural(limit, 'token')}, {len(beginning)} of {len(text)} characters")
+            fit = f"the first {len(beginning)} of {pipes.plural(len(text), 'character')} fit"
+            call.cut(f"cut to {pipes.plural(limit, 'token')}: {fit}")
     elif form == "split":
         for start, stop, count in split(tokenizer, text, limit):
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
@@ -91,7 +92,12 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
 
 def decode(tokenizer: Tokenizer, text: str) -> str:
     """The text of ids that are separated by blanks; special tokens are seen."""
+    core = tokenizer.core
     try:
-        return tokenizer.core.decode([int(word) for word in text.split()], skip_special_tokens=False)
+        ids = [int(word) for word in text.split()]
+        unknown = next((i for i in set(ids) if core.id_to_token(i) is None), None)
     except (ValueError, OverflowError):
         raise BadInput("not token ids: numbers separated by blanks or line breaks") from None
+    if unknown is not None:  # which tokenizers would leave out without a word
+        raise BadInput(f"no token has the id {unknown}", "ids go with the model that made them: -m MODEL")
+    return core.decode(ids, skip_special_tokens=False)

@@ -6,11 +6,11 @@ Imported only when somebody asks for help or types what the small parser does no
 import inspect
 import io
 from contextlib import redirect_stdout
-from typing import Literal
 
 import typer
 from typer.exceptions import Exit, TyperException
 
+from toast import options
 from toast.errors import Said, UsageError
 from toast.options import Argument
 
@@ -31,12 +31,12 @@ def parse(command, words: list[str]) -> dict:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
         hint = f"try: {command.name} --help"
         raise UsageError(message[:1].lower() + message[1:], hint) from None
-    return {name: value for name, value in context.params.items() if not _absent(value)}
+    return options.values(command.parameters, {name: _words(value) for name, value in context.params.items()})
 
 
-def _absent(value) -> bool:
-    """Whether this stands for an option or argument that was not given: zero and "" do not."""
-    return value is None or value is False or value in ([], ())
+def _words(value):
+    """What was typed, as the small parser has it: a list of words, True for a flag, nothing."""
+    return [value] if isinstance(value, str) else value
 
 
 def complete(command) -> None:
@@ -69,9 +69,11 @@ def _signature(command):
 
 
 def _parameter(p):
-    kind = Literal[tuple(p.choices)] if p.choices else p.type
+    kind = bool if p.type is bool else str  # words: `options.py` makes values of them
     annotation = list[kind] if p.many else kind
-    shown = {} if p.type is bool else {"min": p.min, "max": p.max, "metavar": p.metavar}
+    shown = {} if p.type is bool else {"metavar": p.metavar}
+    if p.choices:
+        shown = {"metavar": f"<{'|'.join(p.choices)}>", "autocompletion": lambda: list(p.choices)}
     if isinstance(p, Argument):
         default = ... if p.default is ... else None
         info = typer.Argument(default, help=p.help, show_default=False, **shown)
@@ -83,7 +85,8 @@ def _parameter(p):
 
 def _help(p) -> str:
     notes = [f"${p.env}"] if p.env else []
-    if p.type is not bool and p.default not in (None, []):
+    notes += [p.range] if p.range else []
+    if p.type is not bool and p.default not in (None, [], ""):
         notes.append(f"default: {p.default}")
     return f"{p.help} [{', '.join(notes)}]" if notes else p.help
 

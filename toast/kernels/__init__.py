@@ -11,6 +11,11 @@ OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
+# what the extension must have: one built before a name came would fail in the middle of a model
+NEEDED = (
+    "choose", "set_threads", "map_tensors", "linear", "append", "swiglu", "attention_step", "DecoderLayer", "int8_scan",
+)  # fmt: skip
+
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 linear = None  # set by install(): a linear layer with bias, activation and residual as one op
 _variant = "off"
@@ -100,4 +105,7 @@ def _load(mx):
         from . import _ext
     except ImportError as error:
         return None, f"the kernels are not built ({str(error).splitlines()[0]})"
+    missing = [name for name in NEEDED if not hasattr(_ext, name)]
+    if missing:
+        return None, f"the kernels were built by another version, without {missing[0]}: install again"
     return _ext, None

@@ -1,6 +1,6 @@
 """What `toast` promises about time, on its default model, by the installed command and its library.
 
-    python tests/bench/toast.py [PEER COMMAND...]
+    python tests/bench/filter.py [PEER COMMAND...]
 
 PEER is a whole command that answers "hi" with one token, measured in turn with ours. Ratios are of medians.
 """

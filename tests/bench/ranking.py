@@ -1,7 +1,7 @@
 """How well `rerank` ranks, by the installed commands.
 
-    python tests/bench/rerank.py qa CANDIDATES.jsonl [rerank options]      MAP and MRR
-    python tests/bench/rerank.py ir FOLDER INDEX.db [rerank options]       nDCG@10 on the hybrid top 50
+    python tests/bench/ranking.py qa CANDIDATES.jsonl [rerank options]      MAP and MRR
+    python tests/bench/ranking.py ir FOLDER INDEX.db [rerank options]       nDCG@10 on the hybrid top 50
 
 A line of CANDIDATES.jsonl: {"query", "candidates": [{"text", "label"}]}; questions without a right
 candidate do not count. FOLDER is as for retrieval.py, INDEX.db what it keeps.
