@@ -21,7 +21,7 @@ def embed(
     long: str = Option(
         "truncate", "--long", choices=("truncate", "error", "mean"), help="Records over the model's limit."
     ),
-    batch: int = Option(32, "--batch", metavar="N", min=1, help="Records computed together."),
+    batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed together."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,

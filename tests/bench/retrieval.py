@@ -1,6 +1,8 @@
 """nDCG@10 of `index` and `search` on folders of corpus.jsonl, queries.jsonl and qrels.tsv.
 
-    python tests/bench/retrieval.py FOLDER... [--modes hybrid,vector,lexical] [--keep DIR]
+    python tests/bench/retrieval.py FOLDER... [--modes hybrid,vector,lexical,rerank] [--keep DIR]
+
+The mode rerank is hybrid with --rerank.
 """
 
 import argparse
@@ -27,7 +29,8 @@ def build(folder, path):
 
 def ask(folder, path, mode):
     """Query number -> ids, best first."""
-    words = ["search", "--queries", f"{folder}/queries.jsonl", "--mode", mode, "--json", "-k", "10", "-i", path]
+    how = ["--rerank"] if mode == "rerank" else ["--mode", mode]
+    words = ["search", "--queries", f"{folder}/queries.jsonl", *how, "--json", "-k", "10", "-i", path]
     found = {}
     for line in subprocess.run(words, capture_output=True, check=True).stdout.splitlines():
         hit = json.loads(line)
