@@ -53,8 +53,13 @@ def read(path: str) -> "WordPiece | None":
 
 def _plainly_escaped(data: bytes) -> bool:
     """Whether a backslash stands only before a quote or another one, so that a word has one spelling."""
-    odd = data.replace(b"\\\\", b"")
-    return odd.count(b"\\") == odd.count(b'\\"')
+    rest = iter(data.split(b"\\")[1:])
+    for part in rest:
+        if not part:
+            next(rest, None)  # what follows an escaped backslash
+        elif not part.startswith(b'"'):
+            return False
+    return True
 
 
 def _usual(settings) -> bool:
