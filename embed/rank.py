@@ -179,7 +179,7 @@ def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
     from their mean over the index to 1, BM25 from 0 to the query's best. What each then counts is
     `weight`'s business; a query's words that the model does not know leave it to BM25.
     """
-    if not ids:
+    if not ids or not (read or words):  # nothing of the query says anything
         return []
     mean, best = moments(scores)
     height = 1 / max(1 - mean, 1e-6)
