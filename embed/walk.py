@@ -34,8 +34,8 @@ class Walk:
                 yield path, None
 
     def size(self) -> int:
-        """Bytes of all files, by their names alone."""
-        return sum(os.stat(self.call.path(path)).st_size for path, there in self._paths() if there)
+        """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
+        return sum(os.stat(self.call.path(path)).st_size + 1 for path, there in self._paths() if there)
 
     def _paths(self):
         """(path, whether it is there) of each file."""

@@ -3,11 +3,15 @@
 import fcntl
 import json
 import os
+import pty
 import random
+import re
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -361,3 +365,31 @@ def test_a_killed_run_is_gone_on_with(tree, model):
     assert found.status == 0 and b"going on" in found.err
     with sqlite3.connect(tree / "x.db") as db:
         assert embedded(found) < db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+
+
+def on_terminal(*words, until, **options):
+    """(status, what a terminal of 80 columns got as standard error) of a run, stopped once it has `until`."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    run, seen = start(*words, stderr=theirs, **options), b""
+    os.close(theirs)
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+            if re.search(until, seen):
+                run.send_signal(signal.SIGINT)
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    return run.wait(), seen
+
+
+def test_a_terminal_sees_rate_and_remaining_time(tree, model):
+    write(tree, {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(200)) for i in range(300)})
+    bar = rb"\d+%\|.*\| [\d.]+k?/[\d.]+k \[\d\d:\d\d<\d\d:\d\d, *[\d.]+k? bytes/s\]"
+    env = {"EMBED_MODEL": model}
+    # at the second bar: tqdm leaves the first one standing when it is stopped in the middle of it
+    status, seen = on_terminal("index", "docs", "-o", "x.db", until=bar + rb"\r.*" + bar, cwd=tree, env=env)
+    assert status == -signal.SIGINT and re.search(bar, seen), seen
+    assert seen.endswith(b" \r") and b"\n" not in seen, seen  # wiped out again
+    assert on_terminal("index", "-q", "docs/1.txt", "-o", "y.db", until=b"never", cwd=tree, env=env) == (0, b"")
