@@ -371,13 +371,14 @@ def on_terminal(*words, until, **options):
     """(status, what a terminal of 80 columns got as standard error) of a run, stopped once it has `until`."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    run, seen = start(*words, stderr=theirs, **options), b""
+    run, seen, stopped = start(*words, stderr=theirs, **options), b"", False
     os.close(theirs)
     try:
         while chunk := os.read(ours, 4096):
             seen += chunk
-            if re.search(until, seen):
+            if not stopped and re.search(until, seen):
                 run.send_signal(signal.SIGINT)
+                stopped = True
     except OSError:  # the other end is closed
         pass
     os.close(ours)

@@ -157,7 +157,7 @@ class WordPiece:
 
     def __init__(self, settings, vocabulary):
         model, template = settings["model"], settings["post_processor"]
-        self.prefix, self.longest = model["continuing_subword_prefix"], model["max_input_chars_per_word"]
+        self.prefix, self.most = model["continuing_subword_prefix"], model["max_input_chars_per_word"]
         self.vocabulary, self.readings = vocabulary, Readings(settings["normalizer"])
         self.added = {token["content"]: token["id"] for token in settings["added_tokens"]}
         self.unknown = vocabulary.get(model["unk_token"])
@@ -199,7 +199,7 @@ class WordPiece:
         """(id, start, stop) of the pieces: the longest known one first; one unknown if that fails."""
         whole, at, found = [(self.unknown, places[0], places[-1] + 1)], 0, []
         while at < len(word):
-            id, end = self._longest(word, at) if len(word) <= self.longest else (None, at)
+            id, end = self._longest(word, at) if len(word) <= self.most else (None, at)
             if id is None:
                 return whole
             found.append((id, places[at], places[end - 1] + 1))
