@@ -72,8 +72,9 @@ def test_any_text_and_pair(folder, first, second, special):
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)
-def test_every_character(tmp_path, normalizer):
-    """All of Unicode, in every setting of the normalizer; the library's version may know more than Python's."""
+def test_every_character(tmp_path, monkeypatch, normalizer):
+    """All of Unicode; the library's version may know more than Python's."""
+    monkeypatch.setattr(wordpiece, "MOST", 1 << 30)
     quick, whole = both(changed(FOLDERS[0], tmp_path, lambda value: value["normalizer"].update(normalizer)))
     texts = [f"ca{c}t {c}s" for c in CHARACTERS if sure(quick, c)]
     assert len(texts) > 200_000
@@ -142,6 +143,13 @@ def test_the_library_is_loaded_only_for_more(tmp_path, monkeypatch):
     assert many._library is not None
     assert few.id("[SEP]") == many.id("[SEP]") == Tokens(FOLDERS[0], 24).id("[SEP]")
     assert Tokens(FOLDERS[0], 24).id("nothinglikeit") is None
+
+
+def test_words_that_nobody_knows_do_not_take_long(monkeypatch):
+    monkeypatch.setattr(wordpiece, "MOST", 300)
+    odd = Tokens(FOLDERS[0], 512)
+    text = "the cat " + "qzxj" * 20 + " the cat"
+    assert facts(odd.encode([text])[0]) == facts(library(odd.file).encode(text)) and odd._library is not None
 
 
 def test_a_damaged_vocabulary(tmp_path):

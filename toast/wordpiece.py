@@ -8,12 +8,13 @@ is equal to the library's, to the last offset. Knows nothing of limits.
 from toast.errors import BadModel
 
 FIRST = 50  # pieces looked for in the file itself; who asks for more gets a table of all
+MOST = 4000  # pieces after which no further word is looked at: long unknown ones ask for thousands
 CHINESE = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F),
            (0x2B740, 0x2B81F), (0x2B920, 0x2CEAF), (0x2F800, 0x2FA1F))  # fmt: skip
 
 
 class Unsure(Exception):
-    """A text that only the library can read."""
+    """A text that only the library can read, or reads faster."""
 
 
 class Encoding:
@@ -197,6 +198,8 @@ class WordPiece:
 
     def _split(self, word, places) -> list:
         """(id, start, stop) of the pieces: the longest known one first; one unknown if that fails."""
+        if len(self.vocabulary.known) > MOST:
+            raise Unsure
         whole, at, found = [(self.unknown, places[0], places[-1] + 1)], 0, []
         while at < len(word):
             id, end = self._longest(word, at) if len(word) <= self.most else (None, at)
