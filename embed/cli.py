@@ -48,7 +48,7 @@ def index(
     output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."),
     update: str | None = Option(None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."),
     merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
-    files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of files, one a line (-0: NUL); - is standard input."),
+    files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of all files, one a line (-0: NUL); - is standard input. With -u, files not named are dropped."),
     model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own."),
     chunk: str | None = Option(None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."),
     exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),

@@ -78,4 +78,4 @@ def source(call, paths, files_from, largest, nul, jsonl, field, id):
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 
-    return Files(Walk(call, paths, largest))
+    return Files(Walk(call, paths, largest, whole=bool(files_from)))

@@ -42,7 +42,27 @@ class Found:
         rows = self.text.split("\n")
         return [(self.start if self.number is not None else self.start + i, row) for i, row in enumerate(rows)]
 
-    def around(self) -> dict:
+    def around(self, number: int, before: int, after: int) -> list:
+        """(label, number, text) of the lines near one of its lines, as far as the index has them."""
+        first, last = number - before, min(number + after, 1 << 62)
+        if self.number is not None:
+            return self._records(first, last)
+        return [(self.path, n, text) for n, text in sorted(self._file().items()) if first <= n <= last]
+
+    def _records(self, first, last) -> list:
+        """The same of the records beside it; of several with a number, the one that was indexed next to it."""
+        found = {}
+        for document, number, name, text in self.db.execute(
+            "SELECT d.id, d.number, d.name, coalesce(c.text, '') FROM documents d LEFT JOIN chunks c ON c.document = d.id"
+            " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
+            (self.path, first, last, self.document),
+        ):
+            owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
+            if owner == document:
+                texts += text.splitlines()
+        return [(label, number, " ".join(texts)) for number, (_, label, texts) in found.items()]
+
+    def _file(self) -> dict:
         """Number -> text of every line of the document that the index has."""
         lines = {}
         chunks = self.db.execute("SELECT start_line, text FROM chunks WHERE document = ? ORDER BY id", (self.document,))
@@ -104,18 +124,16 @@ class Printer:
                     yield "--"
                 yield from self._context(hit, number, text, score)
             else:
-                yield self._line(hit, number, self._highlight(text, asked, speller), score)
+                yield self._line(hit.label(), number, self._highlight(text, asked, speller), score)
 
     def _context(self, hit, number, text, score):
-        around = hit.around() if hit.number is None else {}
-        for n in range(number - self.before, number + self.after + 1):
-            if n == number:
-                yield self._line(hit, n, text, score)
-            elif n in around:
-                yield self._line(hit, n, around[n], score, "-")
+        for label, n, line in hit.around(number, self.before, self.after):
+            if n != number:
+                yield self._line(label, n, line, score, "-")
+            else:
+                yield self._line(label, n, text, score)
 
-    def _line(self, hit, number, text, score, mark=":"):
-        label = hit.label()
+    def _line(self, label, number, text, score, mark=":"):
         if self.color:
             text = "".join(c for c in text if c.isprintable() or c in "\t\x1b")
             return f"{score}{PATH}{label}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"

@@ -33,6 +33,8 @@ def index(call, source, output, update, name, mode, exact) -> None:
             db = target.open()
         with disk(target):
             _build(call, db, source, made, bool(update))
+            if call.had_errors and not update and not _documents(db):
+                return target.discard()
             target.finish()
     except BaseException:
         target.abandon()
@@ -131,13 +133,17 @@ def _remove_unseen(db, source, dims, update):
         gone = [id for (id,) in db.execute("SELECT id FROM documents WHERE id NOT IN seen")]
     else:
         seen = "SELECT 1 FROM seen WHERE id = ?"
-        folders = below(db, source.walk.folders) if source.walk else ()
+        folders = below(db, source.walk) if source.walk else ()
         gone = [id for id in folders if not db.execute(seen, (id,)).fetchone()]
         gone += [id for (id,) in db.execute("SELECT id FROM documents WHERE hash IS NULL")]
     gone = list(dict.fromkeys(gone))
     for start in range(0, len(gone), BATCH):
         with transaction(db):
             database.remove_documents(db, gone[start : start + BATCH], dims)
+
+
+def _documents(db) -> int:
+    return db.execute("SELECT count(*) FROM documents").fetchone()[0]
 
 
 def _report(call, db, source, writer):

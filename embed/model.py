@@ -24,7 +24,7 @@ class Embedder:
 
         self.encoder, self.exact = Encoder(call, name), exact
         self.dims, tokens = self.encoder.dims, self.encoder.tokens
-        special = tokens.tokenizer.num_special_tokens_to_add(False)
+        special = len(tokens.encode([""], truncate=None)[0].ids)
         self.limit = max(1, tokens.max_length - special - self.encoder.skip)
 
     def count(self, texts) -> list:

@@ -34,6 +34,7 @@ class Speller:
         for name, tokenizer in (("plain", PLAIN), ("stems", TOKENIZER)):
             db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(text, content='', tokenize=\"{tokenizer}\")")
             db.execute(f"CREATE VIRTUAL TABLE {name}_terms USING fts5vocab({name}, instance)")
+        db.execute("BEGIN")  # for good: a commit would cost more than a text
 
     def terms(self, text: str) -> dict:
         """The distinct terms of a text, in its order: stem -> the word that has it."""
@@ -140,11 +141,16 @@ def scan(segment, vector: bytes) -> bytes:
 
 def lexical(scores: dict, allowed, k: int) -> list:
     """The best k chunks by BM25."""
+    return [Hit(chunk, score, None, score) for score, chunk in heaviest(scores, allowed, k)]
+
+
+def heaviest(scores: dict, allowed, k: int) -> list:
+    """The k highest (score, chunk); the earlier chunk first where they are equal."""
     if allowed is not None:
         scores = {chunk: score for chunk, score in scores.items() if chunk in allowed}
     floor = sorted(scores.values())[-k] if len(scores) > k else 0
     best = sorted((-score, chunk) for chunk, score in scores.items() if score >= floor)[:k]
-    return [Hit(chunk, -score, None, -score) for score, chunk in best]
+    return [(-score, chunk) for score, chunk in best]
 
 
 def vector(ids, scores, allowed, k: int) -> list:
@@ -173,21 +179,22 @@ def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
     from their mean over the index to 1, BM25 from 0 to the query's best. What each then counts is
     `weight`'s business; a query's words that the model does not know leave it to BM25.
     """
-    if not ids:
+    if not ids or not (read or words):  # nothing of the query says anything
         return []
     mean, best = moments(scores)
     height = 1 / max(1 - mean, 1e-6)
     most = max(words.values(), default=1.0)
     of_cosine, of_bm25 = read * read, weight(words.values(), len(ids), (best - mean) * height)
     total = of_cosine + of_bm25
-    pool = {chunk for _, chunk in top(ids, scores, allowed, max(POOL, k))}
-    pool.update(hit.chunk for hit in lexical(words, allowed, max(POOL, k)))
-    hits = []
-    for chunk in pool:
-        cosine, bm25 = scores[row_of(ids, chunk)], words.get(chunk, 0.0)
-        fused = of_cosine * (cosine - mean) * height + of_bm25 * bm25 / most
-        hits.append(Hit(chunk, fused / total, cosine, bm25))
-    return sorted(hits, key=lambda hit: (-hit.score, hit.chunk))[:k]
+    cosines = {chunk: cosine for cosine, chunk in top(ids, scores, allowed, max(POOL, k))}
+    for _, chunk in heaviest(words, allowed, max(POOL, k)):
+        if chunk not in cosines:
+            cosines[chunk] = scores[row_of(ids, chunk)]
+    fused = []
+    for chunk, cosine in cosines.items():
+        score = of_cosine * (cosine - mean) * height + of_bm25 * words.get(chunk, 0.0) / most
+        fused.append((-score / total, chunk))
+    return [Hit(chunk, -score, cosines[chunk], words.get(chunk, 0.0)) for score, chunk in sorted(fused)[:k]]
 
 
 def row_of(ids, chunk) -> int:

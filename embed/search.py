@@ -139,7 +139,7 @@ def encode(call, queries, indexes, wanted) -> list:
 
 def read_shares(tokens, queries) -> list:
     """How much of each query's characters is in tokens that the model knows, 0 to 1."""
-    unknown = {tokens.tokenizer.token_to_id(name) for name in ("[UNK]", "<unk>")}
+    unknown = {tokens.id(name) for name in ("[UNK]", "<unk>")}
     shares = []
     for query, encoding in zip(queries, tokens.encode(queries, special=False)):
         lost = sum(stop - start for id, (start, stop) in zip(encoding.ids, encoding.offsets) if id in unknown)

@@ -5,11 +5,15 @@ Knows locks, copies and renames; nothing of what is written into the index.
 
 import fcntl
 import os
+import time
 
 from embed import database
 from embed.database import sqlite
 from toast import pipes, store
 from toast.errors import BadInput, os_error
+
+
+KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
 
 
 class Target:
@@ -30,6 +34,7 @@ class Target:
         """The database; anew: whatever a killed run left."""
         if not self.path:
             os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
+            _prune(os.path.dirname(self.part))
         self.fd = self._lock()
         stamp = self.key + self._base()
         self.db = None if anew else self._resume(stamp)
@@ -126,7 +131,31 @@ class Target:
             raise
         os.unlink(self.part)
 
+    def discard(self) -> None:
+        """Nothing came of it: no answer, and no part for another run."""
+        self.db.close()
+        os.unlink(self.part)
+        os.close(self.fd)
+
     def abandon(self) -> None:
         """Leave things as they are, for the next run."""
         if self.db:
             self.db.close()
+
+
+def _prune(folder) -> None:
+    """Drop the parts that nobody has come back for."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            if time.time() - os.fstat(fd).st_mtime > KEPT:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a run that is at it holds it
+                os.unlink(path)
+        except OSError:
+            pass
+        finally:
+            os.close(fd)

@@ -17,11 +17,11 @@ class Walk:
 
     A root that is a file is taken whatever .gitignore says. In directories: hidden files, links and
     what .gitignore names are passed over. Binary files and files over `largest` bytes are counted
-    in `skipped`.
+    in `skipped`. whole: these are all the files that there are to be.
     """
 
-    def __init__(self, call, roots, largest: int):
-        self.call, self.roots, self.largest = call, roots, largest
+    def __init__(self, call, roots, largest: int, whole: bool = False):
+        self.call, self.roots, self.largest, self.whole = call, roots, largest, whole
         self.skipped = {"binary": 0, "too large": 0}
         self.folders = []  # the roots that were directories
 
@@ -34,8 +34,8 @@ class Walk:
                 yield path, None
 
     def size(self) -> int:
-        """Bytes of all files, by their names alone."""
-        return sum(os.stat(self.call.path(path)).st_size for path, there in self._paths() if there)
+        """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
+        return sum(os.stat(self.call.path(path)).st_size + 1 for path, there in self._paths() if there)
 
     def _paths(self):
         """(path, whether it is there) of each file."""

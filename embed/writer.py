@@ -44,12 +44,14 @@ def unchanged(db, source) -> bool:
         if id is None:
             return False
         seen.add(id)
-    return not any(id not in seen for id in below(db, source.walk.folders))
+    return not any(id not in seen for id in below(db, source.walk))
 
 
-def below(db, folders):
-    """Ids of the files under these folders."""
-    for folder in folders:
+def below(db, walk):
+    """Ids of the files that a walk would have found: those under its folders, or all of them."""
+    if walk.whole:
+        yield from (id for (id,) in db.execute("SELECT id FROM documents WHERE number IS NULL"))
+    for folder in walk.folders:
         if folder == ".":
             found = db.execute("SELECT id FROM documents WHERE number IS NULL AND path NOT LIKE '/%' AND path NOT LIKE '../%'")
         else:

@@ -1,12 +1,17 @@
 """`index`: what is in the file, what an update embeds, and what a killed run leaves."""
 
+import fcntl
 import json
 import os
+import pty
 import random
+import re
 import shutil
 import signal
 import sqlite3
+import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -117,6 +122,14 @@ def test_a_missing_file_is_told_and_the_rest_indexed(tree, model):
     assert paths(tree / "x.db") == ["docs/sky.txt"]
 
 
+def test_nothing_that_could_be_indexed_is_no_index(tree, model):
+    assert index(model, "none.txt", cwd=tree).fails("none.txt").out == b""
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    before = content(tree / "x.db")
+    index(model, "none.txt", "-o", "x.db", cwd=tree).fails("none.txt")
+    assert content(tree / "x.db") == before and sorted(os.listdir(tree)) == ["docs", "x.db"]
+
+
 def test_records(tmp_path, model):
     index(model, "-o", "x.db", stdin=b"the cat\n\nthe dog\nthe cat\n", cwd=tmp_path).ok()
     rows = content(tmp_path / "x.db")[0]
@@ -186,6 +199,17 @@ def test_an_update_leaves_what_it_does_not_name(tree, model):
     os.unlink(tree / "docs/sky.txt")
     index(model, "docs/cat.md", "-u", "x.db", cwd=tree).ok()
     assert paths(tree / "x.db") == ["docs/deep/pipe.txt", "docs/sky.txt", "more/a.txt"]
+
+
+def test_an_update_from_a_list_has_what_is_on_it(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    index(model, "-u", "x.db", stdin=b"a record\n", cwd=tree).ok()
+    update = ["-u", "x.db", "--files-from", "-"]
+    index(model, *update, stdin=b"docs/sky.txt\ndocs/cat.md\n", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["-", "docs/cat.md", "docs/sky.txt"]
+    os.unlink(tree / "docs/cat.md")
+    index(model, *update, stdin=b"docs/sky.txt\ndocs/cat.md\ndocs/deep\n", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["-", "docs/deep/pipe.txt", "docs/sky.txt"]
 
 
 def test_records_are_added_and_replaced_by_their_id(tmp_path, model):
@@ -260,17 +284,26 @@ def test_a_full_disk_leaves_the_old_file(tree, model):
 
 
 def test_the_second_writer_waits(tree, model):
-    many = {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(40)) for i in range(40)}
-    write(tree, many)
-    first = start("index", "docs", "-o", "x.db", cwd=tree, env={"EMBED_MODEL": model})
-    while not (tree / "x.db.part").exists():
-        time.sleep(0.002)
-    time.sleep(0.05)
-    second = index(model, "docs", "-o", "x.db", cwd=tree)
-    assert second.status == 0 and b"waiting" in second.err, second
-    assert first.wait() == 0
+    """The first is this test: it holds the part as a run does, renames it and lets go."""
+    part = os.open(tree / "x.db.part", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(part, fcntl.LOCK_EX)
+    second = start("index", "docs", "-o", "x.db", cwd=tree, env={"EMBED_MODEL": model})
+    assert b"waiting" in second.stderr.readline()
+    os.rename(tree / "x.db.part", tree / "x.db")
+    os.close(part)
+    assert second.communicate() == (b"", b"") and second.returncode == 0
     index(model, "docs", "-o", "y.db", cwd=tree).ok()
     assert content(tree / "x.db") == content(tree / "y.db")
+
+
+def test_parts_that_nobody_came_back_for(tree, model):
+    store = tree / "home/index"
+    write(store, {"old.db": "x", "old.db-journal": "x", "new.db": "x"})
+    eight_days_ago = time.time() - 8 * 86400
+    for name in ("old.db", "old.db-journal"):
+        os.utime(store / name, (eight_days_ago, eight_days_ago))
+    command("index", "docs", env={"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}, cwd=tree).ok()
+    assert os.listdir(store) == ["new.db"]
 
 
 def killed(words, cwd, env, after):
@@ -332,3 +365,32 @@ def test_a_killed_run_is_gone_on_with(tree, model):
     assert found.status == 0 and b"going on" in found.err
     with sqlite3.connect(tree / "x.db") as db:
         assert embedded(found) < db.execute("SELECT count(*) FROM chunks").fetchone()[0]
+
+
+def on_terminal(*words, until, **options):
+    """(status, what a terminal of 80 columns got as standard error) of a run, stopped once it has `until`."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    run, seen, stopped = start(*words, stderr=theirs, **options), b"", False
+    os.close(theirs)
+    try:
+        while chunk := os.read(ours, 4096):
+            seen += chunk
+            if not stopped and re.search(until, seen):
+                run.send_signal(signal.SIGINT)
+                stopped = True
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    return run.wait(), seen
+
+
+def test_a_terminal_sees_rate_and_remaining_time(tree, model):
+    write(tree, {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(200)) for i in range(300)})
+    bar = rb"\d+%\|.*\| [\d.]+k?/[\d.]+k \[\d\d:\d\d<\d\d:\d\d, *[\d.]+k? bytes/s\]"
+    env = {"EMBED_MODEL": model}
+    # at the second bar: tqdm leaves the first one standing when it is stopped in the middle of it
+    status, seen = on_terminal("index", "docs", "-o", "x.db", until=bar + rb"\r.*" + bar, cwd=tree, env=env)
+    assert status == -signal.SIGINT and re.search(bar, seen), seen
+    assert seen.endswith(b" \r") and b"\n" not in seen, seen  # wiped out again
+    assert on_terminal("index", "-q", "docs/1.txt", "-o", "y.db", until=b"never", cwd=tree, env=env) == (0, b"")

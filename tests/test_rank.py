@@ -3,8 +3,10 @@
 from array import array
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from embed import database, rank
+from embed import database, rank, words
 
 
 @pytest.fixture
@@ -62,3 +64,10 @@ def test_equal_scores_come_in_the_order_of_their_chunks():
     assert [chunk for _, chunk in rank.top(ids, scores, None, 8)] == list(range(1, 9))
     assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, None, 3)] == [2, 1, 3]
     assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, {1, 3}, 1)] == [1]
+
+
+@given(st.text(st.sampled_from("ab \u00e9\u2019\u0e00\u0e41\u0fff\u1000\u10a0\u4e2d\u6587\u9fff\ua000\U00020000\U00040000") | st.characters(exclude_categories=["Cs"])))
+def test_only_unspaced_scripts_become_pairs(text):
+    inside = [any(ord(a) <= ord(c) <= ord(b) for a, _, b in words.UNSPACED) for c in text]
+    found = words.terms(text)
+    assert (found == text) == (not any(inside))

@@ -149,13 +149,17 @@ def test_filters_apply_before_the_best_are_taken(made):
     assert search(made, "dog", "--path", "*.c", "-i", "x.db").status == 1
 
 
-def test_statuses(made):
+def test_statuses(made, model):
     assert search(made, "--mode", "lexical", "dog", "-i", "x.db").status == 0
     found = search(made, "--mode", "lexical", "nothinglikeit", "-i", "x.db")
     assert (found.status, found.out, found.err) == (1, b"", b"")
     assert search(made, "--threshold", "2", "dog", "-i", "x.db").status == 1
     search(made, "dog", "-i", "none.db").fails("none.db")
     search(made, "dog", "-i", "docs/cat.md").fails("not an index")
+    (made / "empty.db").write_bytes(b"")
+    search(made, "dog", "-i", "empty.db").fails("not an index")
+    found = shell(f"search -m {model} dog < empty.db", cwd=made)
+    assert (found.status, found.out, found.err) == (1, b"", b"")
     search(made, "dog", "none.txt").fails("none.txt")
     search(made, "", "-i", "x.db").fails("nothing to look for")
     search(made, "dog", "--where", "x", "-i", "x.db").fails("FIELD=VALUE")
@@ -169,6 +173,21 @@ def test_any_query_is_text(made, query):
         assert search(made, "--mode", mode, "--", query, "-i", "x.db").status in (0, 1, 2)
         found = search(made, "--mode", mode, "-i", "x.db", "--", query)
         assert found.status in (0, 1) and not found.err, found
+
+
+def test_a_query_without_words_is_left_to_the_vectors(made):
+    found = search(made, "--mode", "lexical", "???", "-i", "x.db")
+    assert (found.status, found.out, found.err) == (1, b"", b"")
+    near = hits(search(made, "--mode", "vector", "--json", "???", "-i", "x.db"))
+    both = hits(search(made, "--json", "???", "-i", "x.db"))
+    assert [hit["text"] for hit in both] == [hit["text"] for hit in near] and len(near) > 3
+
+
+@pytest.mark.parametrize("query", ["\u3002", "\U0001f980", "\u72d7"])
+def test_a_query_that_nothing_can_read_finds_nothing(made, query):
+    """Neither the index's words nor the model's: every chunk would be as good as any other."""
+    found = search(made, query, "-i", "x.db")
+    assert (found.status, found.out, found.err) == (1, b"", b"")
 
 
 def test_a_query_of_a_megabyte(made):
@@ -226,6 +245,20 @@ def test_forms(made):
     }  # fmt: skip
 
 
+def test_context_of_a_record_is_the_records_beside_it(tmp_path, model):
+    text = b"the cat\n\nthe dog ran\nthe sky\nred\n"
+    expected = ["--2-", "-:3:the dog ran", "--4-the sky"]
+    words = ["--mode", "lexical", "dog", "-C", "1"]
+    assert lines(search(tmp_path, *words, stdin=text)) == expected
+    command("index", "-m", model, "-o", "x.db", stdin=text, cwd=tmp_path).ok()
+    command("index", "-m", model, "-u", "x.db", stdin=b"a mat\na bird\nfast\nslow\n", cwd=tmp_path).ok()
+    assert lines(search(tmp_path, *words, "-i", "x.db")) == expected
+    assert lines(search(tmp_path, "--mode", "lexical", "bird", "-A", "9" * 18, "-i", "x.db"))[:2] == ["-:2:a bird", "--3-fast"]
+    records = b'{"id": "a", "text": "the cat"}\n{"id": "b", "text": "the dog ran"}\n'
+    command("index", "--jsonl", "--id", "id", "-m", model, "-o", "x.db", stdin=records, cwd=tmp_path).ok()
+    assert lines(search(tmp_path, *words, "-i", "x.db")) == ["a-1-the cat", "b:2:the dog ran"]
+
+
 def test_a_reader_that_leaves(made):
     run = start("search", "the", "-i", str(made / "x.db"))
     run.stdout.close()
@@ -235,7 +268,7 @@ def test_a_reader_that_leaves(made):
 def test_a_search_starts_light(made):
     words = f"{sys.executable} -X importtime $(command -v search) 'the dog' -i x.db"
     loaded = {line.rsplit(b"|")[-1].strip() for line in shell(words, cwd=made).ok(quiet=False).err.splitlines()}
-    heavy = {b"numpy", b"typer", b"tqdm", b"mlx.nn", b"inspect", b"tempfile", b"subprocess", b"sqlite3", b"datetime"}
+    heavy = {b"numpy", b"typer", b"tqdm", b"mlx.nn", b"inspect", b"tempfile", b"subprocess", b"sqlite3", b"datetime", b"tokenizers"}
     assert b"mlx.core" in loaded and not heavy & loaded
 
 

@@ -376,4 +376,5 @@ def progress(call, total: int | None = None, unit: str = "record"):
     from tqdm import tqdm
 
     stream = open(os.dup(call.stderr), "w")
-    return tqdm(total=total, unit=f" {unit}s", file=stream, leave=False, delay=1, dynamic_ncols=True)
+    many = unit == "byte"  # 1.2M of them
+    return tqdm(total=total, unit=f" {unit}s", unit_scale=many, file=stream, leave=False, delay=1, dynamic_ncols=True)

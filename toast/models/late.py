@@ -39,7 +39,7 @@ class Late:
         self.max_length = tokens.max_length(folder, read_config(folder), limit)
         self.query_length, self.attend = facts["query_length"], facts["attend"]
         self.model, self.steps = encoder(path), projection(path)
-        find = self.tokens.tokenizer.token_to_id
+        find = self.tokens.id
         self.mask = find("[MASK]") if find("[MASK]") is not None else find("<mask>")
         self.markers = {kind: self.marker(facts[kind]) for kind in ("query", "document")}
         self.skip = {find(word) for word in facts["skip"]}
@@ -47,7 +47,7 @@ class Late:
     def marker(self, text):
         """(token put after the first one or None, text put before the input or "")."""
         for word in (text, *text.split()[:1]):
-            found = self.tokens.tokenizer.token_to_id(word)
+            found = self.tokens.id(word)
             if found is not None:
                 return found, ""
         return None, text

@@ -83,7 +83,7 @@ class YesNo:
         self.max_length = min(self.tokens.max_length, 8192)  # the recipe's limit
         self.model, self.labels, self.activation = encoder(path), ["yes"], mx.sigmoid
         self.prefix, self.suffix = self.ids(PREFIX), self.ids(SUFFIX)
-        answers = [self.tokens.tokenizer.token_to_id(word) for word in ("yes", "no")]
+        answers = [self.tokens.id(word) for word in ("yes", "no")]
         if None in answers:
             raise BadModel(f"{path}: the tokenizer has no token for yes or no")
         self.answers = answers

@@ -7,11 +7,12 @@ import os
 from array import array
 
 import mlx.core as mx
-from tokenizers import Tokenizer
 
+from toast import wordpiece
 from toast.errors import BadModel
 from toast.store.folder import read_config, read_json, transformer
 
+QUICK = 1 << 14  # characters that a run tokenizes itself before it takes the time to load the library
 
 # RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
 POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
@@ -24,22 +25,41 @@ class Tokens:
     """
 
     def __init__(self, path, max_length, lower=False):
-        file = os.path.join(path, "tokenizer.json")
-        if not os.path.isfile(file):
+        self.file = os.path.join(path, "tokenizer.json")
+        if not os.path.isfile(self.file):
             raise BadModel(f"{path}: no tokenizer.json")
-        try:
-            self.tokenizer = Tokenizer.from_file(file)
-        except Exception as error:  # what tokenizers raises
-            raise BadModel(f"{file}: {error}") from None
-        self.tokenizer.no_padding()
-        self.max_length = max_length
-        if lower:
-            lowercase(self.tokenizer)
+        self.max_length, self.lower, self.left = max_length, lower, QUICK
+        self.quick = None if lower else wordpiece.read(self.file)
+        self._library = None
+        if not self.quick:
+            self.tokenizer  # what is wrong with the file shows now
+
+    @property
+    def tokenizer(self):
+        """The library's tokenizer, loaded when it is first needed."""
+        if self._library is None:
+            from tokenizers import Tokenizer
+
+            try:
+                self._library = Tokenizer.from_file(self.file)
+            except Exception as error:  # what tokenizers raises
+                raise BadModel(f"{self.file}: {error}") from None
+            self._library.no_padding()
+            if self.lower:
+                lowercase(self._library)
+        return self._library
+
+    def id(self, token):
+        """The id of a token, None when there is none."""
+        return self.quick.id(token) if self.quick else self.tokenizer.token_to_id(token)
 
     def encode(self, inputs, special=True, truncate="longest_first"):
-        """Strings or (first, second) pairs -> Encodings: .ids, .type_ids; .overflowing is not empty
-        when the input was cut and holds its further pieces. truncate: longest_first, only_first,
+        """Strings or (first, second) pairs -> Encodings: .ids, .type_ids, .offsets; .overflowing is not
+        empty when the input was cut and holds its further pieces. truncate: longest_first, only_first,
         only_second or None for no limit."""
+        found = self._quickly(inputs, special, self.max_length if truncate else None)
+        if found is not None:
+            return found
         if truncate:
             try:
                 self.tokenizer.enable_truncation(self.max_length, strategy=truncate)
@@ -48,6 +68,18 @@ class Tokens:
         else:
             self.tokenizer.no_truncation()
         return self.tokenizer.encode_batch(inputs, add_special_tokens=special)
+
+    def _quickly(self, inputs, special, limit):
+        """The same without the library, for few short inputs; None where it is needed or there already."""
+        texts = [(x,) if isinstance(x, str) else x for x in inputs]
+        self.left -= sum(len(text) for pair in texts for text in pair)
+        if not self.quick or self._library is not None or self.left < 0:
+            return None
+        try:
+            found = [self.quick.encode(pair, special) for pair in texts]
+        except wordpiece.Unsure:
+            return None
+        return None if limit and any(len(row.ids) > limit for row in found) else found
 
 
 class Row:

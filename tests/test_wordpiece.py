@@ -1,0 +1,167 @@
+"""The quick WordPiece tokenizer against the library, to the last offset, and what it leaves to it."""
+
+import json
+import os
+import shutil
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+import tiny
+from toast import wordpiece
+from toast.errors import BadModel
+from toast.models import tokens
+from toast.models.tokens import Tokens
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+FOLDERS = [os.path.join(ORACLES, name) for name in ("bert-classifier", "bert-embed-mean")]
+NORMALIZERS = [
+    {"lowercase": True, "strip_accents": None, "handle_chinese_chars": True},
+    {"lowercase": True, "strip_accents": False, "handle_chinese_chars": False},
+    {"lowercase": False, "strip_accents": True, "handle_chinese_chars": True},
+    {"lowercase": False, "strip_accents": None, "handle_chinese_chars": False},
+]
+CHARACTERS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
+# words, what BERT sets apart or drops, what changes its length, and any character at all
+TEXTS = st.lists(
+    st.sampled_from("the cat running UNAFFABLE \u00e9t\u00e9 \u0130 \u00df \u03a3 \ufb01 \u4e2d\u6587 \u304c \ud55c\uae00 e\u0301 a\u0327\u0301 \u0e01\u0e31 [CLS] [MASK] \" \\ / \x00 \x7f \xa0 \u3000 \ufffd \u2028 ## ##s".split(" "))
+    | st.characters(exclude_categories=["Cs"]) | st.text(max_size=8) | st.just(" "), max_size=20,
+).map("".join)  # fmt: skip
+
+
+def facts(encoding):
+    return encoding.ids, encoding.type_ids, encoding.offsets, encoding.special_tokens_mask, list(encoding.overflowing)
+
+
+def library(file):
+    found = Tokenizer.from_file(file)
+    found.no_padding()
+    found.no_truncation()
+    return found
+
+
+@cache
+def both(folder):
+    file = os.path.join(folder, "tokenizer.json")
+    return wordpiece.read(file), library(file)
+
+
+def changed(folder, tmp_path, change):
+    """A copy of a tokenizer.json after change(its object), as the library would write it."""
+    with open(os.path.join(folder, "tokenizer.json"), encoding="utf-8") as file:
+        value = json.load(file)
+    change(value)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+    return str(tmp_path)
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+@given(first=TEXTS, second=TEXTS, special=st.booleans())
+@settings(max_examples=400, deadline=None)
+def test_any_text_and_pair(folder, first, second, special):
+    quick, whole = both(folder)
+    for given, texts in ((first, (first,)), ((first, second), (first, second))):
+        try:
+            found = quick.encode(texts, special)
+        except wordpiece.Unsure:
+            continue
+        assert facts(found) == facts(whole.encode_batch([given], add_special_tokens=special)[0])
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)
+def test_every_character(tmp_path, monkeypatch, normalizer):
+    """All of Unicode; the library's version may know more than Python's."""
+    monkeypatch.setattr(wordpiece, "MOST", 1 << 30)
+    quick, whole = both(changed(FOLDERS[0], tmp_path, lambda value: value["normalizer"].update(normalizer)))
+    texts = [f"ca{c}t {c}s" for c in CHARACTERS if sure(quick, c)]
+    assert len(texts) > 200_000
+    for start in range(0, len(texts), 10_000):
+        part = texts[start : start + 10_000]
+        for text, expected in zip(part, whole.encode_batch(part)):
+            assert facts(quick.encode((text,))) == facts(expected), ascii(text)
+
+
+def sure(quick, char):
+    try:
+        return quick.readings[char] is not None
+    except wordpiece.Unsure:
+        return False
+
+
+@pytest.mark.model
+def test_the_default_model(own_store):
+    from toast.command import Call
+    from toast.store import catalog
+
+    call = Call("embed", {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or ""}, os.open(".", os.O_RDONLY))
+    quick, whole = both(catalog.obtain(call, "minilm"))
+    with open(__file__, encoding="utf-8") as file:
+        lines = [line for line in file.read().splitlines() if "[" not in line] + ['say "\\hello\\"', "naïve Größe", "a" * 100, "b" * 101, "1984-11-24"]
+    for line in lines:
+        assert facts(quick.encode((line,))) == facts(whole.encode(line))
+
+
+def test_what_is_left_to_the_library(tmp_path):
+    def left(change):
+        return wordpiece.read(os.path.join(changed(FOLDERS[0], tmp_path, change), "tokenizer.json")) is None
+
+    assert not left(lambda v: None)
+    assert left(lambda v: v["normalizer"].update(clean_text=False))
+    assert left(lambda v: v["added_tokens"][0].update(normalized=True))
+    assert left(lambda v: v["model"].update(unk_token="no such piece"))
+    assert left(lambda v: v.update(pre_tokenizer={"type": "Whitespace"}))
+    assert left(lambda v: v.update(post_processor=None))
+    assert left(lambda v: v["model"].update(vocab={}))
+    assert left(lambda v: v["model"]["vocab"].update({"\n": 9999}))
+    assert wordpiece.read(os.path.join(ORACLES, "qwen3-causal", "tokenizer.json")) is None
+    quick = both(FOLDERS[0])[0]
+    for text in ("[CLS]", "e\u0301", "\ud800", "\U0001fae8"):
+        with pytest.raises(wordpiece.Unsure):
+            quick.encode((text,))
+
+
+def test_laid_out_for_reading(tmp_path):
+    library(os.path.join(FOLDERS[0], "tokenizer.json")).save(str(tmp_path / "tokenizer.json"), pretty=True)
+    quick, whole = both(tmp_path)
+    assert facts(quick.encode(("the cat",))) == facts(whole.encode("the cat"))
+
+
+def test_the_library_is_loaded_only_for_more(tmp_path, monkeypatch):
+    few = Tokens(FOLDERS[0], 24)
+    short = ["the cat", ("a dog", "ran")]
+    expected = [facts(e) for e in library(few.file).encode_batch(short)]
+    assert [facts(e) for e in few.encode(short)] == expected and few._library is None
+    assert few.encode(["cat " * 50])[0].overflowing and few._library is not None  # over the limit
+    assert [facts(e) for e in few.encode(short)] == expected
+    monkeypatch.setattr(tokens, "QUICK", 20)
+    many = Tokens(FOLDERS[0], 24)
+    for _ in range(3):
+        assert [facts(e) for e in many.encode(["the cat"])] == expected[:1]
+    assert many._library is not None
+    assert few.id("[SEP]") == many.id("[SEP]") == Tokens(FOLDERS[0], 24).id("[SEP]")
+    assert Tokens(FOLDERS[0], 24).id("nothinglikeit") is None
+
+
+def test_words_that_nobody_knows_do_not_take_long(monkeypatch):
+    monkeypatch.setattr(wordpiece, "MOST", 300)
+    odd = Tokens(FOLDERS[0], 512)
+    text = "the cat " + "qzxj" * 20 + " the cat"
+    assert facts(odd.encode([text])[0]) == facts(library(odd.file).encode(text)) and odd._library is not None
+
+
+def test_a_damaged_vocabulary(tmp_path):
+    file = changed(tiny_folder(tmp_path), tmp_path, lambda v: v["model"]["vocab"].update(cat=-1)) + "/tokenizer.json"
+    with pytest.raises(BadModel, match="tokenizer.json"):
+        wordpiece.read(file).encode(("the cat",))
+    os.truncate(file, os.path.getsize(file) - 1)
+    with pytest.raises(BadModel, match="tokenizer.json"):
+        Tokens(str(tmp_path), 24)
+
+
+def tiny_folder(tmp_path):
+    folder = tmp_path / "tiny"
+    shutil.copytree(tiny.bert(tmp_path / "made"), folder)
+    return folder
