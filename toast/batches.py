@@ -9,6 +9,7 @@ import mlx.core as mx
 from toast.errors import BadInput
 
 TOKENS = 2048  # padded tokens of a batch: bounds the memory of a layer's activations
+AHEAD = 64 << 20  # bytes of outputs that exist at once, about two layers of the default embedder
 BATCH = 128  # texts of a batch, fewer where they are long: short ones fill it with half the steps of 32
 
 
@@ -34,9 +35,14 @@ def compute(function, parts, size=BATCH) -> mx.array:
     """function(list of at most `size` encodings) -> (B, ...) over all parts: (N, ...), N > 0, in order."""
     order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids))
     rows = []
-    for group in _groups(parts, order, size):
-        rows.append(function([parts[i] for i in group]))
-        mx.eval(rows[-1])
+    # MLX allocates the outputs of many ops ahead of their work; over the limit it waits for that work
+    limit = mx.set_memory_limit(mx.get_active_memory() + AHEAD)
+    try:
+        for group in _groups(parts, order, size):
+            rows.append(function([parts[i] for i in group]))
+            mx.eval(rows[-1])
+    finally:
+        mx.set_memory_limit(limit)
     place = [0] * len(order)
     for row, i in enumerate(order):
         place[i] = row
