@@ -10,6 +10,8 @@ import math
 import os
 import sys
 
+# Plain MLX on the first 40,000 characters of WikiText-2's raw test set (9452 tokens): 34.9092. Ours must be
+# within 1% of it.
 sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 

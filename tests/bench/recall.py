@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from io import BytesIO
 
 import numpy as np
@@ -14,6 +15,20 @@ import numpy as np
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
 K = 10
+
+
+def without_floats(index, path):
+    """A copy with the int8 codes alone: search would read the floats."""
+    import shutil
+    import sqlite3
+
+    shutil.copy(index, path)
+    db = sqlite3.connect(path)
+    db.execute("UPDATE segments SET exact = NULL")
+    db.execute("UPDATE meta SET value = '0' WHERE key = 'exact'")
+    db.commit()
+    db.close()
+    return path
 
 
 def scanned(index, queries):
@@ -46,7 +61,8 @@ def exact(index, queries):
 
 def main(index, queries):
     wanted, count = exact(index, queries)
-    found = scanned(index, queries)
+    with tempfile.TemporaryDirectory() as folder:
+        found = scanned(without_floats(index, os.path.join(folder, "codes.db")), queries)
     hits = sum(len(wanted[q] & found.get(q, set())) for q in wanted)
     print(f"recall@{K} {hits / (K * len(wanted)):.4f} over {count} vectors, {len(wanted)} queries")
 
