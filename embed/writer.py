@@ -51,6 +51,7 @@ def below(db, walk):
     """Ids of the files that a walk would have found: those under its folders, or all of them."""
     if walk.whole:
         yield from (id for (id,) in db.execute("SELECT id FROM documents WHERE number IS NULL"))
+        return
     for folder in walk.folders:
         if folder == ".":
             found = db.execute("SELECT id FROM documents WHERE number IS NULL AND path NOT LIKE '/%' AND path NOT LIKE '../%'")

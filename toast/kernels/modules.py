@@ -36,9 +36,9 @@ def shorten(ext):
             if getattr(module, "swiglu", None) is swiglu:
                 replace(module, "swiglu", ext.swiglu)
             for cls in list(vars(module).values()):
-                kind = isinstance(cls, type) and _kind(vars(cls).get("__call__"))
-                if kind in shorter:
-                    replace(cls, "__call__", shorter[kind])
+                call = vars(cls).get("__call__") if isinstance(cls, type) else None
+                if _kind(call) in shorter and not hasattr(call, "instead_of"):
+                    replace(cls, "__call__", shorter[_kind(call)])
 
 
 def _kind(function):

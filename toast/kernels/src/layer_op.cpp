@@ -31,13 +31,13 @@ struct Norm {
 };
 
 struct Layer {
-  Linear q, k, v, o, gate, up, down;
+  Arrays owned;  // what the weights point into
+  QuantWeights q, k, v, o, gate, up, down;
   Norm before, after;  // of attention
   int heads, kv_heads, D;
   float scale;
   Rope rope;
   Optional freqs;
-  QuantWeights q_, k_, v_, o_, gate_, up_, down_;
   Type type;
 };
 
@@ -115,16 +115,16 @@ mx::array before_attention(const Shared& layer, const mx::array& x, const mx::St
     auto x = contiguous(in[0], s), order = counting(rows);
     mx::cpu::get_command_encoder(s).add_temporary(order);
     allocate(out);
-    Pieces p({x.nbytes(), quantized_bytes(rows, {&l.q_, &l.k_, &l.v_})}, s);
+    Pieces p({x.nbytes(), quantized_bytes(rows, {&l.q, &l.k, &l.v})}, s);
     size_t row = rows * size_of(l.type);
     dispatch(s, [layer, p, rows, row, order = order.data<int>(), x = x.data<char>(), q = out.data<char>()] {
       const Layer& l = *layer;
-      auto k = q + l.q_.N * row, v = k + l.k_.N * row;
+      auto k = q + l.q.N * row, v = k + l.k.N * row;
       norm(l.before, x, p[0], l.type, rows);
-      project(p[0], l.type, rows, order, p[1], {{&l.q_, q}, {&l.k_, k}, {&l.v_, v}});
+      project(p[0], l.type, rows, order, p[1], {{&l.q, q}, {&l.k, k}, {&l.v, v}});
     });
   };
-  return make("LayerBeforeAttention", {rows * (layer->q_.N + layer->k_.N + layer->v_.N)}, x.dtype(), s, {x}, eval);
+  return make("LayerBeforeAttention", {rows * (layer->q.N + layer->k.N + layer->v.N)}, x.dtype(), s, {x}, eval);
 }
 
 // Attention over the cache, its projection, and the feed-forward block, with their residuals -> (B, L, D).
@@ -136,7 +136,7 @@ mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx:
     const Layer& l = *layer;
     int B = out.shape(0), L = out.shape(1), rows = B * L;
     auto x = contiguous(in[0], s), order = counting(rows);
-    mx::array y({B, L, l.q_.N}, out.dtype(), nullptr, {});
+    mx::array y({B, L, l.q.N}, out.dtype(), nullptr, {});
     allocate(y);
     allocate(out);
     auto& encoder = mx::cpu::get_command_encoder(s);
@@ -145,21 +145,21 @@ mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx:
     rope.offset = offset;
     read(split_heads(in[1], 0, B, L, l.heads, l.D, s), in[2], in[3], y, l.scale, causal, rope,
          in.size() > 4 ? Optional(contiguous(in[4], s)) : Optional(), s);
-    size_t hidden = (size_t)rows * l.gate_.N * size_of(l.type);
-    Pieces p({x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, quantized_bytes(rows, {&l.o_, &l.gate_, &l.up_, &l.down_})}, s);
+    size_t hidden = (size_t)rows * l.gate.N * size_of(l.type);
+    Pieces p({x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, quantized_bytes(rows, {&l.o, &l.gate, &l.up, &l.down})}, s);
     dispatch(s, [layer, p, rows, order = order.data<int>(), x = x.data<char>(), y = y.data<char>(), out = out.data<char>()] {
       const Layer& l = *layer;
-      size_t n = (size_t)rows * l.o_.N, wide = (size_t)rows * l.gate_.N;
+      size_t n = (size_t)rows * l.o.N, wide = (size_t)rows * l.gate.N;
       char *r = p[0], *h = p[1], *normed = p[2], *gate = p[3], *up = p[4], *memory = p[5];
-      project(y, l.type, rows, order, memory, {{&l.o_, r}});
+      project(y, l.type, rows, order, memory, {{&l.o, r}});
       add(x, r, h, l.type, n);
       norm(l.after, h, normed, l.type, rows);
-      project(normed, l.type, rows, order, memory, {{&l.gate_, gate}, {&l.up_, up}});
+      project(normed, l.type, rows, order, memory, {{&l.gate, gate}, {&l.up, up}});
       each_rows(wide, 1, [&](size_t i, size_t count) {
         size_t at = i * size_of(l.type);
         kernels().activate(Activation::silu, gate + at, up + at, gate + at, l.type, count);
       });
-      project(gate, l.type, rows, order, memory, {{&l.down_, r}});
+      project(gate, l.type, rows, order, memory, {{&l.down, r}});
       add(h, r, out, l.type, n);
     });
   };
@@ -185,18 +185,16 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
   }
   mx::eval(all);
   for (auto& a : all) refuse(!a.flags().row_contiguous, "contiguous weights.");
-  auto l = std::make_shared<Layer>(Layer{
-      linears[0], linears[1], linears[2], linears[3], linears[4], linears[5], linears[6], {before, before_eps},
-      {after, after_eps}, heads, kv_heads, 0, scale, {dims, traditional, rope_scale, 0, nullptr}, {}, {}, {}, {}, {}, {}, {}, {},
-      type_of(before)});
-  l->q_ = weights(l->q), l->k_ = weights(l->k), l->v_ = weights(l->v), l->o_ = weights(l->o);
-  l->gate_ = weights(l->gate), l->up_ = weights(l->up), l->down_ = weights(l->down);
-  l->D = l->q_.N / heads;
-  int hidden = l->q_.K;
+  auto w = [&](int i) { return weights(linears[i]); };
+  auto l = std::make_shared<Layer>(Layer{all, w(0), w(1), w(2), w(3), w(4), w(5), w(6), {before, before_eps},
+                                         {after, after_eps}, heads, kv_heads, 0, scale,
+                                         {dims, traditional, rope_scale, 0, nullptr}, {}, type_of(before)});
+  l->D = l->q.N / heads;
+  int hidden = l->q.K;
   refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
-  refuse(l->q_.N != heads * l->D || l->k_.N != kv_heads * l->D || l->v_.N != l->k_.N || l->k_.K != hidden || l->v_.K != hidden ||
-             l->o_.K != l->q_.N || l->o_.N != hidden || l->gate_.K != hidden || l->up_.K != hidden || l->up_.N != l->gate_.N ||
-             l->down_.K != l->gate_.N || l->down_.N != hidden, "shapes.");
+  refuse(l->q.N != heads * l->D || l->k.N != kv_heads * l->D || l->v.N != l->k.N || l->k.K != hidden || l->v.K != hidden ||
+             l->o.K != l->q.N || l->o.N != hidden || l->gate.K != hidden || l->up.K != hidden || l->up.N != l->gate.N ||
+             l->down.K != l->gate.N || l->down.N != hidden, "shapes.");
   refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() || (freqs && freqs->size() != (size_t)dims / 2), "rope.");
   if (base) l->rope.inverse = inverse_frequencies(*base, dims / 2);
   if (freqs) l->freqs = mx::astype(*freqs, mx::float32, s);
@@ -215,10 +213,10 @@ struct DecoderLayer {
       return a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(0) == B && a.shape(1) == l.kv_heads && a.shape(3) == l.D &&
           offset >= 0 && offset + L <= a.shape(2);
     };
-    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(2) != l.q_.K || !fits(keys) || !fits(values))
+    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(2) != l.q.K || !fits(keys) || !fits(values))
       throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
     auto qkv = before_attention(layer, x, s);
-    int64_t k = (int64_t)B * L * l.q_.N, v = k + (int64_t)B * L * l.k_.N;
+    int64_t k = (int64_t)B * L * l.q.N, v = k + (int64_t)B * L * l.k.N;
     auto rope = l.rope;
     rope.offset = offset;
     auto new_keys = write(qkv, k, L, keys, offset, rope, l.freqs, s), new_values = write(qkv, v, L, values, offset, {}, {}, s);
