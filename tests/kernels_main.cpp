@@ -61,15 +61,19 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 }
 
 struct Quantized {
-  std::vector<int8_t> q;
+  std::vector<char> memory;
+  std::vector<int> q;  // the same as numbers
   std::vector<float> scale, sum;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : q(M * K), scale(M * K / ACTIVATION_GROUP), sum(M * K / group) {
+      : scale(M * K / ACTIVATION_GROUP), sum(M * K / group) {
+    int size = k.q_size(bits);
+    memory.resize(M * K * size);
     for (int m = 0; m < M; m++)
-      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[m * K / ACTIVATION_GROUP],
-                            &sum[m * K / group]), "finite");
-    rows = {q.data(), scale.data(), sum.data(), K, group};
+      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &memory[m * K * size],
+                            &scale[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
+    for (int i = 0; i < M * K; i++) q.push_back(size == 1 ? ((int8_t*)memory.data())[i] : ((int16_t*)memory.data())[i]);
+    rows = {memory.data(), scale.data(), sum.data(), K, group};
   }
 };
 

@@ -50,8 +50,10 @@ struct Dot {
   vf total() const { return _mm512_cvtepi32_ps(total_); }
 };
 
+using q8 = int8_t;  // an activation that meets 8-bit weights
+
 // W whole floats in [-127, 127] as bytes.
-static inline void store_int8(int8_t* p, vf x) {
+static inline void store_q(int8_t* p, vf x) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 

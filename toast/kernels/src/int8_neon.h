@@ -57,7 +57,9 @@ struct Dot<8> {
   vf total() const { return vcvtq_f32_s32(vaddq_s32(total_, vshlq_n_s32(ones_, 7))); }
 };
 
-static inline void store_int8(int8_t* p, vf x) {
+using q8 = int8_t;  // an activation that meets 8-bit weights
+
+static inline void store_q(int8_t* p, vf x) {
   int16x4_t h = vmovn_s32(vcvtnq_s32_f32(x));
   int8x8_t b = vmovn_s16(vcombine_s16(h, h));
   memcpy(p, &b, 4);

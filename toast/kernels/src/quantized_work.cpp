@@ -34,7 +34,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 }  // namespace
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
-  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K,
+  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K * kernels().q_size(bits),
                                      scale() + (size_t)m * (K / ACTIVATION_GROUP), sum() + (size_t)m * (K / group));
 }
 
