@@ -7,8 +7,9 @@ from functools import cache
 import mlx.core as mx
 import pytest
 
-from toast import batch, kernels
-from toast.batch import Job, Prefix, RowCache, decode
+from toast import kernels, rows as text_rows
+from toast.batch import Job, decode
+from toast.rows import Prefix, RowCache
 from toast.generate import Generation, read
 from toast.models import decoder
 from toast.sample import Sampler
@@ -102,7 +103,7 @@ def test_jobs_are_asked_for_one_by_one():
 
 def test_shared_beginnings_are_read_once(monkeypatch):
     counted = []
-    monkeypatch.setattr(batch, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids)))
+    monkeypatch.setattr(text_rows, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids)))
     prefix = Prefix(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
     for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
         caches = prefix.read(ids)

@@ -5,10 +5,11 @@ Owns what becomes of records that fail. Does not know how rows share a batch (`b
 
 from toast import pipes
 from toast.answer import Answer, Request, as_json
-from toast.batch import Job, can_batch, decode
+from toast.batch import Job, decode
 from toast.errors import ToastError, UsageError
 from toast.generate import Generation, read
 from toast.question import fit, gather
+from toast.rows import can_batch
 
 
 class Asked(Job):

@@ -78,6 +78,15 @@ def install_nn():
     modules.shorten(_ext)
 
 
+def tells_texts_apart(model) -> bool:
+    """Whether a decoder's layers take the rows of several texts, of any lengths, in one call."""
+    if _variant == "off":
+        return False
+    from . import modules
+
+    return modules.tells_texts_apart(model)
+
+
 def replace(owner, name, function):
     """owner.name = function, until install("off")."""
     _originals.append((owner, name, getattr(owner, name)))

@@ -1,9 +1,12 @@
-"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update, an attention step and a decoder layer.
+"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update, an attention step and a decoder layer,
+which also takes texts of different lengths in one call.
 
 Knows the code of one architecture, Llama's, which a dozen model files repeat word for word.
 Does not change what is computed: the same kernels in the same order, the same bits.
 """
 import sys
+
+import mlx.core as mx
 
 from toast.kernels import replace
 
@@ -94,18 +97,37 @@ def _layering(DecoderLayer, KVCache):
     plain = _originals["TransformerBlock"]
 
     def block(self, x, mask=None, cache=None):
-        layer = self.__dict__.get("shorter", False)
-        if layer is False:
-            layer = self.shorter = _layer(self, DecoderLayer)
+        layer, dtype = block.shorter(self), self.input_layernorm.weight.dtype
+        if dtype == mx.float32 != x.dtype:  # an embedding's; the norm makes it this
+            x = x.astype(dtype)
+        if hasattr(cache, "texts"):
+            cache.reserve(layer.kv_heads, layer.head_dims, x.dtype)
+            y, cache.keys, cache.values = layer.ragged(x, cache.keys, cache.values, cache.texts)
+            return y
         fits = layer is not None and _room(cache, KVCache, x.shape[1], mask)
-        if not fits or not x.dtype == cache.keys.dtype == cache.values.dtype == self.input_layernorm.weight.dtype:
+        if not fits or not x.dtype == cache.keys.dtype == cache.values.dtype == dtype:
             return plain(self, x, mask, cache)
         y, cache.keys, cache.values = layer(x, cache.keys, cache.values, cache.offset, mask is not None)
         cache.offset += x.shape[1]
         return y
 
-    block.instead_of = plain
+    def shorter(self):
+        if "shorter" not in self.__dict__:
+            self.shorter = _layer(self, DecoderLayer)
+        return self.shorter
+
+    block.instead_of, block.shorter = plain, shorter
     return block
+
+
+def tells_texts_apart(model) -> bool:
+    """Whether every layer takes the rows of several texts in one call (`TextCache` in toast/rows.py)."""
+    for block in model.layers:
+        shorter = getattr(type(block).__call__, "shorter", None)
+        if shorter is None or shorter(block) is None:
+            return False
+    dtype = model.layers[0].input_layernorm.weight.dtype
+    return dtype in (mx.float32, model.model.embed_tokens(mx.array([0])).dtype)
 
 
 def _layer(block, DecoderLayer):

@@ -29,7 +29,7 @@ float* scratch(size_t n) {
 
 }  // namespace
 
-void attend(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
+Attending attending(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
   auto q = rows_contiguous(in[0], s), k = rows_contiguous(in[1], s), v = rows_contiguous(in[2], s);
   auto m = mask > Mask::causal ? rows_contiguous(in[3], s) : q;
   auto sinks = has_sinks ? contiguous(in.back(), s) : q;
@@ -54,24 +54,34 @@ void attend(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array&
   if (mask > Mask::causal) bm = base(m, group * m.strides(1), m.strides(2));
   if (has_sinks) bs = {sinks.data<char>(), 0, (int64_t)group, 0, sinks.itemsize()};
 
-  dispatch(s, [=] {
-    auto at = [](const Base& x, size_t b, size_t g, size_t row) {
-      return x.p ? x.p + ((int64_t)b * x.batch + (int64_t)g * x.head + (int64_t)row * x.row) * (int64_t)x.size : nullptr;
-    };
-    auto one = [&](int i) {
-      size_t b = i / (G * tiles), g = i / tiles % G, first = (tiles - 1 - i % tiles) * tile;  // the long ones first
-      Attention t = a;
-      t.queries = std::min(tile, L - first);
-      t.visible = (int64_t)S - (int64_t)L + (int64_t)first + 1;
-      t.q = at(bq, b, g, first), t.k = at(bk, b, g, 0), t.v = at(bv, b, g, 0);
-      t.y = (void*)at(by, b, g, first), t.m = at(bm, b, g, first), t.sinks = at(bs, 0, g, 0);
-      kernels().attention(t, scratch(kernels().attention_scratch(t)));
-    };
-    int n = (int)(B * G * tiles);
-    if (B * G * group * L * S * (a.dk + a.dv) < kAlone)
-      for (int i = 0; i < n; i++) one(i);
+  auto at = [](const Base& x, size_t b, size_t g, size_t row) {
+    return x.p ? x.p + ((int64_t)b * x.batch + (int64_t)g * x.head + (int64_t)row * x.row) * (int64_t)x.size : nullptr;
+  };
+  auto one = [=](int i) {
+    size_t b = i / (G * tiles), g = i / tiles % G, first = (tiles - 1 - i % tiles) * tile;  // the long ones first
+    Attention t = a;
+    t.queries = std::min(tile, L - first);
+    t.visible = (int64_t)S - (int64_t)L + (int64_t)first + 1;
+    t.q = at(bq, b, g, first), t.k = at(bk, b, g, 0), t.v = at(bv, b, g, 0);
+    t.y = (void*)at(by, b, g, first), t.m = at(bm, b, g, first), t.sinks = at(bs, 0, g, 0);
+    kernels().attention(t, scratch(kernels().attention_scratch(t)));
+  };
+  return {(int)(B * G * tiles), B * G * group * L * S * (a.dk + a.dv), one};
+}
+
+void attend(std::vector<Attending> all, const mx::Stream& s) {
+  dispatch(s, [all = std::move(all)] {
+    std::vector<std::pair<const Attending*, int>> pieces;
+    size_t work = 0;
+    for (auto& part : all) {
+      for (int i = 0; i < part.count; i++) pieces.push_back({&part, i});
+      work += part.work;
+    }
+    auto one = [&](int i) { pieces[i].first->run(pieces[i].second); };
+    if (work < kAlone)
+      for (size_t i = 0; i < pieces.size(); i++) one(i);
     else
-      parallel(n, one);
+      parallel(pieces.size(), one);
   });
 }
 
@@ -117,7 +127,7 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
   if (sinks) inputs.push_back(mx::astype(*sinks, type, s));
   auto eval = [kind, scale, has_sinks = sinks.has_value()](const Arrays& in, mx::array& y, const mx::Stream& s) {
     allocate_merged(y);
-    attend(kind, has_sinks, scale, in, y, s);
+    attend({attending(kind, has_sinks, scale, in, y, s)}, s);
   };
   return make("Attention", {q.shape(0), q.shape(1), q.shape(2), v.shape(3)}, type, s, std::move(inputs), eval);
 }

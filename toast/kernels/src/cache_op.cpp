@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "bindings.h"
 #include "cache_op.h"
@@ -31,10 +32,29 @@ mx::array view(const mx::array& x, mx::Shape shape, mx::Strides strides, int64_t
   return y;
 }
 
-// Rows [start, start + n) of a buffer.
-mx::array positions(const mx::array& buffer, int start, int n, const mx::Stream& s) {
-  return view(buffer, {buffer.shape(0), buffer.shape(1), n, buffer.shape(3)}, buffer.strides(),
-              start * buffer.strides(2), s);
+// The first n positions of a buffer's row.
+mx::array positions(const mx::array& buffer, int row, int n, const mx::Stream& s) {
+  return view(buffer, {1, buffer.shape(1), n, buffer.shape(3)}, buffer.strides(), row * buffer.strides(0), s);
+}
+
+// `count` rows of n D elements, from element `first` of row-contiguous x on, seen as (1, n, count, D).
+mx::array split_heads(const mx::array& x, int64_t first, int count, int n, int D, const mx::Stream& s) {
+  return view(x, {1, n, count, D}, {(int64_t)count * n * D, D, (int64_t)n * D, 1}, first, s);
+}
+
+int total(const Segments& segments) { return segments.back().first + segments.back().length; }
+
+// T rows of n D elements from element `first` on, each turned by its own position: (T, n, 1, D).
+mx::array turned(const mx::array& x, int64_t first, const Segments& segments, int n, int D, const Rope& rope,
+                 const Optional& freqs, const mx::Stream& s) {
+  int T = total(segments);
+  mx::array places({T}, mx::int32, nullptr, {}), y({T, n, 1, D}, x.dtype(), nullptr, {});
+  allocate(places);
+  allocate(y);
+  mx::cpu::get_command_encoder(s).add_temporaries({places, y});
+  for (auto& part : segments) std::iota(places.data<int>() + part.first, places.data<int>() + part.first + part.length, part.offset);
+  turn(rope, view(x, y.shape(), {(int64_t)n * D, D, (int64_t)n * D, 1}, first, s), y, places, freqs, s);
+  return y;
 }
 
 // `out` becomes `in`: the same memory when nobody else holds it, else a copy.
@@ -45,45 +65,54 @@ void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
   dispatch(s, [from = x.data<char>(), to = out.data<char>(), n = out.nbytes()] { std::memcpy(to, from, n); });
 }
 
-void copy_rows(const mx::array& x, const mx::array& y, const mx::Stream& s) {
-  dispatch(s, [x, y, size = (int64_t)x.itemsize(), row = x.shape(3) * x.itemsize()] {
-    for (int64_t b = 0; b < x.shape(0); b++)
-      for (int64_t n = 0; n < x.shape(1); n++)
-        for (int64_t t = 0; t < x.shape(2); t++)
-          std::memcpy(const_cast<char*>(y.data<char>()) + (b * y.strides(0) + n * y.strides(1) + t * y.strides(2)) * size,
-                      x.data<char>() + (b * x.strides(0) + n * x.strides(1) + t * x.strides(2)) * size, row);
+// Rows (T, n D) from `from` on to where their segments say in a contiguous buffer (R, n, capacity, D).
+void copy_rows(const char* from, const Segments& segments, mx::array& buffer, const mx::Stream& s) {
+  dispatch(s, [=, to = buffer.data<char>(), n = (size_t)buffer.shape(1), capacity = (size_t)buffer.shape(2),
+               size = buffer.shape(3) * buffer.itemsize()] {
+    for (auto& part : segments)
+      for (size_t t = 0; t < (size_t)part.length; t++)
+        for (size_t h = 0; h < n; h++)
+          std::memcpy(to + ((part.row * n + h) * capacity + part.offset + t) * size,
+                      from + ((part.first + t) * n + h) * size, size);
   });
 }
 
 }  // namespace
 
-mx::array split_heads(const mx::array& x, int64_t first, int B, int L, int n, int D, const mx::Stream& s) {
-  return view(x, {B, n, L, D}, {(int64_t)L * n * D, D, (int64_t)n * D, 1}, first, s);
+Segments equal_segments(int B, int L, int offset) {
+  Segments all;
+  for (int b = 0; b < B; b++) all.push_back({b, b * L, L, offset});
+  return all;
 }
 
-mx::array write(const mx::array& rows, int64_t first, int L, const mx::array& buffer, int start,
+mx::array write(const mx::array& rows, int64_t first, const Segments& segments, const mx::array& buffer,
                 const std::optional<Rope>& rope, const Optional& freqs, const mx::Stream& s) {
   Arrays inputs{rows, buffer};
   if (rope && freqs) inputs.push_back(*freqs);
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = split_heads(contiguous(in[0], s), first, out.shape(0), L, out.shape(1), out.shape(3), s);
+    auto x = contiguous(in[0], s);
     take(in[1], out, s);
-    auto to = positions(out, start, L, s);
-    if (!rope) return copy_rows(x, to, s);
-    turn(*rope, x, to, {}, in.size() > 2 ? Optional(contiguous(in[2], s)) : Optional(), s);
+    if (!rope) return copy_rows(x.data<char>() + first * x.itemsize(), segments, out, s);
+    auto f = in.size() > 2 ? Optional(contiguous(in[2], s)) : Optional();
+    copy_rows(turned(x, first, segments, out.shape(1), out.shape(3), *rope, f, s).data<char>(), segments, out, s);
   };
   return make("CacheWrite", buffer.shape(), buffer.dtype(), s, std::move(inputs), eval);
 }
 
-void read(const mx::array& q, const mx::array& keys, const mx::array& values, mx::array& out, float scale, bool causal,
-          const Rope& rope, const Optional& freqs, const mx::Stream& s) {
-  int B = q.shape(0), n = q.shape(1), L = q.shape(2), D = q.shape(3), end = rope.offset + L;
-  mx::array turned(q.shape(), q.dtype(), nullptr, {});
-  allocate(turned);
-  auto to = split_heads(turned, 0, B, L, n, D, s), y = split_heads(out, 0, B, L, n, D, s);
-  turn(rope, q, to, {}, freqs, s);
-  attend(causal && L > 1 ? Mask::causal : Mask::none, false, scale,
-         {to, positions(keys, 0, end, s), positions(values, 0, end, s)}, y, s);
+void read(const mx::array& q, const Segments& segments, const mx::array& keys, const mx::array& values, mx::array& out,
+          int n, float scale, bool causal, const Rope& rope, const Optional& freqs, const mx::Stream& s) {
+  int D = keys.shape(3);
+  auto x = turned(q, 0, segments, n, D, rope, freqs, s);
+  std::vector<Attending> all;
+  for (auto& part : segments) {
+    int64_t first = (int64_t)part.first * n * D;
+    int end = part.offset + part.length;
+    auto y = split_heads(out, first, part.length, n, D, s);
+    all.push_back(attending(causal && part.length > 1 ? Mask::causal : Mask::none, false, scale,
+                            {split_heads(x, first, part.length, n, D, s), positions(keys, part.row, end, s),
+                             positions(values, part.row, end, s)}, y, s));
+  }
+  attend(std::move(all), s);
 }
 
 namespace {
@@ -104,16 +133,17 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
       offset + L > values.shape(2) || dims > D || dims % 2 || base.has_value() == freqs.has_value() ||
       (freqs && freqs->size() != (size_t)dims / 2) || kv_heads != keys.shape(1) || heads % kv_heads)
     throw std::invalid_argument("[attention_step] shapes do not fit.");
-  Rope rope{dims, traditional, rope_scale, offset, base ? inverse_frequencies(*base, dims / 2) : nullptr};
+  Rope rope{dims, traditional, rope_scale, 0, base ? inverse_frequencies(*base, dims / 2) : nullptr};
   Optional f;
   if (freqs) f = mx::astype(*freqs, mx::float32, s);
-  auto new_keys = write(k, 0, L, keys, offset, rope, f, s), new_values = write(v, 0, L, values, offset, {}, {}, s);
+  auto segments = equal_segments(q.shape(0), L, offset);
+  auto new_keys = write(k, 0, segments, keys, rope, f, s), new_values = write(v, 0, segments, values, {}, {}, s);
   Arrays inputs{q, new_keys, new_values};
   if (f) inputs.push_back(*f);
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     allocate(out);
-    auto rows = split_heads(contiguous(in[0], s), 0, out.shape(0), L, heads, D, s);
-    read(rows, in[1], in[2], out, scale, causal, rope, in.size() > 3 ? Optional(contiguous(in[3], s)) : Optional(), s);
+    read(contiguous(in[0], s), segments, in[1], in[2], out, heads, scale, causal, rope,
+         in.size() > 3 ? Optional(contiguous(in[3], s)) : Optional(), s);
   };
   return {make("CacheAttention", q.shape(), q.dtype(), s, std::move(inputs), eval), new_keys, new_values};
 }

@@ -4,17 +4,24 @@
 
 namespace toast {
 
-// Rows (B, L, n D) that begin at element `first` of row-contiguous x, seen as (B, n, L, D).
-mx::array split_heads(const mx::array& x, int64_t first, int B, int L, int n, int D, const mx::Stream& s);
+// Of the T rows that go through a layer together, those from `first` on are one text's: they stand at the
+// positions from `offset` on of row `row` of the cache. Texts of any lengths share a call without padding.
+struct Segment {
+  int row, first, length, offset;
+};
+using Segments = std::vector<Segment>;
 
-// L rows a batch of `rows`, from element `first` on, turned unless there is no rope, written to buffer
-// (B, n, capacity, D) from position `start` on: in place when nobody else holds the buffer.
-mx::array write(const mx::array& rows, int64_t first, int L, const mx::array& buffer, int start,
+// B texts that are equally far, with L rows each.
+Segments equal_segments(int B, int L, int offset);
+
+// T rows of n D elements, from element `first` of `rows` on, turned unless there is no rope, written to buffer
+// (R, n, capacity, D) where their segments say: in place when nobody else holds the buffer.
+mx::array write(const mx::array& rows, int64_t first, const Segments& segments, const mx::array& buffer,
                 const std::optional<Rope>& rope, const Optional& freqs, const mx::Stream& s);
 
-// q (B, n, L, D), turned, over the first rope.offset + L positions of keys and values -> out (B, L, n D), which has
+// T rows of n D elements from the start of q, turned, over their texts' positions so far -> out (T, n D), which has
 // its memory already.
-void read(const mx::array& q, const mx::array& keys, const mx::array& values, mx::array& out, float scale, bool causal,
-          const Rope& rope, const Optional& freqs, const mx::Stream& s);
+void read(const mx::array& q, const Segments& segments, const mx::array& keys, const mx::array& values, mx::array& out,
+          int n, float scale, bool causal, const Rope& rope, const Optional& freqs, const mx::Stream& s);
 
 }  // namespace toast

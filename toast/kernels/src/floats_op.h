@@ -1,6 +1,7 @@
 // What the float ops share: rows in pieces for the threads, and rope for attention to use.
 // Knows MLX's arrays and streams; knows no kernel.
 #pragma once
+#include <functional>
 #include <memory>
 #include <optional>
 #include <vector>
@@ -42,8 +43,18 @@ std::shared_ptr<const std::vector<float>> inverse_frequencies(float base, int ha
 void turn(const Rope& r, const mx::array& x, const mx::array& y, const Optional& offsets, const Optional& freqs,
           const mx::Stream& s);
 
+// Attention cut into pieces of one thread's work: run(i) for i < count, in any order.
+struct Attending {
+  int count;
+  size_t work;  // multiply-adds in all
+  std::function<void(int)> run;
+};
+
 // in: q (B, H, L, dk), k (B, G, S, dk), v (B, G, S, dv), [mask (B, H, L, S)], [sinks (H)] -> y (B, H, L, dv), which
-// has its memory already; rows contiguous in y.
-void attend(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s);
+// has its memory already; rows contiguous in y. Copies that are needed first are made on the stream.
+Attending attending(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s);
+
+// Several of them, with nothing to do between them, on the stream.
+void attend(std::vector<Attending> all, const mx::Stream& s);
 
 }  // namespace toast

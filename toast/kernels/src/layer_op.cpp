@@ -107,9 +107,8 @@ size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all)
 
 using Shared = std::shared_ptr<const Layer>;
 
-// x (B, L, D) -> its norm times q, k and v: three matrices one after the other.
-mx::array before_attention(const Shared& layer, const mx::array& x, const mx::Stream& s) {
-  int rows = x.shape(0) * x.shape(1);
+// x (.., D) -> its norm times q, k and v: three matrices one after the other.
+mx::array before_attention(const Shared& layer, const mx::array& x, int rows, const mx::Stream& s) {
   auto eval = [layer, rows](const Arrays& in, mx::array& out, const mx::Stream& s) {
     const Layer& l = *layer;
     auto x = contiguous(in[0], s), order = counting(rows);
@@ -127,23 +126,21 @@ mx::array before_attention(const Shared& layer, const mx::array& x, const mx::St
   return make("LayerBeforeAttention", {rows * (layer->q.N + layer->k.N + layer->v.N)}, x.dtype(), s, {x}, eval);
 }
 
-// Attention over the cache, its projection, and the feed-forward block, with their residuals -> (B, L, D).
+// Attention over the cache, its projection, and the feed-forward block, with their residuals: x's shape.
 mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx::array& qkv, const mx::array& keys,
-                              const mx::array& values, int offset, bool causal, const mx::Stream& s) {
+                              const mx::array& values, const Segments& segments, int rows, bool causal,
+                              const mx::Stream& s) {
   Arrays inputs{x, qkv, keys, values};
   if (layer->freqs) inputs.push_back(*layer->freqs);
-  auto eval = [layer, offset, causal](const Arrays& in, mx::array& out, const mx::Stream& s) {
+  auto eval = [layer, segments, rows, causal](const Arrays& in, mx::array& out, const mx::Stream& s) {
     const Layer& l = *layer;
-    int B = out.shape(0), L = out.shape(1), rows = B * L;
     auto x = contiguous(in[0], s), order = counting(rows);
-    mx::array y({B, L, l.q.N}, out.dtype(), nullptr, {});
+    mx::array y({rows, l.q.N}, out.dtype(), nullptr, {});
     allocate(y);
     allocate(out);
     auto& encoder = mx::cpu::get_command_encoder(s);
     encoder.add_temporaries({order, y});
-    auto rope = l.rope;
-    rope.offset = offset;
-    read(split_heads(in[1], 0, B, L, l.heads, l.D, s), in[2], in[3], y, l.scale, causal, rope,
+    read(in[1], segments, in[2], in[3], y, l.heads, l.scale, causal, l.rope,
          in.size() > 4 ? Optional(contiguous(in[4], s)) : Optional(), s);
     size_t hidden = (size_t)rows * l.gate.N * size_of(l.type);
     Pieces p({x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, quantized_bytes(rows, {&l.o, &l.gate, &l.up, &l.down})}, s);
@@ -204,23 +201,41 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
 struct DecoderLayer {
   Shared layer;
 
-  std::tuple<mx::array, mx::array, mx::array> operator()(const mx::array& x, const mx::array& keys, const mx::array& values,
-                                                         int offset, bool causal) const {
+  using Result = std::tuple<mx::array, mx::array, mx::array>;
+
+  Result run(const mx::array& x, const mx::array& keys, const mx::array& values, const Segments& segments, bool causal) const {
     auto s = mx::to_stream({});
     const Layer& l = *layer;
-    int B = x.ndim() == 3 ? x.shape(0) : 0, L = B ? x.shape(1) : 0;
+    int rows = x.size() / l.q.K;
     auto fits = [&](const mx::array& a) {
-      return a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(0) == B && a.shape(1) == l.kv_heads && a.shape(3) == l.D &&
-          offset >= 0 && offset + L <= a.shape(2);
+      bool ok = a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
+      for (auto& part : segments)
+        ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.offset + part.length <= a.shape(2);
+      return ok;
     };
-    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(2) != l.q.K || !fits(keys) || !fits(values))
+    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(-1) != l.q.K || segments.empty() ||
+        segments.back().first + segments.back().length != rows || !fits(keys) || !fits(values))
       throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
-    auto qkv = before_attention(layer, x, s);
-    int64_t k = (int64_t)B * L * l.q.N, v = k + (int64_t)B * L * l.k.N;
-    auto rope = l.rope;
-    rope.offset = offset;
-    auto new_keys = write(qkv, k, L, keys, offset, rope, l.freqs, s), new_values = write(qkv, v, L, values, offset, {}, {}, s);
-    return {attention_and_after(layer, x, qkv, new_keys, new_values, offset, causal, s), new_keys, new_values};
+    auto qkv = before_attention(layer, x, rows, s);
+    int64_t k = (int64_t)rows * l.q.N, v = k + (int64_t)rows * l.k.N;
+    auto new_keys = write(qkv, k, segments, keys, l.rope, l.freqs, s), new_values = write(qkv, v, segments, values, {}, {}, s);
+    return {attention_and_after(layer, x, qkv, new_keys, new_values, segments, rows, causal, s), new_keys, new_values};
+  }
+
+  Result equal(const mx::array& x, const mx::array& keys, const mx::array& values, int offset, bool causal) const {
+    if (x.ndim() != 3 || keys.ndim() != 4 || keys.shape(0) != x.shape(0)) throw std::invalid_argument("[Layer] x (B, L, D).");
+    return run(x, keys, values, equal_segments(x.shape(0), x.shape(1), offset), causal);
+  }
+
+  Result ragged(const mx::array& x, const mx::array& keys, const mx::array& values,
+                const std::vector<std::tuple<int, int, int>>& texts) const {
+    Segments segments;
+    int first = 0;
+    for (auto [row, length, offset] : texts) {
+      segments.push_back({row, first, length, offset});
+      first += length;
+    }
+    return run(x, keys, values, segments, true);
   }
 };
 
@@ -236,8 +251,13 @@ void bind_layer(nb::module_& m) {
       }, "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a, "dims"_a,
          "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
          "linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
-      .def("__call__", &DecoderLayer::operator(), "x"_a, "keys"_a, "values"_a, "offset"_a, "causal"_a,
-           "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.");
+      .def("__call__", &DecoderLayer::equal, "x"_a, "keys"_a, "values"_a, "offset"_a, "causal"_a,
+           "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.")
+      .def_prop_ro("kv_heads", [](const DecoderLayer& l) { return l.layer->kv_heads; })
+      .def_prop_ro("head_dims", [](const DecoderLayer& l) { return l.layer->D; })
+      .def("ragged", &DecoderLayer::ragged, "x"_a, "keys"_a, "values"_a, "texts"_a,
+           "x (1, T, D), the new rows of texts one after the other, each (row of the cache, how many, rows so far);\n"
+           "caches (R, heads, capacity, d) -> y (1, T, D), keys, values.");
 }
 
 }  // namespace toast

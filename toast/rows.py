@@ -1,0 +1,219 @@
+"""Texts of different lengths in one model at once, each in a row of the caches: prompts read, steps taken.
+
+Knows models and caches; no sampling, no jobs. Every row has its own positions, from 0 and without padding on
+the left, so that the bits of a row do not depend on its neighbours. Rows(model, make) has two forms with one
+interface: `Ragged` where every layer can tell its rows' texts apart (kernels/modules.py), `Masked` elsewhere.
+"""
+
+import mlx.core as mx
+
+from toast import kernels
+from toast.generate import PIECE, read
+
+STEP = 256  # positions that a cache grows by
+
+
+def Rows(model, make, count: int):
+    """Rows for up to `count` texts; make() -> new caches for a single text, which all are KVCaches."""
+    return (Ragged if kernels.tells_texts_apart(model) else Masked)(model, make, count)
+
+
+def can_batch(caches) -> bool:
+    """Whether every layer keeps plain keys and values; other kinds are decoded one by one."""
+    return all(type(cache).__name__ == "KVCache" for cache in caches)
+
+
+def shared(a: list[int], b: list[int]) -> int:
+    """How many ids two texts begin with alike."""
+    for n, (x, y) in enumerate(zip(a, b)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
+
+
+def longer(buffer, shape, dtype):
+    """A buffer (R, H, T, D), or none yet, with room for shape[2] positions."""
+    have = 0 if buffer is None else buffer.shape[2]
+    if shape[2] <= have:
+        return buffer
+    rows, heads, need, dims = shape
+    more = mx.zeros((rows, heads, -(-(need - have) // STEP) * STEP, dims), dtype)
+    return more if buffer is None else mx.concatenate([buffer, more], axis=2)
+
+
+# ---------------------------------------------------------------- without padding
+
+
+class TextCache:
+    """A layer's keys and values (R, H, T, D) of R texts. texts: whose new rows the next call brings, as
+    (row, how many, rows so far)."""
+
+    def __init__(self, rows: int):
+        self.rows, self.keys, self.values, self.texts = rows, None, None, []
+
+    def reserve(self, heads: int, dims: int, dtype) -> None:
+        """Room for what comes; the layer calls it, which alone knows the shape."""
+        shape = self.rows, heads, max(length + offset for _, length, offset in self.texts), dims
+        self.keys, self.values = longer(self.keys, shape, dtype), longer(self.values, shape, dtype)
+
+    def copy(self, row: int, source: int, count: int) -> None:
+        self.keys[row, :, :count] = self.keys[source, :, :count]
+        self.values[row, :, :count] = self.values[source, :, :count]
+
+    def make_mask(self, N, return_array=False, window_size=None):
+        return None  # every text sees itself alone
+
+
+class Ragged:
+    """New rows of all texts one after the other in one call, prompts and single tokens alike."""
+
+    def __init__(self, model, make, count):
+        self.model, self.caches = model, [TextCache(count) for _ in make()]
+        self.ids = [[] for _ in range(count)]  # the prompt that each row begins with
+        self.lengths = [0] * count
+
+    def place(self, prompts: dict) -> None:
+        """Read prompts {row: ids}, all but their last token; what they share with another row is copied."""
+        prompts = {row: ids[:-1] for row, ids in prompts.items()}
+        while prompts:
+            first = not any(self.ids)  # the others may begin as the first one does
+            some = dict([next(iter(prompts.items()))]) if first else prompts
+            self._read({row: (ids, self._known(row, ids, some)) for row, ids in some.items()})
+            for row, ids in some.items():
+                self.ids[row], self.lengths[row] = ids, len(ids)
+            prompts = {row: ids for row, ids in prompts.items() if row not in some}
+
+    def _known(self, row, ids, changing) -> int:
+        """How many of the ids the row holds, by now: its own, or copied from a row that stays as it is."""
+        found = {r: shared(self.ids[r], ids) for r in range(len(self.ids)) if r == row or r not in changing}
+        source = max(found, key=lambda r: (found[r], r == row))
+        if source != row and found[source]:
+            for cache in self.caches:
+                cache.copy(row, source, found[source])
+        return found[source]
+
+    def _read(self, prompts) -> None:
+        """{row: (ids, how many are there)}, a piece after the other."""
+        left = [(row, n, ids[n:]) for row, (ids, n) in prompts.items() if ids[n:]]
+        while left:
+            texts, tokens, room = [], [], PIECE
+            for row, offset, ids in left:
+                piece = ids[:room]
+                texts += [(row, len(piece), offset)] * bool(piece)
+                tokens, room = tokens + piece, room - len(piece)
+            self._forward(texts, tokens)
+            mx.eval([(cache.keys, cache.values) for cache in self.caches])
+            done = {row: length for row, length, _ in texts}
+            left = [(row, n + done.get(row, 0), ids[done.get(row, 0) :]) for row, n, ids in left]
+            left = [part for part in left if part[2]]
+
+    def step(self, last: dict):
+        """{row: its last token} -> logits (rows, V)."""
+        texts = [(row, 1, self.lengths[row]) for row in last]
+        for row in last:
+            self.lengths[row] += 1
+        return self._forward(texts, list(last.values()))
+
+    def _forward(self, texts, tokens):
+        for cache in self.caches:
+            cache.texts = texts
+        return self.model(mx.array([tokens]), cache=self.caches)[0]
+
+
+# ---------------------------------------------------------------- with a mask
+
+
+class RowCache:
+    """MLX-LM's KVCache for rows of different lengths: keys and values (B, H, T, D).
+
+    `offset` (B,) is each row's length, to which a step adds one position."""
+
+    def __init__(self, rows: int):
+        self.rows = mx.arange(rows)
+        self.keys = self.values = None
+        self.lengths = [0] * rows
+        self.offset = mx.zeros((rows,), mx.int32)
+
+    def place(self, row: int, cache) -> None:
+        """Put what a KVCache (1, H, T, D) holds into a row."""
+        self.lengths[row] = cache.offset
+        if cache.keys is None:
+            return
+        keys, values = (x[..., : cache.offset, :] for x in (cache.keys, cache.values))
+        self._reserve(cache.offset, keys, values)
+        self.keys[row : row + 1, :, : cache.offset] = keys
+        self.values[row : row + 1, :, : cache.offset] = values
+
+    def _reserve(self, length, keys, values):
+        def room(buffer, like):
+            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), like.dtype)
+
+        self.keys, self.values = room(self.keys, keys), room(self.values, values)
+
+    def begin_step(self) -> None:
+        """Fix the rows' lengths for the step that comes."""
+        self.offset = mx.array(self.lengths, mx.int32)
+
+    def update_and_fetch(self, keys, values):
+        """keys, values (B, H, 1, D) -> all of them, (B, H, T, D); what is past a row's length is masked."""
+        self._reserve(max(self.lengths) + 1, keys, values)
+        self.keys[self.rows, :, self.offset] = keys[:, :, 0]
+        self.values[self.rows, :, self.offset] = values[:, :, 0]
+        self.lengths = [length + 1 for length in self.lengths]
+        most = max(self.lengths)
+        return self.keys[..., :most, :], self.values[..., :most, :]
+
+    def make_mask(self, N, return_array=False, window_size=None):
+        places, last = mx.arange(max(self.lengths) + 1)[None], self.offset[:, None]
+        mask = places <= last
+        if window_size is not None:
+            mask = mask & (places > last - window_size)
+        return mask[:, None, None]
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows alone."""
+        index = mx.array(rows)
+        self.keys, self.values = self.keys[index], self.values[index]
+        self.lengths, self.rows = [self.lengths[r] for r in rows], mx.arange(len(rows))
+
+
+class Prefix:
+    """The caches of the prompt before: what two prompts begin with is read once."""
+
+    def __init__(self, model, make):
+        self.model, self.make, self.ids, self.caches = model, make, [], None
+
+    def read(self, ids):
+        """Caches that hold all but the last of the ids."""
+        known, caches = shared(self.ids, ids[:-1]), self.make()
+        if known:
+            for new, old in zip(caches, self.caches):
+                new.state = (old.keys[..., :known, :], old.values[..., :known, :], known)
+        read(self.model, caches, ids[known:-1])
+        self.ids, self.caches = ids[:-1], caches
+        return caches
+
+
+class Masked:
+    """Prompts read one by one; a step of all rows at once, as long as the longest."""
+
+    def __init__(self, model, make, count):
+        self.model, self.prefix = model, Prefix(model, make)
+        self.caches, self.rows = [RowCache(count) for _ in make()], list(range(count))
+
+    def place(self, prompts: dict) -> None:
+        """Read prompts {row: ids}, all but their last token."""
+        for row, ids in prompts.items():
+            for cache, single in zip(self.caches, self.prefix.read(ids)):
+                cache.place(self.rows.index(row), single)
+
+    def step(self, last: dict):
+        """{row: its last token} -> logits (rows, V); rows that are missing are over for good."""
+        if len(last) < len(self.rows):
+            keep = [place for place, row in enumerate(self.rows) if row in last]
+            self.rows = [self.rows[place] for place in keep]
+            for cache in self.caches:
+                cache.keep(keep)
+        for cache in self.caches:
+            cache.begin_step()
+        return self.model(mx.array([last[row] for row in self.rows])[:, None], cache=self.caches)[:, -1]
