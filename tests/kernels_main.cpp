@@ -61,19 +61,15 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 }
 
 struct Quantized {
-  std::vector<char> memory;
-  std::vector<int> q;  // the same as numbers
-  std::vector<float> scale, sum;
+  std::vector<int8_t> q;
+  std::vector<float> scale, q_sum, sum;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : scale(M * K / ACTIVATION_GROUP), sum(M * K / group) {
-    int size = k.q_size(bits);
-    memory.resize(M * K * size);
+      : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group) {
     for (int m = 0; m < M; m++)
-      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &memory[m * K * size],
-                            &scale[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
-    for (int i = 0; i < M * K; i++) q.push_back(size == 1 ? ((int8_t*)memory.data())[i] : ((int16_t*)memory.data())[i]);
-    rows = {memory.data(), scale.data(), sum.data(), K, group};
+      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[m * K / ACTIVATION_GROUP],
+                            &q_sum[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
+    rows = {q.data(), scale.data(), q_sum.data(), sum.data(), K, group};
   }
 };
 
@@ -89,7 +85,7 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
   for (uint8_t& b : w) b = random.next();
   QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
   Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
-  expect(same(ours.q, theirs.q) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
+  expect(same(ours.q, theirs.q) && same(ours.q_sum, theirs.q_sum) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
 
   std::vector<int> order(M);
   for (int m = 0; m < M; m++) order[m] = m;
