@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 
-from embed import database
+from embed import checksum, database
 from embed.database import sqlite
 from toast import pipes, store
 from toast.errors import BadInput, os_error
@@ -93,6 +93,7 @@ class Target:
             base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             for chunk in database.copy_chunks(base):
                 pipes.write_all(self.fd, chunk, self.part)
+            checksum.cut(self.fd)
             os.fchmod(self.fd, os.fstat(base).st_mode & 0o777)
             os.close(base)
         db = self._connect()
@@ -108,27 +109,30 @@ class Target:
         return db
 
     def finish(self) -> None:
-        """Close the database and put it where it belongs."""
+        """Close the database, seal it and put it where it belongs."""
         stamp = database.meta(self.db).get("stamp")
         database.set_meta(self.db, stamp=None)
         self.db.close()
-        if self.path:
-            os.fsync(self.fd)
-            os.rename(self.part, self.path)
-            folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(folder)
-            os.close(folder)
-        else:
-            self._copy_out(stamp)
+        try:
+            checksum.seal(self.call, self.fd, self.part)
+            self._replace() if self.path else self._copy_out()
+        except BadInput:  # a full disk: the next run shall only have to copy
+            checksum.cut(self.fd)
+            self.db = self._connect()
+            database.set_meta(self.db, stamp=stamp)
+            raise
         os.close(self.fd)
 
-    def _copy_out(self, stamp) -> None:
-        try:
-            for chunk in database.copy_chunks(self.fd):
-                pipes.write_all(self.call.stdout, chunk)
-        except BadInput:  # a full disk: the next run shall only have to copy
-            database.set_meta(self._connect(), stamp=stamp)
-            raise
+    def _replace(self) -> None:
+        os.fsync(self.fd)
+        os.rename(self.part, self.path)
+        folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(folder)
+        os.close(folder)
+
+    def _copy_out(self) -> None:
+        for chunk in database.copy_chunks(self.fd):
+            pipes.write_all(self.call.stdout, chunk)
         os.unlink(self.part)
 
     def discard(self) -> None:

@@ -169,8 +169,27 @@ static void check_attention(const Kernels& k, const Kernels& g, size_t queries, 
   expect(close(ours, theirs, 1e-5f), "attention", queries, keys, d);
 }
 
+// Against the definition, bit by bit; at every alignment, and in two parts.
+static void check_crc32(const Kernels& k) {
+  expect(k.crc32(0, (const uint8_t*)"123456789", 9) == 0xCBF43926, "crc32 of its test vector");
+  Random random;
+  for (int n = 0; n <= 300; n++) {
+    int offset = n % 17, half = random.next() % (n + 1);
+    std::vector<uint8_t> room(offset + n);
+    uint32_t crc = ~0u;
+    for (int i = 0; i < n; i++) {
+      crc ^= room[offset + i] = random.next();
+      for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
+    }
+    const uint8_t* x = room.data() + offset;
+    expect(k.crc32(0, x, n) == ~crc, "crc32", n, offset);
+    expect(k.crc32(k.crc32(0, x, half), x + half, n - half) == ~crc, "crc32 of two parts", n, offset, half);
+  }
+}
+
 static void check(const Kernels& k, const Kernels& g) {
   check_conversions(k, g);
+  check_crc32(k);
   for (int bits : {4, 8})
     for (int group : {32, 64, 128})
       for (int M : {1, 3, 4, 7})

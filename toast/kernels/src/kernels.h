@@ -121,6 +121,10 @@ struct Kernels {
   // ---- search (scan.cpp) ----------------------------------------------------------------------
   // codes[rows, n] scales[rows] query[n] -> scores[rows] = scales * (codes . query), 0 when not finite
   void (*int8_scan)(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n);
+
+  // ---- files (checksum.cpp) -------------------------------------------------------------------
+  // The CRC-32 of what went before (0: nothing) and x[n] after it -> that of both, as zlib's crc32().
+  uint32_t (*crc32)(uint32_t crc, const uint8_t* x, size_t n);
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
@@ -140,6 +144,7 @@ const Kernels& kernels();
   void fill_rope(Kernels&); \
   void fill_attention(Kernels&); \
   void fill_scan(Kernels&); \
+  void fill_checksum(Kernels&); \
   }
 TOAST_DECLARE_VARIANT(generic)
 TOAST_DECLARE_VARIANT(avx2)
