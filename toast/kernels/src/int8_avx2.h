@@ -5,13 +5,15 @@ namespace toast::TOAST_VARIANT {
 
 using vi = __m256i;
 constexpr int PANEL = 2;
-constexpr bool SMALLER = true;   // whether codes of 7 bits are worth a path of their own
 
 static inline vi load_vi(const uint8_t* p) { return _mm256_loadu_si256((const vi*)p); }
 static inline void store_vi(uint8_t* p, vi x) { _mm256_storeu_si256((vi*)p, x); }
 static inline vi low_nibbles(vi x) { return _mm256_and_si256(x, _mm256_set1_epi8(15)); }
 static inline vi high_nibbles(vi x) { return low_nibbles(_mm256_srli_epi16(x, 4)); }
-static inline bool any_over_127(vi x) { return _mm256_movemask_epi8(x); }
+
+// Codes of 6 bits, where all are, have a Dot of their own.
+constexpr int SMALL = 6;
+static inline bool small(vi all) { return _mm256_testz_si256(all, _mm256_set1_epi8((char)192)); }
 
 template <class Rows>
 static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
@@ -47,29 +49,31 @@ static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1))
 // Keeps a sum in a register: GCC 12 left one of eight on the stack, which halved the speed.
 static inline void stay(vi& x) { asm("" : "+x"(x)); }
 
-// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
+// add() takes DWORDS of them, `next` vectors apart.
 template <int BITS>
 struct Dot;
 
 // w <= 15: eight products of pairs, 32 k in all, fit in 16 bits (8 * 2 * 15 * 127 < 32768).
 template <>
 struct Dot<4> {
-  static constexpr int TAKEN = 0;
+  static constexpr int TAKEN = 0, DWORDS = 1;
   vi short_ = _mm256_setzero_si256();
-  void add(vi w, const int8_t* x) {
-    short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(w, four(x)));
+  void add(const vi* w, int, const int8_t* x) {
+    short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(*w, four(x)));
     stay(short_);
   }
   vf total() const { return _mm256_cvtepi32_ps(pairs(short_)); }
 };
 
-// w <= 127: one product of pairs does.
+// w <= 63: two products of pairs, of two dwords, do.
 template <>
-struct Dot<7> {
-  static constexpr int TAKEN = 0;
+struct Dot<6> {
+  static constexpr int TAKEN = 0, DWORDS = 2;
   vi total_ = _mm256_setzero_si256();
-  void add(vi w, const int8_t* x) {
-    total_ = _mm256_add_epi32(total_, pairs(_mm256_maddubs_epi16(w, four(x))));
+  void add(const vi* w, int next, const int8_t* x) {
+    vi sum = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four(x)), _mm256_maddubs_epi16(w[next], four(x + 4)));
+    total_ = _mm256_add_epi32(total_, pairs(sum));
     stay(total_);
   }
   vf total() const { return _mm256_cvtepi32_ps(total_); }
@@ -78,10 +82,10 @@ struct Dot<7> {
 // w - 128 is at most 128 without its sign, which goes to x.
 template <>
 struct Dot<8> {
-  static constexpr int TAKEN = 128;
+  static constexpr int TAKEN = 128, DWORDS = 1;
   vi total_ = _mm256_setzero_si256();
-  void add(vi w, const int8_t* x) {
-    vi s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+  void add(const vi* w, int, const int8_t* x) {
+    vi s = _mm256_xor_si256(*w, _mm256_set1_epi8(-128));
     total_ = _mm256_add_epi32(total_, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(four(x), s))));
     stay(total_);
   }

@@ -5,13 +5,14 @@ namespace toast::TOAST_VARIANT {
 
 using vi = uint8x16_t;
 constexpr int PANEL = 2;
-constexpr bool SMALLER = false;  // whether codes of 7 bits are worth a path of their own
 
 static inline vi load_vi(const uint8_t* p) { return vld1q_u8(p); }
 static inline void store_vi(uint8_t* p, vi x) { vst1q_u8(p, x); }
 static inline vi low_nibbles(vi x) { return vandq_u8(x, vdupq_n_u8(15)); }
 static inline vi high_nibbles(vi x) { return vshrq_n_u8(x, 4); }
-static inline bool any_over_127(vi x) { return vmaxvq_u8(x) > 127; }
+
+constexpr int SMALL = 8;  // no way of their own for codes of fewer bits
+static inline bool small(vi) { return false; }
 
 template <class Rows>
 static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
@@ -43,19 +44,19 @@ struct Dot;
 
 template <>
 struct Dot<4> {
-  static constexpr int TAKEN = 0;
+  static constexpr int TAKEN = 0, DWORDS = 1;
   int32x4_t total_ = vdupq_n_s32(0);
-  void add(vi w, const int8_t* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(w), four(x)); }
+  void add(const vi* w, int, const int8_t* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(*w), four(x)); }
   vf total() const { return vcvtq_f32_s32(total_); }
 };
 
 // The instruction is signed times signed: sum (q - 128) x.
 template <>
 struct Dot<8> {
-  static constexpr int TAKEN = 128;
+  static constexpr int TAKEN = 128, DWORDS = 1;
   int32x4_t total_ = vdupq_n_s32(0);
-  void add(vi w, const int8_t* x) {
-    total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(w, vdupq_n_u8(128))), four(x));
+  void add(const vi* w, int, const int8_t* x) {
+    total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(*w, vdupq_n_u8(128))), four(x));
   }
   vf total() const { return vcvtq_f32_s32(total_); }
 };

@@ -99,26 +99,34 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
   prefetch(w.biases, at, COLUMNS * one);
 }
 
-// A panel's weights step by step: b[dword][vector] is what 4 k of W columns meet.
-// Fresh: unpacked in registers, for few rows. Packed: unpacked once to memory, for many.
+// A panel's weights step by step: next() calls meet<n>(j, p, b) with what the 4 k of dword j (and of the one after
+// it, n vectors on) are in the n vectors of columns from p on. Fresh: used as they are unpacked, for few rows.
+// Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
   const QuantWeights* w;
   Rows<WHOLE> rows;
   int n0;
   size_t step;
-  vi b[8][PANEL];
-  inline void next() {
+  template <int DWORDS, class Meet>
+  inline void next(Meet meet) {
+    static_assert(DWORDS == 1);
     prefetch_next<BITS>(*w, n0, step);
-    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi w) { b[j][p] = w; });
+    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) { meet.template operator()<1>(j, p, &b); });
   }
-  inline vi at(int j, int p) const { return b[j][p]; }
 };
 
 struct Packed {
-  const uint8_t *following, *now = nullptr;  // [steps][8][PANEL][W] dwords
-  inline void next() { now = following, following += STEP_BYTES; }
-  inline vi at(int j, int p) const { return load_vi(now + (j * PANEL + p) * W * 4); }
+  const uint8_t* at;  // [steps][8][PANEL][W] dwords
+  template <int DWORDS, class Meet>
+  inline void next(Meet meet) {
+#pragma GCC unroll 8
+    for (int j = 0; j < STEP / 4; j += DWORDS, at += DWORDS * COLUMNS * 4) {
+      vi b[DWORDS * PANEL];
+      for (int n = 0; n < DWORDS * PANEL; n++) b[n] = load_vi(at + n * W * 4);
+      meet.template operator()<PANEL>(j, 0, b);
+    }
+  }
 };
 
 struct Scales {
@@ -146,15 +154,11 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
       for (int n = 0; n < PANEL; n++) part[m][n] = set1(0);
     for (int k = 0; k < p.group; k += STEP) {
       Dot<BITS> dot[MR][PANEL];
-      w.next();
-#pragma GCC unroll 8
-      for (int j = 0; j < STEP / 4; j++) {
-        vi b[PANEL];
-        for (int n = 0; n < PANEL; n++) b[n] = w.at(j, n);
+      w.template next<Dot<BITS>::DWORDS>([&]<int N>(int j, int p, const vi* b) __attribute__((always_inline)) {
 #pragma GCC unroll 4
         for (int m = 0; m < MR; m++)
-          for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], q[m] + 4 * j);
-      }
+          for (int n = 0; n < N; n++) dot[m][p + n].add(b + n, N, q[m] + 4 * j);
+      });
       for (int m = 0; m < MR; m++) {
         vf taken = set1(Dot<BITS>::TAKEN * *q_sum[m]);  // whole numbers below 2^24: exact
         for (int n = 0; n < PANEL; n++) {
@@ -187,19 +191,19 @@ static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const i
   if (M - m == 1) tile<BITS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
 }
 
-// `steps` steps of `from` to memory; all: the bits of all of them together.
+// `steps` steps of `from` to memory; whether all are codes of SMALL bits.
 template <int BITS, bool WHOLE>
-static Packed pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* bytes, vi& all) {
-  uint8_t* to = bytes;
+static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
+  vi all{};
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     prefetch_next<BITS>(*from.w, from.n0, step);
     unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
                       [&](int j, int p, vi w) {
                         store_vi(to + (j * PANEL + p) * W * 4, w);
-                        if (SMALLER && BITS == 8) all |= w;
+                        all |= w;
                       });
   }
-  return {bytes};
+  return small(all);
 }
 
 template <int BITS, bool WHOLE>
@@ -207,10 +211,10 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
   int groups = w.K / w.group;
   size_t stride = (size_t)w.K * BITS / 8;
   Rows<WHOLE> columns{w.w + n0 * stride, stride, w.N - n0};
-  bool few = M <= ROWS, direct = few && BITS == 4;  // 8 bits: 7% faster by way of memory
+  bool few = M <= ROWS;
   int chunk = (few ? 512 : 768) / w.group;
   if (chunk > groups) chunk = groups;
-  float* scales = (float*)scratch(1, chunk * COLUMNS * (2 * sizeof(float) + (direct ? 0 : w.group)));
+  float* scales = (float*)scratch(1, chunk * COLUMNS * (2 * sizeof(float) + (few ? 0 : w.group)));
   float* biases = scales + chunk * COLUMNS;
   uint8_t* bytes = (uint8_t*)(biases + chunk * COLUMNS);
   memset(acc, 0, (size_t)M * COLUMNS * sizeof(float));
@@ -218,16 +222,11 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     int n = groups - g < chunk ? groups - g : chunk;
     unpack_scales<WHOLE>(w.scales, w, n0, g, n, scales);
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
-    Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP, {}};
+    Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
     Scales s{scales, biases, w.group, g, n};
-    if (direct) {
-      tiles<BITS>(fresh, s, x, rows, M, acc);
-      continue;
-    }
-    vi all{};
-    auto packed = pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes, all);
-    if (SMALLER && BITS == 8 && !any_over_127(all)) tiles<SMALLER ? 7 : BITS>(packed, s, x, rows, M, acc);
-    else tiles<BITS>(packed, s, x, rows, M, acc);
+    if (few) tiles<BITS>(fresh, s, x, rows, M, acc);
+    else if (pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes)) tiles<BITS == 8 ? SMALL : BITS>(Packed{bytes}, s, x, rows, M, acc);
+    else tiles<BITS>(Packed{bytes}, s, x, rows, M, acc);
   }
 }
 
