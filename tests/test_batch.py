@@ -15,23 +15,38 @@ from toast.models import decoder
 from toast.sample import Sampler
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
-FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
+QUANTISED = "llama, quantised"  # its layers tell texts apart in one call
+FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal", QUANTISED]
 
 
 @pytest.fixture(autouse=True)
 def our_kernels():
     """Rows are invariant under our kernels; without them only the ids are compared."""
     kernels.install()
+    decoder.architecture("", {"model_type": "llama"})
 
 
 @cache
 def model(name):
-    return decoder.load(os.path.join(ORACLES, name))[0]
+    return quantised() if name == QUANTISED else decoder.load(os.path.join(ORACLES, name))[0]
+
+
+def quantised():
+    import mlx.nn as nn
+
+    args = dict(model_type="llama", hidden_size=64, num_hidden_layers=2, intermediate_size=96, num_attention_heads=4,
+                num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=660)  # fmt: skip
+    llama = decoder.architecture("", args)
+    mx.random.seed(1)
+    made = llama.Model(llama.ModelArgs(**args))
+    nn.quantize(made, 32, 8)
+    mx.eval(made.parameters())
+    return made
 
 
 @cache
 def prompts(name):
-    with open(os.path.join(ORACLES, name, "oracle.json"), encoding="utf-8") as file:
+    with open(os.path.join(ORACLES, FIXTURES[0] if name == QUANTISED else name, "oracle.json"), encoding="utf-8") as file:
         return [run["ids"] for run in json.load(file)["runs"] if run["ids"]]
 
 
@@ -99,6 +114,34 @@ def test_jobs_are_asked_for_one_by_one():
     next(run)
     assert len(asked) == 2
     assert len(list(run)) == 5
+
+
+def test_quantised_layers_tell_texts_apart():
+    if kernels.variant() == "off":
+        pytest.skip("plain MLX has no such layers")
+    kinds = {name: type(text_rows.Rows(model(name), lambda: decoder.caches(model(name)), 2)).__name__ for name in FIXTURES}
+    assert kinds == dict.fromkeys(FIXTURES[:3], "Masked") | dict.fromkeys(FIXTURES[3:], "Ragged")
+
+
+def test_beginnings_are_copied_from_other_rows(monkeypatch):
+    """The first prompt is read whole, of the others what is new, in pieces of any size; all as if alone."""
+    name, fed = QUANTISED, []
+    if kernels.variant() == "off":
+        pytest.skip("plain MLX has no such layers")
+    monkeypatch.setattr(text_rows, "PIECE", 4)
+    rows = text_rows.Ragged(model(name), lambda: decoder.caches(model(name)), 3)
+    forward = rows._forward
+    monkeypatch.setattr(rows, "_forward", lambda texts, tokens: (fed.append(len(tokens)), forward(texts, tokens))[1])
+    texts = [[1, 5, 6, 7, 8, 9, 10, 11], [1, 5, 6, 9, 9], [1, 5, 6, 7, 20]]
+    rows.place(dict(enumerate(texts)))
+    rows.place({1: [1, 5, 6, 7, 8, 21, 22]})  # begins as row 0 does
+    texts[1] = [1, 5, 6, 7, 8, 21, 22]
+    assert fed == [4, 3, 1, 1]
+    logits = rows.step({row: ids[-1] for row, ids in enumerate(texts)})
+    for row, ids in zip(logits, texts):
+        caches = decoder.caches(model(name))
+        read(model(name), caches, ids[:-1])
+        assert mx.array_equal(row, model(name)(mx.array([ids[-1:]]), cache=caches)[0, -1]).item()
 
 
 def test_shared_beginnings_are_read_once(monkeypatch):

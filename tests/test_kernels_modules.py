@@ -74,6 +74,37 @@ def test_a_layer_is_its_parts(llama, monkeypatch, dtype, more):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_narrower_embedding_goes_the_short_way(llama, monkeypatch):
+    """Scales of half precision before norms of float32: the first layer's norm widens what it gets."""
+    import mlx.nn as nn
+    from toast.kernels import modules
+
+    model = tiny(llama, intermediate_size=128)
+    nn.quantize(model, 32, 4)
+    embedding = model.model.embed_tokens
+    embedding.scales, embedding.biases = embedding.scales.astype(mx.float16), embedding.biases.astype(mx.float16)
+    pieces = [list(range(8, 40)), [5], [6]]
+    cache = model.make_cache()
+    short = logits(model, pieces, cache)
+    assert cache[0].keys.dtype == mx.float32 and modules.tells_texts_apart(model)
+    monkeypatch.setattr(llama.TransformerBlock, "__call__", modules._originals["TransformerBlock"])
+    for a, b in zip(short, logits(model, pieces, model.make_cache())):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_texts_that_do_not_fit_a_cache_are_refused(llama):
+    import mlx.nn as nn
+
+    model, x, cache = tiny(llama, intermediate_size=128), mx.ones((1, 3, 64)), mx.zeros((2, 2, 8, 16))
+    nn.quantize(model, 32, 4)
+    logits(model, [[1]], model.make_cache())
+    layer = model.layers[0].shorter
+    assert layer.ragged(x, cache, cache, [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
+    for texts in ([], [(0, 2, 0)], [(0, 3, 6)], [(2, 3, 0)], [(-1, 3, 0)], [(0, 3, -1)], [(0, 3, 0), (1, 0, 0)]):
+        with pytest.raises(ValueError):
+            layer.ragged(x, cache, cache, texts)
+
+
 @pytest.mark.parametrize("change", [
     lambda model, nn: nn.quantize(model, 32, 3), lambda model, nn: nn.quantize(model, 32, 4, mode="mxfp4"),
     lambda model, nn: None,

@@ -103,6 +103,24 @@ def test_whole_numbers_are_exact_to_the_bit():
             np.testing.assert_array_equal(np.array(y), x @ q.T.astype(np.float32))
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_codes_of_six_bits_take_no_other_steps(variant):
+    """A larger code in the same panel sends all of its columns another way, to the same bits."""
+    ext.choose(variant)
+    rng = np.random.default_rng(5)
+    codes = rng.integers(0, 64, (33, 768), dtype=np.uint8)
+    codes[:, ::2] = 63
+    x, scales, biases = numbers(9, 768) * 100, numbers(33, 12), numbers(33, 12)
+
+    def product(codes):
+        return ext.quantized_matmul(x, mx.array(codes.view(np.uint32)), scales, biases, group_size=64, bits=8)
+
+    small = product(codes)
+    codes[[7, 32], 700] = 255
+    others = [column for column in range(33) if column not in (7, 32)]
+    assert same_bits(small[:, mx.array(others)], product(codes)[:, mx.array(others)])
+
+
 @property_test
 @given(variants, groups, widths, st.sampled_from([5, 8, 13]), columns, st.sampled_from([mx.float32, mx.float16]))
 def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, group, bits, m, n, dtype):
