@@ -8,6 +8,11 @@ import subprocess
 import pytest
 
 from command import command, shell, start
+from toast import answer
+from toast.answer import Request
+from toast.command import Call
+from toast.engine import Engine
+from toast.prefix import PrefixCache
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LLAMA, QWEN, LLAMA3 = (os.path.join(ORACLES, n) for n in ("llama-causal", "qwen3-causal", "llama3-rope-causal"))
@@ -122,6 +127,29 @@ def test_wrong_use():
     for kind in ("--regex", "--choice", "--schema", "--grammar"):
         toast(kind, "", "hi").fails(f"{kind} is empty")
     toast("hi", model="/no/such/model").fails("no model")
+    for words in (("--jsonl",), ("--field", "t"), ("-0",)):
+        toast(*words, "hi").fails(f"{words[0]} needs --each")
+    toast("--forget", "hi").fails("--forget needs --session")
+    toast("-p", "toasted", "hi").fails("no warm process")
+    toast("-f", "-", "hi").fails("- names no file here")
+    toast("-t", "inf", "hi").fails("--temperature must be a finite number")
+    toast("--seed", str(1 << 64), "hi").fails("--seed must be from 0 to")
+    toast("-5", "hi").fails("no such option: -5", 'after --')
+    toast("cat " * 2000).fails("shorten the instruction")
+    toast("--long", "truncate", "cat " * 2000).fails("shorten the instruction")
+
+
+def test_extreme_values():
+    greedy = toast("-n", "5", "-t", "0", "hi").ok().out
+    assert toast("-n", "5", "-t", "1e-40", "hi").ok().out == greedy
+    assert len(json.loads(toast("-n", "1", "--logprobs", "99999999", "hi").ok().out)["logprobs"][0]["top"]) > 500
+    toast("-n", "1", "hi", env={"TOAST_PREFIX_MB": "²"}).fails("TOAST_PREFIX_MB=² is not a number")
+    toast("-n", "1", "-q", "-v", "hi").ok()
+
+
+def test_arguments_that_are_not_utf8():
+    for words in (("--prefill", b"a\xff"), ("--stop", b"a\xff"), ("--regex", b"a\xff?"), ("--choice", b"a\xff,b")):
+        toast("-n", "20", *words, "hi").ok()
 
 
 def test_binary_and_endless_input(tmp_path):
@@ -242,6 +270,51 @@ def test_each_goes_on_after_a_failure():
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
 
 
+def test_each_goes_on_after_a_record_that_is_none():
+    good = b'{"text": "one"}\n'
+    bad = [b"bad", b'{"t": 1}', b'{"text": 5}', b'{"text": "x", "n": NaN}']
+    source = good + b"\n".join(bad) + b"\n" + good
+    ran = toast("--each", "--jsonl", "-n", "3", stdin=source)
+    lines = ran.out.split(b"\n")
+    assert ran.status == 2 and lines[0] and lines[1:5] == [b""] * 4 and lines[5] == lines[0] and len(lines) == 7, ran
+    told = ran.err.decode().splitlines()
+    assert [line.split(": ")[1] for line in told] == [f"record {n}" for n in range(2, 6)]
+    ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=source)
+    objects = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 2 and [o["index"] for o in objects] == list(range(6))
+    assert ["error" in o for o in objects] == [False, True, True, True, True, False]
+
+
+def test_each_answers_as_records_come():
+    """Also while it waits in the middle of a line, or has begun an answer that takes long."""
+    running = start("toast", "-m", QWEN, "--each", "--json", "-n", "4", "say it")
+    for i, record in enumerate([b"one\n", b"two\nthr", b"ee\n"]):
+        running.stdin.write(record)
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["index"] == i
+    assert running.communicate(timeout=20) == (b"", b"")
+
+
+def test_each_without_a_code_block():
+    ran = toast("--each", "-x", "-n", "2", stdin=b"one\ntwo\n")
+    assert ran.status == 2 and ran.out == b"\n\n" and b"record 2: no code block" in ran.err, ran
+
+
+def test_each_line_is_one_line():
+    """For every reader: whatever str.splitlines takes as the end of a line becomes a space."""
+    answered = "a\rb\vc\fd\u2028e\u2029f\x85g\r\nh\n\ni"
+    ran = toast("--each", "-n", "1", "--prefill", answered, stdin=b"one\n").ok()
+    assert ran.out.decode().startswith("a b c d e f g h  i") and len(ran.out.decode().splitlines()) == 1
+
+
+def test_each_names_the_record():
+    long = b"cat " * 2000
+    ran = toast("--each", "--long", "truncate", "-n", "2", stdin=b"one\n" + long + b"\n")
+    assert ran.status == 0 and ran.err.endswith(b" tokens from the middle of record 2\n"), ran
+    ran = toast("--each", "-n", "1", "--prefill", "<think>hm\nhm</think>Yes", stdin=b"one\ntwo\n")
+    assert ran.err == b"toast: record 1: hm hm\ntoast: record 2: hm hm\n", ran
+
+
 # ---------------------------------------------------------------- what later processes find
 
 
@@ -257,12 +330,55 @@ def test_a_session_goes_on(tmp_path):
     path.write_text("".join(path.read_text().splitlines(True)[:3]))
     again = toast(*words, "and then?", env=home).ok().out.decode()
     assert again == lines[4]["content"] + "\n"
-    path.write_text("not json\n")
-    toast(*words, "x", env=home).fails("every line must be")
+    path.write_text(path.read_text() + "not json\n")
+    toast(*words, "x", env=home).fails("trip.jsonl, line 6: every line must be", "--forget")
     toast("--session", "trip", "--forget", env=home).ok()
     assert not path.exists()
     toast("--session", "trip", "--forget", env=home).ok()
     toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_a_session_that_was_edited(tmp_path):
+    """Without a last line break: the next message begins on a line of its own."""
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"role": "user", "content": "hi"}\n{"role": "assistant", "content": "yes"}')
+    for count in (4, 6):
+        toast("-n", "2", "--session", "trip", "and then?", env=home).ok()
+        assert len([json.loads(line) for line in path.read_text().splitlines()]) == count
+
+
+def test_a_session_has_one_system_prompt(tmp_path):
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+    words = ("-n", "2", "--session", "trip")
+    for _ in range(2):
+        toast(*words, "-s", "Be red.", "hi", env=home).ok()
+    toast(*words, "-s", "Be blue.", "hi", env=home).fails("another system prompt", "toast --session trip --forget")
+    toast(*words, "-s", "Be blue.", "--forget", "hi", env=home).ok()
+    assert [json.loads(line)["content"] for line in path.read_text().splitlines()][:2] == ["Be blue.", "hi"]
+    toast(*words, "cat " * 2000, env=home).fails("the prompt is", "--forget begins anew")
+
+
+@pytest.mark.parametrize("reader", ["stays", "leaves"])
+def test_the_prompt_is_kept_after_the_answer(tmp_path, monkeypatch, reader):
+    """Nothing waits for the disk; and a reader that leaves does not cost what was read of the prompt."""
+    kept, (reading, writing) = [], os.pipe()
+    monkeypatch.setattr(answer, "WORTH_KEEPING", -1)
+    monkeypatch.setattr(PrefixCache, "keep", lambda *_: kept.append(reader == "leaves" or os.read(reading, 1000)))
+    request = Request(Engine(call := caller(tmp_path, writing), QWEN), {}, limit=3)
+    if reader == "leaves":
+        os.close(reading)
+        with pytest.raises(BrokenPipeError):
+            answer.toast(call, request, "hi", "", [])
+    else:
+        answer.toast(call, request, "hi", "", [])
+    assert len(kept) == 1 and (kept == [True] or kept[0].endswith(b"\n"))
+
+
+def caller(home, stdout):
+    call = Call("toast", {"TOAST_HOME": str(home)}, os.open(".", os.O_RDONLY), stdout=stdout)
+    call.no_input = True
+    return call
 
 
 def test_a_session_keeps_what_was_said(tmp_path):

@@ -31,7 +31,7 @@ def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
     """The longest beginning of the text that ends with a token and encodes to at most `limit`."""
-    spans = tokenizer.core.encode(text, add_special_tokens=False).offsets
+    spans = tokenizer.spans(text)
     if len(spans) <= limit:
         return text
     return text[: _boundary(tokenizer, text, spans, 0, limit)]
@@ -41,7 +41,7 @@ def split(tokenizer: Tokenizer, text: str, limit: int):
     """Pieces (start, stop, count) of at most `limit` tokens; joined they are the text.
 
     Raises BadInput when a single character takes more than `limit` tokens."""
-    spans, first, at = tokenizer.core.encode(text, add_special_tokens=False).offsets, 0, 0
+    spans, first, at = tokenizer.spans(text), 0, 0
     while at < len(text):
         end = _boundary(tokenizer, text, spans, first, limit, at)
         if end == at:

@@ -29,6 +29,10 @@ class Tokenizer:
         """Token ids; `special`: with those that the model wants around a text."""
         return self.core.encode(text, add_special_tokens=special).ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token is in the text: (start, stop) in characters."""
+        return self.core.encode(text, add_special_tokens=False).offsets
+
     def decode(self, ids: list[int]) -> str:
         """Text of the ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""
         return self.core.decode(ids)
