@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from command import command, shell, start
+from gguf_file import gguf
 from toast import answer
 from toast.answer import Request
 from toast.command import Call
@@ -216,7 +217,38 @@ def test_tokenize_cuts_and_splits():
     assert [o["text"].encode() for o in objects] == pieces[:-1] and max(o["tokens"] for o in objects) <= 6
 
 
+def test_tokenize_reads_no_more_than_it_needs():
+    ran = shell(f"yes 'a cat' | tokenize -m {LLAMA3} --max 5")
+    assert ran.status == 0 and b"a cat\na cat\n".startswith(ran.out) and ran.out, ran
+    assert ran.err == b"tokenize: cut to 5 tokens: the first %d characters fit\n" % len(ran.out)
+
+
+def test_tokenize_splits_inside_of_a_token():
+    """Where no token's end fits, a character's may."""
+    pieces = tokenize("--split", "2", "-0", stdin="a é".encode()).ok().out.split(b"\0")
+    assert b"".join(pieces).decode() == "a é"
+
+
+def test_tokenize_keeps_a_byte_order_mark():
+    source = "\ufeffa cat".encode()
+    assert tokenize("--max", "500", stdin=source).ok().out == source
+    lines = [json.loads(line) for line in tokenize(stdin=source).ok().out.splitlines()]
+    assert lines[-1]["stop"] == 6
+
+
+def test_tokenize_by_a_gguf_without_weights(tmp_path):
+    words = {"general.architecture": "rwkv6", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+             "tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}  # fmt: skip
+    (tmp_path / "m.gguf").write_bytes(gguf(words))
+    ran = command("tokenize", "-m", "m.gguf", "--ids", stdin=b"abaab", cwd=tmp_path, env={"TOAST_HOME": tmp_path / "home"})
+    assert ran.ok().out == b"2\n0\n2\n"
+    made = os.listdir(tmp_path / "home" / "gguf")
+    assert sorted(os.listdir(tmp_path / "home" / "gguf" / made[0])) == ["tokenizer.json", "tokenizer_config.json"]
+
+
 def test_tokenize_wrong_use():
+    tokenize("--ids", "-0", stdin=b"x").fails("-0 needs --split")
+    tokenize("--max", "5", "--special", stdin=b"x").fails("--special needs --ids")
     tokenize("--decode", stdin=b"not ids").fails("not token ids")
     tokenize("--decode", stdin=b"-1").fails("not token ids")
     tokenize("--decode", stdin=b"5 999999").fails("no token has the id 999999")

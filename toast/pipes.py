@@ -6,6 +6,7 @@ Knows nothing of models or of the process around it; standard library alone.
 
 import os
 import stat
+from codecs import utf_8_decode
 
 from toast.errors import BadInput, os_error
 
@@ -91,8 +92,7 @@ def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, b
     while len(data) <= limit and (chunk := read_some(fd, what)):
         data += chunk
     text = data[:limit].decode("utf-8", "replace")
-    bad = text.count("\ufffd") - data[:limit].count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
-    return text, len(data) <= limit, bad
+    return text, len(data) <= limit, _invalid(text, data[:limit])
 
 
 def say(fd: int, text: str, lines: bool = False) -> None:
@@ -104,13 +104,37 @@ def say(fd: int, text: str, lines: bool = False) -> None:
         pass
 
 
-def read_all(call) -> str:
-    """All of standard input as text; invalid UTF-8 becomes U+FFFD and is told of."""
-    _check_input(call, "-", asked_for=False)
-    text, _, bad = read_text(call.stdin, 1 << 62) if not call.no_input else ("", True, 0)
-    if bad:
-        call.warn(f"standard input held {plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
-    return text
+class Input:
+    """Standard input as text, read as far as it is asked for; invalid UTF-8 becomes U+FFFD and is told of."""
+
+    def __init__(self, call):
+        _check_input(call, "-", asked_for=False, takes_files=False)
+        self.call, self.data, self.ended = call, bytearray(), call.no_input
+        self.whole, self.invalid = False, 0
+
+    def beginning(self, size: int) -> str:
+        """The text of the first `size` bytes, in whole characters, or all of it (`whole`)."""
+        while len(self.data) <= size and not self.ended:
+            chunk = read_some(self.call.stdin)
+            self.data += chunk
+            self.ended = not chunk
+        self.whole = self.ended and len(self.data) <= size
+        text, used = utf_8_decode(self.data[:size], "replace", self.whole)
+        self.invalid = _invalid(text, self.data[:used])
+        return text
+
+    def all(self) -> str:
+        return self.beginning(1 << 62)
+
+    def warn(self) -> None:
+        """Tell of what was not UTF-8 in what was read."""
+        if self.invalid:
+            self.call.warn(f"standard input held {plural(self.invalid, 'sequence')} of invalid UTF-8, read as U+FFFD")
+
+
+def _invalid(text: str, data) -> int:
+    """How many U+FFFD of the text stand for bytes that were not UTF-8."""
+    return text.count("\ufffd") - data.count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
 
 
 def murmur(fd: int, text: str) -> None:
