@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -151,6 +152,36 @@ def test_extreme_values():
 def test_arguments_that_are_not_utf8():
     for words in (("--prefill", b"a\xff"), ("--stop", b"a\xff"), ("--regex", b"a\xff?"), ("--choice", b"a\xff,b")):
         toast("-n", "20", *words, "hi").ok()
+
+
+@pytest.mark.parametrize(
+    "name, change, said",
+    [
+        ("config.json", {"max_position_embeddings": "512"}, "max_position_embeddings is '512', not a number"),
+        ("config.json", {"eos_token_id": "x"}, "eos_token_id is ['x'], not numbers"),
+        ("config.json", {"hidden_size": "64"}, "not a whole qwen3 model"),
+        ("generation_config.json", {"do_sample": True, "temperature": "hot"}, "temperature in generation_config.json"),
+        ("generation_config.json", [1], "generation_config.json: not an object"),
+        ("tokenizer_config.json", {"chat_template": 7}, "its chat template is no text"),
+        ("tokenizer_config.json", {"chat_template": [{"name": "default"}]}, "no 'template'"),
+        ("tokenizer_config.json", {"chat_template": "{% if %}"}, "the model's chat template is broken"),
+        ("tokenizer_config.json", {"chat_template": "{{ 'x' | nonesuch }}"}, "the model's chat template is broken"),
+        ("tokenizer_config.json", {"chat_template": "{{ 1 // 0 }}"}, "the model's chat template fails"),
+        ("tokenizer_config.json", [1], "tokenizer_config.json: not an object"),
+    ],
+)
+def test_a_broken_model_folder_is_told_of(tmp_path, name, change, said):
+    shutil.copytree(QWEN, tmp_path / "model")
+    path = tmp_path / "model" / name
+    before = json.loads(path.read_text()) if path.exists() else {}
+    (tmp_path / "model" / "chat_template.jinja").unlink(missing_ok=True)
+    if name != "config.json":
+        (tmp_path / "model" / "generation_config.json").unlink(missing_ok=True)
+    else:
+        (tmp_path / "model" / "generation_config.json").write_text("{}")
+    path.write_text(json.dumps(before | change if isinstance(change, dict) else change))
+    ran = toast("-n", "1", "hi", model=str(tmp_path / "model")).fails(said)
+    assert b"unexpected" not in ran.err
 
 
 def test_binary_and_endless_input(tmp_path):

@@ -9,7 +9,7 @@ import os
 from binascii import crc32
 
 from toast.errors import BadInput, BadModel
-from toast.store.folder import blame, read_json
+from toast.store.folder import blame, read_object
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -28,7 +28,7 @@ class Template:
     """
 
     def __init__(self, folder: str, cache: str | None = None):
-        config = read_json(folder, "tokenizer_config.json") or {}
+        config = read_object(folder, "tokenizer_config.json")
         with blame(folder):
             self.source = _source(folder, config)
             values = {name: config.get(name) for name in SPECIAL}
@@ -114,7 +114,7 @@ def _source(folder: str, config: dict) -> str | None:
         pass
     except (OSError, ValueError) as error:
         raise BadModel(f"{file}: {error}") from None
-    found = config.get("chat_template") or (read_json(folder, "chat_template.json") or {}).get("chat_template")
+    found = config.get("chat_template") or read_object(folder, "chat_template.json").get("chat_template")
     if isinstance(found, list):  # named templates
         named = {t["name"]: t["template"] for t in found}
         found = named.get("default") or next(iter(named.values()), None)

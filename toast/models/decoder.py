@@ -12,7 +12,7 @@ from types import ModuleType
 from toast import kernels
 from toast.errors import BadModel
 from toast.store import weights
-from toast.store.folder import blame, read_config, read_json
+from toast.store.folder import blame, read_config, read_object
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -108,18 +108,11 @@ def caches(model) -> list:
 
 def end_tokens(path: str, config: dict) -> set[int]:
     """The tokens that end a text, by generation_config.json, else config.json."""
-    ends = _generation_config(path).get("eos_token_id", config.get("eos_token_id"))
+    ends = read_object(path, "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
     if not all(isinstance(end, int) for end in ends):
         raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
     return set(ends)
-
-
-def _generation_config(path: str) -> dict:
-    found = read_json(path, "generation_config.json") or {}
-    if not isinstance(found, dict):
-        raise BadModel(f"{path}: generation_config.json is not an object")
-    return found
 
 
 def context(path: str, config: dict) -> int:
@@ -133,7 +126,7 @@ def context(path: str, config: dict) -> int:
 
 def sampling(path: str) -> dict:
     """A Sampler's settings by generation_config.json, where it asks for sampling; else none."""
-    config = _generation_config(path)
+    config = read_object(path, "generation_config.json")
     if not config.get("do_sample"):
         return {}
     names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",

@@ -35,6 +35,14 @@ def read_json(path, name):
     return value
 
 
+def read_object(path, name):
+    """A JSON object of the model folder; empty when the file is not there."""
+    value = read_json(path, name) or {}
+    if not isinstance(value, dict):
+        raise BadModel(f"{os.path.join(path, name)}: not an object")
+    return value
+
+
 def write_texts(path, texts):
     """Write files into a folder: name -> text, or what JSON writes."""
     for name, content in texts.items():
