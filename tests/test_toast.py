@@ -188,6 +188,8 @@ def test_binary_and_endless_input(tmp_path):
     ran = toast("-n", "2", "what is it", stdin=bytes(range(256)))
     assert ran.status == 0 and b"invalid UTF-8" in ran.err, ran
     toast("explain", stdin=b"x" * 10_000_000).fails("at least", "tokens")
+    ran = toast("--long", "truncate", "-n", "2", "explain", stdin=b"a cat\n" * 1_000_000, timeout=20)
+    assert ran.status == 0 and b" of 6000000 characters from the middle of standard input" in ran.err, ran
     ran = shell(f"yes | toast -m {QWEN} explain")
     assert ran.status == 2 and b"at least" in ran.err and ran.out == b"", ran
 

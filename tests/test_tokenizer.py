@@ -5,11 +5,13 @@ import glob
 import json
 import os
 from functools import cache
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toast.tokenizer
 from command import command
 from toast import tokenize
 from toast.errors import BadInput, BadModel
@@ -134,6 +136,23 @@ def test_the_beginning_of_a_long_text_is_its_cut(name, unit, limit):
     source = Source(text)
     found, length = tokenize.beginning(t, source, limit)
     assert found == tokenize.cut(t, text, limit) and length in (None, len(text))
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+@given(lines=st.lists(st.text(st.sampled_from("abc .,12é\r \n\u2028"), max_size=12), max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_pieces_of_a_long_text_are_encoded_as_the_whole(name, lines):
+    t, text = tokenizer(name), "\n".join(lines)
+    whole = t.core.encode(text, add_special_tokens=False)
+    with mock.patch.object(toast.tokenizer, "PIECE", 5):
+        pieces = list(t.pieces(text))
+        assert t.spans(text) == whole.offsets
+    assert [i for _, piece in pieces for i in piece.ids] == whole.ids
+
+
+def test_a_long_text_is_encoded_in_pieces():
+    t = tokenizer("llama3-rope-causal")
+    assert len(list(t.pieces("a cat sat.\n" * 20000))) > 2
 
 
 def test_tokens_have_their_place_in_the_text():

@@ -24,9 +24,11 @@ def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]
     """{"id", "text", "start", "stop"} of every token; positions are in characters of the text.
 
     A character that takes several tokens is the text of each of them."""
-    encoding = tokenizer.core.encode(text, add_special_tokens=special)
-    spans = zip(encoding.ids, encoding.offsets)
-    return [{"id": i, "text": text[a:b], "start": a, "stop": b} for i, (a, b) in spans]
+    found = []
+    for at, piece in [(0, tokenizer.core.encode(text))] if special else tokenizer.pieces(text):
+        for i, (a, b) in zip(piece.ids, piece.offsets):
+            found.append({"id": i, "text": text[at + a : at + b], "start": at + a, "stop": at + b})
+    return found
 
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
@@ -108,7 +110,7 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
     elif form == "tokens":
         pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special))))
     else:
-        ids = tokenizer.encode(text, special)
+        ids = tokenizer.encode(text, True) if special else [i for _, piece in tokenizer.pieces(text) for i in piece.ids]
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
 
