@@ -102,6 +102,27 @@ def test_take_ends_a_text():
     assert together("llama-causal", [job], 2)[0][1] == "stop" and len(job.tokens) == 4
 
 
+@pytest.mark.parametrize("form", ["as it is", "Masked"])
+@pytest.mark.parametrize("name", FIXTURES)
+def test_jobs_may_come_later(monkeypatch, name, form):
+    """Rows are added while others are under way, and taken again after they were free for a while."""
+    if form == "Masked":
+        monkeypatch.setattr(kernels, "tells_texts_apart", lambda model: False)
+    limits = [9, 3, 17, 2, 24, 5, 1, 8]
+    cases = list(zip(prompts(name) * 2, limits))
+    want = [alone(name, ids, Sampler(), limit) for ids, limit in cases]
+    jobs = [Job(ids, Sampler(), (), limit, never) for ids, limit in cases]
+
+    def arriving():
+        for n, job in enumerate(jobs):
+            yield job
+            yield from [None] * (n % 4)
+
+    done = list(decode(model(name), lambda: decoder.caches(model(name)), arriving(), 3))
+    assert len(done) == len(jobs)
+    assert [([t.id for t in job.tokens], job.reason) for job in jobs] == [([t[0] for t in w], r) for w, r in want]
+
+
 def test_jobs_are_asked_for_one_by_one():
     asked = []
 

@@ -88,7 +88,7 @@ def test_a_wrong_value_is_told_in_a_line():
 
 def test_help_names_what_a_value_may_be():
     out = command("toast", "--help").ok().out.decode()
-    assert "[from 0 to 1]" in out and "[at least 0, default: 0]" in out and "<error|truncate>" in out
+    assert "[from 0 to 1]" in out and "[at least 0]" in out and "<error|truncate>" in out
     words = {"_TOAST_COMPLETE": "complete_bash", "COMP_WORDS": "toast --long ", "COMP_CWORD": 2}
     assert command("toast", env=words).ok().out.split() == [b"error", b"truncate"]
 

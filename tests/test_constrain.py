@@ -148,3 +148,18 @@ def test_each():
     assert re.fullmatch(rb"((yes|no)\n){3}", ran.out)
     ran = toast("--each", "-n", "3", "--regex", "a{50}b", stdin=b"one\ntwo\n")
     assert ran.status == 2 and ran.out == b"\n\n" and ran.err.count(b"before it satisfied") == 2, ran
+
+
+def test_what_the_parser_says_is_a_short_line(tmp_path):
+    """Neither its state nor the file; and files have a bound."""
+    (tmp_path / "long").write_text("// comment\n" * 1000 + "A" * 5000)
+    for words, said in ((["--grammar", tmp_path / "long"], "--grammar"), (["--regex", "a{100000}{1000}"], "the constraint failed")):
+        ran = command("toast", "-m", QWEN, "-n", "4", *words, "hi").fails(said)
+        assert len(ran.err) < 300 and b"<" not in ran.err
+    command("toast", "-m", QWEN, "--grammar", "/dev/zero", "hi").fails("/dev/zero is longer than the 1048576 bytes")
+
+
+@pytest.mark.parametrize("depth", [100, 900, 20000])
+def test_a_deeply_nested_schema(tmp_path, depth):
+    (tmp_path / "deep").write_text('{"properties":{"a":' * depth + "{}" + "}}" * depth)
+    command("toast", "-m", QWEN, "--schema", tmp_path / "deep", "hi").fails("--schema is ")

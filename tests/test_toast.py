@@ -2,12 +2,19 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 
 import pytest
 
 from command import command, shell, start
+from gguf_file import gguf
+from toast import answer
+from toast.answer import Request
+from toast.command import Call
+from toast.engine import Engine
+from toast.prefix import PrefixCache
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LLAMA, QWEN, LLAMA3 = (os.path.join(ORACLES, n) for n in ("llama-causal", "qwen3-causal", "llama3-rope-causal"))
@@ -122,12 +129,67 @@ def test_wrong_use():
     for kind in ("--regex", "--choice", "--schema", "--grammar"):
         toast(kind, "", "hi").fails(f"{kind} is empty")
     toast("hi", model="/no/such/model").fails("no model")
+    for words in (("--jsonl",), ("--field", "t"), ("-0",)):
+        toast(*words, "hi").fails(f"{words[0]} needs --each")
+    toast("--forget", "hi").fails("--forget needs --session")
+    toast("-p", "toasted", "hi").fails("no warm process")
+    toast("-f", "-", "hi").fails("- names no file here")
+    toast("-t", "inf", "hi").fails("--temperature must be a finite number")
+    toast("--seed", str(1 << 64), "hi").fails("--seed must be from 0 to")
+    toast("-5", "hi").fails("no such option: -5", 'after --')
+    toast("cat " * 2000).fails("shorten the instruction")
+    toast("--long", "truncate", "cat " * 2000).fails("shorten the instruction")
+
+
+def test_extreme_values():
+    greedy = toast("-n", "5", "-t", "0", "hi").ok().out
+    assert toast("-n", "5", "-t", "1e-40", "hi").ok().out == greedy
+    assert len(json.loads(toast("-n", "1", "--logprobs", "99999999", "hi").ok().out)["logprobs"][0]["top"]) > 500
+    toast("-n", "1", "hi", env={"TOAST_PREFIX_MB": "²"}).fails("TOAST_PREFIX_MB=² is not a number")
+    toast("-n", "1", "-q", "-v", "hi").ok()
+
+
+def test_arguments_that_are_not_utf8():
+    for words in (("--prefill", b"a\xff"), ("--stop", b"a\xff"), ("--regex", b"a\xff?"), ("--choice", b"a\xff,b")):
+        toast("-n", "20", *words, "hi").ok()
+
+
+@pytest.mark.parametrize(
+    "name, change, said",
+    [
+        ("config.json", {"max_position_embeddings": "512"}, "max_position_embeddings is '512', not a number"),
+        ("config.json", {"eos_token_id": "x"}, "eos_token_id is ['x'], not numbers"),
+        ("config.json", {"hidden_size": "64"}, "not a whole qwen3 model"),
+        ("generation_config.json", {"do_sample": True, "temperature": "hot"}, "temperature in generation_config.json"),
+        ("generation_config.json", [1], "generation_config.json: not an object"),
+        ("tokenizer_config.json", {"chat_template": 7}, "its chat template is no text"),
+        ("tokenizer_config.json", {"chat_template": [{"name": "default"}]}, "no 'template'"),
+        ("tokenizer_config.json", {"chat_template": "{% if %}"}, "the model's chat template is broken"),
+        ("tokenizer_config.json", {"chat_template": "{{ 'x' | nonesuch }}"}, "the model's chat template is broken"),
+        ("tokenizer_config.json", {"chat_template": "{{ 1 // 0 }}"}, "the model's chat template fails"),
+        ("tokenizer_config.json", [1], "tokenizer_config.json: not an object"),
+    ],
+)
+def test_a_broken_model_folder_is_told_of(tmp_path, name, change, said):
+    shutil.copytree(QWEN, tmp_path / "model")
+    path = tmp_path / "model" / name
+    before = json.loads(path.read_text()) if path.exists() else {}
+    (tmp_path / "model" / "chat_template.jinja").unlink(missing_ok=True)
+    if name != "config.json":
+        (tmp_path / "model" / "generation_config.json").unlink(missing_ok=True)
+    else:
+        (tmp_path / "model" / "generation_config.json").write_text("{}")
+    path.write_text(json.dumps(before | change if isinstance(change, dict) else change))
+    ran = toast("-n", "1", "hi", model=str(tmp_path / "model")).fails(said)
+    assert b"unexpected" not in ran.err
 
 
 def test_binary_and_endless_input(tmp_path):
     ran = toast("-n", "2", "what is it", stdin=bytes(range(256)))
     assert ran.status == 0 and b"invalid UTF-8" in ran.err, ran
     toast("explain", stdin=b"x" * 10_000_000).fails("at least", "tokens")
+    ran = toast("--long", "truncate", "-n", "2", "explain", stdin=b"a cat\n" * 1_000_000, timeout=20)
+    assert ran.status == 0 and b" of 6000000 characters from the middle of standard input" in ran.err, ran
     ran = shell(f"yes | toast -m {QWEN} explain")
     assert ran.status == 2 and b"at least" in ran.err and ran.out == b"", ran
 
@@ -188,7 +250,38 @@ def test_tokenize_cuts_and_splits():
     assert [o["text"].encode() for o in objects] == pieces[:-1] and max(o["tokens"] for o in objects) <= 6
 
 
+def test_tokenize_reads_no_more_than_it_needs():
+    ran = shell(f"yes 'a cat' | tokenize -m {LLAMA3} --max 5")
+    assert ran.status == 0 and b"a cat\na cat\n".startswith(ran.out) and ran.out, ran
+    assert ran.err == b"tokenize: cut to 5 tokens: the first %d characters fit\n" % len(ran.out)
+
+
+def test_tokenize_splits_inside_of_a_token():
+    """Where no token's end fits, a character's may."""
+    pieces = tokenize("--split", "2", "-0", stdin="a é".encode()).ok().out.split(b"\0")
+    assert b"".join(pieces).decode() == "a é"
+
+
+def test_tokenize_keeps_a_byte_order_mark():
+    source = "\ufeffa cat".encode()
+    assert tokenize("--max", "500", stdin=source).ok().out == source
+    lines = [json.loads(line) for line in tokenize(stdin=source).ok().out.splitlines()]
+    assert lines[-1]["stop"] == 6
+
+
+def test_tokenize_by_a_gguf_without_weights(tmp_path):
+    words = {"general.architecture": "rwkv6", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
+             "tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}  # fmt: skip
+    (tmp_path / "m.gguf").write_bytes(gguf(words))
+    ran = command("tokenize", "-m", "m.gguf", "--ids", stdin=b"abaab", cwd=tmp_path, env={"TOAST_HOME": tmp_path / "home"})
+    assert ran.ok().out == b"2\n0\n2\n"
+    made = os.listdir(tmp_path / "home" / "gguf")
+    assert sorted(os.listdir(tmp_path / "home" / "gguf" / made[0])) == ["tokenizer.json", "tokenizer_config.json"]
+
+
 def test_tokenize_wrong_use():
+    tokenize("--ids", "-0", stdin=b"x").fails("-0 needs --split")
+    tokenize("--max", "5", "--special", stdin=b"x").fails("--special needs --ids")
     tokenize("--decode", stdin=b"not ids").fails("not token ids")
     tokenize("--decode", stdin=b"-1").fails("not token ids")
     tokenize("--decode", stdin=b"5 999999").fails("no token has the id 999999")
@@ -242,6 +335,51 @@ def test_each_goes_on_after_a_failure():
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
 
 
+def test_each_goes_on_after_a_record_that_is_none():
+    good = b'{"text": "one"}\n'
+    bad = [b"bad", b'{"t": 1}', b'{"text": 5}', b'{"text": "x", "n": NaN}']
+    source = good + b"\n".join(bad) + b"\n" + good
+    ran = toast("--each", "--jsonl", "-n", "3", stdin=source)
+    lines = ran.out.split(b"\n")
+    assert ran.status == 2 and lines[0] and lines[1:5] == [b""] * 4 and lines[5] == lines[0] and len(lines) == 7, ran
+    told = ran.err.decode().splitlines()
+    assert [line.split(": ")[1] for line in told] == [f"record {n}" for n in range(2, 6)]
+    ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=source)
+    objects = [json.loads(line) for line in ran.out.splitlines()]
+    assert ran.status == 2 and [o["index"] for o in objects] == list(range(6))
+    assert ["error" in o for o in objects] == [False, True, True, True, True, False]
+
+
+def test_each_answers_as_records_come():
+    """Also while it waits in the middle of a line, or has begun an answer that takes long."""
+    running = start("toast", "-m", QWEN, "--each", "--json", "-n", "4", "say it")
+    for i, record in enumerate([b"one\n", b"two\nthr", b"ee\n"]):
+        running.stdin.write(record)
+        running.stdin.flush()
+        assert json.loads(running.stdout.readline())["index"] == i
+    assert running.communicate(timeout=20) == (b"", b"")
+
+
+def test_each_without_a_code_block():
+    ran = toast("--each", "-x", "-n", "2", stdin=b"one\ntwo\n")
+    assert ran.status == 2 and ran.out == b"\n\n" and b"record 2: no code block" in ran.err, ran
+
+
+def test_each_line_is_one_line():
+    """For every reader: whatever str.splitlines takes as the end of a line becomes a space."""
+    answered = "a\rb\vc\fd\u2028e\u2029f\x85g\r\nh\n\ni"
+    ran = toast("--each", "-n", "1", "--prefill", answered, stdin=b"one\n").ok()
+    assert ran.out.decode().startswith("a b c d e f g h  i") and len(ran.out.decode().splitlines()) == 1
+
+
+def test_each_names_the_record():
+    long = b"cat " * 2000
+    ran = toast("--each", "--long", "truncate", "-n", "2", stdin=b"one\n" + long + b"\n")
+    assert ran.status == 0 and ran.err.endswith(b" tokens from the middle of record 2\n"), ran
+    ran = toast("--each", "-n", "1", "--prefill", "<think>hm\nhm</think>Yes", stdin=b"one\ntwo\n")
+    assert ran.err == b"toast: record 1: hm hm\ntoast: record 2: hm hm\n", ran
+
+
 # ---------------------------------------------------------------- what later processes find
 
 
@@ -257,12 +395,55 @@ def test_a_session_goes_on(tmp_path):
     path.write_text("".join(path.read_text().splitlines(True)[:3]))
     again = toast(*words, "and then?", env=home).ok().out.decode()
     assert again == lines[4]["content"] + "\n"
-    path.write_text("not json\n")
-    toast(*words, "x", env=home).fails("every line must be")
+    path.write_text(path.read_text() + "not json\n")
+    toast(*words, "x", env=home).fails("trip.jsonl, line 6: every line must be", "--forget")
     toast("--session", "trip", "--forget", env=home).ok()
     assert not path.exists()
     toast("--session", "trip", "--forget", env=home).ok()
     toast("--session", "../x", "hi", env=home).fails("not a plain name")
+
+
+def test_a_session_that_was_edited(tmp_path):
+    """Without a last line break: the next message begins on a line of its own."""
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+    path.parent.mkdir()
+    path.write_text('{"role": "user", "content": "hi"}\n{"role": "assistant", "content": "yes"}')
+    for count in (4, 6):
+        toast("-n", "2", "--session", "trip", "and then?", env=home).ok()
+        assert len([json.loads(line) for line in path.read_text().splitlines()]) == count
+
+
+def test_a_session_has_one_system_prompt(tmp_path):
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+    words = ("-n", "2", "--session", "trip")
+    for _ in range(2):
+        toast(*words, "-s", "Be red.", "hi", env=home).ok()
+    toast(*words, "-s", "Be blue.", "hi", env=home).fails("another system prompt", "toast --session trip --forget")
+    toast(*words, "-s", "Be blue.", "--forget", "hi", env=home).ok()
+    assert [json.loads(line)["content"] for line in path.read_text().splitlines()][:2] == ["Be blue.", "hi"]
+    toast(*words, "cat " * 2000, env=home).fails("the prompt is", "--forget begins anew")
+
+
+@pytest.mark.parametrize("reader", ["stays", "leaves"])
+def test_the_prompt_is_kept_after_the_answer(tmp_path, monkeypatch, reader):
+    """Nothing waits for the disk; and a reader that leaves does not cost what was read of the prompt."""
+    kept, (reading, writing) = [], os.pipe()
+    monkeypatch.setattr(answer, "WORTH_KEEPING", -1)
+    monkeypatch.setattr(PrefixCache, "keep", lambda *_: kept.append(reader == "leaves" or os.read(reading, 1000)))
+    request = Request(Engine(call := caller(tmp_path, writing), QWEN), {}, limit=3)
+    if reader == "leaves":
+        os.close(reading)
+        with pytest.raises(BrokenPipeError):
+            answer.toast(call, request, "hi", "", [])
+    else:
+        answer.toast(call, request, "hi", "", [])
+    assert len(kept) == 1 and (kept == [True] or kept[0].endswith(b"\n"))
+
+
+def caller(home, stdout):
+    call = Call("toast", {"TOAST_HOME": str(home)}, os.open(".", os.O_RDONLY), stdout=stdout)
+    call.no_input = True
+    return call
 
 
 def test_a_session_keeps_what_was_said(tmp_path):

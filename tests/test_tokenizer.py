@@ -5,11 +5,14 @@ import glob
 import json
 import os
 from functools import cache
+from unittest import mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import toast.tokenizer
+from command import command
 from toast import tokenize
 from toast.errors import BadInput, BadModel
 from toast.store import vocab
@@ -101,7 +104,7 @@ def test_cut_is_a_beginning_within_the_limit(name, text, limit):
 
 
 @pytest.mark.parametrize("name", FIXTURES)
-@given(text=TEXTS, limit=st.integers(4, 12))
+@given(text=TEXTS, limit=st.integers(1, 12))
 @settings(max_examples=60, deadline=None)
 def test_pieces_joined_are_the_text(name, text, limit):
     t = tokenizer(name)
@@ -112,6 +115,44 @@ def test_pieces_joined_are_the_text(name, text, limit):
         return
     assert "".join(text[a:b] for a, b, _ in pieces) == text
     assert all(len(t.encode(text[a:b])) == count <= limit for a, b, count in pieces)
+
+
+class Source:
+    """A text of which no more is given than is asked for."""
+
+    def __init__(self, text):
+        self.text, self.whole, self.given = text, False, 0
+
+    def beginning(self, size):
+        self.given, self.whole = min(size, len(self.text)), size >= len(self.text)
+        return self.text[:size]
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+@given(unit=TEXTS.filter(bool), limit=st.integers(1, 12))
+@settings(max_examples=40, deadline=None)
+def test_the_beginning_of_a_long_text_is_its_cut(name, unit, limit):
+    t, text = tokenizer(name), (unit * 3000)[:3000]
+    source = Source(text)
+    found, length = tokenize.beginning(t, source, limit)
+    assert found == tokenize.cut(t, text, limit) and length in (None, len(text))
+
+
+@pytest.mark.parametrize("name", FIXTURES)
+@given(lines=st.lists(st.text(st.sampled_from("abc .,12é\r \n\u2028"), max_size=12), max_size=20))
+@settings(max_examples=150, deadline=None)
+def test_pieces_of_a_long_text_are_encoded_as_the_whole(name, lines):
+    t, text = tokenizer(name), "\n".join(lines)
+    whole = t.core.encode(text, add_special_tokens=False)
+    with mock.patch.object(toast.tokenizer, "PIECE", 5):
+        pieces = list(t.pieces(text))
+        assert t.spans(text) == whole.offsets
+    assert [i for _, piece in pieces for i in piece.ids] == whole.ids
+
+
+def test_a_long_text_is_encoded_in_pieces():
+    t = tokenizer("llama3-rope-causal")
+    assert len(list(t.pieces("a cat sat.\n" * 20000))) > 2
 
 
 def test_tokens_have_their_place_in_the_text():
@@ -150,6 +191,8 @@ def test_llama_cpp_cases(name):
     assert len(texts) == len(wanted) == 47
     for text, ids in zip(texts, wanted):
         assert from_gguf(name).encode(text, add_special_tokens=False).ids == ids, text
+    ran = command("tokenize", "-m", path, "--ids", stdin=texts[-1].encode()).ok()
+    assert [int(line) for line in ran.out.split()] == wanted[-1]
 
 
 # the published tokenizer -> the vocabulary at hand that it shares

@@ -16,6 +16,7 @@ from toast.prefix import is_plain
 from toast.question import fit, gather
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
+NO_CODE = "no code block in the answer"
 
 
 class Request:
@@ -48,19 +49,17 @@ class Answer:
     """Tokens become text: through stop strings, reasoning and, if asked, the first code block.
 
     `said` is what the model answered, `text` what of it is asked for: the same but for a code block.
+    tell: hears the reasoning.
     """
 
-    def __init__(self, call, request: Request, prompt: str):
+    def __init__(self, request: Request, prompt: str, tell):
         engine = request.engine
         marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
         self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
-        self.filters = [self.stops, Reasoning(marks, self._think(call), begun(prompt, marks))]
+        self.filters = [self.stops, Reasoning(marks, tell, begun(prompt, marks))]
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
         self._take(self._through(request.prefill))
-
-    def _think(self, call):
-        return lambda text: None if call.quiet else pipes.murmur(call.stderr, text)
 
     @property
     def over(self) -> bool:
@@ -95,15 +94,12 @@ class Answer:
         return text
 
 
-def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write, prefix=None) -> list:
-    """Read the prompt, then hand the answer's text to `write` as it is settled; its tokens.
-
-    prefix: where to look for what was read before, and to keep what took long to read."""
-    seconds = _read(call, engine, generation.caches, ids, prefix)
-    tokens, began = [], perf_counter()
+def run(generation, last: int, answer: Answer, write) -> list:
+    """Hand the answer's text to `write` as it is settled; its tokens. last: the prompt's last token."""
+    tokens = []
     if answer.text:
         write(answer.text)
-    for token in generation.run(ids[-1]):
+    for token in generation.run(last):
         tokens.append(token)
         if new := answer.add(token):
             write(new)
@@ -112,10 +108,6 @@ def run(call, engine: Engine, generation, ids: list[int], answer: Answer, write,
             break
     if rest := answer.finish():
         write(rest)
-    rate = len(tokens) / max(perf_counter() - began, 1e-9)
-    call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
-    if prefix is not None and seconds > WORTH_KEEPING:
-        prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
     return tokens
 
 
@@ -152,13 +144,33 @@ def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: i
         found["logprobs"] = [one(t.id, t.logprob) | {"top": [one(*pair) for pair in t.top]} for t in tokens]
     return found
 
+
 def toast(call, request: Request, instruction: str, system: str, files: list[str]):
     """Answer what the arguments, the named files and standard input ask; the exit status."""
     engine = request.engine
     question = gather(call, engine, instruction, system, files, request.long)
     if request.session:
-        question.history = request.session.read()
+        question.history = request.session.read(question.system)
     prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
+    generation = _generation(request, ids)
+    answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.murmur(call.stderr, text))
+    prefix = engine.prefix(call) if request.cache else None
+    seconds, gone = _read(call, engine, generation.caches, ids, prefix), None
+    try:
+        _give(call, request, generation, ids, answer)
+    except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
+        gone = error
+    _remember(request.session, question, answer)
+    status = None if gone else _status(call, request, generation, answer)
+    if prefix is not None and seconds > WORTH_KEEPING:
+        prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
+    if gone:
+        raise gone
+    return status
+
+
+def _generation(request: Request, ids) -> Generation:
+    engine = request.engine
     limit = min(request.limit or engine.context, engine.context - len(ids))
     sampler = engine.sampler(request.sampling)
     sampler.begin(ids)
@@ -166,32 +178,36 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
     generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
-    answer, last = Answer(call, request, prompt), LastNewline()
-    streamed = not request.json and guide is None  # under a constraint, everything or nothing
+    return generation
+
+
+def _give(call, request: Request, generation, ids, answer: Answer) -> None:
+    """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
+    streamed, last, began = not request.json and generation.guide is None, LastNewline(), perf_counter()
 
     def write(text):
         if streamed and (text := last.add(text)):
             pipes.write_all(call.stdout, text.encode())
 
-    prefix = engine.prefix(call) if request.cache else None
-    try:
-        tokens = run(call, engine, generation, ids, answer, write, prefix)
-        if guide is not None:
-            guide.check()
-        if request.json:
-            found = as_json(engine, answer, generation.reason, len(ids), tokens, request.logprobs)
-            pipes.write_all(call.stdout, pipes.json_line(found))
-        elif answer.found:
-            rest = "" if streamed else last.add(answer.text)
-            pipes.write_all(call.stdout, (rest + last.finish()).encode())
-    except BrokenPipeError:  # the reader has what it wanted; the conversation goes on from what was said
-        _remember(request.session, question, answer)
-        raise
-    _remember(request.session, question, answer)
+    tokens = run(generation, ids[-1], answer, write)
+    rate = len(tokens) / max(perf_counter() - began, 1e-9)
+    if generation.guide is not None:
+        generation.guide.check()
+    if request.json:
+        found = as_json(request.engine, answer, generation.reason, len(ids), tokens, request.logprobs)
+        pipes.write_all(call.stdout, pipes.json_line(found))
+    elif answer.found:
+        rest = "" if streamed else last.add(answer.text)
+        pipes.write_all(call.stdout, (rest + last.finish()).encode())
+    call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
+
+
+def _status(call, request: Request, generation, answer: Answer):
+    """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.reason == "length":
-        _stopped_short(call, request, limit)
+        _stopped_short(call, request, generation.limit)
     if not answer.found:
-        call.warn("no code block in the answer")
+        call.warn(NO_CODE)
         return Exit.NONE
 
 

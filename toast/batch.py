@@ -36,19 +36,20 @@ class Job:
 
 
 def decode(model, make, jobs, rows=ROWS):
-    """Run Jobs; each is given back when it is over. make() -> new caches for a single text."""
-    jobs, live, free, texts = iter(jobs), {}, range(rows), None
+    """Run Jobs; each is given back when it is over. make() -> new caches for a single text.
+
+    jobs: gives None where it has none at the moment; then the live ones go on without."""
+    jobs, live, texts = iter(jobs), {}, Rows(model, make)
     while True:
-        new = dict(zip(free, jobs))
-        texts = texts or Rows(model, make, len(new))
+        free = [row for row in range(rows) if row not in live]
+        new = dict(zip(free, iter(jobs.__next__, None)))
         texts.place({row: job.ids for row, job in new.items()})
         live = dict(sorted({**live, **new}.items()))
         if not live:
             return
         for row, token in zip(list(live), _step(texts, live)):
             live[row].add(token)
-        free = [row for row, job in live.items() if job.reason]
-        for row in free:
+        for row in [row for row, job in live.items() if job.reason]:
             yield live.pop(row)
 
 

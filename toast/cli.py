@@ -4,7 +4,7 @@ from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
-from toast.pipes import Records
+from toast.pipes import Records, clean
 
 MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", help="A name, a folder or a .gguf file.")
 
@@ -25,7 +25,7 @@ def toast(
     top_k: int | None = Option(None, "--top-k", metavar="K", min=0, help="Draw from the K likeliest tokens."),
     min_p: float | None = Option(None, "--min-p", metavar="P", min=0, max=1, help="Drop tokens under P times the likeliest."),
     repeat_penalty: float | None = Option(None, "--repeat-penalty", metavar="X", min=0.01, help="Over 1: say nothing twice."),
-    seed: int = Option(0, "--seed", metavar="N", min=0, help="Another seed, another draw."),
+    seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
@@ -35,12 +35,13 @@ def toast(
     choice: str | None = Option(None, "--choice", metavar="A,B,C", help="The answer is one of these."),
     grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
     session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
-    forget: bool = Option(False, "--forget", help="With --session: forget that conversation."),
+    forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
     no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
     each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    warm: str | None = Option(None, "-p", metavar="toasted", choices=("toasted",), help="Insist on the warm process (not there yet)."),
 ):
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
@@ -53,9 +54,15 @@ def toast(
     from toast import question
     from toast.session import Session
 
-    talk = Session(call, session or "") if session is not None or forget else None
+    if warm:
+        raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
+    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", each)
+    _need({"--forget": forget}, "--session", session is not None)
+    talk = Session(call, session) if session is not None else None
     if forget:
-        return talk.forget()
+        talk.forget()
+        if not instruction:
+            return None
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
@@ -68,12 +75,13 @@ def toast(
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
     engine = Engine(call, model)
-    request = Request(engine, sampling, max_tokens, stop, code, prefill, not no_template, long, json, logprobs,
-                      not no_cache, talk, engine.constraint(*rule) if rule else None)  # fmt: skip
+    request = Request(engine, sampling, max_tokens, [*map(clean, stop)], code, clean(prefill), not no_template, long,
+                      json, logprobs, not no_cache, talk, engine.constraint(*rule) if rule else None)  # fmt: skip
     if each:
         from toast.each import answer_each
 
-        return answer_each(call, request, Records(call, (), nul, jsonl, field), instruction, system, files)
+        records = Records(call, None, nul, jsonl, field, soft=True)
+        return answer_each(call, request, records, instruction, system, files)
     return answer(call, request, instruction, system, files)
 
 
@@ -83,6 +91,13 @@ def _exclude(given: dict) -> None:
     for other in others:
         if given[first] and given[other]:
             raise UsageError(f"{first} and {other} exclude each other")
+
+
+def _need(given: dict, needed: str, there: bool) -> None:
+    """Options that would do nothing without another one."""
+    for option, wanted in given.items():
+        if wanted and not there:
+            raise UsageError(f"{option} needs {needed}")
 
 
 @command
@@ -109,4 +124,6 @@ def tokenize(
     asked = [form for form, wanted in forms.items() if wanted]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other")
+    _need({"-0": nul}, "--split", split is not None)
+    _need({"--special": special}, "--ids, --count or the form without options", not (decode or max or split))
     verb.run(call, model, asked[0] if asked else "tokens", split if max is None else max, special, nul)

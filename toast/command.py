@@ -23,14 +23,14 @@ COMMON = [
 class Call:
     """One run of a command: all that a verb may know of whoever called it.
 
-    `env` maps names to values; `cwd` is a descriptor of the working directory; `stdin`, `stdout`
-    and `stderr` are descriptors. Relative paths are resolved against `cwd`.
+    `env` maps names to values; `cwd` is a descriptor of the working directory, None where it cannot be
+    opened; `stdin`, `stdout` and `stderr` are descriptors. Relative paths are resolved against `cwd`.
     """
 
     quiet = verbose = no_input = strict = False
     was_cut = had_errors = False
 
-    def __init__(self, name: str, env, cwd: int, stdin: int = 0, stdout: int = 1, stderr: int = 2):
+    def __init__(self, name: str, env, cwd: int | None, stdin: int = 0, stdout: int = 1, stderr: int = 2):
         self.name, self.env, self.cwd = name, env, cwd
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
 
@@ -44,8 +44,8 @@ class Call:
         return path if os.path.isabs(path) else os.path.join(pipes.path_of(self.cwd), path)
 
     def info(self, text: str) -> None:
-        """A line on standard error under -v."""
-        if self.verbose:
+        """A line on standard error under -v, unless -q."""
+        if self.verbose and not self.quiet:
             pipes.say(self.stderr, f"{self.name}: {text}")
 
     def warn(self, text: str) -> None:
@@ -175,11 +175,18 @@ def _main(command: Command) -> None:
         usage.complete(command)
     try:
         _catch()
-        call = Call(command.name, os.environ, os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC))
-        status = run(command, sys.argv[1:], call)
+        status = run(command, sys.argv[1:], Call(command.name, os.environ, _working_directory()))
         os._exit(status)  # everything is written; the interpreter's own teardown only costs time
     except _Stopped as stopped:
         _die(stopped.number)
+
+
+def _working_directory() -> int | None:
+    """Its descriptor; None where it cannot be opened, which matters to relative paths alone."""
+    try:
+        return os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+    except OSError:
+        return None
 
 
 def _die(number) -> None:

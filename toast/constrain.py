@@ -33,7 +33,7 @@ class Constraint:
         self.size, self.kind, self.ends = size, kind, ends
         wrong, told = LLMatcher.validate_grammar_with_warnings(self.grammar, self.tokens)
         if wrong or told:
-            raise UsageError(f"--{kind} is not supported as it is: {' '.join(' '.join(told).split())}")
+            raise UsageError(f"--{kind} is not supported as it is: {_brief(' '.join(told))}")
         self.closing = self._closing(tokenizer)
 
     def guide(self, limit: int) -> "Guide":
@@ -95,9 +95,15 @@ class Guide:
     def check(self) -> None:
         """Raises Unfinished unless what was accepted satisfies the constraint."""
         if self.matcher.is_error():
-            raise Unfinished(f"the constraint failed: {self.matcher.get_error()}")
+            raise Unfinished(f"the constraint failed: {_brief(self.matcher.get_error())}")
         if not self.matcher.is_accepting() and self.matcher.stop_reason() not in ("EndOfSentence", "NoExtension"):
             raise Unfinished(f"the answer reached its limit before it satisfied --{self.constraint.kind}", "a larger -n")
+
+
+def _brief(told: str) -> str:
+    """The parser's message in a line; the dump of its state and the whole grammar may follow."""
+    told = " ".join(told.partition("<state>")[0].partition("<grammar>")[0].split())
+    return told if len(told) <= 200 else f"{told[:200]}..."
 
 
 def _grammar(matcher, kind: str, text: str) -> str:
@@ -112,11 +118,16 @@ def _grammar(matcher, kind: str, text: str) -> str:
         return matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, choices)))
     try:
         schema = json.loads(text)
+    except RecursionError:
+        raise UsageError("--schema is nested too deeply") from None
     except ValueError as error:
         raise UsageError(f"--schema is not JSON: {error}") from None
     if not isinstance(schema, (dict, bool)):
         raise UsageError("--schema is not a JSON schema: neither an object nor true or false")
-    return matcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)
+    try:
+        return matcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"--schema is not supported as it is: {_brief(str(error))}") from None
 
 
 def _members(ids, size: int) -> mx.array:

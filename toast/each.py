@@ -4,9 +4,9 @@ Owns what becomes of records that fail. Does not know how rows share a batch (`b
 """
 
 from toast import pipes
-from toast.answer import Answer, Request, as_json
+from toast.answer import NO_CODE, Answer, Request, as_json
 from toast.batch import Job, decode
-from toast.errors import ToastError, UsageError
+from toast.errors import BadInput, ToastError
 from toast.generate import Generation, read
 from toast.question import fit, gather
 from toast.rows import can_batch
@@ -17,9 +17,10 @@ class Asked(Job):
 
     def __init__(self, call, request: Request, question, index: int, record):
         engine = request.engine
-        prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
-        self.index, self.record = index, record
-        self.answer = Answer(call, request, prompt)
+        name = f"record {index + 1}"
+        prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill, name)
+        self.index, self.record, self.thoughts = index, record, []
+        self.answer = Answer(request, prompt, self.thoughts.append)
         limit, sampler = min(request.limit or engine.context, engine.context - len(ids)), engine.sampler(request.sampling)
         super().__init__(ids, sampler, engine.ends, limit, self._take, request.top, request.guide(limit))
 
@@ -34,12 +35,18 @@ class Lines:
     def __init__(self, call, request: Request, records):
         self.call, self.request, self.records = call, request, records
         self.waiting, self.next = {}, 0
+        self.live = 0  # records whose answers are being made
 
     def answered(self, job: Asked) -> None:
+        self.live -= 1
         job.answer.finish()
+        if job.thoughts:
+            self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts)}")
         try:
             if job.guide is not None:
                 job.guide.check()
+            if not job.answer.found:
+                raise BadInput(NO_CODE)
         except ToastError as error:
             return self.failed(job.index, job.record, error)
         if self.request.json:
@@ -56,7 +63,7 @@ class Lines:
     def _line(self, text: str) -> bytes:
         if self.records.separator == b"\0":
             return text.rstrip("\n").encode() + b"\0"
-        return " ".join(text.split("\n")).strip().encode() + b"\n"
+        return " ".join(text.splitlines()).strip().encode() + b"\n"
 
     def _put(self, index: int, line: bytes) -> None:
         self.waiting[index] = line
@@ -83,16 +90,29 @@ def answer_each(call, request: Request, records, instruction: str, system: str, 
 
 
 def _jobs(call, request, records, common, lines):
-    for index, record in enumerate(records):
+    """The records' jobs as they come in; None while there is no further one and others are being answered."""
+    index = 0
+    for record in records.arriving(lambda: lines.live > 0):
+        if record is None:
+            yield None
+            continue
         try:
-            question = common.about(record.text)
-            if not question.messages()[-1]["content"]:
-                raise UsageError("nothing to answer")
-            job = Asked(call, request, question, index, record)
+            job = _asked(call, request, record, common, index)
         except ToastError as error:
             lines.failed(index, record, error)
         else:
+            lines.live += 1
             yield job
+        index += 1
+
+
+def _asked(call, request, record, common, index) -> Asked:
+    if record.error:
+        raise record.error
+    question = common.about(record.text)
+    if not question.messages()[-1]["content"]:
+        raise BadInput("nothing to answer")
+    return Asked(call, request, question, index, record)
 
 
 def _run(engine, jobs):

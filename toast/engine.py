@@ -30,6 +30,7 @@ class Engine:
         self.model, self.config = decoder.load(path)
         self.caches = lambda: decoder.caches(self.model)
         self.ends = decoder.end_tokens(path, self.config)
+        self.context = decoder.context(path, self.config)
         self.defaults = decoder.sampling(path)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
 
@@ -38,16 +39,10 @@ class Engine:
         from toast.prefix import PrefixCache
 
         room = call.env.get("TOAST_PREFIX_MB") or "2048"
-        if not room.isdigit():
+        if not room.isdecimal():
             raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
         folder = os.path.join(store.home(call), "prefix")
         return PrefixCache(folder, self.path, int(room) << 20) if int(room) else None
-
-    @property
-    def context(self) -> int:
-        """Tokens that the model can see at once."""
-        text = self.config.get("text_config") or self.config
-        return text.get("max_position_embeddings") or 1 << 30
 
     def constraint(self, kind: str, text: str):
         """A compiled constraint on answers (`constrain.py`)."""

@@ -37,6 +37,8 @@ class Parameter:
         low, high = (self.min is None or value >= self.min), (self.max is None or value <= self.max)
         if not (low and high):  # nan is neither
             raise self._refused(word, self.range)
+        if self.min is not None and value == float("inf"):
+            raise self._refused(word, "a finite number")
         return value
 
     def _refused(self, word: str, wanted: str) -> UsageError:

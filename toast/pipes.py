@@ -6,6 +6,7 @@ Knows nothing of models or of the process around it; standard library alone.
 
 import os
 import stat
+from codecs import utf_8_decode
 
 from toast.errors import BadInput, os_error
 
@@ -29,8 +30,10 @@ def hold_standard_descriptors() -> None:
             os.open(os.devnull, flags)
 
 
-def path_of(fd: int) -> str:
-    """The path of an open directory."""
+def path_of(fd: int | None) -> str:
+    """The path of an open directory; None is a working directory that could not be opened."""
+    if fd is None:
+        raise BadInput("cannot open the working directory", "cd elsewhere, or give absolute paths")
     if os.path.isdir("/proc/self/fd"):
         return os.readlink(f"/proc/self/fd/{fd}")
     from fcntl import F_GETPATH, fcntl  # macOS
@@ -59,6 +62,13 @@ def _wait(fd: int, writing: bool = False) -> None:
     select.select([] if writing else [fd], [fd] if writing else [], [])
 
 
+def _is_ready(fd: int) -> bool:
+    """Whether reading would not wait: there is something, or the end."""
+    import select
+
+    return bool(select.select([fd], [], [], 0)[0])
+
+
 def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes:
     """What is there to read, at least a byte; nothing at the end."""
     while True:
@@ -81,9 +91,8 @@ def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, b
     data = bytearray()
     while len(data) <= limit and (chunk := read_some(fd, what)):
         data += chunk
-    text = data[:limit].decode("utf-8", "replace").removeprefix("\ufeff")
-    bad = text.count("\ufffd") - data[:limit].count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
-    return text, len(data) <= limit, bad
+    text = data[:limit].decode("utf-8", "replace")
+    return text, len(data) <= limit, _invalid(text, data[:limit])
 
 
 def say(fd: int, text: str, lines: bool = False) -> None:
@@ -95,13 +104,37 @@ def say(fd: int, text: str, lines: bool = False) -> None:
         pass
 
 
-def read_all(call) -> str:
-    """All of standard input as text; invalid UTF-8 becomes U+FFFD and is told of."""
-    _check_input(call, "-", asked_for=False)
-    text, _, bad = read_text(call.stdin, 1 << 62) if not call.no_input else ("", True, 0)
-    if bad:
-        call.warn(f"standard input held {plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
-    return text
+class Input:
+    """Standard input as text, read as far as it is asked for; invalid UTF-8 becomes U+FFFD and is told of."""
+
+    def __init__(self, call):
+        _check_input(call, "-", asked_for=False, takes_files=False)
+        self.call, self.data, self.ended = call, bytearray(), call.no_input
+        self.whole, self.invalid = False, 0
+
+    def beginning(self, size: int) -> str:
+        """The text of the first `size` bytes, in whole characters, or all of it (`whole`)."""
+        while len(self.data) <= size and not self.ended:
+            chunk = read_some(self.call.stdin)
+            self.data += chunk
+            self.ended = not chunk
+        self.whole = self.ended and len(self.data) <= size
+        text, used = utf_8_decode(self.data[:size], "replace", self.whole)
+        self.invalid = _invalid(text, self.data[:used])
+        return text
+
+    def all(self) -> str:
+        return self.beginning(1 << 62)
+
+    def warn(self) -> None:
+        """Tell of what was not UTF-8 in what was read."""
+        if self.invalid:
+            self.call.warn(f"standard input held {plural(self.invalid, 'sequence')} of invalid UTF-8, read as U+FFFD")
+
+
+def _invalid(text: str, data) -> int:
+    """How many U+FFFD of the text stand for bytes that were not UTF-8."""
+    return text.count("\ufffd") - data.count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
 
 
 def murmur(fd: int, text: str) -> None:
@@ -121,12 +154,14 @@ def clean(text: str) -> str:
 
 
 class Record:
-    """One record: its bytes as they came, its text, and its object when it came as JSON."""
+    """One record: its bytes as they came, its text, and its object when it came as JSON.
 
-    __slots__ = ("raw", "text", "data")
+    error: what is wrong with it, where Records was told to go on (`soft`)."""
 
-    def __init__(self, raw: bytes, text: str, data: dict | None = None):
-        self.raw, self.text, self.data = raw, text, data
+    __slots__ = ("raw", "text", "data", "error")
+
+    def __init__(self, raw: bytes, text: str, data: dict | None = None, error: BadInput | None = None):
+        self.raw, self.text, self.data, self.error = raw, text, data, error
 
 
 class Records:
@@ -134,19 +169,30 @@ class Records:
 
     Iterating gives records; `windows()` gives lists of them: at most WINDOW, and from a pipe what
     it has to give at the moment, so that a slow writer's records are answered as they come.
+    files: None for a command that takes none. soft: a bad record is given with its error, not raised.
     """
 
-    def __init__(self, call, files=(), nul=False, jsonl=False, field=None):
+    def __init__(self, call, files=(), nul=False, jsonl=False, field=None, soft=False):
         self.call, self.separator = call, b"\0" if nul else b"\n"
-        self.jsonl, self.field = jsonl or field is not None, field or "text"
-        self.files = list(files) or ([] if call.no_input else ["-"])
+        self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
+        self.busy = lambda: False
+        self.files = list(files or ()) or ([] if call.no_input else ["-"])
         self.invalid = 0
         for name in self.files:
-            _check_input(call, name, asked_for=bool(files))
+            _check_input(call, name, asked_for=bool(files), takes_files=files is not None)
 
     def __iter__(self):
         for window in self.windows():
             yield from window
+
+    def arriving(self, busy):
+        """The records, and None instead of waiting for one while busy() says there is other work."""
+        self.busy = busy
+        for window in self.windows():
+            if window:
+                yield from window
+            elif busy():
+                yield None
 
     def windows(self):
         for name in self.files:
@@ -156,8 +202,8 @@ class Records:
 
     def _file(self, name, what):
         number = 0
-        for raws in split(_chunks(self.call, name, what), self.separator):
-            for start in range(0, len(raws), WINDOW):
+        for raws in split(_chunks(self.call, name, what, lambda: self.busy()), self.separator):
+            for start in range(0, len(raws) or 1, WINDOW):
                 part = raws[start : start + WINDOW]
                 window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
                 number += len(part)
@@ -165,16 +211,24 @@ class Records:
 
     def _record(self, raw, what, number):
         if self.jsonl:
-            return self._json(raw, f"{what}, line {number}") if raw.strip() else None
+            return self._object(raw, f"{what}, line {number}") if raw.strip() else None
         text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
         text = self._decode(text)
         return Record(raw, text.removeprefix("\ufeff") if number == 1 else text)
+
+    def _object(self, raw, where):
+        try:
+            return self._json(raw, where)
+        except BadInput as error:
+            if not self.soft:
+                raise
+            return Record(raw, "", error=error)
 
     def _json(self, raw, where):
         import json
 
         try:
-            data = json.loads(self._decode(raw))
+            data = json.loads(self._decode(raw), parse_constant=_no_json)
         except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
@@ -195,14 +249,16 @@ class Records:
             return raw.decode("utf-8", "replace")
 
 
-def _check_input(call, name, asked_for):
+def _no_json(word):
+    raise ValueError(f"{word} is not JSON, whatever Python reads")
+
+
+def _check_input(call, name, asked_for, takes_files=True):
     """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
     if name == "-":
         if not asked_for and os.isatty(call.stdin):
-            raise BadInput(
-                "nothing to read: standard input is a terminal",
-                "pipe text in, name a FILE, or give - to type it",
-            )
+            hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
+            raise BadInput("nothing to read: standard input is a terminal", hint)
         return
     try:
         fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
@@ -214,10 +270,15 @@ def _check_input(call, name, asked_for):
         raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
-def _chunks(call, name, what):
+def _chunks(call, name, what, busy):
+    """What a file has to give, piece by piece; empty ones while busy() and there is nothing yet."""
     fd = call.stdin if name == "-" else call.open(name)
     try:
-        while chunk := read_some(fd, what):
+        while True:
+            while busy() and not _is_ready(fd):
+                yield b""
+            if not (chunk := read_some(fd, what)):
+                return
             yield chunk
     finally:
         if fd != call.stdin:
@@ -225,9 +286,14 @@ def _chunks(call, name, what):
 
 
 def split(chunks, separator: bytes):
-    """Lists of whole records; the last needs no separator. A long record is joined only once."""
+    """Lists of whole records; the last needs no separator. A long record is joined only once.
+
+    An empty chunk, which says that there is nothing more yet, gives an empty list."""
     begun = []
     for chunk in chunks:
+        if not chunk:
+            yield []
+            continue
         first, *rest = chunk.split(separator)
         begun.append(first)
         if rest:
@@ -353,7 +419,8 @@ def json_line(value: dict) -> bytes:
     """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
     import json
 
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+    # half a surrogate pair has no UTF-8; the replacement, \udXXX, is just how JSON writes it
+    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
 
 
 class NoProgress:

@@ -13,6 +13,7 @@ import mmap
 import os
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from binascii import crc32
+from time import time_ns
 
 import mlx.core as mx
 
@@ -45,10 +46,12 @@ class PrefixCache:
                 if block is None or len(block) != len(caches):
                     break
                 blocks.append(block)
+            self._used(keys[: len(blocks)])
             return _fill(caches, blocks) if blocks else 0
         for count in range(len(keys), 0, -1):
             states = self._load(keys[count - 1])
             if states is not None and len(states) == len(caches):
+                self._used([keys[count - 1]])
                 for cache, state in zip(caches, states):
                     cache.state = state
                 return count * BLOCK
@@ -63,20 +66,44 @@ class PrefixCache:
         self.snapshot = [_copied(cache.state) for cache in caches]
 
     def keep(self, caches, ids: list[int], prompt: int) -> None:
-        """Write what the caches hold for the ids, of which `prompt` were the prompt.
+        """Write what the caches hold for the ids, of which `prompt` were the prompt, as far as there is room.
 
         A cache that cannot be written is no error."""
+
+        def block(n):
+            part = (..., slice(n * BLOCK, (n + 1) * BLOCK), slice(None))
+            return [[c.keys[part], c.values[part]] for c in caches]
+
+        trees = []
+        if is_plain(caches):
+            trees = [(key, lambda n=n: block(n)) for n, key in enumerate(self._keys(ids))]
+        elif self.snapshot is not None:
+            trees = [(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)]
         try:
             os.makedirs(self.folder, 0o700, exist_ok=True)
-            if is_plain(caches):
-                for n, key in enumerate(self._keys(ids)):
-                    part = (..., slice(n * BLOCK, (n + 1) * BLOCK), slice(None))
-                    self._write(key, lambda: [[c.keys[part], c.values[part]] for c in caches])
-            elif self.snapshot is not None:
-                self._write(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)
+            self._write_all(trees)
             self._bound()
         except OSError:
             pass
+
+    def _write_all(self, trees) -> None:
+        """Write trees [(key, function that gives it)] until one would go over the limit."""
+        room, kept = self.limit, []
+        for key, tree in trees:
+            room -= self._write(key, tree, room)
+            if room < 0:
+                break
+            kept.append(key)
+        self._used(kept)
+
+    def _used(self, keys) -> None:
+        """Note the use of a chain, its head last: nothing of it can be found when that is gone."""
+        now = time_ns()
+        for n, key in enumerate(keys):
+            try:
+                os.utime(os.path.join(self.folder, key), ns=(now, now - n * 1000))
+            except OSError:  # another process was first, or may not
+                pass
 
     def _keys(self, ids) -> list[str]:
         """The name of every whole block's file; it covers all the tokens before it."""
@@ -90,7 +117,7 @@ class PrefixCache:
     # ---- files
 
     def _load(self, key: str):
-        """The tree in a file, whole and unharmed; None without one. Its use is noted."""
+        """The tree in a file, whole and unharmed; None without one."""
         path = os.path.join(self.folder, key)
         try:
             with open(path, "rb") as file:
@@ -98,28 +125,30 @@ class PrefixCache:
                 if status.st_uid != os.getuid() or not status.st_size:
                     return None
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            tree = unpack(memoryview(data), key)
-            if tree is not None:
-                os.utime(path)
-            return tree
+            return unpack(memoryview(data), key)
         except OSError:
             return None
 
-    def _write(self, key: str, tree) -> None:
+    def _write(self, key: str, tree, room: int) -> int:
+        """Write a file, unless it is there or takes more than `room`; its size."""
         path = os.path.join(self.folder, key)
         if os.path.exists(path) and self._load(key) is not None:
-            return
+            return os.path.getsize(path)
+        parts = pack(tree(), key)
+        if (size := sum(map(len, parts))) > room:
+            return size
         beside = f"{path}.{os.getpid()}"
         try:
             fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(fd, "wb") as file:
-                file.writelines(pack(tree(), key))
+                file.writelines(parts)
                 file.flush()
                 os.fsync(fd)
             os.rename(beside, path)
         except BaseException:
             os.unlink(beside)
             raise
+        return size
 
     def _bound(self) -> None:
         """Delete the files used longest ago until the rest is within the limit."""

@@ -9,7 +9,7 @@ import os
 from binascii import crc32
 
 from toast.errors import BadInput, BadModel
-from toast.store.folder import read_json
+from toast.store.folder import blame, read_object
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -28,10 +28,13 @@ class Template:
     """
 
     def __init__(self, folder: str, cache: str | None = None):
-        config = read_json(folder, "tokenizer_config.json") or {}
-        self.source = _source(folder, config)
-        values = {name: config.get(name) for name in SPECIAL}
-        self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
+        config = read_object(folder, "tokenizer_config.json")
+        with blame(folder):
+            self.source = _source(folder, config)
+            values = {name: config.get(name) for name in SPECIAL}
+            self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
+        if not isinstance(self.source, str | None):
+            raise BadModel(f"{folder}: its chat template is no text")
         self.cache = cache
 
     def render(self, messages: list[dict]) -> str:
@@ -55,8 +58,8 @@ class Template:
             raise BadModel(f"the model's chat template is broken: {error}") from None
         except jinja2.TemplateError as error:
             raise BadInput(f"the model's chat template refuses this: {error}") from None
-        except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            raise BadModel(f"the model's chat template fails: {error}") from None
+        except Exception as error:  # a program of its own: whatever it raises is its fault
+            raise BadModel(f"the model's chat template fails: {error!r}") from None
 
     # ---- what a plain template comes to: texts, and numbers of the messages between them
 
@@ -79,10 +82,16 @@ class Template:
     def _learn(self, messages, roles, path) -> list | None:
         import re
 
+        from jinja2 import TemplateSyntaxError
+
         from toast import plain
 
         pieces = None
-        if plain.is_plain(environment().parse(self.source)) and "\0" not in self.source:
+        try:
+            tree = environment().parse(self.source)
+        except (TemplateSyntaxError, RecursionError):
+            return None  # `_render` will tell
+        if plain.is_plain(tree) and "\0" not in self.source:
             marked = self._render([{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)])
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
         beside = f"{path}.{os.getpid()}"
@@ -105,7 +114,7 @@ def _source(folder: str, config: dict) -> str | None:
         pass
     except (OSError, ValueError) as error:
         raise BadModel(f"{file}: {error}") from None
-    found = config.get("chat_template") or (read_json(folder, "chat_template.json") or {}).get("chat_template")
+    found = config.get("chat_template") or read_object(folder, "chat_template.json").get("chat_template")
     if isinstance(found, list):  # named templates
         named = {t["name"]: t["template"] for t in found}
         found = named.get("default") or next(iter(named.values()), None)

@@ -12,6 +12,9 @@ from toast.prompt import message
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
+RULES = 1 << 20  # bytes of a schema or a grammar
+CUT = "--long truncate cuts standard input"
+WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
 
 
 class Question:
@@ -49,27 +52,31 @@ def gather(call, engine: Engine, instruction: str, system: str, files: list[str]
 
 
 def _file(call, engine, name, limit) -> str:
+    with _opened(call, name) as file:
+        return _read(call, engine, file.fileno(), limit, name)
+
+
+def _opened(call, name):
+    if name == "-":
+        raise UsageError("- names no file here", "standard input is read without being named")
     try:
-        fd = call.open(name)
+        return open(call.open(name), "rb", buffering=0)
     except OSError as error:
         raise os_error(error, f"open {name}") from None
-    try:
-        return _read(call, engine, fd, limit, name)
-    finally:
-        os.close(fd)
 
 
 def _read(call, engine, fd, limit, what) -> str:
     text, whole, bad = pipes.read_text(fd, limit, what)
     if not whole:
-        raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text[: 1 << 20]))}")
+        hint = CUT if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
+        raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text[: 1 << 20]))}", hint)
     if bad:
         call.warn(f"{what} held {pipes.plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
-    return text
+    return text.removeprefix("\ufeff")
 
 
-def _too_long(engine, count) -> BadInput:
-    return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", "--long truncate cuts it")
+def _too_long(engine, count, hint) -> BadInput:
+    return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", hint)
 
 
 def rule(call, given: dict) -> tuple[str, str] | None:
@@ -83,36 +90,54 @@ def rule(call, given: dict) -> tuple[str, str] | None:
     if not text:  # an unset variable of a script: not a wish for any answer
         raise UsageError(f"--{kind} is empty")
     inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
-    return kind, text if inline else _contents(call, text)
+    return kind, pipes.clean(text) if inline else _contents(call, kind, text)
 
 
-def _contents(call, name) -> str:
-    try:
-        fd = call.open(name)
-    except OSError as error:
-        raise os_error(error, f"open {name}") from None
-    try:
-        return pipes.read_text(fd, LONGEST, name)[0]
-    finally:
-        os.close(fd)
+def _contents(call, kind, name) -> str:
+    with _opened(call, name) as file:
+        text, whole, _ = pipes.read_text(file.fileno(), RULES, name)
+    if not whole:
+        raise BadInput(f"{name} is longer than the {RULES} bytes that a {kind} may have")
+    return text.removeprefix("\ufeff")
 
 
-def fit(call, engine: Engine, question: Question, long: str, template: bool, prefill: str):
-    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of standard input."""
-    prompt, ids = engine.prompt(question.messages(), template, prefill)
-    most = engine.context * 3 // 4
-    if len(ids) < engine.context:
-        return prompt, ids
+def fit(call, engine: Engine, question: Question, long: str, template: bool, prefill: str, what="standard input"):
+    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the text, told of as `what`."""
+
+    def prompt(text):
+        return engine.prompt(question.messages(text), template, prefill)
+
+    text, most = question.text, engine.context * 3 // 4
+    huge = long == "truncate" and len(text) > engine.context * WINDOW
+    whole, ids = prompt("" if huge else text)
+    if len(ids) < engine.context and not huge:
+        return whole, ids
     if long == "error":
-        raise _too_long(engine, len(ids))
-    spans = engine.tokenizer.core.encode(question.text, add_special_tokens=False).offsets
-    kept = len(spans) - (len(ids) - most)
+        raise _too_long(engine, len(ids), _shorter(question, long))
+    spans = _ends(engine, text) if huge else engine.tokenizer.spans(text)
+    kept = min(most - len(ids), len(spans) - 1) if huge else len(spans) - (len(ids) - most)
     while kept >= 0:
         head, tail = kept // 2, kept - kept // 2
-        text = question.text[: spans[head][0]] + question.text[spans[-tail][0] if tail else len(question.text) :]
-        prompt, ids = engine.prompt(question.messages(text), template, prefill)
+        left = text[: spans[head][0]] + text[spans[-tail][0] if tail else len(text) :]
+        found, ids = prompt(left)
         if len(ids) <= most:
-            call.cut(f"cut {len(spans) - kept} of {len(spans)} tokens from the middle of standard input")
-            return prompt, ids
+            cut = f"{len(text) - len(left)} of {len(text)} characters"
+            call.cut(f"cut {cut if huge else f'{len(spans) - kept} of {len(spans)} tokens'} from the middle of {what}")
+            return found, ids
         kept -= len(ids) - most  # a cut may make its neighbours encode to more
-    raise _too_long(engine, len(ids))
+    raise _too_long(engine, len(ids), _shorter(question, long))
+
+
+def _ends(engine, text) -> list[tuple[int, int]]:
+    """Where the tokens are at both ends of a text that is far too long, as many at each."""
+    size = engine.context * WINDOW // 2
+    head, tail = (engine.tokenizer.spans(part) for part in (text[:size], text[-size:]))
+    count, before = min(len(head), len(tail)), len(text) - size
+    return head[:count] + [(before + a, before + b) for a, b in tail[len(tail) - count :]]
+
+
+def _shorter(question, long) -> str:
+    """What to type to have a shorter prompt."""
+    if question.text and long == "error":
+        return CUT
+    return "--session NAME --forget begins anew" if question.history else "shorten the instruction or the files"

@@ -13,9 +13,9 @@ from toast.generate import PIECE, read
 STEP = 256  # positions that a cache grows by
 
 
-def Rows(model, make, count: int):
-    """Rows for up to `count` texts; make() -> new caches for a single text, which all are KVCaches."""
-    return (Ragged if kernels.tells_texts_apart(model) else Masked)(model, make, count)
+def Rows(model, make):
+    """Rows for texts, as many as are placed; make() -> new caches for a single text, which all are KVCaches."""
+    return (Ragged if kernels.tells_texts_apart(model) else Masked)(model, make)
 
 
 def can_batch(caches) -> bool:
@@ -32,13 +32,17 @@ def shared(a: list[int], b: list[int]) -> int:
 
 
 def longer(buffer, shape, dtype):
-    """A buffer (R, H, T, D), or none yet, with room for shape[2] positions."""
-    have = 0 if buffer is None else buffer.shape[2]
-    if shape[2] <= have:
-        return buffer
-    rows, heads, need, dims = shape
-    more = mx.zeros((rows, heads, -(-(need - have) // STEP) * STEP, dims), dtype)
-    return more if buffer is None else mx.concatenate([buffer, more], axis=2)
+    """A buffer (R, H, T, D), or none yet, with room for shape[0] texts of shape[2] positions."""
+    rows, heads, length, dims = shape
+    length = -(-length // STEP) * STEP
+    if buffer is None:
+        return mx.zeros((rows, heads, length, dims), dtype)
+    for axis, size in ((0, rows), (2, length)):
+        more = list(buffer.shape)
+        more[axis] = size - more[axis]
+        if more[axis] > 0:
+            buffer = mx.concatenate([buffer, mx.zeros(more, dtype)], axis=axis)
+    return buffer
 
 
 # ---------------------------------------------------------------- without padding
@@ -48,8 +52,8 @@ class TextCache:
     """A layer's keys and values (R, H, T, D) of R texts. texts: whose new rows the next call brings, as
     (row, how many, rows so far)."""
 
-    def __init__(self, rows: int):
-        self.rows, self.keys, self.values, self.texts = rows, None, None, []
+    def __init__(self):
+        self.rows, self.keys, self.values, self.texts = 0, None, None, []
 
     def reserve(self, heads: int, dims: int, dtype) -> None:
         """Room for what comes; the layer calls it, which alone knows the shape."""
@@ -67,14 +71,14 @@ class TextCache:
 class Ragged:
     """New rows of all texts one after the other in one call, prompts and single tokens alike."""
 
-    def __init__(self, model, make, count):
-        self.model, self.caches = model, [TextCache(count) for _ in make()]
-        self.ids = [[] for _ in range(count)]  # the prompt that each row begins with
-        self.lengths = [0] * count
+    def __init__(self, model, make):
+        self.model, self.caches = model, [TextCache() for _ in make()]
+        self.ids, self.lengths = [], []  # the prompt that each row begins with; tokens in each
 
     def place(self, prompts: dict) -> None:
         """Read prompts {row: ids}, all but their last token; what they share with another row is copied."""
         prompts = {row: ids[:-1] for row, ids in prompts.items()}
+        self._grow(max(prompts, default=0) + 1)
         while prompts:
             first = not any(self.ids)  # the others may begin as the first one does
             some = dict([next(iter(prompts.items()))]) if first else prompts
@@ -82,6 +86,12 @@ class Ragged:
             for row, ids in some.items():
                 self.ids[row], self.lengths[row] = ids, len(ids)
             prompts = {row: ids for row, ids in prompts.items() if row not in some}
+
+    def _grow(self, rows) -> None:
+        more = max(0, rows - len(self.ids))
+        self.ids, self.lengths = self.ids + [[]] * more, self.lengths + [0] * more
+        for cache in self.caches:
+            cache.rows = len(self.ids)
 
     def _known(self, row, ids, changing) -> int:
         """How many of the ids the row holds, by now: its own, or copied from a row that stays as it is."""
@@ -128,11 +138,10 @@ class RowCache:
 
     `offset` (B,) is each row's length, to which a step adds one position."""
 
-    def __init__(self, rows: int):
-        self.rows = mx.arange(rows)
+    def __init__(self, rows: int = 0):
         self.keys = self.values = None
         self.lengths = [0] * rows
-        self.offset = mx.zeros((rows,), mx.int32)
+        self.begin_step()
 
     def place(self, row: int, cache) -> None:
         """Put what a KVCache (1, H, T, D) holds into a row."""
@@ -151,8 +160,8 @@ class RowCache:
         self.keys, self.values = room(self.keys, keys), room(self.values, values)
 
     def begin_step(self) -> None:
-        """Fix the rows' lengths for the step that comes."""
-        self.offset = mx.array(self.lengths, mx.int32)
+        """Fix the rows and their lengths for the step that comes."""
+        self.rows, self.offset = mx.arange(len(self.lengths)), mx.array(self.lengths, mx.int32)
 
     def update_and_fetch(self, keys, values):
         """keys, values (B, H, 1, D) -> all of them, (B, H, T, D); what is past a row's length is masked."""
@@ -171,10 +180,11 @@ class RowCache:
         return mask[:, None, None]
 
     def keep(self, rows: list[int]) -> None:
-        """Go on with these rows alone."""
+        """Go on with these rows alone, in this order."""
         index = mx.array(rows)
-        self.keys, self.values = self.keys[index], self.values[index]
-        self.lengths, self.rows = [self.lengths[r] for r in rows], mx.arange(len(rows))
+        if self.keys is not None:
+            self.keys, self.values = self.keys[index], self.values[index]
+        self.lengths = [self.lengths[r] for r in rows]
 
 
 class Prefix:
@@ -197,21 +207,24 @@ class Prefix:
 class Masked:
     """Prompts read one by one; a step of all rows at once, as long as the longest."""
 
-    def __init__(self, model, make, count):
+    def __init__(self, model, make):
         self.model, self.prefix = model, Prefix(model, make)
-        self.caches, self.rows = [RowCache(count) for _ in make()], list(range(count))
+        self.caches, self.rows = [RowCache() for _ in make()], []
 
     def place(self, prompts: dict) -> None:
         """Read prompts {row: ids}, all but their last token."""
+        new = [row for row in prompts if row not in self.rows]
+        self.rows += new
+        for cache in self.caches:
+            cache.lengths += [0] * len(new)
         for row, ids in prompts.items():
             for cache, single in zip(self.caches, self.prefix.read(ids)):
                 cache.place(self.rows.index(row), single)
 
     def step(self, last: dict):
-        """{row: its last token} -> logits (rows, V); rows that are missing are over for good."""
-        if len(last) < len(self.rows):
-            keep = [place for place, row in enumerate(self.rows) if row in last]
-            self.rows = [self.rows[place] for place in keep]
+        """{row: its last token} -> logits (rows, V); rows that are missing are over."""
+        if list(last) != self.rows:
+            keep, self.rows = [self.rows.index(row) for row in last], list(last)
             for cache in self.caches:
                 cache.keep(keep)
         for cache in self.caches:

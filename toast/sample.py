@@ -5,11 +5,13 @@ Knows one row of logits and the tokens seen so far; does not know models or text
 
 import mlx.core as mx
 
+COLDEST = 1e-5  # under it only the best token is ever drawn, and logits divided by it can overflow
+
 
 class Sampler:
     """Chooses tokens for one text; the same seed and logits give the same tokens.
 
-    temperature: 0 is greedy. top_k: 0 is off. top_p: the smallest set of tokens that holds this
+    temperature: 0, or as good as 0, is greedy. top_k: 0 is off. top_p: the smallest set of tokens that holds this
     much probability (Holtzman et al. 2020). min_p: tokens less likely than this share of the best
     are out (Nguyen et al. 2024). repeat_penalty: logits of the tokens seen so far, prompt included,
     are divided by it, or multiplied where negative (Keskar et al. 2019). The order is transformers':
@@ -17,9 +19,10 @@ class Sampler:
     """
 
     def __init__(self, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=0):
-        self.temperature, self.top_p, self.top_k, self.min_p = temperature, top_p, top_k, min_p
+        self.temperature = temperature if temperature > COLDEST else 0.0
+        self.top_p, self.top_k, self.min_p = top_p, top_k, min_p
         self.repeat_penalty, self.seen = repeat_penalty, None
-        self.key = mx.random.key(seed) if temperature > 0 else None
+        self.key = mx.random.key(seed) if self.temperature > 0 else None
 
     @property
     def plain(self) -> bool:
@@ -73,7 +76,8 @@ def _nucleus(logits, top_p):
 
 
 def logprobs(logits: mx.array, token: mx.array, k: int = 0) -> tuple[mx.array, ...]:
-    """Of logits (V,): (logprob of the token (), ids (k,), their logprobs (k,)), best first."""
+    """Of logits (V,): (logprob of the token (), ids (k,), their logprobs (k,)), best first; k at most V."""
+    k = min(k, logits.size)
     values = logits.astype(mx.float32)
     values = values - mx.logsumexp(values)
     if not k:

@@ -16,33 +16,50 @@ class Session:
     def __init__(self, call, name: str):
         if not name or name.startswith(".") or "/" in name or "\0" in name or len(os.fsencode(name)) > 200:
             raise UsageError(f"--session {name!r} is not a plain name")
+        self.name = name
         self.path = os.path.join(store.home(call), "sessions", f"{name}.jsonl")
 
-    def read(self) -> list[dict]:
-        """The messages so far; BadInput when somebody broke the file."""
+    def read(self, system: str = "") -> list[dict]:
+        """The messages so far; BadInput when somebody broke the file.
+
+        system: what was asked for now, which cannot differ from what the conversation began with."""
         try:
-            with open(self.path, encoding="utf-8") as file:
-                messages = [json.loads(line) for line in file if line.strip()]
+            with open(self.path, "rb") as file:
+                messages = [self._message(line, n) for n, line in enumerate(file, 1) if line.strip()]
         except FileNotFoundError:
             return []
         except OSError as error:
             raise os_error(error, f"read {self.path}") from None
-        except ValueError:
-            messages = [None]
-        for message in messages:
-            if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
-                raise BadInput(f'{self.path}: every line must be {{"role": "...", "content": "..."}}')
+        if system and messages and messages[0] != {"role": "system", "content": system}:
+            raise UsageError(f"session {self.name} began with another system prompt", f"leave -s out, or {self.anew}")
         return messages
+
+    def _message(self, line: bytes, number: int) -> dict:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
+            wanted = 'every line must be {"role": "...", "content": "..."}'
+            raise BadInput(f"{self.path}, line {number}: {wanted}", f"edit it, or {self.anew}")
+        return message
+
+    @property
+    def anew(self) -> str:
+        """What to type to be rid of the conversation."""
+        return f"toast --session {self.name} --forget"
 
     def add(self, messages: list[dict]) -> None:
         """Append messages, in one write, so that a killed process leaves whole lines."""
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise os_error(error, f"write {self.path}") from None
         try:
-            pipes.write_all(fd, b"".join(map(pipes.json_line, messages)), self.path)
+            size = os.fstat(fd).st_size
+            begun = size and os.pread(fd, 1, size - 1) != b"\n"  # an editor left the last line open
+            pipes.write_all(fd, b"\n" * bool(begun) + b"".join(map(pipes.json_line, messages)), self.path)
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -14,9 +14,9 @@ def tokenizer_for(call, name: str) -> Tokenizer:
     """The tokenizer of a model's folder or GGUF file."""
     path = store.find(call, name)
     if os.path.isfile(path):
-        from toast.store import convert
+        from toast.store import vocab
 
-        path = convert.folder_for(call, path)
+        path = vocab.folder_for(call, path)
     return Tokenizer(path)
 
 
@@ -24,32 +24,59 @@ def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]
     """{"id", "text", "start", "stop"} of every token; positions are in characters of the text.
 
     A character that takes several tokens is the text of each of them."""
-    encoding = tokenizer.core.encode(text, add_special_tokens=special)
-    spans = zip(encoding.ids, encoding.offsets)
-    return [{"id": i, "text": text[a:b], "start": a, "stop": b} for i, (a, b) in spans]
+    found = []
+    for at, piece in [(0, tokenizer.core.encode(text))] if special else tokenizer.pieces(text):
+        for i, (a, b) in zip(piece.ids, piece.offsets):
+            found.append({"id": i, "text": text[at + a : at + b], "start": at + a, "stop": at + b})
+    return found
 
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
     """The longest beginning of the text that ends with a token and encodes to at most `limit`."""
-    spans = tokenizer.core.encode(text, add_special_tokens=False).offsets
-    if len(spans) <= limit:
-        return text
-    return text[: _boundary(tokenizer, text, spans, 0, limit)]
+    spans = tokenizer.spans(text)
+    return text if len(spans) <= limit else text[: _boundary(tokenizer, text, spans, 0, limit)]
+
+
+def beginning(tokenizer: Tokenizer, source, limit: int) -> tuple[str, int | None]:
+    """(`cut` of a source's whole text, that text's length), of which no more is read than is needed.
+
+    The length is None where not all was read: the first tokens of a window are those of the whole once
+    a window twice as long has the same."""
+    size, before = 16 * limit + 64, None
+    while True:
+        text = source.beginning(size)
+        if source.whole:
+            return cut(tokenizer, text, limit), len(text)
+        spans = tokenizer.spans(text)
+        head = spans[: limit + 1]
+        if len(head) > limit and head == before:
+            return text[: _boundary(tokenizer, text, spans, 0, limit)], None
+        size, before = 2 * size, head
 
 
 def split(tokenizer: Tokenizer, text: str, limit: int):
     """Pieces (start, stop, count) of at most `limit` tokens; joined they are the text.
 
     Raises BadInput when a single character takes more than `limit` tokens."""
-    spans, first, at = tokenizer.core.encode(text, add_special_tokens=False).offsets, 0, 0
+    spans, first, at = tokenizer.spans(text), 0, 0
     while at < len(text):
         end = _boundary(tokenizer, text, spans, first, limit, at)
         if end == at:
-            raise BadInput(f"{text[at]!r} alone is more than {pipes.plural(limit, 'token')}")
+            end = _within(tokenizer, text, limit, at)
         yield at, end, len(tokenizer.encode(text[at:end]))
         at = end
         while first < len(spans) and spans[first][1] <= at:
             first += 1
+
+
+def _within(tokenizer, text, limit, at) -> int:
+    """Where text[at:] may end inside of a token."""
+    stop = at
+    while stop < len(text) and len(tokenizer.encode(text[at : stop + 1])) <= limit:
+        stop += 1
+    if stop == at:
+        raise BadInput(f"{text[at]!r} alone is more than {pipes.plural(limit, 'token')}")
+    return stop
 
 
 def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
@@ -68,16 +95,14 @@ def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
 
 def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool) -> None:
     """Read standard input, write what `form` asks for: tokens, ids, count, decode, max or split."""
-    text = pipes.read_all(call)
-    tokenizer = tokenizer_for(call, model)
+    source, tokenizer = pipes.Input(call), tokenizer_for(call, model)
+    if form == "max":
+        _write_beginning(call, tokenizer, source, limit)
+        return source.warn()
+    text = source.all()
+    source.warn()
     if form == "decode":
         pipes.write_all(call.stdout, decode(tokenizer, text).encode())
-    elif form == "max":
-        beginning = cut(tokenizer, text, limit)
-        pipes.write_all(call.stdout, beginning.encode())
-        if len(beginning) < len(text):
-            fit = f"the first {len(beginning)} of {pipes.plural(len(text), 'character')} fit"
-            call.cut(f"cut to {pipes.plural(limit, 'token')}: {fit}")
     elif form == "split":
         for start, stop, count in split(tokenizer, text, limit):
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
@@ -85,9 +110,17 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
     elif form == "tokens":
         pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special))))
     else:
-        ids = tokenizer.encode(text, special)
+        ids = tokenizer.encode(text, True) if special else [i for _, piece in tokenizer.pieces(text) for i in piece.ids]
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _write_beginning(call, tokenizer, source, limit) -> None:
+    found, length = beginning(tokenizer, source, limit)
+    pipes.write_all(call.stdout, found.encode())
+    if len(found) != length:
+        of = "" if length is None else f" of {length}"
+        call.cut(f"cut to {pipes.plural(limit, 'token')}: the first {len(found)}{of} characters fit")
 
 
 def decode(tokenizer: Tokenizer, text: str) -> str:

@@ -4,8 +4,13 @@ Owns the stream of characters that tokens become: a character is never split. Do
 """
 
 import os
+from itertools import islice
 
 from toast.errors import BadModel
+
+
+PIECE = 1 << 16  # characters of a text that are encoded at once, about
+TRIES, NEAR = 16, 100  # ends of lines that are tried; characters around one that are looked at
 
 
 class Tokenizer:
@@ -28,6 +33,33 @@ class Tokenizer:
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Token ids; `special`: with those that the model wants around a text."""
         return self.core.encode(text, add_special_tokens=special).ids
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token is in the text: (start, stop) in characters."""
+        return [(at + a, at + b) for at, piece in self.pieces(text) for a, b in piece.offsets]
+
+    def pieces(self, text: str):
+        """(start, encoding) of pieces of a long text, whose tokens are those of the whole: the library's
+        time and memory for one text grow faster than its length."""
+        at = 0
+        while at < len(text):
+            stop = self._seam(text, at + PIECE)
+            yield at, self.core.encode(text[at:stop], add_special_tokens=False)
+            at = stop
+
+    def _seam(self, text, after) -> int:
+        """Where a line ends that no token reaches over, soon after a place; else the end of the text."""
+        import re
+
+        ends = re.compile(r"(?<=\S)\n(?=\S)").finditer(text, after)  # blanks may go together
+        for end in islice(ends, TRIES if self.core.pre_tokenizer is not None else 0):
+            if self._is_seam(text, end.end()):
+                return end.end()
+        return len(text)
+
+    def _is_seam(self, text, at) -> bool:
+        left, right = text[max(0, at - NEAR) : at], text[at : at + NEAR]
+        return self.encode(left + right) == self.encode(left) + self.encode(right)
 
     def decode(self, ids: list[int]) -> str:
         """Text of the ids, special tokens left out; bytes that are no UTF-8 become U+FFFD."""

@@ -5,6 +5,7 @@ Imported only when somebody asks for help or types what the small parser does no
 
 import inspect
 import io
+import re
 from contextlib import redirect_stdout
 
 import typer
@@ -30,6 +31,8 @@ def parse(command, words: list[str]) -> dict:
     except TyperException as error:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
         hint = f"try: {command.name} --help"
+        if re.search(r"^no such option: -[^-]", message, re.IGNORECASE):
+            hint += "; text that begins with - comes after --"
         raise UsageError(message[:1].lower() + message[1:], hint) from None
     return options.values(command.parameters, {name: _words(value) for name, value in context.params.items()})
 

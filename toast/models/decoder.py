@@ -12,7 +12,7 @@ from types import ModuleType
 from toast import kernels
 from toast.errors import BadModel
 from toast.store import weights
-from toast.store.folder import read_config, read_json
+from toast.store.folder import blame, read_config, read_object
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -108,16 +108,30 @@ def caches(model) -> list:
 
 def end_tokens(path: str, config: dict) -> set[int]:
     """The tokens that end a text, by generation_config.json, else config.json."""
-    ends = (read_json(path, "generation_config.json") or {}).get("eos_token_id", config.get("eos_token_id"))
-    return {ends} if isinstance(ends, int) else set(ends or ())
+    ends = read_object(path, "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
+    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+    if not all(isinstance(end, int) for end in ends):
+        raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
+    return set(ends)
+
+
+def context(path: str, config: dict) -> int:
+    """Tokens that the model can see at once."""
+    with blame(path):
+        found = (config.get("text_config") or config).get("max_position_embeddings") or 1 << 30
+    if not isinstance(found, int):
+        raise BadModel(f"{path}: max_position_embeddings is {found!r}, not a number")
+    return found
 
 
 def sampling(path: str) -> dict:
     """A Sampler's settings by generation_config.json, where it asks for sampling; else none."""
-    config = read_json(path, "generation_config.json") or {}
+    config = read_object(path, "generation_config.json")
     if not config.get("do_sample"):
         return {}
     names = {"temperature": "temperature", "top_p": "top_p", "top_k": "top_k", "min_p": "min_p",
              "repetition_penalty": "repeat_penalty"}  # fmt: skip
     found = {ours: config[theirs] for theirs, ours in names.items() if config.get(theirs) is not None}
+    if wrong := [name for name, value in found.items() if not isinstance(value, (int, float))]:
+        raise BadModel(f"{path}: {wrong[0]} in generation_config.json is {found[wrong[0]]!r}, not a number")
     return {"temperature": 1.0} | found

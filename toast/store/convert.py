@@ -4,17 +4,14 @@ Owns the names and the configuration of llama-like architectures; bits are ggml.
 Source: llama.cpp's conversion (convert_hf_to_gguf.py), undone: it permutes the q and k rows of
 llama, adds 1 to Gemma's norm weights and fuses Phi-3's projections just as its checkpoint does."""
 
-import hashlib
-import json
-import os
 import re
 
 import mlx.core as mx
 
-from toast import store
-from toast.errors import BadModel, os_error
-from toast.store import ggml, pull, quantize, vocab
-from toast.store.gguf import Gguf
+from toast.errors import BadModel
+from toast.store import ggml, made, quantize, vocab
+from toast.store.folder import write_texts
+from toast.store.gguf import Gguf, converting
 
 # general.architecture -> model_type
 MODEL_TYPES = {
@@ -48,20 +45,8 @@ IGNORED = re.compile(r"rope_freqs|rope_factors|blk\.\d+\.attn_rot_embd")
 
 
 def folder_for(call, path: str) -> str:
-    """The converted folder of the GGUF file at `path`, made in the store the first time.
-
-    Keyed by real path, size, time of change and the first MiB: an edited file is converted anew."""
-    try:
-        with open(path, "rb") as file:
-            seen, head = os.fstat(file.fileno()), file.read(1 << 20)
-    except OSError as error:
-        raise os_error(error, f"open {path}") from None
-    key = f"{os.path.realpath(path)}\0{seen.st_size}\0{seen.st_mtime_ns}\0".encode("utf-8", "surrogateescape")
-    folder = os.path.join(store.home(call), "gguf", hashlib.sha256(key + head).hexdigest()[:32])
-    if not os.path.isdir(folder):
-        call.info(f"converting {path}, once")
-        pull.once(call, folder, lambda call, part: gguf_to_folder(path, part))
-    return folder
+    """The converted folder of the GGUF file at `path`, made in the store the first time."""
+    return made.folder(call, path, "model", gguf_to_folder)
 
 
 def gguf_to_folder(path: str, out: str) -> None:
@@ -69,22 +54,15 @@ def gguf_to_folder(path: str, out: str) -> None:
 
     Raises BadModel, in one line, for a damaged file or an architecture or type that is not supported."""
     file = Gguf(path)
-    try:
+    with converting(path):
         weights, quantized = _weights(file)
         texts = {
             "config.json": _config(file, quantized),
             "generation_config.json": vocab.generation_config(file.metadata),
             **vocab.files(file.metadata),
         }
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
-        raise BadModel(f"cannot convert {path}: metadata missing or wrong: {error!r}") from None
     quantize.write(f"{out}/model.safetensors", weights)
-    for name, content in texts.items():
-        with open(f"{out}/{name}", "w", encoding="utf-8") as file:
-            if isinstance(content, str):
-                file.write(content)
-            else:
-                json.dump(content, file, ensure_ascii=False, separators=(",", ":"))
+    write_texts(out, texts)
 
 
 # ---- configuration

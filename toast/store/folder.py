@@ -35,6 +35,24 @@ def read_json(path, name):
     return value
 
 
+def read_object(path, name):
+    """A JSON object of the model folder; empty when the file is not there."""
+    value = read_json(path, name) or {}
+    if not isinstance(value, dict):
+        raise BadModel(f"{os.path.join(path, name)}: not an object")
+    return value
+
+
+def write_texts(path, texts):
+    """Write files into a folder: name -> text, or what JSON writes."""
+    for name, content in texts.items():
+        with open(os.path.join(path, name), "w", encoding="utf-8") as file:
+            if isinstance(content, str):
+                file.write(content)
+            else:
+                json.dump(content, file, ensure_ascii=False, separators=(",", ":"))
+
+
 @contextmanager
 def blame(path):
     """What goes wrong while settings of this folder are put to use becomes a BadModel naming it."""

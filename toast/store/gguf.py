@@ -6,6 +6,7 @@ Source: the GGUF specification of ggml (docs/gguf.md), versions 2 and 3, little-
 import mmap
 import os
 import struct
+from contextlib import contextmanager
 from math import prod
 
 from toast.errors import BadModel
@@ -81,6 +82,15 @@ class _Reader:
         n = self.count(struct.calcsize(SCALARS[kind]))
         values = list(self.unpack(f"{n}{SCALARS[kind]}"))
         return [bool(v) for v in values] if kind == BOOL else values
+
+
+@contextmanager
+def converting(path: str):
+    """Metadata that is missing or wrong ends in a BadModel that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+        raise BadModel(f"cannot convert {path}: metadata missing or wrong: {error!r}") from None
 
 
 class Gguf:

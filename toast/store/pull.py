@@ -19,14 +19,24 @@ def once(call, path: str, make) -> None:
     """
     try:
         os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = _locked(call, path)
     except OSError as error:
         raise os_error(error, f"write in the store, {os.path.dirname(path)}") from None
     try:
-        _wait_for(call, lock, path)
         if not os.path.isdir(path):
             _make_whole(call, path, make)
     finally:
+        os.unlink(f"{path}.lock")
+        os.close(lock)
+
+
+def _locked(call, path: str) -> int:
+    """A descriptor of the lock file, held; not of one that its holder has meanwhile deleted."""
+    while True:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _wait_for(call, lock, path)
+        if os.fstat(lock).st_nlink:
+            return lock
         os.close(lock)
 
 

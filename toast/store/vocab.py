@@ -4,6 +4,9 @@ Owns the pre-tokenizer families; does not run a tokenizer.
 Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every family."""
 
 from toast.errors import BadModel
+from toast.store import made
+from toast.store.folder import write_texts
+from toast.store.gguf import Gguf, converting
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -47,6 +50,18 @@ ENDS = {  # what ends a turn, where the metadata says less
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
     "<|end_of_text|>", "<|end_of_turn|>", "<|return|>", "<|call|>", "<EOT>", "<｜end▁of▁sentence｜>",
 }  # fmt: skip
+
+
+def folder_for(call, path: str) -> str:
+    """The folder with nothing but the vocabulary of the GGUF file at `path`, which need not hold weights."""
+    return made.folder(call, path, "vocabulary", _write)
+
+
+def _write(path: str, out: str) -> None:
+    file = Gguf(path)
+    with converting(path):
+        texts = files(file.metadata)
+    write_texts(out, texts)
 
 
 def generation_config(meta: dict) -> dict:
