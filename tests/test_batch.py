@@ -140,7 +140,7 @@ def test_jobs_are_asked_for_one_by_one():
 def test_quantised_layers_tell_texts_apart():
     if kernels.variant() == "off":
         pytest.skip("plain MLX has no such layers")
-    kinds = {name: type(text_rows.Rows(model(name), lambda: decoder.caches(model(name)), 2)).__name__ for name in FIXTURES}
+    kinds = {name: type(text_rows.Rows(model(name), lambda: decoder.caches(model(name)))).__name__ for name in FIXTURES}
     assert kinds == dict.fromkeys(FIXTURES[:3], "Masked") | dict.fromkeys(FIXTURES[3:], "Ragged")
 
 
@@ -150,7 +150,7 @@ def test_beginnings_are_copied_from_other_rows(monkeypatch):
     if kernels.variant() == "off":
         pytest.skip("plain MLX has no such layers")
     monkeypatch.setattr(text_rows, "PIECE", 4)
-    rows = text_rows.Ragged(model(name), lambda: decoder.caches(model(name)), 3)
+    rows = text_rows.Ragged(model(name), lambda: decoder.caches(model(name)))
     forward = rows._forward
     monkeypatch.setattr(rows, "_forward", lambda texts, tokens: (fed.append(len(tokens)), forward(texts, tokens))[1])
     texts = [[1, 5, 6, 7, 8, 9, 10, 11], [1, 5, 6, 9, 9], [1, 5, 6, 7, 20]]

@@ -61,8 +61,12 @@ class TextCache:
         self.keys, self.values = longer(self.keys, shape, dtype), longer(self.values, shape, dtype)
 
     def copy(self, row: int, source: int, count: int) -> None:
-        self.keys[row, :, :count] = self.keys[source, :, :count]
-        self.values[row, :, :count] = self.values[source, :, :count]
+        def copied(buffer):
+            buffer = longer(buffer, (self.rows, *buffer.shape[1:]), buffer.dtype)  # the row may be new
+            buffer[row, :, :count] = buffer[source, :, :count]
+            return buffer
+
+        self.keys, self.values = copied(self.keys), copied(self.values)
 
     def make_mask(self, N, return_array=False, window_size=None):
         return None  # every text sees itself alone
