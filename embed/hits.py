@@ -5,7 +5,7 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 
 import os
 
-from embed.database import text_hash
+from embed import database
 from toast import pipes
 
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
@@ -27,14 +27,14 @@ class Found:
         if row is None:
             raise LookupError(f"no chunk {hit.chunk}")
         document, start, end, text, hash, path, number, name, data = row
-        if type(text) is not str or text_hash(text) != hash:
+        if type(text) is not str or database.text_hash(text) != hash:
             raise ValueError(f"the text of chunk {hit.chunk} has changed")
-        if not (type(path) is str and type(start) is type(end) is int and type(name) in (str, type(None))):
+        if not (type(start) is type(end) is int and type(name) in (str, type(None))):
             raise TypeError(f"chunk {hit.chunk} has no proper place")
         found = cls()
         found.db, found.score, found.cosine, found.bm25 = db, hit.score, hit.cosine, hit.bm25
         found.document, found.start, found.end, found.text = document, start, end, text
-        found.path, found.number, found.name, found.data = path, number, name, _object(data)
+        found.path, found.number, found.name, found.data = database.named(path), number, name, _object(data)
         return found
 
     def lines(self) -> list:
@@ -55,7 +55,7 @@ class Found:
         for document, number, name, text in self.db.execute(
             "SELECT d.id, d.number, d.name, coalesce(c.text, '') FROM documents d LEFT JOIN chunks c ON c.document = d.id"
             " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
-            (self.path, first, last, self.document),
+            (database.stored(self.path), first, last, self.document),
         ):
             owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
             if owner == document:

@@ -119,7 +119,8 @@ def source_size(call, source):
 
 
 def _missing(call, writer, document, update):
-    ids = [id for (id,) in writer.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (document.path,))]
+    rows = writer.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (database.stored(document.path),))
+    ids = [id for (id,) in rows]
     if not (update and ids):
         call.error(f"cannot open {document.path}: No such file or directory")
         return

@@ -103,15 +103,15 @@ def allowed(db, wanted) -> set:
     conditions, values = [], []
     if wanted.path:
         glob = wanted.path if "/" in wanted.path else f"*/{wanted.path}"
-        conditions.append("('/' || d.path) GLOB ?" if "/" not in wanted.path else "d.path GLOB ?")
-        values.append(glob)
+        path = "CAST(d.path AS TEXT)" if "/" in wanted.path else "'/' || CAST(d.path AS TEXT)"
+        conditions.append(f"{path} GLOB CAST(? AS TEXT)")
+        values.append(database.stored(glob))
     for name, _, value in wanted.where:
-        field = '$."' + name.replace('"', '\\"') + '"'
         conditions.append(
-            "CASE json_type(d.data, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
-            " WHEN 'null' THEN 'null' ELSE CAST(json_extract(d.data, ?) AS TEXT) END = ?"
+            "EXISTS (SELECT 1 FROM json_each(d.data) WHERE key = ?"
+            " AND iif(type IN ('true', 'false', 'null'), type, CAST(value AS TEXT)) = ?)"
         )
-        values += [field, field, value]
+        values += [pipes.clean(name), pipes.clean(value)]
     where = " AND ".join(conditions)
     return {id for (id,) in db.execute(f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values)}
 

@@ -22,13 +22,13 @@ class Known:
     def versions(self, document) -> list:
         """(id, hash) of the documents that this one would take the place of."""
         if document.number is None:
-            where, values = "path = ? AND number IS NULL", (document.path,)
+            where, values = "path = ? AND number IS NULL", (database.stored(document.path),)
         elif document.name is not None:
             where, values = "name = ?", (document.name,)
         elif self.merging:
             where, values = "hash = ? AND number IS NOT NULL", (document.hash,)
         else:
-            where, values = "path = ? AND number = ?", (document.path, document.number)
+            where, values = "path = ? AND number = ?", (database.stored(document.path), document.number)
         return self.db.execute(f"SELECT id, hash FROM documents WHERE {where}", values).fetchall()
 
     def same(self, document):
@@ -48,18 +48,10 @@ def unchanged(db, source) -> bool:
 
 
 def below(db, walk):
-    """Ids of the files that a walk would have found: those under its folders, or all of them."""
-    if walk.whole:
-        yield from (id for (id,) in db.execute("SELECT id FROM documents WHERE number IS NULL"))
-        return
-    for folder in walk.folders:
-        if folder == ".":
-            found = db.execute("SELECT id FROM documents WHERE number IS NULL AND path NOT LIKE '/%' AND path NOT LIKE '../%'")
-        else:
-            found = db.execute(
-                "SELECT id FROM documents WHERE number IS NULL AND substr(path, 1, ?) = ?", (len(folder) + 1, folder + "/")
-            )
-        yield from (id for (id,) in found)
+    """Ids of the files that a walk would have found."""
+    for id, path in db.execute("SELECT id, path FROM documents WHERE number IS NULL"):
+        if walk.covers(database.named(path)):
+            yield id
 
 
 class Writer:
@@ -121,7 +113,7 @@ class Writer:
         return ids, dict.fromkeys(replaced)
 
     def _insert(self, document) -> int:
-        values = (document.path, document.number, document.name, document.data)
+        values = (database.stored(document.path), document.number, document.name, document.data)
         return self.db.execute("INSERT INTO documents (path, number, name, data) VALUES (?, ?, ?, ?)", values).lastrowid
 
     # ---- vectors

@@ -92,6 +92,19 @@ def test_text_without_an_index(made, model, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_pipes_that_are_named(made, model):
+    env = {"EMBED_MODEL": model}
+    words = ["search --mode lexical ran <(cat x.db)", "search --mode lexical -i <(sleep 0.3; cat x.db) ran"]
+    for line in words:
+        assert lines(shell(line, cwd=made, env=env)) == ["docs/cat.md:7:the dog ran to the red bird"]
+    os.mkfifo(made / "pipe")
+    line = "(sleep 0.2; echo a cat; sleep 0.2; echo a dog) > pipe & search --mode lexical dog ./pipe"
+    assert lines(shell(line, cwd=made, env=env)) == ["pipe:2:a dog"]
+    os.unlink(made / "pipe")
+    line = "search --jsonl --mode lexical dog <(echo '{\"text\": \"a dog\"}')"
+    assert lines(shell(line, cwd=made, env=env))[0].endswith(":1:a dog")
+
+
 def test_indexes_and_texts_together(made, model):
     env = {"EMBED_MODEL": model}
     found = lines(search(made, "--mode", "lexical", "ran", "x.db", "docs/cat.md", env=env))

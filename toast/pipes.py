@@ -121,12 +121,12 @@ def clean(text: str) -> str:
 
 
 class Record:
-    """One record: its bytes as they came, its text, and its object when it came as JSON."""
+    """One record: its bytes as they came, its text, its object when it came as JSON, its line."""
 
-    __slots__ = ("raw", "text", "data")
+    __slots__ = ("raw", "text", "data", "number")
 
-    def __init__(self, raw: bytes, text: str, data: dict | None = None):
-        self.raw, self.text, self.data = raw, text, data
+    def __init__(self, raw: bytes, text: str, data: dict | None = None, number: int = 0):
+        self.raw, self.text, self.data, self.number = raw, text, data, number
 
 
 class Records:
@@ -156,7 +156,7 @@ class Records:
 
     def _file(self, name, what):
         number = 0
-        for raws in split(_chunks(self.call, name, what), self.separator):
+        for raws in split(read_chunks(self.call, name, what), self.separator):
             for start in range(0, len(raws), WINDOW):
                 part = raws[start : start + WINDOW]
                 window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
@@ -165,12 +165,12 @@ class Records:
 
     def _record(self, raw, what, number):
         if self.jsonl:
-            return self._json(raw, f"{what}, line {number}") if raw.strip() else None
+            return self._json(raw, f"{what}, line {number}", number) if raw.strip() else None
         text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
         text = self._decode(text)
-        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text)
+        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
 
-    def _json(self, raw, where):
+    def _json(self, raw, where, number):
         import json
 
         try:
@@ -185,7 +185,7 @@ class Records:
                 raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
             fields = ", ".join(list(data)[:8]) or "no fields"
             raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
-        return Record(raw, text.encode("utf-8", "replace").decode(), data)
+        return Record(raw, text.encode("utf-8", "replace").decode(), data, number)
 
     def _decode(self, raw):
         try:
@@ -214,14 +214,31 @@ def _check_input(call, name, asked_for):
         raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
-def _chunks(call, name, what):
-    fd = call.stdin if name == "-" else call.open(name)
+def read_chunks(call, name, what="standard input"):
+    """The bytes of a file, or of standard input, as they come."""
+    try:
+        fd = call.stdin if name == "-" else call.open(name)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
     try:
         while chunk := read_some(fd, what):
             yield chunk
     finally:
         if fd != call.stdin:
             os.close(fd)
+
+
+def open_again(call, name: str) -> int:
+    """A descriptor of a named file, as often as it is asked for: what a pipe gives is kept in a private file."""
+    fd = call.open(name)
+    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    kept = private_file(call)
+    while chunk := read_some(fd, name):
+        write_all(kept, chunk, "the temporary file")
+    os.close(fd)
+    call.kept[os.path.normpath(name)] = kept
+    return call.open(name)
 
 
 def split(chunks, separator: bytes):
