@@ -4,7 +4,7 @@ from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
-from toast.pipes import Records, clean
+from toast.pipes import Records, check_output, clean
 
 
 @command
@@ -71,6 +71,9 @@ def index(
 
     if output and update:
         raise UsageError("-o and -u exclude each other")
+    for name in (output, update):
+        if name is not None:
+            check_output(call, name)
     if merge:
         from embed.merge import merge as join
 

@@ -10,7 +10,7 @@ import time
 from embed import database
 from embed.database import sqlite
 from toast import pipes, store
-from toast.errors import BadInput, os_error
+from toast.errors import os_error
 
 
 KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
@@ -36,6 +36,8 @@ class Target:
             os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
             _prune(os.path.dirname(self.part))
         self.fd = self._lock()
+        if self.path:
+            pipes.keep_mode(self.fd, self.path)
         stamp = self.key + self._base()
         self.db = None if anew else self._resume(stamp)
         if self.db is None:
@@ -93,7 +95,6 @@ class Target:
             base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             for chunk in database.copy_chunks(base):
                 pipes.write_all(self.fd, chunk, self.part)
-            os.fchmod(self.fd, os.fstat(base).st_mode & 0o777)
             os.close(base)
         db = self._connect()
         if not self.update:
@@ -126,7 +127,10 @@ class Target:
         try:
             for chunk in database.copy_chunks(self.fd):
                 pipes.write_all(self.call.stdout, chunk)
-        except BadInput:  # a full disk: the next run shall only have to copy
+        except BrokenPipeError:  # the reader has what it wanted
+            os.unlink(self.part)
+            raise
+        except BaseException:  # a full disk, a signal: the next run shall only have to copy
             database.set_meta(self._connect(), stamp=stamp)
             raise
         os.unlink(self.part)

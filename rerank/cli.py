@@ -81,7 +81,7 @@ def classify(
     """
     from rerank import classify as verb
 
-    if learn or output:
+    if learn or output is not None:
         from rerank import probe
 
         return probe.learn(call, model, learn, output, field)

@@ -110,9 +110,11 @@ def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest
     weight = {"dtype": "F32", "shape": [len(labels), columns], "data_offsets": [0, len(rows)]}
     header = json.dumps({"__metadata__": facts, "weight": weight}).encode()
     header += b" " * (-len(header) % 8)
+    path = os.path.realpath(path)
     part = f"{path}.{os.getpid()}"
     try:
         with open(part, "xb") as file:
+            pipes.keep_mode(file.fileno(), path)
             file.write(len(header).to_bytes(8, "little") + header + rows)
             file.flush()
             os.fsync(file.fileno())
@@ -140,8 +142,9 @@ def examples(call, records) -> tuple[list[str], list[str]]:
 
 def learn(call, model: str, file: str | None, output: str | None, field: str | None) -> None:
     """Learn a probe from the examples of a JSONL file and write it."""
-    if not file or not output:
+    if not file or output is None:
         raise UsageError("--learn and -o go together", "classify --learn examples.jsonl -o model.probe")
+    pipes.check_output(call, output)
     texts, named = examples(call, pipes.Records(call, [file], jsonl=True, field=field))
     labels = sorted(set(named))
     if len(labels) < 2:

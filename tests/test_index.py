@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import stat
 import struct
 import subprocess
 import termios
@@ -246,7 +247,32 @@ def test_wrong_usage(tree, model):
     index(model, "docs", "-o", "a.db", "-u", "b.db", cwd=tree).fails("exclude")
     index(model, "docs", "-u", "none.db", cwd=tree).fails("none.db")
     index(model, "docs", "-u", "docs/sky.txt", cwd=tree).fails("not an index")
-    index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db.part")
+    index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db")
+
+
+def test_an_output_that_cannot_be_replaced(tree, model):
+    os.mkfifo(tree / "pipe")
+    for name, why in (("docs", "Is a directory"), ("pipe", "not a regular"), ("/dev/null", "not a regular"), ("", "''")):
+        for option in ("-o", "-u"):
+            index("none/such", "docs", option, name, cwd=tree).fails("cannot write", why)
+    assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
+
+
+def test_an_output_keeps_its_permissions(tree, model):
+    for option in ("-o", "-o", "-u"):
+        index(model, "docs", option, "x.db", cwd=tree).ok()
+        os.chmod(tree / "x.db", 0o640)
+        write(tree, {"docs/more.txt": option})
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    assert os.stat(tree / "x.db").st_mode & 0o777 == 0o640
+
+
+def test_a_reader_that_leaves_leaves_nothing(tree, model):
+    write(tree, {f"docs/{i}.txt": f"the cat {i}\n\n" * 200 for i in range(20)})
+    env = {"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}
+    shell("index docs | true; exit ${PIPESTATUS[0]}", env=env, cwd=tree).ok()
+    assert os.listdir(tree / "home/index") == []
 
 
 # ---------------------------------------------------------------- updates

@@ -75,7 +75,9 @@ def test_another_field(model, tmp_path):
     write(tmp_path / "e.jsonl", rows)
     words = ["classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model]
     command(*words, cwd=tmp_path).fails("no field 'text'")
+    (tmp_path / "y.probe").touch(0o600)
     command(*words, "--field", "body", cwd=tmp_path).ok()
+    assert os.stat(tmp_path / "y.probe").st_mode & 0o777 == 0o600
 
 
 def test_an_applied_probe_loads_no_numpy(learnt, tmp_path):
@@ -115,7 +117,8 @@ def test_learn_and_output_go_together(model, tmp_path):
     command("classify", "--learn", "e.jsonl", "-m", model).fails("--learn and -o go together")
     command("classify", "-o", "x", "-m", model).fails("--learn and -o go together")
     write(tmp_path / "e.jsonl", examples(6))
-    command("classify", "--learn", "e.jsonl", "-o", "no/x", "-m", model, cwd=tmp_path).fails("cannot write", "no/x")
+    for name in ("no/x", "/dev/null", ".", ""):
+        command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails("cannot write", name)
 
 
 def test_words_that_a_probe_does_not_take(learnt):

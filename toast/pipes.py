@@ -323,6 +323,29 @@ def private_file(call) -> int:
 # ---------------------------------------------------------------- answers out
 
 
+def check_output(call, name: str) -> None:
+    """Fail before the work where no file could be put in place: BadInput."""
+    path = os.path.realpath(call.path(name)) if name else ""
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        reason = "Is a directory"
+    elif not os.path.isdir(folder):
+        reason = "No such file or directory"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        reason = "not a regular file, and would be replaced by one"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = "Permission denied"
+    else:
+        return
+    raise BadInput(f"cannot write {name or repr(name)}: {reason}")
+
+
+def keep_mode(fd: int, path: str) -> None:
+    """Give a file that will replace another the permissions of that one."""
+    if os.path.exists(path):
+        os.fchmod(fd, os.stat(path).st_mode & 0o777)
+
+
 def refuse_terminal(call, instead: str) -> None:
     """Bytes that are no text do not go to a terminal."""
     if os.isatty(call.stdout):
