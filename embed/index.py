@@ -14,6 +14,7 @@ from embed.target import Target
 from embed.writer import BATCH, Known, Writer, below, pack, transaction, unchanged
 from toast import pipes
 from toast.errors import BadInput, UsageError
+from toast.store.digest import digest, name_of
 
 
 def index(call, source, output, update, name, mode, exact) -> None:
@@ -23,8 +24,7 @@ def index(call, source, output, update, name, mode, exact) -> None:
     name, mode, exact = settings(call, update, name, mode, exact)
     if update and source.again and _nothing_to_do(call, update, source):
         return
-    digest = model.digest(call, name)
-    made = {"model": model.name_of(call, name), "digest": digest, "chunk": mode, "exact": int(exact)}
+    made = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if source.walk else [name for name, _ in source.inputs]
     key = key_of(call, made, roots, output or update)
     target = Target(call, output or update, bool(update), key)

@@ -52,7 +52,7 @@ def answer(indexes, query, vector, wanted, judge) -> list:
             hits += opened.find(query, vector, wanted.mode, wide)
     hits.sort(key=lambda hit: -hit.score)
     if judge:
-        hits = judge.sort(query, hits[:wide])
+        hits = judge.sort(query, hits[:wide], wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
 
 
@@ -160,9 +160,10 @@ class Judge:
 
         self.scorer = relevance.open_scorer(call, name)
 
-    def sort(self, query, hits):
+    def sort(self, query, hits, mode):
+        worth = self.FUSED if mode == "hybrid" else 0.0  # BM25 alone has another scale
         for hit, logit in zip(hits, self.scorer.logits(query, [hit.text for hit in hits])):
-            hit.score = self.scorer.score(logit + self.FUSED * (hit.score - 0.5))
+            hit.score = self.scorer.score(logit, hit.score, worth)
         return sorted(hits, key=lambda hit: -hit.score)
 
 

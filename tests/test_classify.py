@@ -187,6 +187,15 @@ def test_long_records_are_cut_and_counted(moods):
     assert classify("-q", "--strict", "-m", moods, stdin=b"cat " * 99).status == 3
 
 
+def test_a_text_is_cut_however_many_labels_there_are(model):
+    nli = os.path.join(ORACLES, "roberta-nli")
+    long = "x " * 3000
+    result = classify("-q", "--strict", "-m", nli, "-l", "a,b,c", stdin=long.encode())
+    assert result.status == 3
+    result = classify("--strict", "-m", model, "-l", f"a,{'long ' * 40}", stdin=b"cat\n")
+    assert (result.status, result.err) == (3, b"classify: 1 label description over the model's limit cut\n")
+
+
 # ---------------------------------------------------------------- labels
 
 
@@ -228,4 +237,5 @@ def test_models_of_another_kind(tmp_path):
     cross = os.path.join(ORACLES, "bert-crossencoder")
     classify("-m", cross).fails("ranks records", f"rerank -m {cross}")
     (tmp_path / "text").write_text("this is no model, and longer than eight bytes")
-    classify("-m", tmp_path / "text").fails("neither a model nor a probe")
+    text = classify("-m", tmp_path / "text").fails("neither a model nor a probe")
+    assert b"(" not in text.err

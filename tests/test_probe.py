@@ -149,6 +149,50 @@ def test_damaged_files(learnt, tmp_path):
         result.fails("x is neither a model nor a probe")
 
 
+def changed(whole, change):
+    """The file with another header."""
+    size = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:size])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + whole[size:]
+
+
+@pytest.mark.parametrize("facts", [
+    {"digest": None}, {"digest": 7}, {"model": "a\nb"}, {"model": "\ud800"}, {"model": "\0"}, {"labels": '["a\\tb", "c"]'},
+    {"labels": '["a", "a"]'}, {"labels": '["a", "\\ud800"]'}, {"labels": '{"a": 1, "b": 2}'}, {"labels": "2"}, {"labels": '["", "a"]'},
+])  # fmt: skip
+def test_hostile_headers(learnt, tmp_path, facts):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    (tmp_path / "x").write_bytes(changed(whole, lambda header: header["__metadata__"].update(facts)))
+    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+
+
+def test_hostile_shapes(learnt, tmp_path):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
+        (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
+        command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5]))
+    size = 8 + int.from_bytes(narrow[:8], "little")
+    (tmp_path / "x").write_bytes(narrow[: size + 40])
+    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("has 4 features")
+
+
+def test_a_probe_works_from_other_folders(model, tmp_path):
+    os.symlink(model, tmp_path / "m")
+    write(tmp_path / "e.jsonl", examples(6))
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", "m", cwd=tmp_path).ok()
+    command("classify", "-m", tmp_path / "x.probe", stdin=b"cat").ok()
+
+
+def test_a_probe_is_no_other_model(learnt):
+    for words in (["rerank", "cat"], ["embed"], ["index"]):
+        command(*words, "-m", learnt, stdin=b"cat").fails("is a probe", f"classify -m {learnt}")
+
+
 # ---------------------------------------------------------------- the arithmetic
 
 

@@ -237,6 +237,20 @@ def test_rerank_adds_its_logit_to_the_fused_score(made, model):
     assert [hit["score"] for hit in found] == pytest.approx([1 / (1 + math.exp(-sums[hit["text"]])) for hit in found])
 
 
+def test_rerank_outside_hybrid_is_the_reranker_alone(made, model):
+    for mode in ("lexical", "vector"):
+        found = hits(search(made, "the dog", "--mode", mode, "--rerank", "--rerank-model", model, "--json", "-i", "x.db"))
+        records = "".join(json.dumps(hit) + "\n" for hit in found).encode()
+        alone = hits(command("rerank", "-m", model, "--jsonl", "--json", "the dog", stdin=records))
+        assert [(hit["text"], hit["score"]) for hit in found] == [(hit["text"], pytest.approx(hit["score"])) for hit in alone]
+
+
+def test_rerank_by_late_interaction_scores_from_0_to_1(made):
+    late = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "tiny-colbert-pylate")
+    scores = [hit["score"] for hit in hits(search(made, "the dog", "--rerank", "--rerank-model", late, "--json", "-i", "x.db"))]
+    assert all(0 <= score <= 1 for score in scores) and len(set(scores)) == len(scores)
+
+
 # ---------------------------------------------------------------- how it is written
 
 
