@@ -30,6 +30,8 @@ class Parameter:
         """The value of one word; UsageError when it is none."""
         try:
             value = self.type(word)
+            if value != value:  # nan
+                raise ValueError
         except ValueError:
             raise self._refused(word, "a whole number" if self.type is int else "a number") from None
         if self.choices and value not in self.choices:
@@ -63,6 +65,13 @@ class Argument(Parameter):
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
+
+
+def refuse_with(flag: str, others: dict) -> None:
+    """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
+    for other, value in others.items():
+        if value not in (None, False, 0, []):
+            raise UsageError(f"{flag} and {other} exclude each other")
 
 
 def read(function, common=()) -> list[Parameter]:
