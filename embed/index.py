@@ -100,16 +100,17 @@ def _build(call, db, source, made, update):
 def fill(call, writer, source, update=False) -> None:
     """Write every document of the source that the index does not have as it is."""
     with pipes.progress(call, source_size(call, source), "byte") as bar:
+        writer.tick = bar.update
         for document in source:
             if document.content is None:
                 _missing(call, writer, document, update)
                 continue
-            same = writer.known.same(document)
+            same, told = writer.known.same(document), 0
             if same is None:
-                writer.add(document)
+                told = writer.add(document)
             else:
                 writer.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (same,))
-            bar.update(document.size)
+            bar.update(document.size - told)
         writer.flush()
 
 

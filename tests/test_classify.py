@@ -223,6 +223,14 @@ def test_labels_that_cannot_be(model, labels, told):
     classify("-m", model, "-l", labels).fails(told)
 
 
+def test_words_that_say_nothing_together(moods):
+    for words in (["--report", "x"], ["-l", "a,b"], ["-k", "2"], ["--multi"], ["--json"], ["-c"]):
+        classify("--learn", "x", "-o", "y", *words).fails("--learn", words[0])
+    for words in (["--only", "good"], ["-k", "2"], ["--json"], ["-c"], ["--threshold", "0.5"]):
+        classify("-m", moods, "--report", "x", *words).fails("--report", words[0])
+    classify("-m", moods, "-L", "-").fails("-L")
+
+
 def test_wrong_words(model, moods, tmp_path):
     classify("-m", model).fails("no labels of its own", "-l")
     classify("-m", moods, "-l", "good,evil").fails("no label 'evil'", "good, bad")

@@ -244,6 +244,11 @@ def test_empty_input_is_an_empty_index(tmp_path, model):
 
 
 def test_wrong_usage(tree, model):
+    for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
+        index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
+    index(model, "-0", "docs", cwd=tree).fails("-0")
+    index(model, "docs", "-", cwd=tree).fails("- goes alone")
+    index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()
     index(model, "docs", "-o", "a.db", "-u", "b.db", cwd=tree).fails("exclude")
     index(model, "docs", "-u", "none.db", cwd=tree).fails("none.db")
     index(model, "docs", "-u", "docs/sky.txt", cwd=tree).fails("not an index")

@@ -130,6 +130,14 @@ def test_group_field_with_one_query(model):
     assert [json.loads(line)["g"] for line in out.splitlines()] == [0, 1]
 
 
+def test_groups_are_told_apart(model):
+    lines = [json.dumps({"g": g, "text": "cat"}) for g in (1, "1", 1, [1])]
+    words = ["rerank", "--group", "g", "-k1", "--json", "-m", model, "cat"]
+    out = command(*words, stdin="\n".join(lines).encode()).ok().out
+    assert [json.loads(line)["g"] for line in out.splitlines()] == [1, "1", [1]]
+    command(*words, stdin=b'{"text": "cat", "g": 1}\n{"text": "a"}\n').fails("record 2: no field 'g'")
+
+
 def test_group_without_a_query(model):
     words = ["rerank", "--query-field", "q", "-m", model]
     command(*words, stdin=b'{"text":"a"}\n').fails("record 1: no query", "--query-field")
