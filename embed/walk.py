@@ -54,8 +54,8 @@ class Walk:
 
     def _skip(self, why, path, root):
         """Pass over a file; one that was named, not in silence."""
-        self.skipped[why] += 1
-        say = self.call.warn if root and why == "binary" else self.call.info
+        self.skipped[why] += not root
+        say = self.call.warn if root else self.call.info
         if path not in self.told:
             self.told.add(path)
             say(f"{path}: {why}, skipped")

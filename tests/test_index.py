@@ -164,6 +164,9 @@ def test_what_is_named_is_taken(tree, model):
     assert len(paths(tree / "x.db")) == 3
     found = index(model, "docs", "data", "-o", "x.db", cwd=tree)
     assert found.status == 0 and found.err == b"index: data: binary, skipped\n"
+    write(tree, {"data": "red " * 300_000})
+    found = index(model, "docs", "data", "--max-filesize", "1", "-o", "x.db", cwd=tree)
+    assert found.status == 0 and found.err == b"index: data: too large, skipped\n"
 
 
 def test_folders_as_deep_as_they_come(tree, model):
