@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from _blake2 import blake2b
 import _sqlite3 as sqlite  # the package around it imports datetime, for a third of a search's start
 
+from embed import checksum
 from embed.words import TOKENIZER, terms
 from toast import pipes
 from toast.errors import BadInput, os_error
@@ -86,9 +87,11 @@ def set_meta(db, **values) -> None:
 
 def kind(head: bytes) -> str:
     """What a file's first bytes say: `index`, `sqlite` (somebody else's database) or `text`."""
-    if not head.startswith(b"SQLite format 3\0"):
-        return "text"
-    return "index" if head[68:72] == APPLICATION.to_bytes(4, "big") else "sqlite"
+    ours = head[68:72] == APPLICATION.to_bytes(4, "big")
+    if head.startswith(b"SQLite format 3\0"):
+        return "index" if ours else "sqlite"
+    # no text has NULs there: damage to the first bytes does not turn an index into one
+    return "index" if ours and head[60:64] == VERSION.to_bytes(4, "big") else "text"
 
 
 def open_file(call, path) -> int:
@@ -122,6 +125,7 @@ def open_fd(call, fd: int, name: str):
     if version != VERSION:
         raise BadInput(f"{name} is an index of version {version}, this reads {VERSION}", "index it again")
     with damage(name):
+        checksum.verify(call, fd)
         try:
             db = connect(f"file:/dev/fd/{fd}?mode=ro&immutable=1", uri=True)
         except sqlite.OperationalError:  # renamed over or deleted since it was opened
@@ -144,6 +148,7 @@ def open_spooled(call, chunks, name: str):
         if kind(head_of(fd)) != "index":
             raise BadInput(f"cannot open {name}: not an index", "run: index FILES > index.db")
         with damage(name):
+            checksum.verify(call, fd)
             return check(connect(f"file:{path}?mode=ro", uri=True))
     finally:
         os.unlink(path)

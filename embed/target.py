@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 
-from embed import database
+from embed import checksum, database
 from embed.database import sqlite
 from toast import pipes, store
 from toast.errors import os_error
@@ -37,7 +37,7 @@ class Target:
             _prune(os.path.dirname(self.part))
         self.fd = self._lock()
         if self.path:
-            pipes.keep_mode(self.fd, self.path)
+            pipes.keep_mode(self.fd, self.path, 0o600)
         stamp = self.key + self._base()
         self.db = None if anew else self._resume(stamp)
         if self.db is None:
@@ -95,6 +95,7 @@ class Target:
             base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             for chunk in database.copy_chunks(base):
                 pipes.write_all(self.fd, chunk, self.part)
+            checksum.cut(self.fd)
             os.close(base)
         db = self._connect()
         if not self.update:
@@ -109,30 +110,39 @@ class Target:
         return db
 
     def finish(self) -> None:
-        """Close the database and put it where it belongs."""
+        """Close the database, seal it and put it where it belongs."""
         stamp = database.meta(self.db).get("stamp")
         database.set_meta(self.db, stamp=None)
         self.db.close()
-        if self.path:
-            os.fsync(self.fd)
-            os.rename(self.part, self.path)
-            folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
-            os.fsync(folder)
-            os.close(folder)
-        else:
-            self._copy_out(stamp)
-        os.close(self.fd)
-
-    def _copy_out(self, stamp) -> None:
         try:
-            for chunk in database.copy_chunks(self.fd):
-                pipes.write_all(self.call.stdout, chunk)
+            checksum.seal(self.call, self.fd, self.part)
+            self._replace() if self.path else self._copy_out()
         except BrokenPipeError:  # the reader has what it wanted
             os.unlink(self.part)
             raise
         except BaseException:  # a full disk, a signal: the next run shall only have to copy
-            database.set_meta(self._connect(), stamp=stamp)
+            self._unseal(stamp)
             raise
+        os.close(self.fd)
+
+    def _unseal(self, stamp) -> None:
+        """Make the part one that the next run goes on with, unless it is in its place already."""
+        if os.path.exists(self.part) and os.path.samestat(os.stat(self.part), os.fstat(self.fd)):
+            checksum.cut(self.fd)
+            self.db = self._connect()
+            database.set_meta(self.db, stamp=stamp)
+
+    def _replace(self) -> None:
+        pipes.keep_mode(self.fd, self.path)
+        os.fsync(self.fd)
+        os.rename(self.part, self.path)
+        folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
+        os.fsync(folder)
+        os.close(folder)
+
+    def _copy_out(self) -> None:
+        for chunk in database.copy_chunks(self.fd):
+            pipes.write_all(self.call.stdout, chunk)
         os.unlink(self.part)
 
     def discard(self) -> None:

@@ -61,19 +61,15 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 }
 
 struct Quantized {
-  std::vector<char> memory;
-  std::vector<int> q;  // the same as numbers
-  std::vector<float> scale, sum;
+  std::vector<int8_t> q;
+  std::vector<float> scale, q_sum, sum;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : scale(M * K / ACTIVATION_GROUP), sum(M * K / group) {
-    int size = k.q_size(bits);
-    memory.resize(M * K * size);
+      : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group) {
     for (int m = 0; m < M; m++)
-      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &memory[m * K * size],
-                            &scale[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
-    for (int i = 0; i < M * K; i++) q.push_back(size == 1 ? ((int8_t*)memory.data())[i] : ((int16_t*)memory.data())[i]);
-    rows = {memory.data(), scale.data(), sum.data(), K, group};
+      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[m * K / ACTIVATION_GROUP],
+                            &q_sum[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
+    rows = {q.data(), scale.data(), q_sum.data(), sum.data(), K, group};
   }
 };
 
@@ -89,7 +85,7 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
   for (uint8_t& b : w) b = random.next();
   QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
   Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
-  expect(same(ours.q, theirs.q) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
+  expect(same(ours.q, theirs.q) && same(ours.q_sum, theirs.q_sum) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
 
   std::vector<int> order(M);
   for (int m = 0; m < M; m++) order[m] = m;
@@ -173,8 +169,27 @@ static void check_attention(const Kernels& k, const Kernels& g, size_t queries, 
   expect(close(ours, theirs, 1e-5f), "attention", queries, keys, d);
 }
 
+// Against the definition, bit by bit; at every alignment, and in two parts.
+static void check_crc32(const Kernels& k) {
+  expect(k.crc32(0, (const uint8_t*)"123456789", 9) == 0xCBF43926, "crc32 of its test vector");
+  Random random;
+  for (int n = 0; n <= 300; n++) {
+    int offset = n % 17, half = random.next() % (n + 1);
+    std::vector<uint8_t> room(offset + n);
+    uint32_t crc = ~0u;
+    for (int i = 0; i < n; i++) {
+      crc ^= room[offset + i] = random.next();
+      for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0xEDB88320 : 0);
+    }
+    const uint8_t* x = room.data() + offset;
+    expect(k.crc32(0, x, n) == ~crc, "crc32", n, offset);
+    expect(k.crc32(k.crc32(0, x, half), x + half, n - half) == ~crc, "crc32 of two parts", n, offset, half);
+  }
+}
+
 static void check(const Kernels& k, const Kernels& g) {
   check_conversions(k, g);
+  check_crc32(k);
   for (int bits : {4, 8})
     for (int group : {32, 64, 128})
       for (int M : {1, 3, 4, 7})

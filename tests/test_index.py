@@ -19,6 +19,7 @@ import time
 import pytest
 
 from command import command, shell, start
+from embed import checksum
 from embed.walk import Walk
 
 TEXT = {
@@ -269,11 +270,11 @@ def test_an_output_that_cannot_be_replaced(tree, model):
 def test_an_output_keeps_its_permissions(tree, model):
     for option in ("-o", "-o", "-u"):
         index(model, "docs", option, "x.db", cwd=tree).ok()
-        os.chmod(tree / "x.db", 0o640)
+        os.chmod(tree / "x.db", 0o440)
         write(tree, {"docs/more.txt": option})
     index(model, "docs", "-u", "x.db", cwd=tree).ok()
     index(model, "docs", "-o", "x.db", cwd=tree).ok()
-    assert os.stat(tree / "x.db").st_mode & 0o777 == 0o640
+    assert os.stat(tree / "x.db").st_mode & 0o777 == 0o440
 
 
 def test_a_reader_that_leaves_leaves_nothing(tree, model):
@@ -425,6 +426,59 @@ def test_a_full_disk_leaves_the_old_file(tree, model):
     found = shell(line, cwd=tree)
     assert found.status == 2 and found.err.count(b"\n") == 1, found
     assert content(tree / "x.db") == before
+
+
+def sealed(path):
+    """The bytes of the database if checksums follow it, else None."""
+    with open(path, "rb") as file:
+        size = checksum.database_size(file.fileno())
+    return size if os.path.getsize(path) > size else None
+
+
+def test_every_finished_index_ends_in_checksums(tree, model):
+    index(model, "docs/cat.md", "-o", "a.db", cwd=tree).ok()
+    index(model, "docs/deep", "-o", "b.db", cwd=tree).ok()
+    shell(f"index -m {model} docs > c.db; index --merge a.db b.db > d.db; index --merge a.db b.db -o e.db", cwd=tree).ok()
+    shutil.copy(tree / "a.db", tree / "f.db")
+    index(model, "docs/sky.txt", "-u", "f.db", cwd=tree).ok()
+    os.truncate(tree / "b.db", sealed(tree / "b.db"))  # as older ones are
+    index(model, "docs/sky.txt", "-u", "b.db", cwd=tree).ok()
+    for name in "abcdef":
+        assert sealed(tree / f"{name}.db"), name
+        command("search", "--mode", "lexical", "the OR a", f"{name}.db", cwd=tree).ok()
+
+
+def test_a_damaged_index_is_neither_updated_nor_merged(tree, model):
+    index(model, "docs/cat.md", "-o", "a.db", cwd=tree).ok()
+    index(model, "docs/sky.txt", "-o", "b.db", cwd=tree).ok()
+    whole = (tree / "b.db").read_bytes()
+    for bad in (whole[:9000] + bytes([whole[9000] ^ 1]) + whole[9001:], whole[:-1], whole + b"x"):
+        (tree / "b.db").write_bytes(bad)
+        index(model, "docs", "-u", "b.db", cwd=tree).fails("b.db is damaged")
+        index(model, "--merge", "a.db", "b.db", "-o", "c.db", cwd=tree).fails("b.db is damaged")
+        assert (tree / "b.db").read_bytes() == bad and sorted(os.listdir(tree)) == ["a.db", "b.db", "docs"]
+
+
+def test_a_disk_that_is_full_at_the_end_costs_no_work(tree, model):
+    """The limit is the database's size: its checksums do not fit."""
+    index(model, "docs", "-o", "y.db", cwd=tree).ok()
+    limited = f"ulimit -f {sealed(tree / 'y.db') // 1024}; trap '' XFSZ; exec index -m {model} docs -o x.db"
+    shell(limited, cwd=tree).fails("x.db.part: File too large")
+    found = index(model, "docs", "-o", "x.db", "-v", cwd=tree).ok(quiet=False)
+    assert b"going on" in found.err and embedded(found) == 0 and sealed(tree / "x.db")
+    assert content(tree / "x.db") == content(tree / "y.db")
+
+
+def test_a_full_output_costs_no_work(tree, model):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("no /dev/full")
+    env = {"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}
+    line = "index -v docs > /dev/full"
+    assert b" 4 of them embedded" in shell(line, env=env, cwd=tree).err
+    again = shell(line, env=env, cwd=tree)
+    assert again.status == 2 and b"going on" in again.err and b" 0 of them embedded" in again.err
+    [part] = os.listdir(tree / "home/index")
+    assert not sealed(tree / "home/index" / part)
 
 
 def test_the_second_writer_waits(tree, model):

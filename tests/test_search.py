@@ -13,6 +13,9 @@ import sys
 import pytest
 
 from command import command, shell, start
+from embed import checksum, database
+from toast.command import Call
+from toast.errors import BadInput
 
 TEXT = {
     "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
@@ -361,11 +364,96 @@ def test_a_search_starts_light(made):
     assert b"mlx.core" in loaded and not heavy & loaded
 
 
+# ---------------------------------------------------------------- damaged files
+
+
+@pytest.fixture
+def whole(made, tmp_path):
+    """A copy of the index to damage, its bytes, and how many of them are the database."""
+    path = shutil.copy(made / "x.db", tmp_path / "x.db")
+    data = (tmp_path / "x.db").read_bytes()
+    return path, data, int.from_bytes(data[16:18], "big") * int.from_bytes(data[28:32], "big")
+
+
+def refusal(path):
+    """What opening an index says, in process; None when it opens."""
+    call = Call("search", {}, os.open(".", os.O_RDONLY))
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        database.open_fd(call, fd, "x.db").close()
+        return None
+    except BadInput as error:
+        return str(error)
+    finally:
+        os.close(fd)
+        os.close(call.cwd)
+
+
+@pytest.mark.parametrize("small", [0, checksum.SMALL])
+def test_any_flipped_byte_is_found(whole, monkeypatch, small):
+    path, data, size = whole
+    monkeypatch.setattr(checksum, "SMALL", small)
+    assert len(data) == size + 9 + 4 * -(-size // checksum.BLOCK) + 4 and refusal(path) is None
+    ends = [(at, 1 << bit) for at in (*range(100), *range(size, len(data))) for bit in range(8)]
+    with open(path, "r+b", buffering=0) as file:
+        for at, flip in [*ends, *((at, 1 + at % 255) for at in range(100, size, 97))]:
+            os.pwrite(file.fileno(), bytes([data[at] ^ flip]), at)
+            assert refusal(path), at
+            os.pwrite(file.fileno(), data[at : at + 1], at)
+    assert refusal(path) is None
+
+
+def test_any_cut_and_any_more_is_found(whole):
+    path, data, size = whole
+    trailer = data[size:]
+    cuts = {1, 16, 99, 100, 4096, size // 2, size - 16384, size - 1, size + 1, size + 9, len(data) - 4, len(data) - 1}
+    for bad in [*(data[:at] for at in cuts), data + b"\0", data + trailer, data[:size] + bytes(len(trailer)), data[:size] + bytes(16384)]:
+        with open(path, "wb") as file:
+            file.write(bad)
+        assert refusal(path), len(bad)
+    with open(path, "wb") as file:
+        file.write(data[:size])  # as older ones are
+    assert refusal(path) is None
+
+
+def test_the_block_is_named(whole):
+    path, data, size = whole
+    with open(path, "r+b") as file:
+        file.seek(5000)
+        file.write(bytes([data[5000] ^ 4]))
+    assert refusal(path) == "x.db is damaged: block 1 of 1 has changed (build it again: index FILES -o x.db)"
+
+
+def test_damage_is_one_line_however_the_index_is_named(whole, tmp_path):
+    path, data, size = whole
+    words = "search --mode lexical dog"
+    for at in (3, 16, 31, 63, 70, 5000, size - 1, size + 2, len(data) - 1):
+        with open(path, "wb") as file:
+            file.write(data[:at] + bytes([data[at] ^ 64]) + data[at + 1 :])
+        for line in (f"{words} -i x.db", f"{words} x.db", f"{words} < x.db", f"cat x.db | {words}"):
+            assert shell(line, cwd=tmp_path).fails().out == b"", (line, at)
+
+
+def test_what_another_program_changed_is_refused_until_it_is_cut_off(whole, tmp_path):
+    path, data, size = whole
+    db = sqlite3.connect(path)
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    db.close()
+    assert open(path, "rb").read() == data
+    db = sqlite3.connect(path)
+    db.execute("INSERT INTO meta VALUES ('mine', 7)")
+    db.commit()
+    db.close()
+    search(tmp_path, "dog", "-i", "x.db").fails("x.db is damaged", "has changed")
+    os.truncate(path, size)
+    assert search(tmp_path, "dog", "--mode", "lexical", "-i", "x.db").ok().out
+
+
 # ---------------------------------------------------------------- hostile files
 
 
 def outcomes(result):
-    """A damaged index gives an answer or one line: nothing else."""
+    """What somebody has made of an index gives an answer or one line: nothing else."""
     assert result.status in (0, 1, 2), result
     assert b"Traceback" not in result.err and b"unexpected" not in result.err, result
     if result.status == 2:
@@ -373,11 +461,12 @@ def outcomes(result):
     return result.status
 
 
-def test_no_damage_crashes(made, tmp_path):
-    whole = (made / "x.db").read_bytes()
+def test_no_damage_crashes(whole, tmp_path):
+    """Without its checksums, so that the damage is not found at once."""
+    _, sealed, size = whole
     rng, seen = random.Random(5), set()
     for trial in range(60):
-        data = bytearray(whole)
+        data = bytearray(sealed[:size])
         if trial % 3 == 0:
             del data[rng.randrange(1, len(data)) :]
         else:
@@ -406,6 +495,8 @@ def test_no_hostile_content_crashes(made, tmp_path, change):
     with sqlite3.connect(tmp_path / "bad.db") as db:
         db.execute(change)
     db.close()
+    with open(tmp_path / "bad.db", "r+b") as file:
+        checksum.cut(file.fileno())
     for form in ("--json", "--scores", "-C3"):
         outcomes(search(tmp_path, "the dog", form, "-i", "bad.db"))
 

@@ -340,10 +340,10 @@ def check_output(call, name: str) -> None:
     raise BadInput(f"cannot write {name or repr(name)}: {reason}")
 
 
-def keep_mode(fd: int, path: str) -> None:
-    """Give a file that will replace another the permissions of that one."""
+def keep_mode(fd: int, path: str, more: int = 0) -> None:
+    """Give a file that will replace another the permissions of that one, and `more`."""
     if os.path.exists(path):
-        os.fchmod(fd, os.stat(path).st_mode & 0o777)
+        os.fchmod(fd, os.stat(path).st_mode & 0o777 | more)
 
 
 def refuse_terminal(call, instead: str) -> None:

@@ -14,6 +14,8 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
+from embed import checksum  # noqa: E402
+
 K = 10
 
 
@@ -28,6 +30,9 @@ def without_floats(index, path):
     db.execute("UPDATE meta SET value = '0' WHERE key = 'exact'")
     db.commit()
     db.close()
+    fd = os.open(path, os.O_RDWR)
+    checksum.cut(fd)
+    os.close(fd)
     return path
 
 

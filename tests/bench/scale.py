@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from embed import database, model, writer  # noqa: E402
+from embed import checksum, database, model, writer  # noqa: E402
 from embed.documents import Document  # noqa: E402
 from toast import command  # noqa: E402
 from toast.store.digest import digest  # noqa: E402
@@ -64,6 +64,9 @@ def build(call, path, chunks, words):
     writer.pack(db, Random.dims)
     db.execute("INSERT INTO words (words) VALUES ('optimize')")
     db.close()
+    fd = os.open(path, os.O_RDWR)
+    checksum.seal(call, fd, path)
+    os.close(fd)
 
 
 def main():

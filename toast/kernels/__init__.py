@@ -14,6 +14,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "append", "swiglu", "attention_step", "DecoderLayer", "int8_scan",
+    "crc32_blocks",
 )  # fmt: skip
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
@@ -27,10 +28,10 @@ def variant():
     return _variant
 
 
-def install_for(call):
-    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for."""
+def install_for(call, tell=True):
+    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for; tell: warn when there are none."""
     threads = call.env.get("TOAST_THREADS", "")
-    install(call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn)
+    install(call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn if tell else None)
 
 
 def install(variant="auto", threads=0, warn=None):

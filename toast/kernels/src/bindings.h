@@ -13,5 +13,6 @@ void bind_attention(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
 void bind_layer(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);
+void bind_checksum(nanobind::module_& m);
 
 }  // namespace toast

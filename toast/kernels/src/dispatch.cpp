@@ -22,12 +22,13 @@ bool always() { return true; }
 
 #define FILLS(v)                                                            \
   {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope,       \
-   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense, v::fill_scan}
+   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense, v::fill_scan,  \
+   v::fill_checksum}
 
 #if defined(__x86_64__)
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c");
+      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("pclmul");
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -40,9 +41,12 @@ const Variant variants[] = {
     {"generic", always, FILLS(generic)},
 };
 #elif defined(__aarch64__)
-bool has_dotprod() { return getauxval(AT_HWCAP) & (1ul << 20); }  // HWCAP_ASIMDDP
+bool has_neon() {
+  constexpr unsigned long wanted = 1ul << 20 | 1ul << 7;  // HWCAP_ASIMDDP, HWCAP_CRC32
+  return (getauxval(AT_HWCAP) & wanted) == wanted;
+}
 const Variant variants[] = {
-    {"neon", has_dotprod, FILLS(neon)},
+    {"neon", has_neon, FILLS(neon)},
     {"generic", always, FILLS(generic)},
 };
 #else

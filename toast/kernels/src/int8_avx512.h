@@ -5,11 +5,13 @@ namespace toast::TOAST_VARIANT {
 
 using vi = __m512i;
 constexpr int PANEL = 2;  // vectors of columns in a panel: 4 rows x 2 was fastest (docs/speed.md)
+constexpr bool SMALLER = false;  // whether codes of 7 bits are worth a path of their own
 
 static inline vi load_vi(const uint8_t* p) { return _mm512_loadu_si512(p); }
 static inline void store_vi(uint8_t* p, vi x) { _mm512_storeu_si512(p, x); }
 static inline vi low_nibbles(vi x) { return _mm512_and_si512(x, _mm512_set1_epi8(15)); }
 static inline vi high_nibbles(vi x) { return low_nibbles(_mm512_srli_epi16(x, 4)); }
+static inline bool any_over_127(vi x) { return _mm512_movepi8_mask(x); }
 
 // w[j] = dword j of the 16 bytes at row(c) + at, one lane per column c of W.
 template <class Rows>
@@ -38,9 +40,10 @@ static inline vf lanes(vi x, int half, bf16) {
 }
 static inline vf lanes(vi x, int, float) { return _mm512_castsi512_ps(x); }
 
-// Exact sums over 32 k of w[k] * x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot {
+  static constexpr int TAKEN = 0;
   vi total_ = _mm512_setzero_si512();
   void add(vi w, const int8_t* x) {
     int four;
@@ -50,10 +53,8 @@ struct Dot {
   vf total() const { return _mm512_cvtepi32_ps(total_); }
 };
 
-using q8 = int8_t;  // an activation that meets 8-bit weights
-
 // W whole floats in [-127, 127] as bytes.
-static inline void store_q(int8_t* p, vf x) {
+static inline void store_int8(int8_t* p, vf x) {
   _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
 }
 

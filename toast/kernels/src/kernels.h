@@ -21,12 +21,12 @@ struct QuantWeights {
   Type type;
   int N, K, group, bits;
 };
-// Rows x[m, K]: q in [-127, 127] (in the order of int8.h, of q_size bytes), scale [m, K / 32], sum of x as
-// rounded [m, K / group].
+// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the sum of q [m, K / 32], and the
+// sum of x as rounded [m, K / group].
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
 struct QuantRows {
-  const void* q;
-  const float *scale, *sum;
+  const int8_t* q;
+  const float *scale, *q_sum, *sum;
   int K, group;
 };
 // b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
@@ -78,10 +78,9 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> q[K], scale[K / 32], sum[K / group]; false when x has a NaN or an infinity.
-  bool (*quantize_row)(const void* x, Type type, int K, int group, int bits, void* q, float* scale,
+  // One row x[K] -> q[K], scale[K / 32], q_sum[K / 32], sum[K / group]; false when x has a NaN or an infinity.
+  bool (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
                        float* sum);
-  int (*q_size)(int bits);  // bytes of an activation that meets weights of so many bits
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
@@ -122,6 +121,10 @@ struct Kernels {
   // ---- search (scan.cpp) ----------------------------------------------------------------------
   // codes[rows, n] scales[rows] query[n] -> scores[rows] = scales * (codes . query), 0 when not finite
   void (*int8_scan)(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n);
+
+  // ---- files (checksum.cpp) -------------------------------------------------------------------
+  // The CRC-32 of what went before (0: nothing) and x[n] after it -> that of both, as zlib's crc32().
+  uint32_t (*crc32)(uint32_t crc, const uint8_t* x, size_t n);
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
@@ -141,6 +144,7 @@ const Kernels& kernels();
   void fill_rope(Kernels&); \
   void fill_attention(Kernels&); \
   void fill_scan(Kernels&); \
+  void fill_checksum(Kernels&); \
   }
 TOAST_DECLARE_VARIANT(generic)
 TOAST_DECLARE_VARIANT(avx2)

@@ -101,7 +101,7 @@ struct Pieces {
 // The most bytes that `rows` rows take as 8 bits before one of these matrices.
 size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
   size_t most = 0;
-  for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group, w->bits));
+  for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
   return most;
 }
 

@@ -15,8 +15,8 @@ static inline void split_even_odd(int8_t* q, int n) {
 }
 
 // One activation group x[32] -> q; the scale, and in `total` the sum of q.
-template <class T, class Q>
-static float quantize_group(const T* x, Q* q, float& total) {
+template <class T>
+static float quantize_group(const T* x, int8_t* q, float& total) {
   vf top = set1(0), sums = set1(0);
   for (int k = 0; k < ACTIVATION_GROUP; k += W) top = vmax(abs(load(x + k)), top);
   float most = largest(top);
@@ -26,39 +26,33 @@ static float quantize_group(const T* x, Q* q, float& total) {
     vf v = round(load(x + k) * inverse);
     v = vmin(set1(127), vmax(set1(-127), v));
     sums = sums + v;  // whole numbers below 2^24: exact in any order
-    store_q(q + k, v);
+    store_int8(q + k, v);
   }
   total = sum(sums);
   return most / 127;
 }
 
-template <class T, class Q>
-static bool quantize_row(const T* x, int K, int group, Q* q, float* scale, float* sums) {
+template <class T>
+static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums) {
   vf bad = set1(0);
   for (int k = 0; k < K; k += W) bad = fma(load(x + k), set1(0), bad);  // NaN for ever once x is not finite
   for (int k = 0; k < K; sums++) {
     *sums = 0;
-    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++) {
-      float total;
-      *scale = quantize_group(x + k, q + k, total);
-      *sums += *scale * total;
+    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++, q_sum++) {
+      *scale = quantize_group(x + k, q + k, *q_sum);
+      *sums += *scale * *q_sum;
     }
   }
+  if (bits == 4) split_even_odd(q, K);
   return sum(bad) == 0;
 }
 
-static bool quantize(const void* x, Type type, int K, int group, int bits, void* q, float* scale, float* sum) {
+static bool quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
+                     float* sum) {
   bool finite = true;
-  with_type(type, [&](auto t) {
-    auto row = (const decltype(t)*)x;
-    finite = bits == 8 ? quantize_row(row, K, group, (q8*)q, scale, sum)
-                       : quantize_row(row, K, group, (int8_t*)q, scale, sum);
-  });
-  if (bits == 4) split_even_odd((int8_t*)q, K);
+  with_type(type, [&](auto t) { finite = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, q_sum, sum); });
   return finite;
 }
-
-static int q_size(int bits) { return bits == 8 ? sizeof(q8) : 1; }
 
 static float value(const void* p, Type type, size_t i) {
   float v[W];
@@ -82,7 +76,6 @@ static void quantized_row_exact(const QuantWeights& w, const void* x, Type type,
 
 void fill_quantize(Kernels& k) {
   k.quantize_row = quantize;
-  k.q_size = q_size;
   k.quantized_row_exact = quantized_row_exact;
 }
 

@@ -12,17 +12,6 @@ constexpr int STEP = ACTIVATION_GROUP;           // one step: 32 k, 8 dwords a c
 constexpr size_t STEP_BYTES = STEP * COLUMNS;
 constexpr int ROWS = 4;                            // rows in a full tile
 
-// A step in memory: load(step, j, p) is what K k of vector p's columns meet, from `store`d dwords of four k.
-struct Dwords {
-  static constexpr int K = 4;
-  static inline vi load(const uint8_t* step, int j, int p) { return load_vi(step + (j * PANEL + p) * W * K); }
-  static inline void store(uint8_t* step, int j, int p, vi w) { store_vi(step + (j * PANEL + p) * W * K, w); }
-};
-template <int BITS> struct Packing : Dwords { using Q = int8_t; };
-#if defined(TOAST_AVX2)
-template <> struct Packing<8> : Pairs { using Q = q8; };
-#endif
-
 // Rows of bytes, `stride` apart. In a short last panel the last one stands in for those that are not there.
 template <bool WHOLE>
 struct Rows {
@@ -110,7 +99,7 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
   prefetch(w.biases, at, COLUMNS * one);
 }
 
-// A panel's weights step by step: at(j, vector) is what K k of W columns meet.
+// A panel's weights step by step: b[dword][vector] is what 4 k of W columns meet.
 // Fresh: unpacked in registers, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
@@ -119,8 +108,6 @@ struct Fresh {
   int n0;
   size_t step;
   vi b[8][PANEL];
-  static constexpr int K = 4;
-  using Q = int8_t;
   inline void next() {
     prefetch_next<BITS>(*w, n0, step);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi w) { b[j][p] = w; });
@@ -128,13 +115,10 @@ struct Fresh {
   inline vi at(int j, int p) const { return b[j][p]; }
 };
 
-template <int BITS>
 struct Packed {
-  const uint8_t *following, *now = nullptr;
-  static constexpr int K = Packing<BITS>::K;
-  using Q = typename Packing<BITS>::Q;
+  const uint8_t *following, *now = nullptr;  // [steps][8][PANEL][W] dwords
   inline void next() { now = following, following += STEP_BYTES; }
-  inline vi at(int j, int p) const { return Packing<BITS>::load(now, j, p); }
+  inline vi at(int j, int p) const { return load_vi(now + (j * PANEL + p) * W * 4); }
 };
 
 struct Scales {
@@ -145,14 +129,14 @@ struct Scales {
 // acc[MR][COLUMNS] += rows of x times the panel, group by group in order.
 template <int BITS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
-  using Q = typename Weights::Q;
-  const Q* q[MR];
-  const float *scale[MR], *total[MR];
+  const int8_t* q[MR];
+  const float *scale[MR], *q_sum[MR], *total[MR];
   vf a[MR][PANEL];
   for (int m = 0; m < MR; m++) {
     size_t first = (size_t)rows[m] * x.K + (size_t)p.first * p.group;
-    q[m] = (const Q*)x.q + first;
+    q[m] = x.q + first;
     scale[m] = x.scale + first / STEP;
+    q_sum[m] = x.q_sum + first / STEP;
     total[m] = x.sum + first / p.group;
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
@@ -164,17 +148,22 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
       Dot<BITS> dot[MR][PANEL];
       w.next();
 #pragma GCC unroll 8
-      for (int j = 0; j < STEP / Weights::K; j++) {
+      for (int j = 0; j < STEP / 4; j++) {
         vi b[PANEL];
         for (int n = 0; n < PANEL; n++) b[n] = w.at(j, n);
 #pragma GCC unroll 4
         for (int m = 0; m < MR; m++)
-          for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], q[m] + Weights::K * j);
+          for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], q[m] + 4 * j);
       }
       for (int m = 0; m < MR; m++) {
-        for (int n = 0; n < PANEL; n++) part[m][n] = fma(dot[m][n].total(), set1(*scale[m]), part[m][n]);
+        vf taken = set1(Dot<BITS>::TAKEN * *q_sum[m]);  // whole numbers below 2^24: exact
+        for (int n = 0; n < PANEL; n++) {
+          vf sum = Dot<BITS>::TAKEN ? dot[m][n].total() + taken : dot[m][n].total();
+          part[m][n] = fma(sum, set1(*scale[m]), part[m][n]);
+        }
         q[m] += STEP;
         scale[m]++;
+        q_sum[m]++;
       }
     }
     for (int n = 0; n < PANEL; n++) {
@@ -198,14 +187,17 @@ static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const i
   if (M - m == 1) tile<BITS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
 }
 
-// `steps` steps of `from` to memory.
+// `steps` steps of `from` to memory; all: the bits of all of them together.
 template <int BITS, bool WHOLE>
-static Packed<BITS> pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* bytes) {
+static Packed pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* bytes, vi& all) {
   uint8_t* to = bytes;
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     prefetch_next<BITS>(*from.w, from.n0, step);
     unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
-                      [&](int j, int p, vi w) { Packing<BITS>::store(to, j, p, w); });
+                      [&](int j, int p, vi w) {
+                        store_vi(to + (j * PANEL + p) * W * 4, w);
+                        if (SMALLER && BITS == 8) all |= w;
+                      });
   }
   return {bytes};
 }
@@ -228,12 +220,14 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP, {}};
     Scales s{scales, biases, w.group, g, n};
-    if constexpr (BITS == 4)
-      if (direct) {
-        tiles<BITS>(fresh, s, x, rows, M, acc);
-        continue;
-      }
-    tiles<BITS>(pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes), s, x, rows, M, acc);
+    if (direct) {
+      tiles<BITS>(fresh, s, x, rows, M, acc);
+      continue;
+    }
+    vi all{};
+    auto packed = pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes, all);
+    if (SMALLER && BITS == 8 && !any_over_127(all)) tiles<SMALLER ? 7 : BITS>(packed, s, x, rows, M, acc);
+    else tiles<BITS>(packed, s, x, rows, M, acc);
   }
 }
 

@@ -13,7 +13,7 @@ static float value(const void* p, Type type, size_t i) {
 // One element: sum over groups of scale * (sum over 32s of x's scale * (sum of q x)) + bias * (sum of x).
 static float dot(const QuantWeights& w, const QuantRows& x, int row, int column) {
   const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
-  const int8_t* v = (const int8_t*)x.q + (size_t)row * w.K;
+  const int8_t* v = x.q + (size_t)row * w.K;
   const float *scale = x.scale + (size_t)row * (w.K / ACTIVATION_GROUP), *sum = x.sum + (size_t)row * (w.K / w.group);
   float acc = 0;
   for (int k = 0; k < w.K; sum++) {

@@ -53,7 +53,6 @@ struct Last {
   std::shared_ptr<mx::array::Data> source;
   int64_t offset = 0;
   int stream = -1;
-  const char* variant = nullptr;
   std::optional<mx::array> memory;
   QuantizedRows rows{};
 };
@@ -64,10 +63,10 @@ std::pair<QuantizedRows, bool> quantized(const mx::array& x, int K, int group, i
   int rows = x.size() / K;
   auto& old = last->rows;
   bool same = last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
-      last->variant == kernels().name && old.rows == rows && old.K == K && old.group == group && old.bits == bits;
+      old.rows == rows && old.K == K && old.group == group && old.bits == bits;
   if (!same) {
-    auto memory = bytes_of(QuantizedRows::bytes(rows, K, group, bits));
-    *last = {x.data_shared_ptr(), x.offset(), s.index, kernels().name, memory, {rows, K, group, bits, memory.data<char>()}};
+    auto memory = bytes_of(QuantizedRows::bytes(rows, K, group));
+    *last = {x.data_shared_ptr(), x.offset(), s.index, memory, {rows, K, group, bits, memory.data<char>()}};
   }
   mx::cpu::get_command_encoder(s).add_temporary(*last->memory);
   return {old, !same};

@@ -34,8 +34,9 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 }  // namespace
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
-  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K * kernels().q_size(bits),
-                                     scale() + (size_t)m * (K / ACTIVATION_GROUP), sum() + (size_t)m * (K / group));
+  size_t first = (size_t)m * (K / ACTIVATION_GROUP);
+  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, q_sum() + first,
+                                     sum() + (size_t)m * (K / group));
 }
 
 void QuantizedRows::fill(const char* x, Type type) const {
@@ -46,7 +47,7 @@ void QuantizedRows::fill(const char* x, Type type) const {
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.q(), x.scale(), x.sum(), x.K, x.group};
+  QuantRows rows{x.q(), x.scale(), x.q_sum(), x.sum(), x.K, x.group};
   auto tasks = split(jobs);
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];

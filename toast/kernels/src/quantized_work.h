@@ -7,19 +7,20 @@
 
 namespace toast {
 
-// x[rows, K] quantised, in one piece of memory that the owner keeps. Rows that are not finite are marked:
+// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite are marked:
 // they are done in float.
 struct QuantizedRows {
   int rows, K, group, bits;
   char* memory;
 
-  static size_t bytes(int rows, int K, int group, int bits) {
-    return (size_t)rows * ((K / group + K / ACTIVATION_GROUP) * sizeof(float) + (size_t)K * kernels().q_size(bits) + 1);
+  static size_t bytes(int rows, int K, int group) {
+    return (size_t)rows * ((K / group + 2 * (K / ACTIVATION_GROUP)) * sizeof(float) + K + 1);
   }
   float* scale() const { return (float*)memory; }
-  float* sum() const { return scale() + (size_t)rows * (K / ACTIVATION_GROUP); }
-  char* q() const { return (char*)(sum() + (size_t)rows * (K / group)); }
-  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K * kernels().q_size(bits); }
+  float* q_sum() const { return scale() + (size_t)rows * (K / ACTIVATION_GROUP); }
+  float* sum() const { return q_sum() + (size_t)rows * (K / ACTIVATION_GROUP); }
+  int8_t* q() const { return (int8_t*)(sum() + (size_t)rows * (K / group)); }
+  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
 
   void fill_row(int m, const char* x, Type type) const;  // x[K]
   void fill(const char* x, Type type) const;             // x[rows, K], by all threads
