@@ -30,8 +30,6 @@ class Parameter:
         """The value of one word; UsageError when it is none."""
         try:
             value = self.type(word)
-            if value != value:  # nan
-                raise ValueError
         except ValueError:
             raise self._refused(word, "a whole number" if self.type is int else "a number") from None
         if self.choices and value not in self.choices:
@@ -39,6 +37,8 @@ class Parameter:
         low, high = (self.min is None or value >= self.min), (self.max is None or value <= self.max)
         if not (low and high):  # nan is neither
             raise self._refused(word, self.range)
+        if value != value:
+            raise self._refused(word, "a number")
         return value
 
     def _refused(self, word: str, wanted: str) -> UsageError:
