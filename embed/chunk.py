@@ -5,12 +5,15 @@ A chunk is `(start_line, end_line, text)`: lines count from 1, and the text is a
 """
 
 import re
+from itertools import chain, islice, tee
 
 COUNTED = 512  # slices whose tokens are counted together
 SMALL = 1 / 4  # of the limit: a section shorter than this may share its chunk with the next
 
-FENCE = re.compile(r" {0,3}(```|~~~)")
+ROW = re.compile(r"[^\n]*\n|[^\n]+")
+FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)")
 HEADING = re.compile(r" {0,3}#{1,6} ")
+SETEXT = re.compile(r" {0,3}(=+|-{2,})\s*$")
 UNDERLINE = re.compile(r"([=\-`:.'\"~^_*+#])\1{2,}\s*$")
 # a line at the margin that begins with a word, a decorator or an attribute
 DEFINITION = re.compile(r"[A-Za-z_@#]")
@@ -38,7 +41,7 @@ def chunk(text: str, count, limit: int, mode: str = "auto", suffix: str = ""):
     count: list of strings -> list of their numbers of tokens; limit: of a chunk; mode: auto,
     paragraphs or lines; suffix: the file's, without the dot, which tells what its sections are.
     """
-    slices = fit(text, lines(text, joints(text, mode, suffix)), count, limit)
+    slices = fit(text, lines(text, joints(mode, suffix)), count, limit)
     if mode == "auto":
         return pack(text, slices, limit, limit * SMALL)
     return pack(text, slices, limit, 0, split_at=1)
@@ -46,7 +49,7 @@ def chunk(text: str, count, limit: int, mode: str = "auto", suffix: str = ""):
 
 def record(text: str, count, limit: int):
     """The chunks of a record: one, or equal parts when it is over the limit. All are on line 1."""
-    parts = fit(text, sentences(text, Slice(0, len(text), 1)), count, limit)
+    parts = list(fit(text, sentences(text, Slice(0, len(text), 1)), count, limit))
     total = sum(part.tokens for part in parts)
     if total > limit:
         pieces = -(-total // limit)
@@ -57,10 +60,10 @@ def record(text: str, count, limit: int):
 # ---------------------------------------------------------------- where a text has joints
 
 
-def joints(text: str, mode: str, suffix: str):
-    """For each line, what begins there: 2 a section, 1 a paragraph, 0 nothing."""
+def joints(mode: str, suffix: str):
+    """A function from rows to what begins at each: 2 a section, 1 a paragraph, 0 nothing."""
     if mode == "lines":
-        return lambda rows: [1] * len(rows)
+        return lambda rows: (1 for _ in rows)
     if mode == "paragraphs":
         return paragraphs
     suffix = suffix.lower()
@@ -70,69 +73,84 @@ def joints(text: str, mode: str, suffix: str):
 
 
 def paragraphs(rows):
-    blank, found = True, []
+    blank = True
     for row in rows:
-        found.append(int(blank and not row.isspace()))
+        yield int(blank and not row.isspace())
         blank = row.isspace()
-    return found
 
 
 def markdown(rows):
-    found, fence = paragraphs(rows), None
-    for i, row in enumerate(rows):
+    fence = None
+    for joint, row, below, _ in ahead(rows):
         mark = FENCE.match(row)
-        if mark and fence in (None, mark[1]):
-            fence = None if fence else mark[1]
-        elif fence:
-            found[i] = 0
-        elif HEADING.match(row):
-            found[i] = 2
-    return found
+        if fence:
+            joint = 0
+            if mark and mark[1].startswith(fence) and not mark[2].strip():
+                fence = None
+        elif mark:
+            fence = mark[1]
+        elif HEADING.match(row) or joint and SETEXT.match(below):
+            joint = 2
+        yield joint
 
 
 def restructured(rows):
-    found = paragraphs(rows)
-    for i in range(1, len(rows)):
-        title = rows[i - 1].rstrip()
-        if title and found[i - 1] and UNDERLINE.match(rows[i]) and len(rows[i].rstrip()) >= len(title):
-            found[i - 1] = 2
-    return found
+    for joint, row, below, last in ahead(rows):
+        title = row.rstrip()
+        under = UNDERLINE.match(below) and len(below.rstrip()) >= len(title)
+        over = UNDERLINE.match(row) and title == last.rstrip()
+        yield 2 if joint and (under or over) else joint
 
 
 def code(rows):
     """A definition begins after a blank line, at the margin."""
-    return [2 * joint if joint and DEFINITION.match(row) else joint for joint, row in zip(paragraphs(rows), rows)]
+    for joint, row, _, _ in ahead(rows):
+        yield 2 if joint and DEFINITION.match(row) else joint
+
+
+def ahead(rows):
+    """(its paragraph joint, a row, the two below it) of each row; "" beyond the last."""
+    first, rows, second, third = tee(rows, 4)
+    below, last = chain(islice(second, 1, None), [""]), chain(islice(third, 2, None), ["", ""])
+    return zip(paragraphs(first), rows, below, last)
 
 
 # ---------------------------------------------------------------- slices
 
 
 def lines(text, find_joints):
-    """A slice for each line, its break included."""
-    rows = text.splitlines(keepends=True) if "\r" not in text else re.findall(r"[^\n]*\n|[^\n]+", text)
-    rows = rows if len(rows) == text.count("\n") + (not text.endswith("\n")) else re.findall(r"[^\n]*\n|[^\n]+", text)
-    at, slices = 0, []
-    for i, (row, joint) in enumerate(zip(rows, find_joints(rows)), 1):
-        slices.append(Slice(at, at + len(row), i, joint))
+    """A slice for each line, its break included; blank lines that follow each other share one."""
+    kept, rows = tee(match[0] for match in ROW.finditer(text))
+    at, blank = 0, None
+    for i, (row, joint) in enumerate(zip(kept, find_joints(rows)), 1):
         at += len(row)
-    return slices
+        if not row.isspace():
+            if blank:
+                yield blank
+            blank = None
+            yield Slice(at - len(row), at, i, joint)
+        elif blank:
+            blank.end = at
+        else:
+            blank = Slice(at - len(row), at, i, joint)
+    if blank:
+        yield blank
 
 
 def fit(text, slices, count, limit):
     """The slices with their tokens counted, and cut smaller where one is over the limit."""
-    fitted = []
-    for start in range(0, len(slices), COUNTED):
+    slices = iter(slices)
+    while some := list(islice(slices, COUNTED)):
         small = []
-        for s in slices[start : start + COUNTED]:
+        for s in some:
             small += [s] if s.end - s.start <= 8 * limit else cut(text, s, 8 * limit)
         for s, tokens in zip(small, count([text[s.start : s.end] for s in small])):
             s.tokens = tokens
-            if tokens <= limit:
-                fitted.append(s)
+            parts = [s] if tokens <= limit else cut(text, s, max(1, (s.end - s.start) // 2))
+            if len(parts) > 1:
+                yield from fit(text, parts, count, limit)
             else:
-                parts = cut(text, s, max(1, (s.end - s.start) // 2))
-                fitted += fit(text, parts, count, limit) if len(parts) > 1 else parts
-    return fitted
+                yield from parts
 
 
 def cut(text, s, size):
@@ -152,8 +170,12 @@ def cut(text, s, size):
 
 
 def sentences(text, s):
-    ends = [m.end() for m in SENTENCE.finditer(text, s.start, s.end) if m.end() < s.end] + [s.end]
-    return [Slice(a, b, s.line) for a, b in zip([s.start, *ends], ends)]
+    start = s.start
+    for match in SENTENCE.finditer(text, s.start, s.end):
+        if match.end() < s.end:
+            yield Slice(start, match.end(), s.line)
+            start = match.end()
+    yield Slice(start, s.end, s.line)
 
 
 def pack(text, slices, limit, small, split_at=2):
@@ -193,8 +215,7 @@ def last_joint(held, following, limit):
 
 def emit(text, held):
     """The chunk of these slices without the blank lines around it; nothing when all is blank."""
-    while held and not text[held[0].start : held[0].end].strip():
-        held = held[1:]
-    if held:
-        body = text[held[0].start : held[-1].end].rstrip()
-        yield held[0].line, held[0].line + body.count("\n"), body
+    first = next((s for s in held if text[s.start : s.end].strip()), None)
+    if first:
+        body = text[first.start : held[-1].end].rstrip()
+        yield first.line, first.line + body.count("\n"), body

@@ -3,8 +3,8 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option
-from toast.pipes import Records, clean
+from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
+from toast.pipes import Records, check_output, clean
 
 
 @command
@@ -71,10 +71,22 @@ def index(
 
     if output and update:
         raise UsageError("-o and -u exclude each other")
+    for name in (output, update):
+        if name is not None:
+            check_output(call, name)
     if merge:
+        settings = {"-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id}
+        refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
         return join(call, paths, output)
+    records = not paths or jsonl or field or id
+    if nul and not (records or files_from):
+        raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
+    if "-" in paths and not records:
+        if len(paths) > 1:
+            raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
+        paths = []
     source = documents.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
     verb.index(call, source, output, update, model, chunk, exact)
 
@@ -95,7 +107,7 @@ def search(
     rerank_model: str = Option("minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="What --rerank reads with."),
     model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Where the index's embedding model is."),
     paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
-    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits."),
+    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits, of the -k best."),
     after: int = Option(0, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int = Option(0, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
     context: int = Option(0, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
@@ -114,12 +126,16 @@ def search(
     """
     from embed import search as verb
 
-    if queries:
+    if queries is not None:
         files = [query, *files] if query else files
     elif not query or not query.strip():
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
-    printer = verb.Printer(call, json, scores, explain, paths, count, before or context, after or context, nul, bool(queries))
-    asked = verb.read_queries(call, queries) if queries else [clean(query)]
+    if json:
+        refuse_with("--json", {"-l": paths, "-c": count, "-A": after, "-B": before, "-C": context})
+    printer = verb.Printer(call, json, scores, explain, paths, count, before or context, after or context, nul, queries is not None)
+    asked = [clean(query)] if queries is None else verb.read_queries(call, queries)
+    if queries == "-":
+        call.no_input = True  # it has been read
     inputs = verb.Inputs(index, files, nul, jsonl, field)
     wanted = verb.Wanted(k, mode, threshold, path, where, model, rerank_model if rerank else None)
     return verb.search(call, asked, inputs, wanted, printer)

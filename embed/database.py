@@ -59,6 +59,20 @@ def meta(db) -> dict:
     return dict(db.execute("SELECT key, value FROM meta"))
 
 
+def stored(path: str):
+    """A path as the tables have it: text, or its bytes where they are no UTF-8."""
+    try:
+        path.encode()
+        return path
+    except UnicodeEncodeError:
+        return os.fsencode(path)
+
+
+def named(path) -> str:
+    """The same read back; TypeError for what is no path."""
+    return path if isinstance(path, str) else os.fsdecode(path)
+
+
 def set_meta(db, **values) -> None:
     """Set keys; None removes one."""
     for key, value in values.items():
@@ -82,7 +96,7 @@ def kind(head: bytes) -> str:
 
 def open_file(call, path) -> int:
     try:
-        return call.open(path)
+        return pipes.open_again(call, path)
     except OSError as error:
         raise os_error(error, f"open {path}") from None
 
@@ -158,7 +172,7 @@ def check(db):
     db.execute("PRAGMA cell_size_check = ON")
     found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'words\\__%' ESCAPE '\\'")
     if sorted(sql for (sql,) in found) != sorted(SCHEMA):
-        raise BadInput("an index with tables of another make", "build it again")
+        raise ValueError("its tables are not ours")
     shadow = db.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'words\\__%' ESCAPE '\\' AND type = 'table'")
     if shadow.fetchone() != (4,):
         raise ValueError("its word tables are not ours")

@@ -4,12 +4,15 @@ Knows paths, bytes and fields; nothing of chunks, models or tables.
 """
 
 import os
+import re
 
 from _blake2 import blake2b
 
 from toast import pipes
 from toast.errors import BadInput
 
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
 LARGEST = 16 << 20  # bytes of a file that is read, unless told otherwise
 
 
@@ -48,30 +51,49 @@ class RecordsOf:
 
     def __init__(self, inputs, field, id):
         self.inputs, self.field, self.id = inputs, field, id
+        self.kinds = set()  # of the ids that look like numbers: whether they are texts
 
     def __iter__(self):
         for path, records in self.inputs:
-            for number, record in enumerate(records, 1):
+            for record in records:
                 name = data = None
                 if record.data is not None:
-                    data = {key: value for key, value in record.data.items() if key != self.field}
-                    name = self._name(record.data, path, number)
-                    data = pipes.json_line(data).decode()[:-1] if data else None
-                yield Document(path, record.text, number, name, data, record.raw)
+                    where = f"{path}, line {record.number}"
+                    name = self._name(record.data, where) if self.id else None
+                    data = _json({key: value for key, value in record.data.items() if key != self.field}, where)
+                yield Document(path, record.text, record.number, name, data, record.raw)
 
-    def _name(self, data, path, number):
-        if not self.id:
-            return None
+    def _name(self, data, where):
+        """The id as text. 1 and "1" would be the same text: such ids are not taken together."""
         if self.id not in data:
-            raise BadInput(f"{path}, record {number}: no field {self.id!r}", "--id NAME")
-        return str(data[self.id])
+            raise BadInput(f"{where}: no field {self.id!r}", "--id NAME")
+        id = data[self.id]
+        if type(id) not in (str, int, float) or id == "" or SURROGATE.search(str(id)):
+            raise BadInput(f"{where}: field {self.id!r} holds no id", "an id is a text or a number")
+        if type(id) is not str or NUMBER.fullmatch(id):
+            self.kinds.add(type(id) is str)
+        if len(self.kinds) > 1:
+            raise BadInput(f"{where}: ids are numbers and numbers as text", "1 and \"1\" would be one record")
+        return str(id)
+
+
+def _json(data, where):
+    """The JSON text of an object, None of an empty one."""
+    import json
+
+    try:
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        raise BadInput(f"{where}: NaN and Infinity are no JSON", "leave the field out, or null") from None
+    # half of a surrogate pair has no UTF-8; its escape is JSON, too
+    return text.encode("utf-8", "backslashreplace").decode() if data else None
 
 
 def source(call, paths, files_from, largest, nul, jsonl, field, id):
     """What the command line names: files and directories, or records."""
     if files_from:
-        names = pipes.Records(call, [files_from], nul)
-        paths = [*paths, *(os.fsdecode(record.raw) for record in names if record.raw)]
+        names = pipes.split(pipes.read_chunks(call, files_from), b"\0" if nul else b"\n")
+        paths = [*paths, *(os.fsdecode(name) for some in names for name in some if name)]
     elif not paths or jsonl or field:
         names = paths or ["-"]
         inputs = [(name, pipes.Records(call, [name] if paths else (), nul, jsonl, field)) for name in names]

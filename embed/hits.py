@@ -5,7 +5,7 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 
 import os
 
-from embed.database import text_hash
+from embed import database
 from toast import pipes
 
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
@@ -27,14 +27,14 @@ class Found:
         if row is None:
             raise LookupError(f"no chunk {hit.chunk}")
         document, start, end, text, hash, path, number, name, data = row
-        if type(text) is not str or text_hash(text) != hash:
+        if type(text) is not str or database.text_hash(text) != hash:
             raise ValueError(f"the text of chunk {hit.chunk} has changed")
-        if not (type(path) is str and type(start) is type(end) is int and type(name) in (str, type(None))):
+        if not (type(start) is type(end) is int and type(name) in (str, type(None))):
             raise TypeError(f"chunk {hit.chunk} has no proper place")
         found = cls()
         found.db, found.score, found.cosine, found.bm25 = db, hit.score, hit.cosine, hit.bm25
         found.document, found.start, found.end, found.text = document, start, end, text
-        found.path, found.number, found.name, found.data = path, number, name, _object(data)
+        found.path, found.number, found.name, found.data = database.named(path), number, name, _object(data)
         return found
 
     def lines(self) -> list:
@@ -44,10 +44,13 @@ class Found:
 
     def around(self, number: int, before: int, after: int) -> list:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
-        first, last = number - before, min(number + after, 1 << 62)
+        first, last = max(number - before, 0), min(number + after, 1 << 62)
         if self.number is not None:
             return self._records(first, last)
-        return [(self.path, n, text) for n, text in sorted(self._file().items()) if first <= n <= last]
+        lines = self._file()
+        # between chunks a file has blank lines alone
+        inside = range(max(first, min(lines)), min(last, max(lines)) + 1)
+        return ((self.path, n, lines.get(n, "")) for n in inside)
 
     def _records(self, first, last) -> list:
         """The same of the records beside it; of several with a number, the one that was indexed next to it."""
@@ -55,7 +58,7 @@ class Found:
         for document, number, name, text in self.db.execute(
             "SELECT d.id, d.number, d.name, coalesce(c.text, '') FROM documents d LEFT JOIN chunks c ON c.document = d.id"
             " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
-            (self.path, first, last, self.document),
+            (database.stored(self.path), first, last, self.document),
         ):
             owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
             if owner == document:
@@ -83,14 +86,15 @@ class Printer:
         self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
         self.paths, self.count, self.before, self.after = paths, count, before, after
         self.end = "\0" if nul else "\n"
-        self.color = not json and os.isatty(call.stdout) and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
+        self.terminal = os.isatty(call.stdout)
+        self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
     def print(self, number: int, query: str, hits: list, speller) -> None:
         if self.json:
             out = b"".join(self._json(number, hit) for hit in hits)
         else:
             prefix = f"{number}:" if self.many else ""
-            lines = self._summary(hits) if self.paths or self.count else self._lines(query, hits, speller)
+            lines = map(self._shown, self._summary(hits)) if self.paths or self.count else self._lines(query, hits, speller)
             out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
         pipes.write_all(self.call.stdout, out)
 
@@ -129,15 +133,18 @@ class Printer:
     def _context(self, hit, number, text, score):
         for label, n, line in hit.around(number, self.before, self.after):
             if n != number:
-                yield self._line(label, n, line, score, "-")
+                yield self._line(label, n, self._shown(line), score, "-")
             else:
-                yield self._line(label, n, text, score)
+                yield self._line(label, n, self._shown(text), score)
 
     def _line(self, label, number, text, score, mark=":"):
         if self.color:
-            text = "".join(c for c in text if c.isprintable() or c in "\t\x1b")
-            return f"{score}{PATH}{label}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"
-        return f"{score}{label}{mark}{number}{mark}{text}"
+            return f"{score}{PATH}{self._shown(label)}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"
+        return f"{score}{self._shown(label)}{mark}{number}{mark}{text}"
+
+    def _shown(self, text):
+        """Text as it is, on a terminal without what would steer it."""
+        return "".join(c for c in text if c.isprintable() or c == "\t") if self.terminal else text
 
     def _score(self, hit):
         if not (self.scores or self.explain):
@@ -150,11 +157,11 @@ class Printer:
 
     def _highlight(self, text, asked, speller):
         """The line with its best sentence in bold, on a terminal."""
+        text = self._shown(text)
         if not self.color:
             return text
         from embed.chunk import SENTENCE
 
-        text = text.replace("\x1b", "")
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
         parts = [text[a:b] for a, b in zip([0, *ends], ends)]
         at = best(list(enumerate(parts)), asked, speller)

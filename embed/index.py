@@ -14,6 +14,7 @@ from embed.target import Target
 from embed.writer import BATCH, Known, Writer, below, pack, transaction, unchanged
 from toast import pipes
 from toast.errors import BadInput, UsageError
+from toast.store.digest import digest, name_of
 
 
 def index(call, source, output, update, name, mode, exact) -> None:
@@ -23,8 +24,7 @@ def index(call, source, output, update, name, mode, exact) -> None:
     name, mode, exact = settings(call, update, name, mode, exact)
     if update and source.again and _nothing_to_do(call, update, source):
         return
-    digest = model.digest(call, name)
-    made = {"model": model.name_of(call, name), "digest": digest, "chunk": mode, "exact": int(exact)}
+    made = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if source.walk else [name for name, _ in source.inputs]
     key = key_of(call, made, roots, output or update)
     target = Target(call, output or update, bool(update), key)
@@ -100,16 +100,17 @@ def _build(call, db, source, made, update):
 def fill(call, writer, source, update=False) -> None:
     """Write every document of the source that the index does not have as it is."""
     with pipes.progress(call, source_size(call, source), "byte") as bar:
+        writer.tick = bar.update
         for document in source:
             if document.content is None:
                 _missing(call, writer, document, update)
                 continue
-            same = writer.known.same(document)
+            same, told = writer.known.same(document), 0
             if same is None:
-                writer.add(document)
+                told = writer.add(document)
             else:
                 writer.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (same,))
-            bar.update(document.size)
+            bar.update(document.size - told)
         writer.flush()
 
 
@@ -119,7 +120,8 @@ def source_size(call, source):
 
 
 def _missing(call, writer, document, update):
-    ids = [id for (id,) in writer.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (document.path,))]
+    rows = writer.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (database.stored(document.path),))
+    ids = [id for (id,) in rows]
     if not (update and ids):
         call.error(f"cannot open {document.path}: No such file or directory")
         return

@@ -3,10 +3,8 @@
 Knows models by name and by the digest of their weights; nothing of tables or of files.
 """
 
-import os
-
-from toast import store
 from toast.errors import BadInput
+from toast.store.digest import digest
 
 DEFAULT = "minilm"
 
@@ -66,52 +64,11 @@ def _rows(array, size):
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
-def name_of(call, name: str) -> str:
-    """The name to keep in an index: paths become absolute, so that it works from other folders."""
-    path = call.path(name)
-    return path if os.path.exists(path) else name
-
-
-def digest(call, name: str) -> str:
-    """SHA-256, in hex, of the float weights behind a model: the same for all its variants.
-
-    What had to be computed is kept in the store, under the files' names, sizes and times.
-    """
-    from toast.store.folder import read_config, transformer
-
-    folder = transformer(store.find(call, name))
-    known = read_config(folder).get("source_digest")
-    return known if isinstance(known, str) else _kept(call, folder)
-
-
-def _kept(call, folder: str) -> str:
-    from _blake2 import blake2b
-
-    files = [os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(".safetensors")]
-    marks = [(os.path.realpath(f), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files]
-    kept = os.path.join(store.home(call), "digests", blake2b(repr(marks).encode(), digest_size=16).hexdigest())
-    try:
-        with open(kept) as file:
-            return file.read()
-    except OSError:
-        pass
-    from toast.store.quantize import source_digest
-
-    found = source_digest(folder)
-    try:
-        os.makedirs(os.path.dirname(kept), 0o700, exist_ok=True)
-        with open(f"{kept}.{os.getpid()}", "w") as file:
-            file.write(found)
-        os.rename(f"{kept}.{os.getpid()}", kept)
-    except OSError:  # a store that cannot be written: computed anew each time
-        pass
-    return found
-
-
 def check(call, name: str, expected: str, index: str) -> None:
     """BadInput unless the model is the one that the index was made with."""
     if digest(call, name) != expected:
+        file = "x.db" if index == "standard input" else index
         raise BadInput(
             f"{index} was made with another model than {name}",
-            f"-m MODEL names the right one; or build it again: index -m {name} -o {index} ...",
+            f"-m MODEL names the right one; or build it again: index -m {name} -o {file} ...",
         )

@@ -14,6 +14,8 @@ QUERY_TERMS = 256  # of a long query, the first ones are looked up
 POSTINGS = 20_000  # rows that BM25 may score: a query's common terms are left out beyond it
 COMMON = 2 * POSTINGS  # rows from which on a word is too common to tell chunks apart
 POOL = 1000  # best chunks of each kind that enter the fusion
+FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
+NOTHING = 0.1  # the cosine of a chunk that says nothing
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
@@ -172,29 +174,44 @@ def top(ids, scores, allowed, k: int) -> list:
     return [(-score, chunk) for score, chunk in best]
 
 
-def hybrid(ids, scores, words: dict, read: float, allowed, k: int) -> list:
-    """The best k chunks by both; read: how much of the query the model can read, 0 to 1.
+class Scale:
+    """What the scores of one query are measured by, over all the chunks that are searched together.
 
     Either score is brought to a scale from a chunk that says nothing to a perfect one: cosines
-    from their mean over the index to 1, BM25 from 0 to the query's best. What each then counts is
-    `weight`'s business; a query's words that the model does not know leave it to BM25.
+    from their mean to 1, BM25 from 0 to the query's best. What each then counts is `weight`'s
+    business; a query's words that the model does not know leave it to BM25. Fewer than FEW chunks
+    have no mean worth the name: they are taken with chunks that say nothing, up to that number.
     """
-    if not ids or not (read or words):  # nothing of the query says anything
+
+    def __init__(self, parts, read: float):
+        """parts: (cosines, chunk -> BM25) of each index; read: how much of the query the model can read, 0 to 1."""
+        words = [score for _, found in parts for score in found.values()]
+        means = [(len(scores), *moments(scores)) for scores, _ in parts if scores]
+        few = max(0, FEW - sum(n for n, _, _ in means))
+        count = few + sum(n for n, _, _ in means)
+        # of one index the mean is taken as it is, to the bit
+        self.mean = means[0][1] if len(means) == 1 and not few else (few * NOTHING + sum(n * m for n, m, _ in means)) / count
+        self.height = 1 / max(1 - self.mean, 1e-6)
+        self.most = max(words, default=1.0)
+        best = max((best for _, _, best in means), default=0.0)
+        cosine, bm25 = read * read, weight(words, count, (best - self.mean) * self.height)
+        self.cosine, self.bm25 = cosine / (cosine + bm25), bm25 / (cosine + bm25)
+        self.empty = not (read or words)  # nothing of the query says anything
+
+    def score(self, cosine, bm25) -> float:
+        return self.cosine * (cosine - self.mean) * self.height + self.bm25 * bm25 / self.most
+
+
+def hybrid(ids, scores, words: dict, scale: Scale, allowed, k: int) -> list:
+    """The best k chunks of an index by both scores."""
+    if scale.empty:
         return []
-    mean, best = moments(scores)
-    height = 1 / max(1 - mean, 1e-6)
-    most = max(words.values(), default=1.0)
-    of_cosine, of_bm25 = read * read, weight(words.values(), len(ids), (best - mean) * height)
-    total = of_cosine + of_bm25
     cosines = {chunk: cosine for cosine, chunk in top(ids, scores, allowed, max(POOL, k))}
     for _, chunk in heaviest(words, allowed, max(POOL, k)):
         if chunk not in cosines:
             cosines[chunk] = scores[row_of(ids, chunk)]
-    fused = []
-    for chunk, cosine in cosines.items():
-        score = of_cosine * (cosine - mean) * height + of_bm25 * words.get(chunk, 0.0) / most
-        fused.append((-score / total, chunk))
-    return [Hit(chunk, -score, cosines[chunk], words.get(chunk, 0.0)) for score, chunk in sorted(fused)[:k]]
+    fused = sorted((-scale.score(cosine, words.get(chunk, 0.0)), chunk) for chunk, cosine in cosines.items())
+    return [Hit(chunk, -score, cosines[chunk], words.get(chunk, 0.0)) for score, chunk in fused[:k]]
 
 
 def row_of(ids, chunk) -> int:

@@ -31,28 +31,32 @@ def search(call, queries, inputs, wanted: Wanted, printer: Printer) -> Exit:
     """Answer each query in turn; the status is that of grep."""
     indexes = [Opened(call, db, name, wanted) for db, name in inputs(call, wanted)]
     vectors = [None] * len(queries)
-    if wanted.mode != "lexical" and indexes:
-        vectors = encode(call, queries, [index for index in indexes], wanted)
+    if wanted.mode != "lexical" and queries:
+        vectors = encode(call, queries, indexes, wanted)
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, (query, vector) in enumerate(zip(queries, vectors)):
-        hits = answer(indexes, query, vector, wanted, judge)
+        hits = answer(indexes, query, vector, wanted, judge) if query.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query, hits, indexes[0].index.speller if indexes else None)
+        printer.print(number, query, hits, indexes[0].index.speller)
     return found
 
 
 def answer(indexes, query, vector, wanted, judge) -> list:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
-    hits = []
+    hits, scored = [], []
     for opened in indexes:
         with database.damage(opened.name):
-            hits += opened.find(query, vector, wanted.mode, wide)
+            scored.append(opened.score(query, vector, wanted.mode))
+    scale = rank.Scale([(scores, words) for _, scores, words in scored], vector[1]) if wanted.mode == "hybrid" else None
+    for opened, parts in zip(indexes, scored):
+        with database.damage(opened.name):
+            hits += opened.find(*parts, scale, wanted.mode, wide)
     hits.sort(key=lambda hit: -hit.score)
     if judge:
-        hits = judge.sort(query, hits[:wide])
+        hits = judge.sort(query, hits[:wide], wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
 
 
@@ -69,19 +73,21 @@ class Opened:
             self.index = rank.Index(db, dims, bool(made["exact"]), rank.Speller())
             self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
 
-    def find(self, query, vector, mode, k) -> list:
+    def score(self, query, vector, mode):
+        """(ids, cosines, chunk -> BM25), as far as the mode has them."""
+        words = self.index.bm25(query, alone=mode == "lexical") if mode != "vector" else {}
+        [(ids, scores)] = self.index.cosines([vector[0]]) if mode != "lexical" else [((), ())]
+        return ids, scores, words
+
+    def find(self, ids, scores, words, scale, mode, k) -> list:
         """Hits, best first; of a record, its best chunk only."""
-        index, wide = self.index, max(rank.POOL, 4 * k)
-        words = index.bm25(query, alone=mode == "lexical") if mode != "vector" else {}
+        wide = max(rank.POOL, 4 * k)
         if mode == "lexical":
             ranked = rank.lexical(words, self.allowed, wide)
+        elif mode == "vector":
+            ranked = rank.vector(ids, scores, self.allowed, wide)
         else:
-            vector, read = vector
-            [(ids, scores)] = index.cosines([vector])
-            if mode == "vector":
-                ranked = rank.vector(ids, scores, self.allowed, wide)
-            else:
-                ranked = rank.hybrid(ids, scores, words, read, self.allowed, wide)
+            ranked = rank.hybrid(ids, scores, words, scale, self.allowed, wide)
         return self._load(ranked, k)
 
     def _load(self, ranked, k):
@@ -103,15 +109,15 @@ def allowed(db, wanted) -> set:
     conditions, values = [], []
     if wanted.path:
         glob = wanted.path if "/" in wanted.path else f"*/{wanted.path}"
-        conditions.append("('/' || d.path) GLOB ?" if "/" not in wanted.path else "d.path GLOB ?")
-        values.append(glob)
+        path = "CAST(d.path AS TEXT)" if "/" in wanted.path else "'/' || CAST(d.path AS TEXT)"
+        conditions.append(f"{path} GLOB CAST(? AS TEXT)")
+        values.append(database.stored(glob))
     for name, _, value in wanted.where:
-        field = '$."' + name.replace('"', '\\"') + '"'
         conditions.append(
-            "CASE json_type(d.data, ?) WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
-            " WHEN 'null' THEN 'null' ELSE CAST(json_extract(d.data, ?) AS TEXT) END = ?"
+            "EXISTS (SELECT 1 FROM json_each(d.data) WHERE key = ?"
+            " AND iif(type IN ('true', 'false', 'null'), type, CAST(value AS TEXT)) = ?)"
         )
-        values += [field, field, value]
+        values += [pipes.clean(name), pipes.clean(value)]
     where = " AND ".join(conditions)
     return {id for (id,) in db.execute(f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values)}
 
@@ -160,9 +166,10 @@ class Judge:
 
         self.scorer = relevance.open_scorer(call, name)
 
-    def sort(self, query, hits):
+    def sort(self, query, hits, mode):
+        worth = self.FUSED if mode == "hybrid" else 0.0  # BM25 alone has another scale
         for hit, logit in zip(hits, self.scorer.logits(query, [hit.text for hit in hits])):
-            hit.score = self.scorer.score(logit + self.FUSED * (hit.score - 0.5))
+            hit.score = self.scorer.score(logit, hit.score, worth)
         return sorted(hits, key=lambda hit: -hit.score)
 
 
@@ -177,24 +184,31 @@ class Inputs:
 
     def __call__(self, call, wanted):
         """(database, name) of each."""
-        if self.index or self.files:
+        named = [self.index] * bool(self.index) + self.files
+        if "-" in named:
+            if len(named) > 1:
+                raise UsageError("- goes alone", "search QUERY FILE... < /dev/null, or search QUERY < FILE")
+            found = self._standard_input(call, wanted)
+            if not found:
+                raise BadInput("nothing to search: standard input is no file and no pipe")
+            return [found]
+        if named:
             return list(self._named(call, wanted))
         return [self._standard_input(call, wanted) or self._nearest(call)]
 
     def _named(self, call, wanted):
-        texts = []
-        for name in [self.index] if self.index else []:
-            yield database.open_fd(call, database.open_file(call, name), name), name
-        for name in self.files:
+        texts, first = [], None
+        for name in [self.index] * bool(self.index) + self.files:
             fd = database.open_file(call, name)
-            what = "text" if stat.S_ISDIR(os.fstat(fd).st_mode) else database.kind(database.head_of(fd))
-            if what == "text":
+            if name != self.index and _is_text(fd):
                 os.close(fd)
                 texts.append(name)
-            else:
-                yield database.open_fd(call, fd, name), name
+                continue
+            db = database.open_fd(call, fd, name)
+            first = first or (db, name)
+            yield db, name
         if texts:
-            yield self._texts(call, wanted, texts)
+            yield self._texts(call, wanted, texts, first)
 
     def _standard_input(self, call, wanted):
         if call.no_input:
@@ -218,17 +232,21 @@ class Inputs:
             return None
         return self._texts(call, wanted, [])
 
-    def _texts(self, call, wanted, names):
-        """An index, private and passing, of texts that have none."""
+    def _texts(self, call, wanted, names, beside=None):
+        """An index, private and passing, of texts that have none; by the model of the index `beside` it."""
         from embed import documents, index, writer
 
         source = documents.source(call, names, None, documents.LARGEST, self.nul, self.jsonl, self.field, None)
         lexical = wanted.mode == "lexical"
-        name = model.chosen(call, wanted.model)
-        embedder = model.NoEmbedder() if lexical else model.Embedder(call, name)
+        made = {"model": model.chosen(call, wanted.model), "digest": ""}
+        if beside:
+            with database.damage(beside[1]):
+                meta = database.meta(beside[0])
+                made = {"model": wanted.model or str(meta["model"]), "digest": meta["digest"]}
+        embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
         db = database.connect("")
         database.create(db)
-        database.set_meta(db, model=name, digest="", dims=embedder.dims, exact=0)
+        database.set_meta(db, dims=embedder.dims, exact=0, **made)
         index.fill(call, writer.Writer(db, embedder), source)
         return db, "the text"
 
@@ -243,6 +261,10 @@ class Inputs:
                     f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}"
                 )
             folder = os.path.dirname(folder)
+
+
+def _is_text(fd) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode) or database.kind(database.head_of(fd)) == "text"
 
 
 def _rest(fd, first):

@@ -10,7 +10,7 @@ import time
 from embed import checksum, database
 from embed.database import sqlite
 from toast import pipes, store
-from toast.errors import BadInput, os_error
+from toast.errors import os_error
 
 
 KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
@@ -36,6 +36,8 @@ class Target:
             os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
             _prune(os.path.dirname(self.part))
         self.fd = self._lock()
+        if self.path:
+            pipes.keep_mode(self.fd, self.path, 0o600)
         stamp = self.key + self._base()
         self.db = None if anew else self._resume(stamp)
         if self.db is None:
@@ -94,7 +96,6 @@ class Target:
             for chunk in database.copy_chunks(base):
                 pipes.write_all(self.fd, chunk, self.part)
             checksum.cut(self.fd)
-            os.fchmod(self.fd, os.fstat(base).st_mode & 0o777)
             os.close(base)
         db = self._connect()
         if not self.update:
@@ -116,14 +117,23 @@ class Target:
         try:
             checksum.seal(self.call, self.fd, self.part)
             self._replace() if self.path else self._copy_out()
-        except BadInput:  # a full disk: the next run shall only have to copy
-            checksum.cut(self.fd)
-            self.db = self._connect()
-            database.set_meta(self.db, stamp=stamp)
+        except BrokenPipeError:  # the reader has what it wanted
+            os.unlink(self.part)
+            raise
+        except BaseException:  # a full disk, a signal: the next run shall only have to copy
+            self._unseal(stamp)
             raise
         os.close(self.fd)
 
+    def _unseal(self, stamp) -> None:
+        """Make the part one that the next run goes on with, unless it is in its place already."""
+        if os.path.exists(self.part) and os.path.samestat(os.stat(self.part), os.fstat(self.fd)):
+            checksum.cut(self.fd)
+            self.db = self._connect()
+            database.set_meta(self.db, stamp=stamp)
+
     def _replace(self) -> None:
+        pipes.keep_mode(self.fd, self.path)
         os.fsync(self.fd)
         os.rename(self.part, self.path)
         folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)

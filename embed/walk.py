@@ -6,6 +6,7 @@ Knows directories, links, .gitignore and sizes; nothing of chunks or tables.
 import os
 import stat
 
+from toast import pipes
 from toast.errors import os_error
 
 SNIFFED = 8192  # bytes in which a NUL tells a binary file
@@ -15,53 +16,92 @@ class Walk:
     """Files below `roots`, in a fixed order: iterating gives (path, bytes), or (path, None) for a
     root that is not there.
 
-    A root that is a file is taken whatever .gitignore says. In directories: hidden files, links and
-    what .gitignore names are passed over. Binary files and files over `largest` bytes are counted
-    in `skipped`. whole: these are all the files that there are to be.
+    A root is taken whatever .gitignore says; of a pipe, all that it gives. In directories: hidden
+    files, links and what .gitignore names are passed over. Binary files and files over `largest`
+    bytes are counted in `skipped`. whole: these are all the files that there are to be.
     """
 
     def __init__(self, call, roots, largest: int, whole: bool = False):
         self.call, self.roots, self.largest, self.whole = call, roots, largest, whole
         self.skipped = {"binary": 0, "too large": 0}
         self.folders = []  # the roots that were directories
+        self.failed, self.told = set(), set()  # paths that could not be read; of which a word was said
 
     def __iter__(self):
         self.folders, self.skipped = [], dict.fromkeys(self.skipped, 0)
-        for path, there in self._paths():
+        for path, there, root in self._paths():
             if there:
-                yield from self._file(path)
+                yield from self._file(path, root)
             else:
                 yield path, None
 
     def size(self) -> int:
         """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
-        return sum(os.stat(self.call.path(path)).st_size + 1 for path, there in self._paths() if there)
+        return sum(os.stat(self.call.path(path)).st_size + 1 for path, there, _ in self._paths() if there)
+
+    def covers(self, path: str) -> bool:
+        """Whether a file of this path would have been found if it were there and could be read."""
+        if any(path == failed or _inside(path, failed) for failed in self.failed):
+            return False
+        return self.whole or any(_inside(path, folder) for folder in self.folders)
+
+    def _fail(self, error, verb, path):
+        """Say once, however often the walk is made, that something cannot be read."""
+        self.failed.add(path)
+        if path not in self.told:
+            self.told.add(path)
+            self.call.error(str(os_error(error, f"{verb} {path}")))
+
+    def _skip(self, why, path, root):
+        """Pass over a file; one that was named, not in silence."""
+        self.skipped[why] += not root
+        say = self.call.warn if root else self.call.info
+        if path not in self.told:
+            self.told.add(path)
+            say(f"{path}: {why}, skipped")
 
     def _paths(self):
-        """(path, whether it is there) of each file."""
+        """(path, whether it is there, whether it was named) of each file."""
         for root in self.roots:
             path = os.path.normpath(root)
             try:
                 folder = stat.S_ISDIR(os.stat(self.call.path(path)).st_mode)
-            except OSError:
-                yield path, False
+            except (FileNotFoundError, NotADirectoryError):
+                yield path, False, True
+                continue
+            except OSError as error:
+                self._fail(error, "open", path)
                 continue
             if folder:
                 self.folders.append(path)
-                yield from self._folder("" if path == "." else path, self._above(path))
+                for name in self._folder("" if path == "." else path, self._above(path)):
+                    yield name, True, False
             else:
-                yield path, True
+                yield path, True, True
 
     def _folder(self, path, ignores):
+        """The files below a folder; a list of open folders, since they may be deeper than calls can be."""
+        levels = [self._entries(path, ignores)]
+        while levels:
+            name, inner = next(levels[-1], (None, None))
+            if name is None:
+                levels.pop()
+            elif inner is None:
+                yield name
+            else:
+                levels.append(self._entries(name, inner))
+
+    def _entries(self, path, ignores):
+        """(path, None) of each file of a folder, (path, the .gitignore files that hold there) of each folder."""
         full = self.call.path(path or ".")
         try:
             with os.scandir(full) as found:
                 entries = sorted(found, key=lambda e: e.name)
         except OSError as error:
-            self.call.error(str(os_error(error, f"read {path}")))
+            self._fail(error, "read", path or ".")
             return
-        if any(e.name == ".gitignore" for e in entries):
-            ignores = [*ignores, _ignore(full)]
+        if any(e.name == ".gitignore" and e.is_file() for e in entries):
+            ignores = [*ignores, *self._ignore(full)]
         for entry in entries:
             if entry.name.startswith(".") or entry.is_symlink():
                 continue
@@ -69,51 +109,57 @@ class Walk:
             if _ignored(ignores, os.path.join(full, entry.name) + "/" * folder):
                 continue
             if folder:
-                yield from self._folder(os.path.join(path, entry.name), ignores)
+                yield os.path.join(path, entry.name), ignores
             elif entry.is_file(follow_symlinks=False):
-                yield os.path.join(path, entry.name), True
+                yield os.path.join(path, entry.name), None
 
     def _above(self, path):
-        """The .gitignore files that hold for a folder from above it, up to its repository's top."""
+        """The .gitignore files that hold for a folder from above it, up to its repository's top; none
+        of them where they exclude the folder itself, which was named."""
         folder, found = os.path.realpath(self.call.path(path)), []
+        named = folder + "/"
         while not os.path.exists(os.path.join(folder, ".git")):
             folder, below = os.path.dirname(folder), folder
             if folder == below:
                 return []  # no repository
             if os.path.isfile(os.path.join(folder, ".gitignore")):
-                found.append(_ignore(folder))
-        return found[::-1]
+                found += self._ignore(folder)
+        return [] if _ignored(found[::-1], named) else found[::-1]
 
-    def _file(self, path):
+    def _ignore(self, folder):
+        """[(folder, its .gitignore)]; nothing when that cannot be read."""
+        from pathspec import GitIgnoreSpec
+
+        name = os.path.join(folder, ".gitignore")
         try:
-            fd = self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            # git matches bytes: as Latin-1 each of them is a character
+            with open(name, encoding="latin-1") as file:
+                return [(os.path.realpath(folder) + "/", GitIgnoreSpec.from_lines(_valid(file)))]
         except OSError as error:
-            self.call.error(str(os_error(error, f"open {path}")))
-            return
-        with open(fd, "rb") as file:
-            status = os.fstat(fd)
-            if stat.S_ISREG(status.st_mode) and status.st_size > self.largest:
-                self.skipped["too large"] += 1
-                self.call.info(f"{path}: {status.st_size} bytes, skipped")
-                return
-            try:
+            self._fail(error, "read", name)
+            return []
+
+    def _file(self, path, root):
+        """(path, its bytes), nothing when it is skipped or cannot be read."""
+        try:
+            fd = pipes.open_again(self.call, path) if root else self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            with open(fd, "rb") as file:
                 data = file.read(self.largest + 1) or b""
-            except OSError as error:
-                self.call.error(str(os_error(error, f"read {path}")))
-                return
-        if b"\0" in data[:SNIFFED]:
-            self.skipped["binary"] += 1
-            self.call.info(f"{path}: binary, skipped")
+        except OSError as error:
+            self._fail(error, "read", path)
+            return
+        if len(data) > self.largest:
+            self._skip("too large", path, root)
+        elif b"\0" in data[:SNIFFED]:
+            self._skip("binary", path, root)
         else:
             yield path, data
 
 
-def _ignore(folder):
-    """(folder, its .gitignore)."""
-    from pathspec import GitIgnoreSpec
-
-    with open(os.path.join(folder, ".gitignore"), encoding="utf-8", errors="replace") as file:
-        return os.path.realpath(folder) + "/", GitIgnoreSpec.from_lines(_valid(file))
+def _inside(path, folder) -> bool:
+    if folder == ".":
+        return not path.startswith(("/", "../"))
+    return path.startswith(folder.rstrip("/") + "/")
 
 
 def _valid(lines):
@@ -121,6 +167,7 @@ def _valid(lines):
     from pathspec.patterns.gitwildmatch import GitWildMatchPattern, GitWildMatchPatternError
 
     for line in lines:
+        line = line.rstrip("\r\n")
         try:
             GitWildMatchPattern(line)
             yield line
@@ -131,7 +178,8 @@ def _valid(lines):
 def _ignored(ignores, path) -> bool:
     """Whether the deepest .gitignore that speaks of the path excludes it."""
     for folder, spec in reversed(ignores):
-        verdict = spec.check_file(path.removeprefix(folder)).include
+        below = os.fsencode(path.removeprefix(folder)).decode("latin-1")
+        verdict = spec.check_file(below).include
         if verdict is not None:
             return verdict
     return False

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from embed import chunk, database
 
 BATCH = 256  # chunks embedded and committed together: what a killed run may lose
+SEEN = 64  # chunks after which progress is told
 SEGMENT = 8192  # vectors of a full segment
 
 
@@ -22,13 +23,13 @@ class Known:
     def versions(self, document) -> list:
         """(id, hash) of the documents that this one would take the place of."""
         if document.number is None:
-            where, values = "path = ? AND number IS NULL", (document.path,)
+            where, values = "path = ? AND number IS NULL", (database.stored(document.path),)
         elif document.name is not None:
             where, values = "name = ?", (document.name,)
         elif self.merging:
             where, values = "hash = ? AND number IS NOT NULL", (document.hash,)
         else:
-            where, values = "path = ? AND number = ?", (document.path, document.number)
+            where, values = "path = ? AND number = ?", (database.stored(document.path), document.number)
         return self.db.execute(f"SELECT id, hash FROM documents WHERE {where}", values).fetchall()
 
     def same(self, document):
@@ -48,18 +49,10 @@ def unchanged(db, source) -> bool:
 
 
 def below(db, walk):
-    """Ids of the files that a walk would have found: those under its folders, or all of them."""
-    if walk.whole:
-        yield from (id for (id,) in db.execute("SELECT id FROM documents WHERE number IS NULL"))
-        return
-    for folder in walk.folders:
-        if folder == ".":
-            found = db.execute("SELECT id FROM documents WHERE number IS NULL AND path NOT LIKE '/%' AND path NOT LIKE '../%'")
-        else:
-            found = db.execute(
-                "SELECT id FROM documents WHERE number IS NULL AND substr(path, 1, ?) = ?", (len(folder) + 1, folder + "/")
-            )
-        yield from (id for (id,) in found)
+    """Ids of the files that a walk would have found."""
+    for id, path in db.execute("SELECT id, path FROM documents WHERE number IS NULL"):
+        if walk.covers(database.named(path)):
+            yield id
 
 
 class Writer:
@@ -67,22 +60,26 @@ class Writer:
 
     def __init__(self, db, embedder, mode: str = "auto", merging: bool = False):
         self.db, self.embedder, self.mode = db, embedder, mode
+        self.tick = lambda characters: None  # called as chunks are embedded
         self.known = Known(db, merging)
         self.pending, self.waiting, self.embedded = [], 0, 0
         self._segment = None
         db.execute("CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)")
 
-    def add(self, document) -> None:
-        """Take a document in; what is full is written."""
+    def add(self, document) -> int:
+        """Take a document in; what is full is written. How many characters `tick` will be told of."""
+        characters = 0
         for piece in self._chunks(document):
             self.pending.append((document, piece))
             self.waiting += 1
+            characters += len(piece[2])
             if self.waiting == BATCH:
                 self.flush()
         document.content = None
         self.pending.append((document, None))
         if len(self.pending) >= 8 * BATCH:  # documents without a chunk
             self.flush()
+        return characters
 
     def _chunks(self, document):
         if document.number is None:
@@ -121,7 +118,7 @@ class Writer:
         return ids, dict.fromkeys(replaced)
 
     def _insert(self, document) -> int:
-        values = (document.path, document.number, document.name, document.data)
+        values = (database.stored(document.path), document.number, document.name, document.data)
         return self.db.execute("INSERT INTO documents (path, number, name, data) VALUES (?, ?, ?, ?)", values).lastrowid
 
     # ---- vectors
@@ -136,9 +133,13 @@ class Writer:
                     found[text] = row
                 else:
                     new[text] = None
-        if new:
-            found.update(zip(new, self.embedder.rows(list(new))))
-            self.embedded += len(new)
+        self.tick(sum(map(len, texts)) - sum(map(len, new)))
+        new = sorted(new, key=len)  # batches are of similar length
+        for start in range(0, len(new), SEEN):
+            some = new[start : start + SEEN]
+            found.update(zip(some, self.embedder.rows(some)))
+            self.tick(sum(map(len, some)))
+        self.embedded += len(new)
         return [found[text] for text in texts]
 
     def _kept(self, text, hash):

@@ -30,6 +30,8 @@ def read_labels(call, inline: str | None, file: str | None, least: int = 2) -> l
 def _lines(call, file):
     import os
 
+    if file == "-":
+        raise UsageError("-L - would read the records", "-L wants the name of a file")
     try:
         fd = call.open(file)
     except OSError as error:
@@ -39,13 +41,15 @@ def _lines(call, file):
 
 
 def _check(labels, least):
+    seen = set()
     for label in labels:
         if not label:
             raise UsageError("a label is empty")
         if not label.isprintable():
             raise UsageError(f"label {label!r} has a character that cannot be printed")
-        if labels.count(label) > 1:
+        if label in seen:
             raise UsageError(f"label {label!r} is given twice")
+        seen.add(label)
     if 0 < len(labels) < least:
         raise UsageError("one label decides nothing", "give two or more, or --multi")
 

@@ -2,7 +2,7 @@
 
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
-from toast.options import FIELD, JSONL, NUL, Argument, Option
+from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
 from toast.pipes import Records
 
 
@@ -81,17 +81,22 @@ def classify(
     """
     from rerank import classify as verb
 
-    if learn or output:
+    own = {"-l": labels, "-L": label_file, "--multi": multi}
+    written = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--json": json, "-0": nul}
+    if learn is not None or output is not None:
+        refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
         from rerank import probe
 
         return probe.learn(call, model, learn, output, field)
+    if report is not None:
+        refuse_with("--report", {"FILE": files, **written})
     given = verb.read_labels(call, labels, label_file, least=1 if multi else 2)
     form = verb.Form(k, multi, threshold, only, invert, count, json, b"\0" if nul else b"\n")
-    records = Records(call, [report] if report else files, nul, jsonl or bool(report), field)
+    records = Records(call, [report] if report is not None else files, nul, jsonl or report is not None, field)
     from rerank import engines
 
     engine = engines.open_engine(call, model, given, multi)
-    if report:
+    if report is not None:
         from rerank import report as table
 
         return table.report(call, records, engine)

@@ -8,10 +8,11 @@ import os
 
 import mlx.core as mx
 
-from toast import batches, kernels, store
+from toast import batches, kernels, pipes, store
 from toast.encoder import Encoder
 from toast.errors import BadModel, UsageError
-from toast.relevance import BLOCK, architecture
+from toast.models.purpose import need
+from toast.relevance import BLOCK
 
 # Zero-shot by an embedder: cosines of a text and its label's description, as logits.
 SHARPNESS, MIDDLE = 18.0, 0.25
@@ -30,12 +31,12 @@ def open_engine(call, name: str, labels: list, multi: bool):
 
         return probe.Probed(call, path, labels, multi)
     path = store.find(call, name)
-    kind = "" if path.endswith(".gguf") else architecture(path)
-    if kind.endswith("ForSequenceClassification"):
+    kind = need(name, path, "label", "generate", "embed")
+    if kind == "label":
         return _classifier(name, path, labels, multi)
     if not labels:
         raise UsageError(f"{name} has no labels of its own", "-l bug,feature,question")
-    if not kind or kind.endswith(("ForCausalLM", "ForConditionalGeneration")):
+    if kind == "generate":
         from rerank import choices
 
         return choices.Choices(call, name, path, labels, multi)
@@ -100,10 +101,12 @@ class Entailment(Blocks):
 
     def block(self, texts):
         pairs = [(text, hypothesis) for text in texts for hypothesis in self.hypotheses]
-        cut = self.cut
-        logits = self.compute(self.model.encode(pairs, truncate="only_first"), self.model.logits)
-        self.cut = cut + (self.cut - cut) // len(self.labels)
-        logits = logits.reshape(len(texts), len(self.labels), -1)
+        encodings = self.model.encode(pairs, truncate="only_first")
+        each = len(self.labels)
+        cut = [any(e.overflowing for e in encodings[i : i + each]) for i in range(0, len(pairs), each)]
+        logits = batches.compute(self.model.logits, batches.pieces(encodings, "truncate")[0])
+        self.cut += sum(cut)
+        logits = logits.reshape(len(texts), each, -1)
         entailed = logits[..., self.entailed]
         if self.multi:
             return mx.sigmoid(entailed - logits[..., self.contradicted])
@@ -121,6 +124,9 @@ class Descriptions(Blocks):
         self.labels, self.multi = [label for label, _ in labels], multi
         self.encoder = Encoder(call, name, kind="query")
         self.targets = self.encoder.encode([description for _, description in labels])
+        if self.encoder.cut:
+            call.cut(f"{pipes.plural(self.encoder.cut, 'label description')} over the model's limit cut")
+            self.encoder.cut = 0
         self.encoder.use("document")
 
     def block(self, texts):

@@ -10,11 +10,13 @@ import os
 import mlx.core as mx
 
 from rerank.engines import Blocks
-from toast import batches, pipes, store
+from toast import batches, pipes
 from toast.encoder import Encoder
 from toast.errors import BadInput, BadModel, UsageError, os_error
 from toast.models.sentence import normalize
 from toast.relevance import BLOCK
+from toast.store import is_probe
+from toast.store.digest import digest, name_of
 
 FORMAT = "toast probe 1"
 LARGEST = 256 << 20  # bytes of a file that may be a probe
@@ -49,31 +51,26 @@ class Probed(Blocks):
         if multi:
             raise UsageError("a probe gives one label to a record, so --multi has no meaning")
         _same_labels(path, labels, self.labels)
-        if digest(store.find(call, facts["model"])) != facts["digest"]:
+        if digest(call, facts["model"]) != facts["digest"]:
             raise BadModel(f"{path} was learnt with another model than {facts['model']!r} is now", "learn it again")
         self.features = Features(call, facts["model"])
-        self.weight, self.bias = weight[:, :-1].T, weight[:, -1]
+        self.path, self.weight, self.bias = path, weight[:, :-1].T, weight[:, -1]
 
     @property
     def cut(self):
         return self.features.encoder.cut
 
     def block(self, texts):
-        features = self.features(texts)[:, : self.weight.shape[0]]
-        return mx.softmax(features @ self.weight + self.bias, axis=-1)
+        features, columns = self.features(texts), len(self.weight)
+        if columns not in (self.features.dims, features.shape[1]):
+            raise BadModel(f"{self.path} has {columns} features, its embedder {features.shape[1]}", "learn it again")
+        return mx.softmax(features[:, :columns] @ self.weight + self.bias, axis=-1)
 
 
 def _same_labels(path, given, own):
     for label, _ in given:
         if label not in own:
             raise UsageError(f"{path} has no label {label!r}", "a probe has the labels it was learnt with")
-
-
-def digest(path: str) -> str:
-    """Of the float weights behind a model folder: the same for all of its precisions."""
-    from toast.store.quantize import source_digest
-
-    return source_digest(path)
 
 
 # ---------------------------------------------------------------- the file
@@ -92,16 +89,24 @@ def read(path: str) -> tuple[list[str], mx.array, dict]:
     try:
         start = 8 + int.from_bytes(data[:8], "little")
         header = json.loads(data[8:start])
-        facts, (K, columns) = header["__metadata__"], header["weight"]["shape"]
-        labels = json.loads(facts["labels"])
-        weight = mx.array(memoryview(data[start:]).cast("f")).reshape(K, columns)
-        whole = facts["format"] == FORMAT and header["weight"]["dtype"] == "F32"
-        whole = whole and len(labels) == K >= 2 and all(isinstance(label, str) for label in labels)
-        if not (whole and isinstance(facts["model"], str) and mx.all(mx.isfinite(weight)).item()):
+        facts, tensor = header["__metadata__"], header["weight"]
+        labels, (K, columns) = json.loads(facts["labels"]), tensor["shape"]
+        if not (type(K) is type(columns) is int and 4 * K * columns == len(data) - start):
             raise ValueError
-    except (ValueError, TypeError, KeyError, RecursionError):
-        raise BadModel(f"{path} is neither a model nor a probe", f"classify --learn FILE -o {path}") from None
+        weight = mx.array(memoryview(data[start:]).cast("f")).reshape(K, columns)
+        texts = isinstance(labels, list) and all(map(is_label, labels)) and len(set(labels)) == len(labels)
+        whole = facts["format"] == FORMAT and tensor["dtype"] == "F32" and len(labels) == K >= 2 and columns >= 2
+        named = all(isinstance(facts[key], str) and facts[key].isprintable() for key in ("model", "digest"))
+        if not (texts and whole and named and mx.all(mx.isfinite(weight)).item()):
+            raise ValueError
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        hint = f"classify --learn FILE -o {path}" if is_probe(path) else ""
+        raise BadModel(f"{path} is neither a model nor a probe", hint) from None
     return labels, weight, facts
+
+
+def is_label(label) -> bool:
+    return isinstance(label, str) and label != "" and label.isprintable()
 
 
 def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest: str) -> None:
@@ -110,9 +115,11 @@ def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest
     weight = {"dtype": "F32", "shape": [len(labels), columns], "data_offsets": [0, len(rows)]}
     header = json.dumps({"__metadata__": facts, "weight": weight}).encode()
     header += b" " * (-len(header) % 8)
+    path = os.path.realpath(path)
     part = f"{path}.{os.getpid()}"
     try:
         with open(part, "xb") as file:
+            pipes.keep_mode(file.fileno(), path)
             file.write(len(header).to_bytes(8, "little") + header + rows)
             file.flush()
             os.fsync(file.fileno())
@@ -131,7 +138,7 @@ def examples(call, records) -> tuple[list[str], list[str]]:
     texts, labels = [], []
     for record in records:
         label = record.data.get("label")
-        if isinstance(label, bool) or not isinstance(label, (str, int)) or not str(label).isprintable() or label == "":
+        if isinstance(label, bool) or not isinstance(label, (str, int)) or not is_label(str(label)):
             raise BadInput(f"example {len(texts) + 1}: no label", 'an example is a line like {"text": "...", "label": "..."}')
         texts.append(record.text)
         labels.append(str(label))
@@ -140,8 +147,9 @@ def examples(call, records) -> tuple[list[str], list[str]]:
 
 def learn(call, model: str, file: str | None, output: str | None, field: str | None) -> None:
     """Learn a probe from the examples of a JSONL file and write it."""
-    if not file or not output:
+    if not file or output is None:
         raise UsageError("--learn and -o go together", "classify --learn examples.jsonl -o model.probe")
+    pipes.check_output(call, output)
     texts, named = examples(call, pipes.Records(call, [file], jsonl=True, field=field))
     labels = sorted(set(named))
     if len(labels) < 2:
@@ -162,6 +170,6 @@ def learn(call, model: str, file: str | None, output: str | None, field: str | N
     X = np.concatenate(rows)
     learnt = logistic.learn(X, y, len(labels), [features.dims, X.shape[1]])
     rows = (learnt.weight / learnt.temperature).astype("<f4")
-    write(call.path(output), labels, rows.tobytes(), rows.shape[1], model, digest(store.find(call, model)))
+    write(call.path(output), labels, rows.tobytes(), rows.shape[1], name_of(call, model), digest(call, model))
     note = f"penalty {learnt.penalty:g}, temperature {learnt.temperature:.2f}, {rows.shape[1] - 1} features"
     call.info(f"{len(texts)} examples, {len(labels)} labels, {note}")

@@ -48,9 +48,18 @@ def _groups(call, records, query, group, query_field):
     groups = {}
     for index, record in enumerate(records):
         asked = query if query_field is None else record.data.get(query_field)
-        key = asked if group is None else str(record.data.get(group))
+        key = asked if group is None else _key(record, group, index)
         groups.setdefault(key, (_query(asked, index), []))[1].append((index, record))
     return list(groups.values())
+
+
+def _key(record, field, index):
+    """What a record's group is known by: 1 and "1" are two."""
+    import json
+
+    if field not in record.data:
+        raise BadInput(f"record {index + 1}: no field {field!r}", "--group NAME")
+    return json.dumps(record.data[field], sort_keys=True)
 
 
 def _query(query, index=None):

@@ -1,5 +1,7 @@
 """Where texts are cut."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,6 +38,29 @@ def test_a_small_section_shares_its_chunk():
 def test_restructured_text_is_cut_at_sections():
     text = "Title\n=====\n" + "a " * 8 + "\n\nNext\n----\n" + "b " * 8
     assert [c[:2] for c in cut(text, suffix="rst")] == [(1, 3), (5, 7)]
+
+
+def test_setext_headings_and_long_fences():
+    text = "A\n===\n" + "a " * 8 + "\n````\n```\n# no heading\n````\n\nB\n---\n" + "b " * 8 + "\n"
+    assert [c[:2] for c in cut(text, suffix="md")] == [(1, 7), (9, 11)]
+
+
+def test_a_title_with_a_line_above_it():
+    text = "=====\nTitle\n=====\n" + "a " * 8 + "\n\n----\nNext\n----\n" + "b " * 8
+    assert [c[:2] for c in cut(text, suffix="rst")] == [(1, 4), (6, 9)]
+
+
+def test_blank_lines_take_no_time():
+    begun = time.perf_counter()
+    assert cut("a" + "\n" * 200_000 + "b c") == [(1, 200_001, "a" + "\n" * 200_000 + "b c")]
+    assert cut("\n" * 200_000 + "b") == [(200_001, 200_001, "b")]
+    assert time.perf_counter() - begun < 5
+
+
+def test_chunks_come_before_all_is_read():
+    counted = []
+    next(chunk("a b c\n" * 100_000, lambda texts: counted.extend(texts) or words(texts), 20))
+    assert len(counted) < 2000
 
 
 def test_code_is_cut_at_definitions():

@@ -187,6 +187,15 @@ def test_long_records_are_cut_and_counted(moods):
     assert classify("-q", "--strict", "-m", moods, stdin=b"cat " * 99).status == 3
 
 
+def test_a_text_is_cut_however_many_labels_there_are(model):
+    nli = os.path.join(ORACLES, "roberta-nli")
+    long = "x " * 3000
+    result = classify("-q", "--strict", "-m", nli, "-l", "a,b,c", stdin=long.encode())
+    assert result.status == 3
+    result = classify("--strict", "-m", model, "-l", f"a,{'long ' * 40}", stdin=b"cat\n")
+    assert (result.status, result.err) == (3, b"classify: 1 label description over the model's limit cut\n")
+
+
 # ---------------------------------------------------------------- labels
 
 
@@ -214,6 +223,14 @@ def test_labels_that_cannot_be(model, labels, told):
     classify("-m", model, "-l", labels).fails(told)
 
 
+def test_words_that_say_nothing_together(moods):
+    for words in (["--report", "x"], ["-l", "a,b"], ["-k", "2"], ["--multi"], ["--json"], ["-c"]):
+        classify("--learn", "x", "-o", "y", *words).fails("--learn", words[0])
+    for words in (["--only", "good"], ["-k", "2"], ["--json"], ["-c"], ["--threshold", "0.5"]):
+        classify("-m", moods, "--report", "x", *words).fails("--report", words[0])
+    classify("-m", moods, "-L", "-").fails("-L")
+
+
 def test_wrong_words(model, moods, tmp_path):
     classify("-m", model).fails("no labels of its own", "-l")
     classify("-m", moods, "-l", "good,evil").fails("no label 'evil'", "good, bad")
@@ -228,4 +245,5 @@ def test_models_of_another_kind(tmp_path):
     cross = os.path.join(ORACLES, "bert-crossencoder")
     classify("-m", cross).fails("ranks records", f"rerank -m {cross}")
     (tmp_path / "text").write_text("this is no model, and longer than eight bytes")
-    classify("-m", tmp_path / "text").fails("neither a model nor a probe")
+    text = classify("-m", tmp_path / "text").fails("neither a model nor a probe")
+    assert b"(" not in text.err

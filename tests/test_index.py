@@ -8,7 +8,9 @@ import random
 import re
 import shutil
 import signal
+import socket
 import sqlite3
+import stat
 import struct
 import subprocess
 import termios
@@ -18,6 +20,7 @@ import pytest
 
 from command import command, shell, start
 from embed import checksum
+from embed.walk import Walk
 
 TEXT = {
     "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
@@ -118,6 +121,62 @@ def test_names_from_a_list(tree, model):
     assert paths(tree / "x.db") == ["docs/deep/pipe.txt", "docs/sky.txt", "odd\nname.txt"]
 
 
+def test_names_that_are_no_utf8(tree, model):
+    name = os.fsdecode(b"docs/\xff.txt")
+    (tree / name).write_text("a red bird\n")
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    shell(f"ls docs/*.txt | index -m {model} --files-from - -o y.db", cwd=tree).ok()
+    for words in (["x.db"], ["y.db"], ["--path", os.fsdecode(b"\xff*"), "x.db"], ["--path", name, "x.db"], [name]):
+        found = command("search", "--mode", "lexical", "bird", "-k1", *words, "--path", "*.txt", cwd=tree)
+        assert found.ok().out == os.fsencode(name) + b":1:a red bird\n"
+    assert command("search", "--where", os.fsdecode(b"a=\xff"), "bird", "x.db", cwd=tree).status == 1
+    before = os.stat(tree / "x.db").st_mtime_ns
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    assert os.stat(tree / "x.db").st_mtime_ns == before
+    os.unlink(tree / name)
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["docs/cat.md", "docs/deep/pipe.txt", "docs/sky.txt"]
+
+
+def test_pipes_that_are_named(tree, model):
+    line = f"index -m {model} <(sleep 0.3; echo a dog) docs/sky.txt > x.db"
+    shell(line, cwd=tree).ok()
+    assert content(tree / "x.db")[0][0][7] == "a dog"
+    shell(f"index -m {model} -u x.db <(echo a cat; sleep 0.3; echo a bird)", cwd=tree).ok()
+    assert "a cat\na bird" in {row[7] for row in content(tree / "x.db")[0]}
+
+
+def test_gitignore_files_that_cannot_be_read(tree, model):
+    os.mkfifo(tree / "docs/.gitignore")
+    os.mkdir(tree / "docs/deep/.gitignore")
+    index(model, "docs", "-o", "x.db", cwd=tree, timeout=20).ok()
+    assert paths(tree / "x.db") == ["docs/cat.md", "docs/deep/pipe.txt", "docs/sky.txt"]
+
+
+def test_gitignore_reads_bytes_and_escaped_blanks(tree, model):
+    write(tree, {"docs/.gitignore": "tr\\ \nx?.txt\ny??.txt\n", "docs/tr ": "red", "docs/x\u00e9.txt": "red", "docs/y\u00e9.txt": "red"})
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["docs/cat.md", "docs/deep/pipe.txt", "docs/sky.txt", "docs/x\u00e9.txt"]
+
+
+def test_what_is_named_is_taken(tree, model):
+    write(tree, {".gitignore": "docs/\n", ".git/HEAD": "x", "data": b"a\0b"})
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    assert len(paths(tree / "x.db")) == 3
+    found = index(model, "docs", "data", "-o", "x.db", cwd=tree)
+    assert found.status == 0 and found.err == b"index: data: binary, skipped\n"
+    write(tree, {"data": "red " * 300_000})
+    found = index(model, "docs", "data", "--max-filesize", "1", "-o", "x.db", cwd=tree)
+    assert found.status == 0 and found.err == b"index: data: too large, skipped\n"
+
+
+def test_folders_as_deep_as_they_come(tree, model):
+    shell("d=docs/$(printf 'd/%.0s' {1..1100}); mkdir -p $d; echo red > $d/x.txt", cwd=tree).ok()
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    shell("rm -r docs/d", cwd=tree).ok()
+    assert len(paths(tree / "x.db")) == 4
+
+
 def test_a_missing_file_is_told_and_the_rest_indexed(tree, model):
     index(model, "docs/sky.txt", "none.txt", "-o", "x.db", cwd=tree).fails("none.txt")
     assert paths(tree / "x.db") == ["docs/sky.txt"]
@@ -152,6 +211,31 @@ def test_records_keep_their_fields(tmp_path, model):
     index(model, "--field", "body", "--id", "none", stdin=lines, cwd=tmp_path).fails("no field 'none'")
 
 
+def test_ids_are_told_apart(tmp_path, model):
+    def run(*ids):
+        lines = "".join('{"text": "cat", "id": %s}\n' % id for id in ids)
+        return index(model, "--id", "id", "-o", "x.db", stdin=lines.encode(), cwd=tmp_path)
+
+    for id in ("null", "[1]", "{}", "true", '""', '"\\ud800"'):
+        run(7, id).fails("line 2", "holds no id")
+    run(1, '"1"').fails("line 2", "numbers as text")
+    run(1, '"a"', 1.5).ok()
+
+
+def test_fields_that_are_no_text_or_no_json(tmp_path, model):
+    line = b'{"text": "the cat", "half": "\\ud800"}\n'
+    index(model, "--jsonl", "-o", "x.db", stdin=line, cwd=tmp_path).ok()
+    assert json.loads(content(tmp_path / "x.db")[0][0][3]) == {"half": "\ud800"}
+    found = command("search", "--where", "a=b", "cat", "x.db", cwd=tmp_path)
+    assert (found.status, found.err) == (1, b"")
+    index(model, "--jsonl", "-o", "x.db", stdin=b'\n{"text": "a", "x": NaN}', cwd=tmp_path).fails("line 2", "NaN")
+
+
+def test_a_record_has_the_number_of_its_line(tmp_path, model):
+    index(model, "--jsonl", "-o", "x.db", stdin=b'{"text": "a"}\n\n{"text": "cat"}\n', cwd=tmp_path).ok()
+    assert [row[1] for row in content(tmp_path / "x.db")[0]] == [1, 3]
+
+
 def test_a_long_record_becomes_several_chunks(tmp_path, model):
     index(model, "-o", "x.db", stdin=b"the cat sat on a mat. " * 10, cwd=tmp_path).ok()
     rows = content(tmp_path / "x.db")[0]
@@ -164,10 +248,40 @@ def test_empty_input_is_an_empty_index(tmp_path, model):
 
 
 def test_wrong_usage(tree, model):
+    for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
+        index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
+    index(model, "-0", "docs", cwd=tree).fails("-0")
+    index(model, "docs", "-", cwd=tree).fails("- goes alone")
+    index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()
     index(model, "docs", "-o", "a.db", "-u", "b.db", cwd=tree).fails("exclude")
     index(model, "docs", "-u", "none.db", cwd=tree).fails("none.db")
     index(model, "docs", "-u", "docs/sky.txt", cwd=tree).fails("not an index")
-    index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db.part")
+    index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db")
+
+
+def test_an_output_that_cannot_be_replaced(tree, model):
+    os.mkfifo(tree / "pipe")
+    for name, why in (("docs", "Is a directory"), ("pipe", "not a regular"), ("/dev/null", "not a regular"), ("", "''")):
+        for option in ("-o", "-u"):
+            index("none/such", "docs", option, name, cwd=tree).fails("cannot write", why)
+    assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
+
+
+def test_an_output_keeps_its_permissions(tree, model):
+    for option in ("-o", "-o", "-u"):
+        index(model, "docs", option, "x.db", cwd=tree).ok()
+        os.chmod(tree / "x.db", 0o440)
+        write(tree, {"docs/more.txt": option})
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    assert os.stat(tree / "x.db").st_mode & 0o777 == 0o440
+
+
+def test_a_reader_that_leaves_leaves_nothing(tree, model):
+    write(tree, {f"docs/{i}.txt": f"the cat {i}\n\n" * 200 for i in range(20)})
+    env = {"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}
+    shell("index docs | true; exit ${PIPESTATUS[0]}", env=env, cwd=tree).ok()
+    assert os.listdir(tree / "home/index") == []
 
 
 # ---------------------------------------------------------------- updates
@@ -200,6 +314,36 @@ def test_an_update_leaves_what_it_does_not_name(tree, model):
     os.unlink(tree / "docs/sky.txt")
     index(model, "docs/cat.md", "-u", "x.db", cwd=tree).ok()
     assert paths(tree / "x.db") == ["docs/deep/pipe.txt", "docs/sky.txt", "more/a.txt"]
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read everything")
+def test_an_update_keeps_what_it_cannot_read(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    before = content(tree / "x.db")
+    for path in (tree / "docs/deep", tree / "docs/sky.txt"):
+        mode = os.stat(path).st_mode
+        os.chmod(path, 0)
+        index(model, "docs", "-u", "x.db", cwd=tree).fails("Permission denied")
+        os.chmod(path, mode)
+        assert content(tree / "x.db") == before
+
+
+def test_an_update_keeps_what_cannot_be_opened(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    os.unlink(tree / "docs/sky.txt")
+    with socket.socket(socket.AF_UNIX) as there:
+        there.bind(os.path.relpath(tree / "docs/sky.txt"))
+        index(model, "docs/sky.txt", "docs/deep", "-u", "x.db", cwd=tree).fails("docs/sky.txt")
+    assert "docs/sky.txt" in paths(tree / "x.db")
+
+
+def test_what_a_walk_covers():
+    walk = Walk(None, ["docs"], 1)
+    walk.folders, walk.failed = ["docs"], {"docs/deep", "docs/no.txt"}
+    assert walk.covers("docs/a.txt") and walk.covers("docs/deeper/x")
+    assert not any(map(walk.covers, ("docs/deep/x", "docs/no.txt", "docs", "docsy/a.txt")))
+    walk.folders, walk.failed = ["."], set()
+    assert walk.covers("a.txt") and not walk.covers("/a.txt") and not walk.covers("../a.txt")
 
 
 def test_an_update_from_a_list_has_what_is_on_it(tree, model):

@@ -16,7 +16,8 @@ import pytest
 import tiny
 from toast import kernels, models
 from toast.errors import BadModel
-from toast.models.late import Late, is_late
+from toast.models.late import Late
+from toast.models.purpose import is_late
 from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad

@@ -75,7 +75,9 @@ def test_another_field(model, tmp_path):
     write(tmp_path / "e.jsonl", rows)
     words = ["classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model]
     command(*words, cwd=tmp_path).fails("no field 'text'")
+    (tmp_path / "y.probe").touch(0o600)
     command(*words, "--field", "body", cwd=tmp_path).ok()
+    assert os.stat(tmp_path / "y.probe").st_mode & 0o777 == 0o600
 
 
 def test_an_applied_probe_loads_no_numpy(learnt, tmp_path):
@@ -115,7 +117,8 @@ def test_learn_and_output_go_together(model, tmp_path):
     command("classify", "--learn", "e.jsonl", "-m", model).fails("--learn and -o go together")
     command("classify", "-o", "x", "-m", model).fails("--learn and -o go together")
     write(tmp_path / "e.jsonl", examples(6))
-    command("classify", "--learn", "e.jsonl", "-o", "no/x", "-m", model, cwd=tmp_path).fails("cannot write", "no/x")
+    for name in ("no/x", "/dev/null", ".", ""):
+        command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails("cannot write", name)
 
 
 def test_words_that_a_probe_does_not_take(learnt):
@@ -144,6 +147,50 @@ def test_damaged_files(learnt, tmp_path):
         (tmp_path / "x").write_bytes(data)
         result = command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path)
         result.fails("x is neither a model nor a probe")
+
+
+def changed(whole, change):
+    """The file with another header."""
+    size = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:size])
+    change(header)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + whole[size:]
+
+
+@pytest.mark.parametrize("facts", [
+    {"digest": None}, {"digest": 7}, {"model": "a\nb"}, {"model": "\ud800"}, {"model": "\0"}, {"labels": '["a\\tb", "c"]'},
+    {"labels": '["a", "a"]'}, {"labels": '["a", "\\ud800"]'}, {"labels": '{"a": 1, "b": 2}'}, {"labels": "2"}, {"labels": '["", "a"]'},
+])  # fmt: skip
+def test_hostile_headers(learnt, tmp_path, facts):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    (tmp_path / "x").write_bytes(changed(whole, lambda header: header["__metadata__"].update(facts)))
+    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+
+
+def test_hostile_shapes(learnt, tmp_path):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
+        (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
+        command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5]))
+    size = 8 + int.from_bytes(narrow[:8], "little")
+    (tmp_path / "x").write_bytes(narrow[: size + 40])
+    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("has 4 features")
+
+
+def test_a_probe_works_from_other_folders(model, tmp_path):
+    os.symlink(model, tmp_path / "m")
+    write(tmp_path / "e.jsonl", examples(6))
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", "m", cwd=tmp_path).ok()
+    command("classify", "-m", tmp_path / "x.probe", stdin=b"cat").ok()
+
+
+def test_a_probe_is_no_other_model(learnt):
+    for words in (["rerank", "cat"], ["embed"], ["index"]):
+        command(*words, "-m", learnt, stdin=b"cat").fails("is a probe", f"classify -m {learnt}")
 
 
 # ---------------------------------------------------------------- the arithmetic

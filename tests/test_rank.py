@@ -39,17 +39,37 @@ def test_words_meet_by_their_stems(index):
     assert sorted(index.bm25("matted mat")) == [8, 9]
 
 
+def fused(ids, scores, words, read, k):
+    return rank.hybrid(ids, scores, words, rank.Scale([(scores, words)], read), None, k)
+
+
 def test_a_query_that_the_model_cannot_read_is_left_to_the_words():
     ids, scores = array("q", [1, 2, 3]), array("f", [0.9, 0.1, 0.2])
     words = {2: 5.0, 3: 4.0}
-    assert [hit.chunk for hit in rank.hybrid(ids, scores, words, 0.0, None, 3)] == [2, 3, 1]
-    assert rank.hybrid(ids, scores, {}, 1.0, None, 3)[0].chunk == 1
+    assert [hit.chunk for hit in fused(ids, scores, words, 0.0, 3)] == [2, 3, 1]
+    assert fused(ids, scores, {}, 1.0, 3)[0].chunk == 1
 
 
 def test_the_best_match_of_both_scores_one():
     ids, scores = array("q", [1, 2]), array("f", [1.0, 0.0])
-    hit = rank.hybrid(ids, scores, {1: 3.0}, 1.0, None, 1)[0]
+    hit = fused(ids, scores, {1: 3.0}, 1.0, 1)[0]
     assert (hit.chunk, hit.cosine, hit.bm25) == (1, 1.0, 3.0) and hit.score == pytest.approx(1)
+
+
+def test_scores_of_several_indexes_are_those_of_one():
+    scores = array("f", [i / 100 for i in range(60)])
+    words = {i: float(i) for i in range(1, 60, 7)}
+    whole = rank.Scale([(scores, words)], 1.0)
+    first, rest = {i: s for i, s in words.items() if i < 7}, {i: s for i, s in words.items() if i >= 7}
+    parts = rank.Scale([(scores[:7], first), (scores[7:], rest), (array("f"), {})], 1.0)
+    for cosine, bm25 in ((0.5, 0.0), (0.2, 3.0), (1.0, 57.0)):
+        assert parts.score(cosine, bm25) == pytest.approx(whole.score(cosine, bm25), abs=1e-6)
+
+
+def test_a_single_chunk_can_be_right_or_wrong():
+    for cosine, expected in ((1.0, 1.0), (rank.NOTHING, 0.0)):
+        scale = rank.Scale([(array("f", [cosine]), {})], 1.0)
+        assert scale.score(cosine, 0.0) == pytest.approx(expected * scale.cosine, abs=1e-6)
 
 
 def test_bm25_counts_more_the_further_its_best_stands_out():

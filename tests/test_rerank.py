@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -127,6 +128,14 @@ def test_group_field_with_one_query(model):
     words = ["rerank", "--group", "g", "-k1", "--json", "-m", model, "cat"]
     out = command(*words, stdin="\n".join(lines).encode()).ok().out
     assert [json.loads(line)["g"] for line in out.splitlines()] == [0, 1]
+
+
+def test_groups_are_told_apart(model):
+    lines = [json.dumps({"g": g, "text": "cat"}) for g in (1, "1", 1, [1])]
+    words = ["rerank", "--group", "g", "-k1", "--json", "-m", model, "cat"]
+    out = command(*words, stdin="\n".join(lines).encode()).ok().out
+    assert [json.loads(line)["g"] for line in out.splitlines()] == [1, "1", [1]]
+    command(*words, stdin=b'{"text": "cat", "g": 1}\n{"text": "a"}\n').fails("record 2: no field 'g'")
 
 
 def test_group_without_a_query(model):
@@ -273,6 +282,36 @@ def test_models_of_another_kind(tmp_path):
     command(*words, kinds, stdin=LINES).fails("is a classifier with 3 labels", f"classify -m {kinds}")
     (tmp_path / "m.gguf").write_bytes(b"GGUF")
     command(*words, tmp_path / "m.gguf", stdin=LINES).fails("generates text", "toast -m")
+
+
+def test_models_that_generate_text(model, tmp_path):
+    for name in ("llama-causal", "qwen3-causal"):
+        path = os.path.join(ORACLES, name)
+        for words in (["rerank", "cat"], ["embed"], ["index"], ["search", "--rerank", "cat", "--rerank-model", path]):
+            named = [] if "--rerank" in words else ["-m", path]
+            command(*words, *named, stdin=LINES, env={"EMBED_MODEL": model}).fails("generates text", f"toast -m {path}")
+    shutil.copytree(os.path.join(ORACLES, "llama-causal"), tmp_path / "m")
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    del config["architectures"]
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    command("rerank", "cat", "-m", tmp_path / "m", stdin=LINES).fails("generates text")
+    counts = command("classify", "-l", "a,b", "-c", "-m", tmp_path / "m", stdin=LINES).ok().out
+    assert counts.startswith(b"a\t")
+
+
+def test_an_embedder_that_is_a_language_model_inside():
+    path = os.path.join(ORACLES, "qwen3-embed-last")
+    assert len(ranked(path, stdin=b"cat\ndog\n")) == 2
+    assert command("classify", "-l", "a,b", "-c", "-m", path, stdin=LINES).ok().out.startswith(b"a\t")
+    reranker = os.path.join(ORACLES, "qwen3-reranker")
+    for words in (["classify", "-l", "a,b"], ["embed"]):
+        command(*words, "-m", reranker, stdin=LINES).fails("ranks records", f"rerank -m {reranker}")
+
+
+def test_an_embedder_is_no_scorer(cross):
+    command("embed", "-m", cross, stdin=LINES).fails("cross-encoder", f"rerank -m {cross}")
+    late = os.path.join(ORACLES, "tiny-colbert-pylate")
+    command("embed", "-m", late, stdin=LINES).fails("late-interaction", f"rerank -m {late}")
 
 
 def test_instruction_for_a_model_that_takes_none(model):

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import pty
 import random
 import shutil
 import sqlite3
@@ -93,6 +94,19 @@ def test_text_without_an_index(made, model, tmp_path):
     with open(made / "docs/sky.txt") as file:
         assert lines(search(made, "--mode", "lexical", "slow filter", stdin=file, env=env)) == ["-:4:a slow filter"]
     assert os.listdir(tmp_path) == []
+
+
+def test_pipes_that_are_named(made, model):
+    env = {"EMBED_MODEL": model}
+    words = ["search --mode lexical ran <(cat x.db)", "search --mode lexical -i <(sleep 0.3; cat x.db) ran"]
+    for line in words:
+        assert lines(shell(line, cwd=made, env=env)) == ["docs/cat.md:7:the dog ran to the red bird"]
+    os.mkfifo(made / "pipe")
+    line = "(sleep 0.2; echo a cat; sleep 0.2; echo a dog) > pipe & search --mode lexical dog ./pipe"
+    assert lines(shell(line, cwd=made, env=env)) == ["pipe:2:a dog"]
+    os.unlink(made / "pipe")
+    line = "search --jsonl --mode lexical dog <(echo '{\"text\": \"a dog\"}')"
+    assert lines(shell(line, cwd=made, env=env))[0].endswith(":1:a dog")
 
 
 def test_indexes_and_texts_together(made, model):
@@ -227,6 +241,63 @@ def test_rerank_adds_its_logit_to_the_fused_score(made, model):
     assert [hit["score"] for hit in found] == pytest.approx([1 / (1 + math.exp(-sums[hit["text"]])) for hit in found])
 
 
+def test_rerank_outside_hybrid_is_the_reranker_alone(made, model):
+    for mode in ("lexical", "vector"):
+        found = hits(search(made, "the dog", "--mode", mode, "--rerank", "--rerank-model", model, "--json", "-i", "x.db"))
+        records = "".join(json.dumps(hit) + "\n" for hit in found).encode()
+        alone = hits(command("rerank", "-m", model, "--jsonl", "--json", "the dog", stdin=records))
+        assert [(hit["text"], hit["score"]) for hit in found] == [(hit["text"], pytest.approx(hit["score"])) for hit in alone]
+
+
+def test_rerank_by_late_interaction_scores_from_0_to_1(made):
+    late = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "tiny-colbert-pylate")
+    scores = [hit["score"] for hit in hits(search(made, "the dog", "--rerank", "--rerank-model", late, "--json", "-i", "x.db"))]
+    assert all(0 <= score <= 1 for score in scores) and len(set(scores)) == len(scores)
+
+
+def test_an_exact_match_comes_first_whatever_lies_beside_it(made, model, tmp_path):
+    (tmp_path / "small.txt").write_text("red zebra quagga\n")
+    words = ["zebra quagga", "-k", "1", "--json", "-i", "x.db", str(tmp_path / "small.txt")]
+    assert best(made, *words)["path"] == str(tmp_path / "small.txt")
+    [hit] = hits(search(made, "red the cat", "--threshold", "0.3", "--json", stdin=b"red the cat\n", env={"EMBED_MODEL": model}))
+    assert hit["text"] == "red the cat"
+
+
+def test_texts_beside_an_index_take_its_model(made, model):
+    found = hits(search(made, "slow filter", "--json", "x.db", "docs/sky.txt", env={"EMBED_MODEL": "none/such"}))
+    assert {hit["path"] for hit in found} >= {"docs/sky.txt", "docs/cat.md"}
+
+
+def test_queries_that_are_not_there(made):
+    result = search(made, "--queries", "/dev/null", "-i", "x.db")
+    assert (result.status, result.out, result.err) == (1, b"", b"")
+    found = hits(search(made, "--queries", "-", "--json", "-k", "1", "-i", "x.db", stdin=b"the dog\n\n \nsky\n"))
+    assert [hit["query"] for hit in found] == [0, 3]
+    search(made, "--queries", "-", stdin=b"the dog\n").fails(".index.db")
+    search(made, "--queries", "", "-i", "x.db").fails("cannot open")
+
+
+def test_standard_input_by_name(made):
+    for words in (["dog", "-"], ["-i", "-", "dog"]):
+        with open(made / "x.db") as file:
+            assert "docs/cat.md:7:the dog ran to the red bird" in lines(search(made, "--mode", "lexical", *words, stdin=file))
+    search(made, "dog", "-", "x.db").fails("- goes alone")
+    search(made, "--no-input", "dog", "-").fails("standard input")
+
+
+def test_forms_that_exclude_each_other(made):
+    for flag in (["-l"], ["-c"], ["-A", "1"], ["-C", "1"]):
+        search(made, "dog", "--json", *flag, "-i", "x.db").fails("--json", flag[0])
+    search(made, "dog", "--threshold", "nan", "-i", "x.db").fails("--threshold")
+
+
+def test_a_field_with_a_quote(tmp_path, model):
+    records = b'{"text": "cat", "a\\"b": "q"}\n{"text": "dog", "a\\"b": 1}\n'
+    command("index", "--jsonl", "-m", model, "-o", "x.db", stdin=records, cwd=tmp_path).ok()
+    for value, text in (("q", "cat"), ("1", "dog")):
+        assert best(tmp_path, "--where", f'a"b={value}', "the", "-i", "x.db")["text"] == text
+
+
 # ---------------------------------------------------------------- how it is written
 
 
@@ -241,11 +312,29 @@ def test_forms(made):
     score, line = lines(lexical("--scores", "-k", "1"))[0].split("\t")
     assert float(score) > 0 and line.startswith("docs/cat.md:7:")
     assert "lexical" in lines(lexical("--explain"))[0]
-    assert lines(lexical("-k", "1", "-B", "2", "-A", "1")) == ["docs/cat.md-5-# Dog", "docs/cat.md:7:the dog ran to the red bird"]
+    assert lines(lexical("-k", "1", "-B", "2", "-A", "1")) == ["docs/cat.md-5-# Dog", "docs/cat.md-6-", "docs/cat.md:7:the dog ran to the red bird"]
     hit = hits(lexical("--json", "-k", "1"))[0]
     assert {key: hit[key] for key in ("path", "start_line", "end_line", "text")} == {
         "path": "docs/cat.md", "start_line": 7, "end_line": 7, "text": "the dog ran to the red bird",
     }  # fmt: skip
+
+
+def test_context_has_the_blank_lines_between_chunks(made):
+    found = lines(search(made, "--mode", "lexical", "dog ran", "-k", "1", "-B", "9" * 20, "-i", "x.db"))
+    assert found == ["docs/cat.md-1-# Cat", "docs/cat.md-2-", "docs/cat.md-3-the cat sat on the mat", "docs/cat.md-4-",
+                     "docs/cat.md-5-# Dog", "docs/cat.md-6-", "docs/cat.md:7:the dog ran to the red bird"]  # fmt: skip
+
+
+def test_a_terminal_is_not_steered(tmp_path):
+    (tmp_path / "a\x1b[2J").write_text("dog \x1b[31m red\n")
+    for env in ({"NO_COLOR": "1"}, {"TERM": "xterm", "NO_COLOR": None}):
+        ours, theirs = pty.openpty()
+        run = start("search", "--mode", "lexical", "dog", "a\x1b[2J", stdout=theirs, cwd=tmp_path, env=env)
+        run.wait()
+        seen = os.read(ours, 4096)
+        os.close(ours), os.close(theirs)
+        assert b"[2J" in seen and b"\x1b[2J" not in seen and b"\x1b[31m" not in seen
+        assert (b"\x1b" in seen) == ("TERM" in env)
 
 
 def test_context_of_a_record_is_the_records_beside_it(tmp_path, model):

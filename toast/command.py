@@ -33,9 +33,15 @@ class Call:
     def __init__(self, name: str, env, cwd: int | None, stdin: int = 0, stdout: int = 1, stderr: int = 2):
         self.name, self.env, self.cwd = name, env, cwd
         self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
+        self.kept = {}  # names of pipes -> descriptors of what they gave
 
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         """A descriptor of the file; OSError as `os.open`."""
+        kept = self.kept and self.kept.get(os.path.normpath(path))
+        if kept:
+            fd = os.open(f"/dev/fd/{kept}", flags | os.O_CLOEXEC)
+            os.lseek(fd, 0, os.SEEK_SET)
+            return fd
         return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=self.cwd)
 
     def path(self, path: str) -> str:

@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from toast import batches, kernels, models, store
 from toast.errors import BadInput
+from toast.models.purpose import need
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch
 
@@ -25,6 +26,7 @@ class Encoder:
     def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=batches.BATCH):
         kernels.install_for(call)
         path = store.find(call, name)
+        need(name, path, "embed")
         self.sentence = Sentence(path)
         self.model = models.encoder(self.sentence.folder)
         self.tokens = Tokens(self.sentence.folder, self.sentence.max_length, self.sentence.lower)

@@ -37,7 +37,7 @@ class Parameter:
         low, high = (self.min is None or value >= self.min), (self.max is None or value <= self.max)
         if not (low and high):  # nan is neither
             raise self._refused(word, self.range)
-        if self.min is not None and value == float("inf"):
+        if value != value or self.min is not None and value == float("inf"):
             raise self._refused(word, "a finite number")
         return value
 
@@ -65,6 +65,13 @@ class Argument(Parameter):
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
+
+
+def refuse_with(flag: str, others: dict) -> None:
+    """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
+    for other, value in others.items():
+        if value not in (None, False, 0, []):
+            raise UsageError(f"{flag} and {other} exclude each other")
 
 
 def read(function, common=()) -> list[Parameter]:

@@ -154,14 +154,14 @@ def clean(text: str) -> str:
 
 
 class Record:
-    """One record: its bytes as they came, its text, and its object when it came as JSON.
+    """One record: its bytes as they came, its text, its object when it came as JSON, its line.
 
     error: what is wrong with it, where Records was told to go on (`soft`)."""
 
-    __slots__ = ("raw", "text", "data", "error")
+    __slots__ = ("raw", "text", "data", "number", "error")
 
-    def __init__(self, raw: bytes, text: str, data: dict | None = None, error: BadInput | None = None):
-        self.raw, self.text, self.data, self.error = raw, text, data, error
+    def __init__(self, raw: bytes, text: str, data: dict | None = None, number: int = 0, error: BadInput | None = None):
+        self.raw, self.text, self.data, self.number, self.error = raw, text, data, number, error
 
 
 class Records:
@@ -202,7 +202,7 @@ class Records:
 
     def _file(self, name, what):
         number = 0
-        for raws in split(_chunks(self.call, name, what, lambda: self.busy()), self.separator):
+        for raws in split(read_chunks(self.call, name, what, lambda: self.busy()), self.separator):
             for start in range(0, len(raws) or 1, WINDOW):
                 part = raws[start : start + WINDOW]
                 window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
@@ -211,20 +211,20 @@ class Records:
 
     def _record(self, raw, what, number):
         if self.jsonl:
-            return self._object(raw, f"{what}, line {number}") if raw.strip() else None
+            return self._object(raw, f"{what}, line {number}", number) if raw.strip() else None
         text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
         text = self._decode(text)
-        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text)
+        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
 
-    def _object(self, raw, where):
+    def _object(self, raw, where, number):
         try:
-            return self._json(raw, where)
+            return self._json(raw, where, number)
         except BadInput as error:
             if not self.soft:
                 raise
-            return Record(raw, "", error=error)
+            return Record(raw, "", number=number, error=error)
 
-    def _json(self, raw, where):
+    def _json(self, raw, where, number):
         import json
 
         try:
@@ -239,7 +239,7 @@ class Records:
                 raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
             fields = ", ".join(list(data)[:8]) or "no fields"
             raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
-        return Record(raw, text.encode("utf-8", "replace").decode(), data)
+        return Record(raw, text.encode("utf-8", "replace").decode(), data, number)
 
     def _decode(self, raw):
         try:
@@ -270,9 +270,12 @@ def _check_input(call, name, asked_for, takes_files=True):
         raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
-def _chunks(call, name, what, busy):
-    """What a file has to give, piece by piece; empty ones while busy() and there is nothing yet."""
-    fd = call.stdin if name == "-" else call.open(name)
+def read_chunks(call, name, what="standard input", busy=lambda: False):
+    """The bytes of a file, or of standard input, as they come; empty ones while busy() and there is nothing yet."""
+    try:
+        fd = call.stdin if name == "-" else call.open(name)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
     try:
         while True:
             while busy() and not _is_ready(fd):
@@ -283,6 +286,19 @@ def _chunks(call, name, what, busy):
     finally:
         if fd != call.stdin:
             os.close(fd)
+
+
+def open_again(call, name: str) -> int:
+    """A descriptor of a named file, as often as it is asked for: what a pipe gives is kept in a private file."""
+    fd = call.open(name)
+    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    kept = private_file(call)
+    while chunk := read_some(fd, name):
+        write_all(kept, chunk, "the temporary file")
+    os.close(fd)
+    call.kept[os.path.normpath(name)] = kept
+    return call.open(name)
 
 
 def split(chunks, separator: bytes):
@@ -370,6 +386,29 @@ def private_file(call) -> int:
 
 
 # ---------------------------------------------------------------- answers out
+
+
+def check_output(call, name: str) -> None:
+    """Fail before the work where no file could be put in place: BadInput."""
+    path = os.path.realpath(call.path(name)) if name else ""
+    folder = os.path.dirname(path)
+    if os.path.isdir(path):
+        reason = "Is a directory"
+    elif not os.path.isdir(folder):
+        reason = "No such file or directory"
+    elif os.path.exists(path) and not os.path.isfile(path):
+        reason = "not a regular file, and would be replaced by one"
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reason = "Permission denied"
+    else:
+        return
+    raise BadInput(f"cannot write {name or repr(name)}: {reason}")
+
+
+def keep_mode(fd: int, path: str, more: int = 0) -> None:
+    """Give a file that will replace another the permissions of that one, and `more`."""
+    if os.path.exists(path):
+        os.fchmod(fd, os.stat(path).st_mode & 0o777 | more)
 
 
 def refuse_terminal(call, instead: str) -> None:

@@ -8,7 +8,7 @@ import math
 
 from toast import batches, kernels, store
 from toast.errors import BadModel, UsageError
-from toast.store.folder import read_config, read_json, transformer
+from toast.models.purpose import need
 
 BLOCK = 256  # texts tokenised at once: encodings are large
 
@@ -21,28 +21,17 @@ def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
     """
     kernels.install_for(call)
     path = store.find(call, name)
-    from toast.models.late import is_late
-
-    kind = "" if path.endswith(".gguf") else architecture(path)
-    told = kind == "Qwen3ForCausalLM" and read_json(path, "modules.json") is None
-    if instruction and not told:
+    kind = need(name, path, "judge", "label", "match", "embed")
+    if instruction and kind != "judge":
         raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
-    if kind and is_late(path):
+    if kind == "match":
         return Relevance(_Late(path))
-    if kind.endswith("ForSequenceClassification") or told:
+    if kind != "embed":
         return Relevance(_Pairs(_pair_scorer(name, path, instruction)))
-    if not kind or kind.endswith(("ForCausalLM", "ForConditionalGeneration")):
-        raise BadModel(f"{name} generates text and scores no pairs", f"toast -m {name}")
     from toast.encoder import Encoder
     from toast.maxsim import Matcher
 
     return Relevance(Matcher(Encoder(call, name)))
-
-
-def architecture(path: str) -> str:
-    """The class that a model folder was saved from, `BertModel` if it does not say."""
-    names = read_config(transformer(path)).get("architectures")
-    return names[0] if isinstance(names, list) and names else "BertModel"
 
 
 def _pair_scorer(name, path, instruction):
@@ -86,20 +75,21 @@ class _Late:
     def logits(self, rows):
         return self.model.scores(self.query, rows)[:, None]
 
-    def score(self, logit):
-        """The mean cosine."""
-        return max(0.0, logit / self.query.shape[0])
+    def score(self, logit, other=0.0, worth=0.0):
+        """The mean cosine; another score, from 0 to 1, counts as `worth` tokens of the query."""
+        return min(max((logit + worth * other) / (self.query.shape[0] + worth), 0.0), 1.0)
 
 
 class Relevance:
     """Scores of texts against a query. cut: how many texts were over the limit so far.
 
-    score(logit): the logit on a scale from 0 to 1, the same from call to call.
+    score(logit): the logit on a scale from 0 to 1, the same from call to call; score(logit, other, worth):
+    joined with another score, from 0 to 1, the whole of which is worth so many logits.
     """
 
     def __init__(self, scorer):
         self.scorer, self.cut, self.query = scorer, 0, None
-        self.score = getattr(scorer, "score", sigmoid)
+        self.score = getattr(scorer, "score", _score)
 
     def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
         """Unbounded scores, the higher the better; a text's does not depend on the others.
@@ -123,6 +113,10 @@ class Relevance:
         for owner, logit in zip(owners, batches.compute(self.scorer.logits, parts)[:, 0].tolist()):
             best[owner] = max(best[owner], logit)
         return best
+
+
+def _score(logit, other=0.5, worth=0.0):
+    return sigmoid(logit + worth * (other - 0.5))
 
 
 def sigmoid(logit: float) -> float:

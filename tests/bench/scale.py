@@ -23,6 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from embed import checksum, database, model, writer  # noqa: E402
 from embed.documents import Document  # noqa: E402
 from toast import command  # noqa: E402
+from toast.store.digest import digest  # noqa: E402
 
 COMMON = "the of and to a in is that it for was on are as with his they be at one have this".split()
 RARE = "install compiler borrow lifetime thread iterator closure trait module ownership".split()
@@ -54,7 +55,7 @@ def build(call, path, chunks, words):
     database.create(db)
     db.execute("PRAGMA synchronous = OFF")
     name = os.environ.get("EMBED_MODEL", model.DEFAULT)
-    database.set_meta(db, model=name, digest=model.digest(call, name), dims=Random.dims, chunk="auto", exact=0)
+    database.set_meta(db, model=name, digest=digest(call, name), dims=Random.dims, chunk="auto", exact=0)
     out = writer.Writer(db, Random())
     for i in range(chunks):
         text = f"{i} " + " ".join(rng.choices(vocabulary, cum_weights=heavy, k=words))

@@ -9,23 +9,10 @@ import mlx.core as mx
 
 from toast.errors import BadModel
 from toast.models import encoder, layers, tokens
+from toast.models.purpose import is_stanford
 from toast.models.sentence import dense, normalize
 from toast.store import weights
 from toast.store.folder import modules, read_config, read_json, transformer
-
-
-def is_late(path):
-    """Whether the folder holds a late-interaction model."""
-    saved = read_json(path, "config_sentence_transformers.json") or {}
-    return (
-        is_stanford(path)
-        or saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
-        or any(kind == "MultiVectorMask" for kind, _ in modules(path))
-    )
-
-
-def is_stanford(path):
-    return "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
 
 
 class Late:

@@ -53,6 +53,8 @@ def find(call, name: str) -> str:
         return path
     if os.path.exists(path):
         if not name.endswith(".gguf"):
+            if is_probe(path):
+                raise BadModel(f"{name} is a probe, which labels records", f"classify -m {name}")
             raise BadModel(f"{name} is neither a model folder nor a .gguf file")
         return path
     found = "/" in name and _hugging_face(call, name)
@@ -60,6 +62,15 @@ def find(call, name: str) -> str:
         known = ", ".join(n for n in catalog.VARIANTS if "@" not in n)
         raise ModelNotFound(f"no model {name!r}", f"give a folder, a .gguf file or one of: {known}")
     return found
+
+
+def is_probe(path: str) -> bool:
+    """Whether a file is, or was, a probe of `classify --learn`; what is no file is none."""
+    try:
+        with open(path, "rb") as file:
+            return b'"format": "toast probe ' in file.read(1 << 16)
+    except OSError:
+        return False
 
 
 def _hugging_face(call, name: str) -> str | None:

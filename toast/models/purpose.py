@@ -1,0 +1,74 @@
+"""What a model is for, by the small files of its folder; weights are not looked at.
+
+Owns the marks of each kind and what to say about a model of another kind. Does not know: loading.
+"""
+
+import os
+
+from toast.errors import BadModel
+from toast.store.folder import modules, read_config, read_json, transformer
+
+DECODERS = {"qwen3"}  # architectures of this folder that also generate text
+GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+
+# purpose -> what such a model does, and the command that it is for
+SAID = {
+    "embed": ("is an embedding model", "embed -m {0}"),
+    "match": ("is a late-interaction model, which has no single vector", "rerank -m {0}"),
+    "label": ("is a classifier or a cross-encoder", "classify -m {0}, rerank -m {0}"),
+    "judge": ("ranks records for a query", "rerank -m {0}"),
+    "generate": ("generates text", "toast -m {0}"),
+}
+
+
+def purpose(path: str) -> str:
+    """`embed`, `match` (late interaction), `label` (a sequence classifier, with one label a
+    cross-encoder), `judge` (Qwen3-Reranker) or `generate`, of a folder or a GGUF file."""
+    from toast.models import architectures
+
+    if path.endswith(".gguf"):
+        return "generate"
+    if is_late(path):
+        return "match"
+    steps = {kind for kind, _ in modules(path)} - {"Transformer"}
+    if steps:
+        return "judge" if "LogitScore" in steps else "embed"
+    config = read_config(transformer(path))
+    kind = str(config.get("model_type")).replace("-", "_")
+    name = str(*(config.get("architectures") or [""])[:1])
+    if name.endswith("ForSequenceClassification"):
+        return "label"
+    if name.endswith(GENERATORS) or not name and kind not in set(architectures()) - DECODERS:
+        return "judge" if kind == "qwen3" and _judges(path) else "generate"
+    return "embed"
+
+
+def need(name: str, path: str, *purposes: str) -> str:
+    """The model's purpose; BadModel, which names its command, unless it is one of these."""
+    found = purpose(path)
+    if found not in purposes:
+        told, command = SAID[found]
+        raise BadModel(f"{name} {told}", command.format(name))
+    return found
+
+
+def _judges(path) -> bool:
+    """Whether a Qwen3 model is a reranker. Its weights and configuration are a chat model's: its name
+    tells, in the Hugging Face cache its repository's; else that it comes without settings to generate."""
+    folder = path.partition("/snapshots/")[0]
+    named = "rerank" in os.path.basename(folder).lower()
+    return named or read_json(path, "generation_config.json") is None
+
+
+def is_late(path):
+    """Whether the folder holds a late-interaction model."""
+    saved = read_json(path, "config_sentence_transformers.json") or {}
+    return (
+        is_stanford(path)
+        or saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
+        or any(kind == "MultiVectorMask" for kind, _ in modules(path))
+    )
+
+
+def is_stanford(path):
+    return "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
