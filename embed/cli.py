@@ -4,7 +4,8 @@ from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
-from toast.pipes import Records, check_output, clean
+from toast.pipes import check_output, clean
+from toast.records import Records
 
 
 @command

@@ -10,6 +10,7 @@ from _blake2 import blake2b
 
 from toast import pipes
 from toast.errors import BadInput
+from toast.records import Records, split
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
@@ -92,11 +93,11 @@ def _json(data, where):
 def source(call, paths, files_from, largest, nul, jsonl, field, id):
     """What the command line names: files and directories, or records."""
     if files_from:
-        names = pipes.split(pipes.read_chunks(call, files_from), b"\0" if nul else b"\n")
+        names = split(pipes.read_chunks(call, files_from), b"\0" if nul else b"\n")
         paths = [*paths, *(os.fsdecode(name) for some in names for name in some if name)]
     elif not paths or jsonl or field:
         names = paths or ["-"]
-        inputs = [(name, pipes.Records(call, [name] if paths else (), nul, jsonl, field)) for name in names]
+        inputs = [(name, Records(call, [name] if paths else (), nul, jsonl, field)) for name in names]
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 

@@ -11,6 +11,7 @@ from embed import database, model, rank
 from embed.hits import Found, Printer
 from toast import pipes
 from toast.errors import BadInput, Exit, UsageError
+from toast.records import Records
 
 NEAREST = ".index.db"
 RERANKED = 50  # hits that --rerank looks at, at least
@@ -278,7 +279,7 @@ def read_queries(call, name) -> list:
     import json
 
     queries = []
-    for record in pipes.Records(call, [name]):
+    for record in Records(call, [name]):
         text = record.text
         if text.startswith("{"):
             try:

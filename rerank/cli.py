@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
-from toast.pipes import Records
+from toast.records import Records
 
 
 @command

@@ -14,6 +14,7 @@ from toast import batches, pipes
 from toast.encoder import Encoder
 from toast.errors import BadInput, BadModel, UsageError, os_error
 from toast.models.sentence import normalize
+from toast.records import Records
 from toast.relevance import BLOCK
 from toast.store import is_probe
 from toast.store.digest import digest, name_of
@@ -150,7 +151,7 @@ def learn(call, model: str, file: str | None, output: str | None, field: str | N
     if not file or output is None:
         raise UsageError("--learn and -o go together", "classify --learn examples.jsonl -o model.probe")
     pipes.check_output(call, output)
-    texts, named = examples(call, pipes.Records(call, [file], jsonl=True, field=field))
+    texts, named = examples(call, Records(call, [file], jsonl=True, field=field))
     labels = sorted(set(named))
     if len(labels) < 2:
         raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")

@@ -4,7 +4,8 @@ from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option
-from toast.pipes import Records, clean
+from toast.pipes import clean
+from toast.records import Records
 
 MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", help="A name, a folder or a .gguf file.")
 

@@ -1,0 +1,147 @@
+"""Records: what a file or standard input holds, line by line, NUL by NUL or as JSON objects.
+
+Owns what a record is and what is wrong with it; raw bytes are kept, decoding serves the model only. Knows no
+descriptors (`pipes.py`) and no models.
+"""
+
+import os
+import stat
+
+from toast import pipes
+from toast.errors import BadInput, os_error
+
+
+class Record:
+    """One record: its bytes as they came, its text, its object when it came as JSON, its line.
+
+    error: what is wrong with it, where Records was told to go on (`soft`)."""
+
+    __slots__ = ("raw", "text", "data", "number", "error")
+
+    def __init__(self, raw: bytes, text: str, data: dict | None = None, number: int = 0, error: BadInput | None = None):
+        self.raw, self.text, self.data, self.number, self.error = raw, text, data, number, error
+
+
+class Records:
+    """The records of the named files, or of standard input when none is named.
+
+    Iterating gives records; `windows()` gives lists of them: at most pipes.WINDOW, and from a pipe what
+    it has to give at the moment, so that a slow writer's records are answered as they come.
+    files: None for a command that takes none. soft: a bad record is given with its error, not raised.
+    """
+
+    def __init__(self, call, files=(), nul=False, jsonl=False, field=None, soft=False):
+        self.call, self.separator = call, b"\0" if nul else b"\n"
+        self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
+        self.busy = lambda: False
+        self.files = list(files or ()) or ([] if call.no_input else ["-"])
+        self.invalid = 0
+        for name in self.files:
+            _check_input(call, name, asked_for=bool(files), takes_files=files is not None)
+
+    def __iter__(self):
+        for window in self.windows():
+            yield from window
+
+    def arriving(self, busy):
+        """The records, and None instead of waiting for one while busy() says there is other work."""
+        self.busy = busy
+        for window in self.windows():
+            if window:
+                yield from window
+            elif busy():
+                yield None
+
+    def windows(self):
+        for name in self.files:
+            yield from self._file(name, "standard input" if name == "-" else name)
+        if self.invalid:
+            self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
+
+    def _file(self, name, what):
+        number = 0
+        for raws in split(pipes.read_chunks(self.call, name, what, lambda: self.busy()), self.separator):
+            for start in range(0, len(raws) or 1, pipes.WINDOW):
+                part = raws[start : start + pipes.WINDOW]
+                window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
+                number += len(part)
+                yield [record for record in window if record]
+
+    def _record(self, raw, what, number):
+        if self.jsonl:
+            return self._object(raw, f"{what}, line {number}", number) if raw.strip() else None
+        text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
+        text = self._decode(text)
+        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
+
+    def _object(self, raw, where, number):
+        try:
+            return self._json(raw, where, number)
+        except BadInput as error:
+            if not self.soft:
+                raise
+            return Record(raw, "", number=number, error=error)
+
+    def _json(self, raw, where, number):
+        import json
+
+        def refuse(word):
+            raise BadInput(f"{where}: {word} is not JSON", "null is")
+
+        try:
+            data = json.loads(self._decode(raw), parse_constant=refuse)
+        except (ValueError, RecursionError):
+            data = None
+        if not isinstance(data, dict):
+            raise BadInput(f"{where}: not a JSON object", 'a record is one line like {"text": "..."}')
+        text = data.get(self.field)
+        if not isinstance(text, str):
+            if self.field in data:
+                raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
+            fields = ", ".join(list(data)[:8]) or "no fields"
+            raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
+        return Record(raw, text.encode("utf-8", "replace").decode(), data, number)
+
+    def _decode(self, raw):
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            self.invalid += 1
+            return raw.decode("utf-8", "replace")
+
+
+def _check_input(call, name, asked_for, takes_files=True):
+    """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
+    if name == "-":
+        if not asked_for and os.isatty(call.stdin):
+            hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
+            raise BadInput("nothing to read: standard input is a terminal", hint)
+        return
+    try:
+        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
+
+
+def split(chunks, separator: bytes):
+    """Lists of whole records; the last needs no separator. A long record is joined only once.
+
+    An empty chunk, which says that there is nothing more yet, gives an empty list."""
+    begun = []
+    for chunk in chunks:
+        if not chunk:
+            yield []
+            continue
+        first, *rest = chunk.split(separator)
+        begun.append(first)
+        if rest:
+            whole = [b"".join(begun), *rest]
+            begun = [whole.pop()]
+            yield whole
+    last = b"".join(begun)
+    if last:
+        yield [last]
