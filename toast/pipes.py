@@ -107,7 +107,7 @@ class Input:
     """Standard input as text, read as far as it is asked for; invalid UTF-8 becomes U+FFFD and is told of."""
 
     def __init__(self, call):
-        _check_input(call, "-", asked_for=False, takes_files=False)
+        check_input(call, "-", asked_for=False, takes_files=False)
         self.call, self.data, self.ended = call, bytearray(), call.no_input
         self.whole, self.invalid = False, 0
 
@@ -147,6 +147,23 @@ def murmur(fd: int, text: str) -> None:
 def clean(text: str) -> str:
     """Text that can be encoded: bytes of an argument that were not UTF-8 become U+FFFD."""
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def check_input(call, name, asked_for, takes_files=True):
+    """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
+    if name == "-":
+        if not asked_for and os.isatty(call.stdin):
+            hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
+            raise BadInput("nothing to read: standard input is a terminal", hint)
+        return
+    try:
+        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        mode = os.fstat(fd).st_mode
+        os.close(fd)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    if stat.S_ISDIR(mode):
+        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
 def read_chunks(call, name, what="standard input", busy=lambda: False):

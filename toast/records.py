@@ -4,11 +4,8 @@ Owns what a record is and what is wrong with it; raw bytes are kept, decoding se
 descriptors (`pipes.py`) and no models.
 """
 
-import os
-import stat
-
 from toast import pipes
-from toast.errors import BadInput, os_error
+from toast.errors import BadInput
 
 
 class Record:
@@ -37,7 +34,7 @@ class Records:
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
         self.invalid = 0
         for name in self.files:
-            _check_input(call, name, asked_for=bool(files), takes_files=files is not None)
+            pipes.check_input(call, name, asked_for=bool(files), takes_files=files is not None)
 
     def __iter__(self):
         for window in self.windows():
@@ -108,23 +105,6 @@ class Records:
         except UnicodeDecodeError:
             self.invalid += 1
             return raw.decode("utf-8", "replace")
-
-
-def _check_input(call, name, asked_for, takes_files=True):
-    """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
-    if name == "-":
-        if not asked_for and os.isatty(call.stdin):
-            hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
-            raise BadInput("nothing to read: standard input is a terminal", hint)
-        return
-    try:
-        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        mode = os.fstat(fd).st_mode
-        os.close(fd)
-    except OSError as error:
-        raise os_error(error, f"open {name}") from None
-    if stat.S_ISDIR(mode):
-        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
 def split(chunks, separator: bytes):
