@@ -100,7 +100,7 @@ def test_texts_that_do_not_fit_a_cache_are_refused(llama):
     logits(model, [[1]], model.make_cache())
     layer = model.layers[0].shorter
     assert layer.ragged(x, cache, cache, [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
-    for texts in ([], [(0, 2, 0)], [(0, 3, 6)], [(2, 3, 0)], [(-1, 3, 0)], [(0, 3, -1)], [(0, 3, 0), (1, 0, 0)]):
+    for texts in ([], [(0, 2, 0)], [(0, 3, 6)], [(2, 3, 0)], [(-1, 3, 0)], [(0, 3, -1)], [(0, 3, 0), (1, 0, 0)], [(0, 3, 2**31 - 2)], [(0, 2**31 - 1, 0)]):
         with pytest.raises(ValueError):
             layer.ragged(x, cache, cache, texts)
 
@@ -176,6 +176,6 @@ def test_a_step_that_does_not_fit_is_refused():
     mx.eval(step())
     half = x.astype(mx.float16)
     for wrong in (dict(offset=4), dict(offset=-1), dict(q=half), dict(heads=3), dict(dims=6), dict(dims=3), dict(base=None),
-                  dict(keys=mx.ones((1, 4, 4, 2))), dict(values=mx.ones((1, 2, 4, 3)))):
+                  dict(keys=mx.ones((1, 4, 4, 2))), dict(values=mx.ones((1, 2, 4, 3))), dict(values=mx.ones((1, 64, 4, 4))), dict(dims=0)):
         with pytest.raises(ValueError):
             step(**wrong)

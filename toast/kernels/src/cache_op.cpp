@@ -129,8 +129,8 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
     if (x->dtype() != q.dtype() || !is_float(x->dtype()) || x->shape(0) != q.shape(0) || !x->size())
       throw std::invalid_argument("[attention_step] needs arrays of one float dtype and one batch.");
   if (!ours(s) || q.shape(2) != heads * D || k.shape(2) != kv_heads * D || v.shape(2) != kv_heads * values.shape(3) ||
-      values.shape(3) != D || k.shape(1) != L || v.shape(1) != L || offset < 0 || offset + L > keys.shape(2) ||
-      offset + L > values.shape(2) || dims > D || dims % 2 || base.has_value() == freqs.has_value() ||
+      values.shape(3) != D || k.shape(1) != L || v.shape(1) != L || offset < 0 || L > keys.shape(2) - offset ||
+      L > values.shape(2) - offset || dims < 2 || dims > D || dims % 2 || values.shape(1) != kv_heads || base.has_value() == freqs.has_value() ||
       (freqs && freqs->size() != (size_t)dims / 2) || kv_heads != keys.shape(1) || heads % kv_heads)
     throw std::invalid_argument("[attention_step] shapes do not fit.");
   Rope rope{dims, traditional, rope_scale, 0, base ? inverse_frequencies(*base, dims / 2) : nullptr};

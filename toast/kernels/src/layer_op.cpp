@@ -210,7 +210,7 @@ struct DecoderLayer {
     auto fits = [&](const mx::array& a) {
       bool ok = a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
       for (auto& part : segments)
-        ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.offset + part.length <= a.shape(2);
+        ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
       return ok;
     };
     if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(-1) != l.q.K || segments.empty() ||
@@ -232,6 +232,7 @@ struct DecoderLayer {
     Segments segments;
     int first = 0;
     for (auto [row, length, offset] : texts) {
+      if (length < 1 || length > (int)x.size() - first) throw std::invalid_argument("[Layer] a text without rows.");
       segments.push_back({row, first, length, offset});
       first += length;
     }
