@@ -12,7 +12,7 @@ from embed.words import PLAIN, TOKENIZER, terms
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
 POSTINGS = 20_000  # rows that BM25 may score: a query's common terms are left out beyond it
-COMMON = 2 * POSTINGS  # rows from which on a word is too common to tell chunks apart
+COMMON = 25  # a word in more than one of so many chunks, and over POSTINGS, tells too little apart
 POOL = 1000  # best chunks of each kind that enter the fusion
 FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
 NOTHING = 0.1  # the cosine of a chunk that says nothing
@@ -65,6 +65,7 @@ class Index:
     def __init__(self, db, dims: int, exact: bool, speller: Speller):
         self.db, self.dims, self.exact, self.speller = db, dims, exact, speller
         self.count = db.execute("SELECT coalesce(sum(length(ids)), 0) / 8 FROM segments").fetchone()[0]
+        self.common = max(POSTINGS, self.count // COMMON)
         self._held = None
         db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab('main', 'words', 'row')")
 
@@ -80,7 +81,7 @@ class Index:
         kept, rows = [], 0
         for frequency, word in found:
             rows += frequency
-            if rows > POSTINGS and kept or frequency > COMMON:
+            if rows > POSTINGS and kept or frequency > self.common:
                 break
             kept += [word] * bool(frequency)
         if not kept and rows and alone:
@@ -88,9 +89,9 @@ class Index:
         return " OR ".join(kept)
 
     def rows(self, word: str) -> int:
-        """In how many chunks a word is; counted no further than one over COMMON."""
+        """In how many chunks a word is; counted no further than one over `common`."""
         counted = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-        return self.db.execute(counted, (word, COMMON + 1)).fetchone()[0]
+        return self.db.execute(counted, (word, self.common + 1)).fetchone()[0]
 
     def frequency(self, stem: str):
         """(in how many chunks a term is, the term); a term in none comes last."""

@@ -13,7 +13,6 @@ from embed import database, rank, words
 def index(monkeypatch):
     """`the` in 10 chunks, `cat` in 4, `mat` in 2, `dog` in 1; limits so small that they matter."""
     monkeypatch.setattr(rank, "POSTINGS", 5)
-    monkeypatch.setattr(rank, "COMMON", 8)
     db = database.connect(":memory:")
     database.create(db)
     texts = ["the"] * 4 + ["the cat"] * 3 + ["the mats"] * 2 + ["the cat dog"]
