@@ -157,9 +157,9 @@ def check_input(call, name, asked_for, takes_files=True):
             raise BadInput("nothing to read: standard input is a terminal", hint)
         return
     try:
-        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        mode = os.fstat(fd).st_mode
-        os.close(fd)
+        mode = os.stat(name, dir_fd=call.cwd).st_mode
+        if stat.S_ISREG(mode):  # a FIFO's writer would be let go by a reader who leaves
+            os.close(call.open(name))
     except OSError as error:
         raise os_error(error, f"open {name}") from None
     if stat.S_ISDIR(mode):
