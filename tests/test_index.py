@@ -19,8 +19,10 @@ import time
 import pytest
 
 from command import command, shell, start
-from embed import checksum
+from embed import checksum, database
+from embed.target import Target
 from embed.walk import Walk
+from toast.command import Call
 
 TEXT = {
     "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
@@ -479,6 +481,29 @@ def test_a_full_output_costs_no_work(tree, model):
     assert again.status == 2 and b"going on" in again.err and b" 0 of them embedded" in again.err
     [part] = os.listdir(tree / "home/index")
     assert not sealed(tree / "home/index" / part)
+
+
+@pytest.mark.parametrize("moment", ["set_meta", "seal", "rename"])
+def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
+    """Whenever it comes, the part is one that the next run goes on with."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    target = Target(Call("index", {}, folder), "x.db", False, "key")
+    target.open()
+    room = {"set_meta": database, "seal": checksum, "rename": os}[moment]
+    done = getattr(room, moment)
+
+    def interrupted(*args, **values):
+        monkeypatch.setattr(room, moment, done)
+        done(*args, **values) if moment != "rename" else None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        target.finish()
+    target.abandon()
+    os.close(target.fd)
+    assert database.meta(Target(Call("index", {}, folder), "x.db", False, "key").open()) == {"stamp": "key"}
+    assert not sealed(tmp_path / "x.db.part")
 
 
 def test_the_second_writer_waits(tree, model):
