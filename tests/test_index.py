@@ -252,6 +252,7 @@ def test_empty_input_is_an_empty_index(tmp_path, model):
 def test_wrong_usage(tree, model):
     for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
         index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
+    index(model, "--files-from", "list", "-", cwd=tree).fails("- names no file beside --files-from")
     index(model, "-0", "docs", cwd=tree).fails("-0")
     index(model, "docs", "-", cwd=tree).fails("- goes alone")
     index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()
@@ -346,6 +347,13 @@ def test_what_a_walk_covers():
     assert not any(map(walk.covers, ("docs/deep/x", "docs/no.txt", "docs", "docsy/a.txt")))
     walk.folders, walk.failed = ["."], set()
     assert walk.covers("a.txt") and not walk.covers("/a.txt") and not walk.covers("../a.txt")
+
+
+def test_a_file_that_goes_while_sizes_are_counted(tree, monkeypatch):
+    walk = Walk(Call("index", {}, os.open(tree, os.O_RDONLY)), ["docs"], 1 << 20)
+    whole = walk.size()
+    monkeypatch.setattr(walk, "_paths", lambda: [("docs/sky.txt", True, False), ("docs/gone", True, False)])
+    assert 0 < walk.size() < whole
 
 
 def test_an_update_from_a_list_has_what_is_on_it(tree, model):

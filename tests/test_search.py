@@ -283,10 +283,11 @@ def test_standard_input_by_name(made):
             assert "docs/cat.md:7:the dog ran to the red bird" in lines(search(made, "--mode", "lexical", *words, stdin=file))
     search(made, "dog", "-", "x.db").fails("- goes alone")
     search(made, "--no-input", "dog", "-").fails("standard input")
+    search(made, "--queries", "-", "-").fails("--queries - and - both want standard input")
 
 
 def test_forms_that_exclude_each_other(made):
-    for flag in (["-l"], ["-c"], ["-A", "1"], ["-C", "1"]):
+    for flag in (["-l"], ["-c"], ["-A", "1"], ["-A", "0"], ["-C", "1"]):
         search(made, "dog", "--json", *flag, "-i", "x.db").fails("--json", flag[0])
     search(made, "dog", "--threshold", "nan", "-i", "x.db").fails("--threshold")
 
