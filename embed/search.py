@@ -94,7 +94,7 @@ class Opened:
     def _load(self, ranked, k):
         hits, records = [], set()
         for hit in ranked:
-            found = Found.load(self.db, hit)
+            found = Found.load(self.db, hit, self.name)
             if found.number is not None:
                 if found.document in records:
                     continue

@@ -253,6 +253,7 @@ def test_wrong_usage(tree, model):
     for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
         index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
     index(model, "--files-from", "list", "-", cwd=tree).fails("- names no file beside --files-from")
+    index(model, "--files-from", "docs", cwd=tree).fails("cannot read docs: Is a directory")
     index(model, "-0", "docs", cwd=tree).fails("-0")
     index(model, "docs", "-", cwd=tree).fails("- goes alone")
     index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()

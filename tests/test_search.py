@@ -502,6 +502,17 @@ def test_no_hostile_content_crashes(made, tmp_path, change):
         outcomes(search(tmp_path, "the dog", form, "-i", "bad.db"))
 
 
+@pytest.mark.parametrize("change", ["text = x'ff00'", "start_line = 1 << 50", "start_line = 'x'", "start_line = -1"])
+def test_hostile_lines_beside_a_hit(made, tmp_path, change):
+    shutil.copy(made / "x.db", tmp_path / "bad.db")
+    with sqlite3.connect(tmp_path / "bad.db") as db:
+        assert db.execute(f"UPDATE chunks SET {change} WHERE text LIKE '%cat sat%'").rowcount
+    db.close()
+    with open(tmp_path / "bad.db", "r+b") as file:
+        checksum.cut(file.fileno())
+    search(tmp_path, "--mode", "lexical", "dog", "-C", "9" * 18, "-i", "bad.db").fails("bad.db is damaged")
+
+
 def test_somebody_elses_database(tmp_path):
     db = sqlite3.connect(tmp_path / "other.db")
     db.execute("CREATE TABLE t (x)")
