@@ -148,7 +148,10 @@ class Walk:
     def _file(self, path, root):
         """(path, its bytes), nothing when it is skipped or cannot be read."""
         try:
-            fd = pipes.open_again(self.call, path) if root else self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if root:
+                fd = pipes.open_again(self.call, path, self.largest + 1)
+            else:
+                fd = self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
             with open(fd, "rb") as file:
                 data = file.read(self.largest + 1) or b""
         except OSError as error:

@@ -148,6 +148,12 @@ def test_pipes_that_are_named(tree, model):
     assert "a cat\na bird" in {row[7] for row in content(tree / "x.db")[0]}
 
 
+def test_a_pipe_without_an_end(tree, model):
+    line = f"index -m {model} --max-filesize 1 <(yes) docs/sky.txt > x.db"
+    assert b"too large" in shell(line, cwd=tree, timeout=60).ok(quiet=False).err
+    assert paths(tree / "x.db") == ["docs/sky.txt"]
+
+
 def test_gitignore_files_that_cannot_be_read(tree, model):
     os.mkfifo(tree / "docs/.gitignore")
     os.mkdir(tree / "docs/deep/.gitignore")

@@ -184,17 +184,29 @@ def read_chunks(call, name, what="standard input", busy=lambda: False):
             os.close(fd)
 
 
-def open_again(call, name: str) -> int:
-    """A descriptor of a named file, as often as it is asked for: what a pipe gives is kept in a private file."""
+def open_again(call, name: str, limit: int = 1 << 62) -> int:
+    """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
+    is kept in a private file."""
     fd = call.open(name)
     if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
-    kept = private_file(call)
-    while chunk := read_some(fd, name):
-        write_all(kept, chunk, "the temporary file")
-    os.close(fd)
-    call.kept[os.path.normpath(name)] = kept
+    try:
+        call.kept[os.path.normpath(name)] = _keep(call, fd, name, limit)
+    finally:
+        os.close(fd)
     return call.open(name)
+
+
+def _keep(call, fd, name, limit) -> int:
+    kept = private_file(call)
+    try:
+        while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
+            write_all(kept, chunk, "the temporary file")
+            limit -= len(chunk)
+    except BaseException:
+        os.close(kept)
+        raise
+    return kept
 
 
 def plural(count: int, noun: str) -> str:
