@@ -1,4 +1,4 @@
-"""Bytes in, answers out: the only file that reads and writes descriptors.
+"""Bytes in, answers out: the file that reads and writes the standard streams.
 
 Knows nothing of records (`records.py`), models or the process around it; standard library alone.
 """
