@@ -84,6 +84,8 @@ def index(
     records = not paths or jsonl or field or id
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
+    if "-" in paths and files_from:
+        raise UsageError("- names no file beside --files-from", "index --files-from -")
     if "-" in paths and not records:
         if len(paths) > 1:
             raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
@@ -109,9 +111,9 @@ def search(
     model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Where the index's embedding model is."),
     paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
     count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits, of the -k best."),
-    after: int = Option(0, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
-    before: int = Option(0, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
-    context: int = Option(0, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
+    after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
+    before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
+    context: int | None = Option(None, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
     json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
     explain: bool = Option(False, "--explain", help="Write what the vector and the words gave, too."),
@@ -129,11 +131,14 @@ def search(
 
     if queries is not None:
         files = [query, *files] if query else files
+        if queries == "-" and "-" in (index, *files):
+            raise UsageError("--queries - and - both want standard input", "name a FILE for one of them")
     elif not query or not query.strip():
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
     if json:
         refuse_with("--json", {"-l": paths, "-c": count, "-A": after, "-B": before, "-C": context})
-    printer = verb.Printer(call, json, scores, explain, paths, count, before or context, after or context, nul, queries is not None)
+    lines = ((context or 0) if side is None else side for side in (before, after))
+    printer = verb.Printer(call, json, scores, explain, paths, count, *lines, nul, queries is not None)
     asked = [clean(query)] if queries is None else verb.read_queries(call, queries)
     if queries == "-":
         call.no_input = True  # it has been read

@@ -93,7 +93,8 @@ def _json(data, where):
 def source(call, paths, files_from, largest, nul, jsonl, field, id):
     """What the command line names: files and directories, or records."""
     if files_from:
-        names = split(pipes.read_chunks(call, files_from), b"\0" if nul else b"\n")
+        told = "standard input" if files_from == "-" else files_from
+        names = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
         paths = [*paths, *(os.fsdecode(name) for some in names for name in some if name)]
     elif not paths or jsonl or field:
         names = paths or ["-"]

@@ -8,16 +8,19 @@ import os
 from embed import database
 from toast import pipes
 
+LAST_LINE = database.LARGEST  # of a file: nobody waits for more blank lines than that
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
 class Found:
-    """A chunk that answers: its document's path, number, name and data, its lines, text and scores."""
+    """A chunk that answers: its document's path, number, name and data, its lines, text and scores.
 
-    __slots__ = ("db", "document", "start", "end", "text", "path", "number", "name", "data", "score", "cosine", "bm25")
+    index: the name of the file that it is in."""
+
+    __slots__ = ("db", "index", "document", "start", "end", "text", "path", "number", "name", "data", "score", "cosine", "bm25")
 
     @classmethod
-    def load(cls, db, hit):
+    def load(cls, db, hit, index):
         """From a ranked chunk; LookupError or TypeError when the index does not have it as it should."""
         row = db.execute(
             "SELECT c.document, c.start_line, c.end_line, c.text, c.hash, d.path, d.number, d.name, d.data"
@@ -32,7 +35,8 @@ class Found:
         if not (type(start) is type(end) is int and type(name) in (str, type(None))):
             raise TypeError(f"chunk {hit.chunk} has no proper place")
         found = cls()
-        found.db, found.score, found.cosine, found.bm25 = db, hit.score, hit.cosine, hit.bm25
+        found.db, found.index = db, index
+        found.score, found.cosine, found.bm25 = hit.score, hit.cosine, hit.bm25
         found.document, found.start, found.end, found.text = document, start, end, text
         found.path, found.number, found.name, found.data = database.named(path), number, name, _object(data)
         return found
@@ -45,9 +49,10 @@ class Found:
     def around(self, number: int, before: int, after: int) -> list:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
         first, last = max(number - before, 0), min(number + after, 1 << 62)
-        if self.number is not None:
-            return self._records(first, last)
-        lines = self._file()
+        with database.damage(self.index):
+            if self.number is not None:
+                return self._records(first, last)
+            lines = self._file()
         # between chunks a file has blank lines alone
         inside = range(max(first, min(lines)), min(last, max(lines)) + 1)
         return ((self.path, n, lines.get(n, "")) for n in inside)
@@ -60,6 +65,7 @@ class Found:
             " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
             (database.stored(self.path), first, last, self.document),
         ):
+            _check(number, text, name)
             owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
             if owner == document:
                 texts += text.splitlines()
@@ -70,12 +76,21 @@ class Found:
         lines = {}
         chunks = self.db.execute("SELECT start_line, text FROM chunks WHERE document = ? ORDER BY id", (self.document,))
         for start, text in chunks:
+            _check(start, text)
             for i, row in enumerate(text.split("\n")):
                 lines.setdefault(start + i, row)
         return lines
 
     def label(self) -> str:
         return self.name if self.name is not None else self.path
+
+
+def _check(line, text, name=None) -> None:
+    """TypeError, ValueError when an index has something else where a line's number, text and name should be."""
+    if not (type(line) is int and type(text) is str and type(name) in (str, type(None))):
+        raise TypeError("a chunk is no text with a place")
+    if not 0 <= line <= LAST_LINE:
+        raise ValueError(f"a chunk begins in line {line}")
 
 
 class Printer:

@@ -158,7 +158,7 @@ def heaviest(scores: dict, allowed, k: int) -> list:
 
 def vector(ids, scores, allowed, k: int) -> list:
     """The best k chunks by cosine."""
-    return [Hit(c, s, s, None) for s, c in top(ids, scores, allowed, k)]
+    return [Hit(c, most_one(s), most_one(s), None) for s, c in top(ids, scores, allowed, k)]
 
 
 def top(ids, scores, allowed, k: int) -> list:
@@ -212,7 +212,12 @@ def hybrid(ids, scores, words: dict, scale: Scale, allowed, k: int) -> list:
         if chunk not in cosines:
             cosines[chunk] = scores[row_of(ids, chunk)]
     fused = sorted((-scale.score(cosine, words.get(chunk, 0.0)), chunk) for chunk, cosine in cosines.items())
-    return [Hit(chunk, -score, cosines[chunk], words.get(chunk, 0.0)) for score, chunk in fused[:k]]
+    return [Hit(c, most_one(-score), most_one(cosines[c]), words.get(c, 0.0)) for score, c in fused[:k]]
+
+
+def most_one(score) -> float:
+    """A score as it is told: int8 codes may make a little more than 1 of it."""
+    return min(score, 1.0)
 
 
 def row_of(ids, chunk) -> int:

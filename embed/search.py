@@ -94,7 +94,7 @@ class Opened:
     def _load(self, ranked, k):
         hits, records = [], set()
         for hit in ranked:
-            found = Found.load(self.db, hit)
+            found = Found.load(self.db, hit, self.name)
             if found.number is not None:
                 if found.document in records:
                     continue
@@ -205,9 +205,9 @@ class Inputs:
                 os.close(fd)
                 texts.append(name)
                 continue
-            db = database.open_fd(call, fd, name)
-            first = first or (db, name)
-            yield db, name
+            found = _opened(call, fd, name)
+            first = first or found
+            yield found
         if texts:
             yield self._texts(call, wanted, texts, first)
 
@@ -256,12 +256,20 @@ class Inputs:
         while True:
             path = os.path.join(folder, NEAREST)
             if os.path.isfile(path):
-                return database.open_fd(call, database.open_file(call, path), path), path
+                return _opened(call, database.open_file(call, path), path)
             if folder == os.path.dirname(folder):
                 raise BadInput(
                     f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}"
                 )
             folder = os.path.dirname(folder)
+
+
+def _opened(call, fd, name):
+    """(database, name) of a descriptor, which is closed: the connection has its own."""
+    try:
+        return database.open_fd(call, fd, name), name
+    finally:
+        os.close(fd)
 
 
 def _is_text(fd) -> bool:

@@ -112,9 +112,9 @@ class Target:
     def finish(self) -> None:
         """Close the database, seal it and put it where it belongs."""
         stamp = database.meta(self.db).get("stamp")
-        database.set_meta(self.db, stamp=None)
-        self.db.close()
         try:
+            database.set_meta(self.db, stamp=None)
+            self.db.close()
             checksum.seal(self.call, self.fd, self.part)
             self._replace() if self.path else self._copy_out()
         except BrokenPipeError:  # the reader has what it wanted
@@ -128,6 +128,7 @@ class Target:
     def _unseal(self, stamp) -> None:
         """Make the part one that the next run goes on with, unless it is in its place already."""
         if os.path.exists(self.part) and os.path.samestat(os.stat(self.part), os.fstat(self.fd)):
+            self.db.close()
             checksum.cut(self.fd)
             self.db = self._connect()
             database.set_meta(self.db, stamp=stamp)

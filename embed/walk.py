@@ -37,7 +37,13 @@ class Walk:
 
     def size(self) -> int:
         """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
-        return sum(os.stat(self.call.path(path)).st_size + 1 for path, there, _ in self._paths() if there)
+        return sum(self._size(path) + 1 for path, there, _ in self._paths() if there)
+
+    def _size(self, path) -> int:
+        try:
+            return os.stat(self.call.path(path)).st_size
+        except OSError:  # gone meanwhile; reading will tell
+            return 0
 
     def covers(self, path: str) -> bool:
         """Whether a file of this path would have been found if it were there and could be read."""
@@ -142,7 +148,10 @@ class Walk:
     def _file(self, path, root):
         """(path, its bytes), nothing when it is skipped or cannot be read."""
         try:
-            fd = pipes.open_again(self.call, path) if root else self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            if root:
+                fd = pipes.open_again(self.call, path, self.largest + 1)
+            else:
+                fd = self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
             with open(fd, "rb") as file:
                 data = file.read(self.largest + 1) or b""
         except OSError as error:

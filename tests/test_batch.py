@@ -9,7 +9,7 @@ import pytest
 
 from toast import kernels, rows as text_rows
 from toast.batch import Job, decode
-from toast.rows import Prefix, RowCache
+from toast.rows import LastPrompt, RowCache
 from toast.generate import Generation, read
 from toast.models import decoder
 from toast.sample import Sampler
@@ -168,7 +168,7 @@ def test_beginnings_are_copied_from_other_rows(monkeypatch):
 def test_shared_beginnings_are_read_once(monkeypatch):
     counted = []
     monkeypatch.setattr(text_rows, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids)))
-    prefix = Prefix(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
+    prefix = LastPrompt(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
     for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
         caches = prefix.read(ids)
         assert caches[0].offset == len(ids) - 1

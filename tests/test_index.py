@@ -19,8 +19,10 @@ import time
 import pytest
 
 from command import command, shell, start
-from embed import checksum
+from embed import checksum, database
+from embed.target import Target
 from embed.walk import Walk
+from toast.command import Call
 
 TEXT = {
     "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
@@ -146,6 +148,12 @@ def test_pipes_that_are_named(tree, model):
     assert "a cat\na bird" in {row[7] for row in content(tree / "x.db")[0]}
 
 
+def test_a_pipe_without_an_end(tree, model):
+    line = f"index -m {model} --max-filesize 1 <(yes) docs/sky.txt > x.db"
+    assert b"too large" in shell(line, cwd=tree, timeout=60).ok(quiet=False).err
+    assert paths(tree / "x.db") == ["docs/sky.txt"]
+
+
 def test_gitignore_files_that_cannot_be_read(tree, model):
     os.mkfifo(tree / "docs/.gitignore")
     os.mkdir(tree / "docs/deep/.gitignore")
@@ -250,6 +258,8 @@ def test_empty_input_is_an_empty_index(tmp_path, model):
 def test_wrong_usage(tree, model):
     for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
         index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
+    index(model, "--files-from", "list", "-", cwd=tree).fails("- names no file beside --files-from")
+    index(model, "--files-from", "docs", cwd=tree).fails("cannot read docs: Is a directory")
     index(model, "-0", "docs", cwd=tree).fails("-0")
     index(model, "docs", "-", cwd=tree).fails("- goes alone")
     index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()
@@ -344,6 +354,13 @@ def test_what_a_walk_covers():
     assert not any(map(walk.covers, ("docs/deep/x", "docs/no.txt", "docs", "docsy/a.txt")))
     walk.folders, walk.failed = ["."], set()
     assert walk.covers("a.txt") and not walk.covers("/a.txt") and not walk.covers("../a.txt")
+
+
+def test_a_file_that_goes_while_sizes_are_counted(tree, monkeypatch):
+    walk = Walk(Call("index", {}, os.open(tree, os.O_RDONLY)), ["docs"], 1 << 20)
+    whole = walk.size()
+    monkeypatch.setattr(walk, "_paths", lambda: [("docs/sky.txt", True, False), ("docs/gone", True, False)])
+    assert 0 < walk.size() < whole
 
 
 def test_an_update_from_a_list_has_what_is_on_it(tree, model):
@@ -479,6 +496,29 @@ def test_a_full_output_costs_no_work(tree, model):
     assert again.status == 2 and b"going on" in again.err and b" 0 of them embedded" in again.err
     [part] = os.listdir(tree / "home/index")
     assert not sealed(tree / "home/index" / part)
+
+
+@pytest.mark.parametrize("moment", ["set_meta", "seal", "rename"])
+def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
+    """Whenever it comes, the part is one that the next run goes on with."""
+    folder = os.open(tmp_path, os.O_RDONLY)
+    target = Target(Call("index", {}, folder), "x.db", False, "key")
+    target.open()
+    room = {"set_meta": database, "seal": checksum, "rename": os}[moment]
+    done = getattr(room, moment)
+
+    def interrupted(*args, **values):
+        monkeypatch.setattr(room, moment, done)
+        done(*args, **values) if moment != "rename" else None
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room, moment, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        target.finish()
+    target.abandon()
+    os.close(target.fd)
+    assert database.meta(Target(Call("index", {}, folder), "x.db", False, "key").open()) == {"stamp": "key"}
+    assert not sealed(tmp_path / "x.db.part")
 
 
 def test_the_second_writer_waits(tree, model):

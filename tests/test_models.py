@@ -17,7 +17,7 @@ import tiny
 from toast import kernels, models
 from toast.errors import BadModel
 from toast.models.late import Late
-from toast.models.purpose import is_late
+from toast.models.purpose import is_late, purpose
 from toast.models.scorer import scorer
 from toast.models.sentence import Sentence, normalize
 from toast.models.tokens import Tokens, batch, pad
@@ -298,7 +298,7 @@ DAMAGES = [
     ({"num_hidden_layers": 3}, 0), ({"num_hidden_layers": -1.5}, 0), ({"hidden_act": "magic"}, 0),
     ({"num_attention_heads": 5}, 0), ({"num_attention_heads": 0}, 0), ({"vocab_size": 10**12}, 0),
     ({"intermediate_size": None}, 0), ({"position_embedding_type": "relative_key"}, 0),
-    ({"max_position_embeddings": 8}, 0),
+    ({"max_position_embeddings": 8}, 0), ("config_sentence_transformers.json", b"[1]"),
 ]  # fmt: skip
 
 
@@ -312,6 +312,21 @@ def test_damaged_folders(tmp_path, name, value):
         Sentence(str(path))
         Tokens(str(path), 24)
         pytest.fail("nothing was refused")
+    assert "\n" not in str(error.value) and str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [({"architectures": 5}, 0), ({"architectures": {"a": 1}}, 0), ({"architectures": [3]}, 0),
+     ("config_sentence_transformers.json", b"[1]")],
+)  # fmt: skip
+def test_a_purpose_that_cannot_be_told(tmp_path, name, value):
+    path = tmp_path / "tiny"
+    tiny.bert(path)
+    (path / "modules.json").unlink()
+    damage(path, name, value)
+    with pytest.raises(BadModel) as error:
+        purpose(str(path))
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 

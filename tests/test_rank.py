@@ -55,6 +55,13 @@ def test_the_best_match_of_both_scores_one():
     assert (hit.chunk, hit.cosine, hit.bm25) == (1, 1.0, 3.0) and hit.score == pytest.approx(1)
 
 
+def test_no_score_is_over_one():
+    ids, scores = array("q", [1, 2, 3]), array("f", [1.0002, 1.0005, 0.0])
+    for hits in (fused(ids, scores, {2: 3.0}, 1.0, 2), rank.vector(ids, scores, None, 2)):
+        assert [hit.chunk for hit in hits] == [2, 1]
+        assert max(max(hit.score, hit.cosine) for hit in hits) == 1.0
+
+
 def test_scores_of_several_indexes_are_those_of_one():
     scores = array("f", [i / 100 for i in range(60)])
     words = {i: float(i) for i in range(1, 60, 7)}

@@ -1,6 +1,8 @@
 """What is a record, and what is told of one that is none."""
 
 import os
+import threading
+import time
 
 import pytest
 from hypothesis import given
@@ -68,3 +70,14 @@ def test_a_slow_writer_is_answered_as_it_writes():
     assert [r.text for r in next(windows)] == ["a", "b"]
     os.write(writer, b"d\n")
     assert [r.text for r in next(windows)] == ["cd"]
+
+
+def test_a_fifo_is_opened_once(tmp_path):
+    """A writer that has written and closed leaves nothing to who opens it a second time."""
+    os.mkfifo(tmp_path / "fifo")
+    writer = threading.Thread(target=(tmp_path / "fifo").write_bytes, args=(b"cat\ndog\n",))
+    writer.start()
+    found = records.Records(Call("test", {}, os.open(tmp_path, os.O_RDONLY)), ["fifo"])
+    time.sleep(0.1)
+    assert [record.text for record in found] == ["cat", "dog"]
+    writer.join()

@@ -283,10 +283,11 @@ def test_standard_input_by_name(made):
             assert "docs/cat.md:7:the dog ran to the red bird" in lines(search(made, "--mode", "lexical", *words, stdin=file))
     search(made, "dog", "-", "x.db").fails("- goes alone")
     search(made, "--no-input", "dog", "-").fails("standard input")
+    search(made, "--queries", "-", "-").fails("--queries - and - both want standard input")
 
 
 def test_forms_that_exclude_each_other(made):
-    for flag in (["-l"], ["-c"], ["-A", "1"], ["-C", "1"]):
+    for flag in (["-l"], ["-c"], ["-A", "1"], ["-A", "0"], ["-C", "1"]):
         search(made, "dog", "--json", *flag, "-i", "x.db").fails("--json", flag[0])
     search(made, "dog", "--threshold", "nan", "-i", "x.db").fails("--threshold")
 
@@ -499,6 +500,17 @@ def test_no_hostile_content_crashes(made, tmp_path, change):
         checksum.cut(file.fileno())
     for form in ("--json", "--scores", "-C3"):
         outcomes(search(tmp_path, "the dog", form, "-i", "bad.db"))
+
+
+@pytest.mark.parametrize("change", ["text = x'ff00'", "start_line = 1 << 50", "start_line = 'x'", "start_line = -1"])
+def test_hostile_lines_beside_a_hit(made, tmp_path, change):
+    shutil.copy(made / "x.db", tmp_path / "bad.db")
+    with sqlite3.connect(tmp_path / "bad.db") as db:
+        assert db.execute(f"UPDATE chunks SET {change} WHERE text LIKE '%cat sat%'").rowcount
+    db.close()
+    with open(tmp_path / "bad.db", "r+b") as file:
+        checksum.cut(file.fileno())
+    search(tmp_path, "--mode", "lexical", "dog", "-C", "9" * 18, "-i", "bad.db").fails("bad.db is damaged")
 
 
 def test_somebody_elses_database(tmp_path):

@@ -12,7 +12,7 @@ from command import command, environment
 from toast import store
 from toast.command import Call
 from toast.errors import ModelNotFound
-from toast.store import catalog, pull
+from toast.store import catalog, digest, pull
 
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "PIP_CONFIG_FILE": os.devnull}
 
@@ -147,3 +147,12 @@ def test_a_store_that_cannot_be_written():
 def test_offline_with_the_model(real):
     env = {**real, **OFFLINE, "PATH": "/nowhere", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     assert len(command("embed", stdin=b"a\n", env=env).ok().out) == 128 + 4 * 384
+
+
+@pytest.mark.parametrize("damage", [b"", b"0" * 63, b"0" * 65, b"z" * 64])
+def test_a_kept_digest_is_one_or_is_computed_again(tmp_path, model, damage):
+    call = caller(tmp_path, TOAST_HOME=str(tmp_path / "home"))
+    found = digest.digest(call, model)
+    [kept] = (tmp_path / "home/digests").iterdir()
+    kept.write_bytes(damage)
+    assert digest.digest(call, model) == found == kept.read_text()

@@ -113,6 +113,7 @@ def test_limits_and_statuses(tmp_path):
     assert toast("-n", "2", "hi").status == 0
     long = ("cat " * 2000).encode()
     toast("explain", stdin=long).fails("the prompt is ", " tokens", "--long truncate")
+    toast("--each", "explain", stdin=long).fails("--long truncate cuts record 1")
     ran = toast("--long", "truncate", "-n", "2", "explain", stdin=long)
     assert ran.status == 0 and b"from the middle of standard input" in ran.err, ran
     assert toast("--long", "truncate", "--strict", "-n", "2", "explain", stdin=long).status == 3

@@ -150,9 +150,10 @@ def test_pieces_of_a_long_text_are_encoded_as_the_whole(name, lines):
     assert [i for _, piece in pieces for i in piece.ids] == whole.ids
 
 
-def test_a_long_text_is_encoded_in_pieces():
+@pytest.mark.parametrize("end", ["\n", "\n\n", "\r\n", "\r\n\r\n", " \n\n\n"])
+def test_a_long_text_is_encoded_in_pieces(end):
     t = tokenizer("llama3-rope-causal")
-    assert len(list(t.pieces("a cat sat.\n" * 20000))) > 2
+    assert len(list(t.pieces(f"a cat sat.{end}" * 20000))) > 2
 
 
 def test_tokens_have_their_place_in_the_text():

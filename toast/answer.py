@@ -11,8 +11,7 @@ from toast.draft import Drafter
 from toast.engine import Engine
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
-from toast.generate import Generation, read
-from toast.prefix import is_plain
+from toast.generate import Generation, is_plain, read
 from toast.question import fit, gather
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk

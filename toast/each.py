@@ -7,9 +7,8 @@ from toast import pipes
 from toast.answer import NO_CODE, Answer, Request, as_json
 from toast.batch import Job, decode
 from toast.errors import BadInput, ToastError
-from toast.generate import Generation, read
+from toast.generate import Generation, is_plain, read
 from toast.question import fit, gather
-from toast.rows import can_batch
 
 
 class Asked(Job):
@@ -117,7 +116,7 @@ def _asked(call, request, record, common, index) -> Asked:
 
 def _run(engine, jobs):
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
-    if can_batch(engine.caches()):
+    if is_plain(engine.caches()):
         yield from decode(engine.model, engine.caches, jobs)
         return
     for job in jobs:

@@ -10,6 +10,7 @@ import mlx.core as mx
 from toast.sample import Sampler, logprobs
 
 PIECE = 512  # tokens of a prompt that are read at once: bounds the memory of a layer's activations
+STEP = 256  # positions that a cache grows by, MLX-LM's KVCache and ours
 
 
 class Token:
@@ -19,6 +20,11 @@ class Token:
 
     def __init__(self, id: int, logprob: float = 0.0, top=()):
         self.id, self.logprob, self.top = id, logprob, top
+
+
+def is_plain(caches) -> bool:
+    """Whether the caches are keys and values that can be cut anywhere and put beside others."""
+    return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
 def read(model, caches, ids, watch=None) -> None:

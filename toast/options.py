@@ -70,7 +70,7 @@ FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the t
 def refuse_with(flag: str, others: dict) -> None:
     """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
     for other, value in others.items():
-        if value not in (None, False, 0, []):
+        if not (value is None or value is False or value == []):  # 0 is a value
             raise UsageError(f"{flag} and {other} exclude each other")
 
 

@@ -1,4 +1,4 @@
-"""Bytes in, answers out: the only file that reads and writes descriptors.
+"""Bytes in, answers out: the file that reads and writes the standard streams.
 
 Knows nothing of records (`records.py`), models or the process around it; standard library alone.
 """
@@ -157,9 +157,9 @@ def check_input(call, name, asked_for, takes_files=True):
             raise BadInput("nothing to read: standard input is a terminal", hint)
         return
     try:
-        fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
-        mode = os.fstat(fd).st_mode
-        os.close(fd)
+        mode = os.stat(name, dir_fd=call.cwd).st_mode
+        if stat.S_ISREG(mode):  # a FIFO's writer would be let go by a reader who leaves
+            os.close(call.open(name))
     except OSError as error:
         raise os_error(error, f"open {name}") from None
     if stat.S_ISDIR(mode):
@@ -184,17 +184,29 @@ def read_chunks(call, name, what="standard input", busy=lambda: False):
             os.close(fd)
 
 
-def open_again(call, name: str) -> int:
-    """A descriptor of a named file, as often as it is asked for: what a pipe gives is kept in a private file."""
+def open_again(call, name: str, limit: int = 1 << 62) -> int:
+    """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
+    is kept in a private file."""
     fd = call.open(name)
     if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
-    kept = private_file(call)
-    while chunk := read_some(fd, name):
-        write_all(kept, chunk, "the temporary file")
-    os.close(fd)
-    call.kept[os.path.normpath(name)] = kept
+    try:
+        call.kept[os.path.normpath(name)] = _keep(call, fd, name, limit)
+    finally:
+        os.close(fd)
     return call.open(name)
+
+
+def _keep(call, fd, name, limit) -> int:
+    kept = private_file(call)
+    try:
+        while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
+            write_all(kept, chunk, "the temporary file")
+            limit -= len(chunk)
+    except BaseException:
+        os.close(kept)
+        raise
+    return kept
 
 
 def plural(count: int, noun: str) -> str:

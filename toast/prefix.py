@@ -19,9 +19,9 @@ import mlx.core as mx
 
 import toast
 from toast import kernels
+from toast.generate import STEP, is_plain
 
 BLOCK = 64
-STEP = 256  # positions that MLX-LM's KVCache grows by
 MAGIC = b"toastKV1"
 
 
@@ -163,11 +163,6 @@ class PrefixCache:
                 os.unlink(path)
             except FileNotFoundError:  # another process was first
                 pass
-
-
-def is_plain(caches) -> bool:
-    """Whether the caches are keys and values that can be cut anywhere."""
-    return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
 def _fingerprint(path: str) -> bytes:

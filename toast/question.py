@@ -13,7 +13,7 @@ from toast.prompt import message
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
 RULES = 1 << 20  # bytes of a schema or a grammar
-CUT = "--long truncate cuts standard input"
+CUT = "--long truncate cuts {}"
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
 
 
@@ -68,7 +68,7 @@ def _opened(call, name):
 def _read(call, engine, fd, limit, what) -> str:
     text, whole, bad = pipes.read_text(fd, limit, what)
     if not whole:
-        hint = CUT if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
+        hint = CUT.format(what) if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
         raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text[: 1 << 20]))}", hint)
     if bad:
         call.warn(f"{what} held {pipes.plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
@@ -113,7 +113,7 @@ def fit(call, engine: Engine, question: Question, long: str, template: bool, pre
     if len(ids) < engine.context and not huge:
         return whole, ids
     if long == "error":
-        raise _too_long(engine, len(ids), _shorter(question, long))
+        raise _too_long(engine, len(ids), _shorter(question, long, what))
     spans = _ends(engine, text) if huge else engine.tokenizer.spans(text)
     kept = min(most - len(ids), len(spans) - 1) if huge else len(spans) - (len(ids) - most)
     while kept >= 0:
@@ -125,7 +125,7 @@ def fit(call, engine: Engine, question: Question, long: str, template: bool, pre
             call.cut(f"cut {cut if huge else f'{len(spans) - kept} of {len(spans)} tokens'} from the middle of {what}")
             return found, ids
         kept -= len(ids) - most  # a cut may make its neighbours encode to more
-    raise _too_long(engine, len(ids), _shorter(question, long))
+    raise _too_long(engine, len(ids), _shorter(question, long, what))
 
 
 def _ends(engine, text) -> list[tuple[int, int]]:
@@ -136,8 +136,8 @@ def _ends(engine, text) -> list[tuple[int, int]]:
     return head[:count] + [(before + a, before + b) for a, b in tail[len(tail) - count :]]
 
 
-def _shorter(question, long) -> str:
+def _shorter(question, long, what) -> str:
     """What to type to have a shorter prompt."""
     if question.text and long == "error":
-        return CUT
+        return CUT.format(what)
     return "--session NAME --forget begins anew" if question.history else "shorten the instruction or the files"

@@ -8,19 +8,12 @@ interface: `Ragged` where every layer can tell its rows' texts apart (kernels/mo
 import mlx.core as mx
 
 from toast import kernels
-from toast.generate import PIECE, read
-
-STEP = 256  # positions that a cache grows by
+from toast.generate import PIECE, STEP, read
 
 
 def Rows(model, make):
     """Rows for texts, as many as are placed; make() -> new caches for a single text, which all are KVCaches."""
     return (Ragged if kernels.tells_texts_apart(model) else Masked)(model, make)
-
-
-def can_batch(caches) -> bool:
-    """Whether every layer keeps plain keys and values; other kinds are decoded one by one."""
-    return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
 def shared(a: list[int], b: list[int]) -> int:
@@ -191,7 +184,7 @@ class RowCache:
         self.lengths = [self.lengths[r] for r in rows]
 
 
-class Prefix:
+class LastPrompt:
     """The caches of the prompt before: what two prompts begin with is read once."""
 
     def __init__(self, model, make):
@@ -212,7 +205,7 @@ class Masked:
     """Prompts read one by one; a step of all rows at once, as long as the longest."""
 
     def __init__(self, model, make):
-        self.model, self.prefix = model, Prefix(model, make)
+        self.model, self.prefix = model, LastPrompt(model, make)
         self.caches, self.rows = [RowCache() for _ in make()], []
 
     def place(self, prompts: dict) -> None:

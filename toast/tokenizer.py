@@ -48,13 +48,15 @@ class Tokenizer:
             at = stop
 
     def _seam(self, text, after) -> int:
-        """Where a line ends that no token reaches over, soon after a place; else the end of the text."""
+        """Where lines end that no token reaches over, soon after a place; else the end of the text."""
         import re
 
-        ends = re.compile(r"(?<=\S)\n(?=\S)").finditer(text, after)  # blanks may go together
+        # with or without the last line break: some vocabularies have one token for blank lines
+        ends = re.compile(r"(?<=\S)\s{0,8}\n(?=\S)").finditer(text, after)
         for end in islice(ends, TRIES if self.core.pre_tokenizer is not None else 0):
-            if self._is_seam(text, end.end()):
-                return end.end()
+            for at in (end.end(), end.end() - 1):
+                if self._is_seam(text, at):
+                    return at
         return len(text)
 
     def _is_seam(self, text, at) -> bool:

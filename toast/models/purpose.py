@@ -6,7 +6,7 @@ Owns the marks of each kind and what to say about a model of another kind. Does 
 import os
 
 from toast.errors import BadModel
-from toast.store.folder import modules, read_config, read_json, transformer
+from toast.store.folder import modules, read_config, read_json, read_object, transformer
 
 DECODERS = {"qwen3"}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -35,7 +35,7 @@ def purpose(path: str) -> str:
         return "judge" if "LogitScore" in steps else "embed"
     config = read_config(transformer(path))
     kind = str(config.get("model_type")).replace("-", "_")
-    name = str(*(config.get("architectures") or [""])[:1])
+    name = next(iter(_classes(path)), "")
     if name.endswith("ForSequenceClassification"):
         return "label"
     if name.endswith(GENERATORS) or not name and kind not in set(architectures()) - DECODERS:
@@ -62,7 +62,7 @@ def _judges(path) -> bool:
 
 def is_late(path):
     """Whether the folder holds a late-interaction model."""
-    saved = read_json(path, "config_sentence_transformers.json") or {}
+    saved = read_object(path, "config_sentence_transformers.json")
     return (
         is_stanford(path)
         or saved.get("model_type") in ("ColBERT", "MultiVectorEncoder")
@@ -71,4 +71,12 @@ def is_late(path):
 
 
 def is_stanford(path):
-    return "HF_ColBERT" in (read_config(transformer(path)).get("architectures") or [])
+    return "HF_ColBERT" in _classes(path)
+
+
+def _classes(path) -> list[str]:
+    """The names of the classes that the weights were saved from; BadModel when they are no names."""
+    names = read_config(transformer(path)).get("architectures") or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise BadModel(f"{path}: architectures in config.json are no list of names")
+    return names

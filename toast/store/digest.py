@@ -10,6 +10,8 @@ from _blake2 import blake2b
 from toast import store
 from toast.store.folder import read_config, transformer
 
+HEX = frozenset(b"0123456789abcdef")
+
 
 def name_of(call, name: str) -> str:
     """The name to keep in a file: paths become absolute, so that it works from other folders."""
@@ -32,8 +34,10 @@ def _kept(call, folder: str) -> str:
     marks = [(os.path.realpath(f), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files]
     kept = os.path.join(store.home(call), "digests", blake2b(repr(marks).encode(), digest_size=16).hexdigest())
     try:
-        with open(kept) as file:
-            return file.read()
+        with open(kept, "rb") as file:
+            found = file.read(65)
+        if len(found) == 64 and HEX.issuperset(found):  # a machine that lost power may leave it empty
+            return found.decode()
     except OSError:
         pass
     from toast.store.quantize import source_digest

@@ -1,4 +1,4 @@
-"""An encoder's folder with its matrices in 8 (or 4) bits, ready to be mapped.
+"""An encoder's folder with its matrices in 8 bits, or 6 stored as 8 (or in 4), ready to be mapped.
 
 Owns: which tensors shrink, fused query-key-value, aligned safetensors. Does not know: the store.
 """
