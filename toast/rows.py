@@ -53,13 +53,18 @@ class TextCache:
         shape = self.rows, heads, max(length + offset for _, length, offset in self.texts), dims
         self.keys, self.values = longer(self.keys, shape, dtype), longer(self.values, shape, dtype)
 
-    def copy(self, row: int, source: int, count: int) -> None:
-        def copied(buffer):
-            buffer = longer(buffer, (self.rows, *buffer.shape[1:]), buffer.dtype)  # the row may be new
-            buffer[row, :, :count] = buffer[source, :, :count]
+    def beginning(self, row: int, count: int):
+        return [mx.contiguous(x[row, :, :count]) for x in (self.keys, self.values)]
+
+    def begin(self, row: int, keys, values) -> None:
+        """Let a row, which may be new, begin with these keys and values (H, n, D)."""
+
+        def begun(buffer, part):
+            buffer = longer(buffer, (self.rows, *buffer.shape[1:]), buffer.dtype)
+            buffer[row, :, : part.shape[1]] = part
             return buffer
 
-        self.keys, self.values = copied(self.keys), copied(self.values)
+        self.keys, self.values = begun(self.keys, keys), begun(self.values, values)
 
     def make_mask(self, N, return_array=False, window_size=None):
         return None  # every text sees itself alone
@@ -79,7 +84,9 @@ class Ragged:
         while prompts:
             first = not any(self.ids)  # the others may begin as the first one does
             some = dict([next(iter(prompts.items()))]) if first else prompts
-            self._read({row: (ids, self._known(row, ids, some)) for row, ids in some.items()})
+            known = {row: self._known(row, ids, some) for row, ids in some.items()}
+            self._copy([(row, source, n) for row, (source, n) in known.items() if n and source != row])
+            self._read({row: (ids, known[row][1]) for row, ids in some.items()})
             for row, ids in some.items():
                 self.ids[row], self.lengths[row] = ids, len(ids)
             prompts = {row: ids for row, ids in prompts.items() if row not in some}
@@ -90,14 +97,20 @@ class Ragged:
         for cache in self.caches:
             cache.rows = len(self.ids)
 
-    def _known(self, row, ids, changing) -> int:
-        """How many of the ids the row holds, by now: its own, or copied from a row that stays as it is."""
+    def _known(self, row, ids, changing):
+        """(which row begins most like the ids, itself or one that stays as it is; with how many of them)."""
         found = {r: shared(self.ids[r], ids) for r in range(len(self.ids)) if r == row or r not in changing}
         source = max(found, key=lambda r: (found[r], r == row))
-        if source != row and found[source]:
-            for cache in self.caches:
-                cache.copy(row, source, found[source])
-        return found[source]
+        return source, found[source]
+
+    def _copy(self, beginnings) -> None:
+        """[(row, source, how many)]: read before anything is written, or MLX would copy whole buffers."""
+        for cache in self.caches if beginnings else ():
+            parts = [(row, cache.beginning(source, n)) for row, source, n in beginnings]
+            mx.eval([part for _, part in parts])
+            for row, part in parts:
+                cache.begin(row, *part)
+            mx.eval(cache.keys, cache.values)
 
     def _read(self, prompts) -> None:
         """{row: (ids, how many are there)}, a piece after the other."""
