@@ -55,6 +55,9 @@ static inline vf scale2(vf x, vf n) {
   __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
   return x * power2(half) * power2(_mm256_sub_epi32(whole, half));
 }
+static inline vf add_exponent(vf x, vf n) {
+  return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
+}
 static inline vf where_gt(vf a, vf b, vf x, vf y) {
   return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
