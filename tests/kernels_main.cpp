@@ -63,13 +63,25 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 struct Quantized {
   std::vector<int8_t> q;
   std::vector<float> scale, q_sum, sum;
+  std::vector<Outlier> outliers;
+  std::vector<int> count;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group) {
-    for (int m = 0; m < M; m++)
-      expect(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[m * K / ACTIVATION_GROUP],
-                            &q_sum[m * K / ACTIVATION_GROUP], &sum[m * K / group]), "finite");
-    rows = {q.data(), scale.data(), q_sum.data(), sum.data(), K, group};
+      : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group), outliers(scale.size()) {
+    for (int m = 0; m < M; m++) {
+      size_t first = m * K / ACTIVATION_GROUP;
+      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &q_sum[first], &sum[m * K / group], &outliers[first]));
+      expect(count[m] >= 0, "finite");
+    }
+    rows = {q.data(), scale.data(), q_sum.data(), sum.data(), outliers.data(), count.data(), K, group};
+  }
+  bool operator==(const Quantized& o) const {
+    for (size_t m = 0; m < count.size(); m++)
+      for (int i = 0; i < count[m]; i++) {
+        size_t at = m * rows.K / ACTIVATION_GROUP + i;
+        if (outliers[at].k != o.outliers[at].k || outliers[at].x != o.outliers[at].x) return false;
+      }
+    return same(q, o.q) && same(q_sum, o.q_sum) && same(scale, o.scale) && same(sum, o.sum) && same(count, o.count);
   }
 };
 
@@ -80,12 +92,14 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
     for (size_t i = 0; i < x.size(); i++) x[i] = i % 32 ? (float)(random.next() % 255) - 127 : 127;
     for (float& s : scales) s = 1;
     for (float& b : biases) b = 0;
+  } else {
+    for (size_t i = 7; i < x.size(); i += 61) x[i] *= 50;  // outliers
   }
   std::vector<uint8_t> w((size_t)N * K * bits / 8);
   for (uint8_t& b : w) b = random.next();
   QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
   Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
-  expect(same(ours.q, theirs.q) && same(ours.q_sum, theirs.q_sum) && same(ours.scale, theirs.scale) && same(ours.sum, theirs.sum), "quantize_row", K, group, bits);
+  expect(ours == theirs, "quantize_row", K, group, bits);
 
   std::vector<int> order(M);
   for (int m = 0; m < M; m++) order[m] = m;

@@ -38,6 +38,13 @@ def numbers(*shape, dtype=mx.float32, seed=0):
     return mx.array(np.random.default_rng(seed).normal(size=shape).astype(np.float32)).astype(dtype)
 
 
+def spiky(*shape, dtype=mx.float32, seed=0):
+    """Numbers of which one in fifty is a hundred times larger."""
+    x = np.array(numbers(*shape, seed=seed))
+    x[np.random.default_rng(seed).random(shape) < 0.02] *= 100
+    return mx.array(x).astype(dtype)
+
+
 def weights(*shape, group, bits, dtype=mx.float32, seed=1):
     w, scales, biases = mx.quantize(numbers(*shape, seed=seed), group_size=group, bits=bits)
     return w, scales.astype(dtype), biases.astype(dtype)
@@ -125,7 +132,7 @@ def test_codes_of_six_bits_take_no_other_steps(variant):
 @given(variants, groups, widths, st.sampled_from([5, 8, 13]), columns, st.sampled_from([mx.float32, mx.float16]))
 def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, group, bits, m, n, dtype):
     ext.choose(variant)
-    x, w = numbers(m, 3 * group, dtype=dtype), weights(n, 3 * group, group=group, bits=bits, dtype=dtype)
+    x, w = spiky(m, 3 * group, dtype=dtype), weights(n, 3 * group, group=group, bits=bits, dtype=dtype)
     results = []
     for threads in (1, 2, 5):
         ext.set_threads(threads)
@@ -138,13 +145,30 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, group, 
 
 
 def test_a_long_prompt_equals_its_rows():
-    """Enough rows and columns for blocks of both, and for chunks of k."""
-    x, w = numbers(600, 2304), weights(100, 2304, group=32, bits=4)
-    for variant in VARIANTS[1:]:
-        ext.choose(variant)
-        y = ext.quantized_matmul(x, *w, group_size=32, bits=4)
-        for i in (0, 1, 299, 300, 598, 599):
-            assert same_bits(ext.quantized_matmul(x[i], *w, group_size=32, bits=4), y[i])
+    """Enough rows and columns for blocks of both, and for chunks of k, with outliers."""
+    x = spiky(600, 2304)
+    for bits in (4, 8):
+        w = weights(100, 2304, group=32, bits=bits)
+        for variant in VARIANTS[1:]:
+            ext.choose(variant)
+            y = ext.quantized_matmul(x, *w, group_size=32, bits=bits)
+            for i in (0, 1, 299, 300, 598, 599):
+                assert same_bits(ext.quantized_matmul(x[i], *w, group_size=32, bits=bits), y[i])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_outliers_do_not_drown_their_neighbours(variant, bits, dtype):
+    """One value of each 32 so large that the others would be rounded to nothing beside it."""
+    ext.choose(variant)
+    x, w = np.array(numbers(7, 1536)), weights(70, 1536, group=64, bits=bits)
+    x[np.arange(7), np.arange(7) * 200 + 5] = 4000
+    wide = np.array(mx.dequantize(*w, group_size=64, bits=bits))
+    y = np.array(ext.quantized_matmul(mx.array(x).astype(dtype), *w, group_size=64, bits=bits))
+    spikes = np.where(np.abs(x) > 1000, x, 0)
+    rest = (x - spikes) @ wide.T
+    assert np.max(np.linalg.norm(y - spikes @ wide.T - rest, axis=-1) / np.linalg.norm(rest, axis=-1)) <= 0.02
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -159,7 +183,7 @@ def test_real_layers_lose_less_than_one_percent(variant, model):
         exact = in_float(x, *w, group, bits)
         y = np.array(ext.quantized_matmul(x.astype(mx.float32), *w, group_size=group, bits=bits))
         errors.append(np.linalg.norm(y - exact) / np.linalg.norm(exact))
-    assert len(errors) >= 5 and np.mean(errors) <= TOLERANCE and np.max(errors) <= 4 * TOLERANCE
+    assert len(errors) >= 5 and np.max(errors) <= TOLERANCE
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -1,6 +1,21 @@
-// The variant's integer lanes (int8_*.h), and the order of quantised activations.
+// The variant's integer lanes (int8_*.h), and the order of quantised activations and of sums over k.
 #pragma once
 #include "vec.h"
+
+namespace toast::TOAST_VARIANT {
+
+// So many k are unpacked at a time: a panel of them fits the first cache.
+constexpr int CHUNK = 768;
+
+// A dword of eight 4-bit weights falls apart into even k (low nibbles) and odd k (high nibbles):
+// activations that meet 4-bit weights lie in that order within each eight.
+static inline int place(int k, int bits) {
+  return bits == 4 ? (k & ~7) | (k & 1) << 2 | (k & 6) >> 1 : k;
+}
+// What lies where, of 16.
+constexpr uint8_t PLACES[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
+
+}  // namespace toast::TOAST_VARIANT
 
 #if defined(TOAST_AVX512)
 #include "int8_avx512.h"
@@ -11,13 +26,3 @@
 #else
 #include "int8_generic.h"
 #endif
-
-namespace toast::TOAST_VARIANT {
-
-// A dword of eight 4-bit weights falls apart into even k (low nibbles) and odd k (high nibbles):
-// activations that meet 4-bit weights lie in that order within each eight.
-static inline int place(int k, int bits) {
-  return bits == 4 ? (k & ~7) | (k & 1) << 2 | (k & 6) >> 1 : k;
-}
-
-}  // namespace toast::TOAST_VARIANT

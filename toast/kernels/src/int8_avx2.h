@@ -37,6 +37,13 @@ static inline vf lanes(vi x, int half, bf16) {
 }
 static inline vf lanes(vi x, int, float) { return _mm256_castsi256_ps(x); }
 
+// Byte i of each lane as a float.
+static inline vf byte(vi x, int i) {
+  x = _mm256_srl_epi32(x, _mm_cvtsi32_si128(8 * i));
+  return _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(255)));
+}
+
+// Four bytes in every lane.
 static inline vi four(const int8_t* x) {
   int v;
   memcpy(&v, x, 4);
@@ -50,7 +57,7 @@ static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1))
 static inline void stay(vi& x) { asm("" : "+x"(x)); }
 
 // Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
-// add() takes DWORDS of them, `next` vectors apart.
+// add() takes DWORDS of them, those of w `next` vectors apart.
 template <int BITS>
 struct Dot;
 
@@ -59,8 +66,8 @@ template <>
 struct Dot<4> {
   static constexpr int TAKEN = 0, DWORDS = 1;
   vi short_ = _mm256_setzero_si256();
-  void add(const vi* w, int, const int8_t* x) {
-    short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(*w, four(x)));
+  void add(const vi* w, int, const vi* x) {
+    short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(*w, *x));
     stay(short_);
   }
   vf total() const { return _mm256_cvtepi32_ps(pairs(short_)); }
@@ -71,8 +78,8 @@ template <>
 struct Dot<6> {
   static constexpr int TAKEN = 0, DWORDS = 2;
   vi total_ = _mm256_setzero_si256();
-  void add(const vi* w, int next, const int8_t* x) {
-    vi sum = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], four(x)), _mm256_maddubs_epi16(w[next], four(x + 4)));
+  void add(const vi* w, int next, const vi* x) {
+    vi sum = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[next], x[1]));
     total_ = _mm256_add_epi32(total_, pairs(sum));
     stay(total_);
   }
@@ -84,18 +91,26 @@ template <>
 struct Dot<8> {
   static constexpr int TAKEN = 128, DWORDS = 1;
   vi total_ = _mm256_setzero_si256();
-  void add(const vi* w, int, const int8_t* x) {
+  void add(const vi* w, int, const vi* x) {
     vi s = _mm256_xor_si256(*w, _mm256_set1_epi8(-128));
-    total_ = _mm256_add_epi32(total_, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(four(x), s))));
+    total_ = _mm256_add_epi32(total_, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(*x, s))));
     stay(total_);
   }
   vf total() const { return _mm256_cvtepi32_ps(total_); }
 };
 
-static inline void store_int8(int8_t* p, vf x) {
-  vi q = _mm256_cvtps_epi32(x);
-  __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(q), _mm256_extracti128_si256(q, 1));
-  _mm_storel_epi64((__m128i*)p, _mm_packs_epi16(h, h));
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
+  vi q[4];
+  for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(x[i]);
+  vi sums = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
+  vi all = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+  all = _mm256_permutevar8x32_epi32(all, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  if (bits == 4) all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)PLACES)));
+  _mm256_storeu_si256((vi*)p, all);
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+  s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
 }
 
 }  // namespace toast::TOAST_VARIANT

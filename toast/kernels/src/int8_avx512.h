@@ -41,22 +41,35 @@ static inline vf lanes(vi x, int half, bf16) {
 }
 static inline vf lanes(vi x, int, float) { return _mm512_castsi512_ps(x); }
 
+// Byte i of each lane as a float.
+static inline vf byte(vi x, int i) {
+  x = _mm512_srl_epi32(x, _mm_cvtsi32_si128(8 * i));
+  return _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(255)));
+}
+
+// Four bytes in every lane.
+static inline vi four(const int8_t* x) {
+  int v;
+  memcpy(&v, x, 4);
+  return _mm512_set1_epi32(v);
+}
+
 // Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot {
   static constexpr int TAKEN = 0, DWORDS = 1;
   vi total_ = _mm512_setzero_si512();
-  void add(const vi* w, int, const int8_t* x) {
-    int four;
-    memcpy(&four, x, 4);
-    total_ = _mm512_dpbusd_epi32(total_, *w, _mm512_set1_epi32(four));
-  }
+  void add(const vi* w, int, const vi* x) { total_ = _mm512_dpbusd_epi32(total_, *w, *x); }
   vf total() const { return _mm512_cvtepi32_ps(total_); }
 };
 
-// W whole floats in [-127, 127] as bytes.
-static inline void store_int8(int8_t* p, vf x) {
-  _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
+  vi a = _mm512_cvtps_epi32(x[0]), b = _mm512_cvtps_epi32(x[1]);
+  __m256i all = _mm256_set_m128i(_mm512_cvtepi32_epi8(b), _mm512_cvtepi32_epi8(a));
+  if (bits == 4) all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)PLACES)));
+  _mm256_storeu_si256((__m256i*)p, all);
+  return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
 }
 
 }  // namespace toast::TOAST_VARIANT

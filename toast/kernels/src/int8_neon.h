@@ -32,10 +32,17 @@ static inline vf lanes(vi x, int half, T t) {
 }
 static inline vf lanes(vi x, int, float) { return vreinterpretq_f32_u8(x); }
 
-static inline int8x16_t four(const int8_t* x) {
+// Byte i of each lane as a float.
+static inline vf byte(vi x, int i) {
+  uint32x4_t u = vshlq_u32(vreinterpretq_u32_u8(x), vdupq_n_s32(-8 * i));
+  return vcvtq_f32_u32(vandq_u32(u, vdupq_n_u32(255)));
+}
+
+// Four bytes in every lane.
+static inline vi four(const int8_t* x) {
   int32_t v;
   memcpy(&v, x, 4);
-  return vreinterpretq_s8_s32(vdupq_n_s32(v));
+  return vreinterpretq_u8_s32(vdupq_n_s32(v));
 }
 
 // Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
@@ -46,7 +53,7 @@ template <>
 struct Dot<4> {
   static constexpr int TAKEN = 0, DWORDS = 1;
   int32x4_t total_ = vdupq_n_s32(0);
-  void add(const vi* w, int, const int8_t* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(*w), four(x)); }
+  void add(const vi* w, int, const vi* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(*w), vreinterpretq_s8_u8(*x)); }
   vf total() const { return vcvtq_f32_s32(total_); }
 };
 
@@ -55,16 +62,26 @@ template <>
 struct Dot<8> {
   static constexpr int TAKEN = 128, DWORDS = 1;
   int32x4_t total_ = vdupq_n_s32(0);
-  void add(const vi* w, int, const int8_t* x) {
-    total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(*w, vdupq_n_u8(128))), four(x));
+  void add(const vi* w, int, const vi* x) {
+    total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(*w, vdupq_n_u8(128))), vreinterpretq_s8_u8(*x));
   }
   vf total() const { return vcvtq_f32_s32(total_); }
 };
 
-static inline void store_int8(int8_t* p, vf x) {
-  int16x4_t h = vmovn_s32(vcvtnq_s32_f32(x));
-  int8x8_t b = vmovn_s16(vcombine_s16(h, h));
-  memcpy(p, &b, 4);
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
+  uint8x16_t places = vld1q_u8(PLACES);
+  int total = 0;
+  for (int half = 0; half < 2; half++, x += 4, p += 16) {
+    int16x4_t h[4];
+    for (int i = 0; i < 4; i++) h[i] = vmovn_s32(vcvtnq_s32_f32(x[i]));
+    int16x8_t a = vcombine_s16(h[0], h[1]), b = vcombine_s16(h[2], h[3]);
+    int8x16_t all = vcombine_s8(vmovn_s16(a), vmovn_s16(b));
+    if (bits == 4) all = vqtbl1q_s8(all, places);
+    vst1q_s8(p, all);
+    total += vaddlvq_s16(vaddq_s16(a, b));
+  }
+  return total;
 }
 
 }  // namespace toast::TOAST_VARIANT

@@ -21,12 +21,19 @@ struct QuantWeights {
   Type type;
   int N, K, group, bits;
 };
-// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the sum of q [m, K / 32], and the
-// sum of x as rounded [m, K / group].
+// An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float.
+struct Outlier {
+  int k;
+  float x;
+};
+// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the sum of q [m, K / 32], the sum of
+// x as rounded, outliers included [m, K / group], and the outliers by k: [m, K / 32], the first `count`[m] of them.
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
 struct QuantRows {
   const int8_t* q;
   const float *scale, *q_sum, *sum;
+  const Outlier* outliers;
+  const int* count;
   int K, group;
 };
 // b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
@@ -78,15 +85,16 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> q[K], scale[K / 32], q_sum[K / 32], sum[K / group]; false when x has a NaN or an infinity.
-  bool (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
-                       float* sum);
+  // One row x[K] -> q[K], scale[K / 32], q_sum[K / 32], sum[K / group], outliers[K / 32]. Returns how many
+  // outliers there are, or -1 when the sum of x's squares is not finite.
+  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
+                      float* sum, Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
                            int M, int n0, int n1, const Epilogue& e, void* out, Type type);
   int panel;
-  // The same for one row x[K] that has a NaN or an infinity: in float, nothing rounded.
+  // The same for one row x[K] that quantize_row() refused: in float, nothing rounded.
   void (*quantized_row_exact)(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                               const Epilogue& e, void* out, Type out_type);
 

@@ -13,6 +13,14 @@ static inline void with_type(Type type, F f) {
   else f(bf16{});
 }
 
+// Asks for p[at, at + bytes) beforehand.
+static inline void prefetch(const void* p, size_t at, size_t bytes) {
+  for (size_t i = 0; i < bytes; i += 64) {
+    __builtin_prefetch((const char*)p + at + i, 0, 2);
+    asm volatile("");  // GCC 12 drops a function that does nothing but prefetch
+  }
+}
+
 template <class T>
 static inline vf load_some(const T* p, int n) { return n == W ? load(p) : load(p, n); }
 template <class T>

@@ -1,57 +1,107 @@
-// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even).
-// Compiled once per variant; a row's bytes depend on that row alone.
+// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even), and one much larger than
+// the others of its 32 stays a float, as in LLM.int8() (Dettmers et al., 2022) but element by element.
+// Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
 #include "epilogue.h"
 #include "int8.h"
 
 namespace toast::TOAST_VARIANT {
 
-// Swap eight bytes k0..k7 into the order k0 k2 k4 k6 k1 k3 k5 k7 (see place()).
-static inline void split_even_odd(int8_t* q, int n) {
-  for (int i = 0; i < n; i += 8) {
-    int8_t t[8];
-    memcpy(t, q + i, 8);
-    for (int k = 0; k < 8; k++) q[i + place(k, 4)] = t[k];
-  }
-}
+constexpr int VECTORS = ACTIVATION_GROUP / W;
 
-// One activation group x[32] -> q; the scale, and in `total` the sum of q.
-template <class T>
-static float quantize_group(const T* x, int8_t* q, float& total) {
-  vf top = set1(0), sums = set1(0);
-  for (int k = 0; k < ACTIVATION_GROUP; k += W) top = vmax(abs(load(x + k)), top);
-  float most = largest(top);
-  if (!(most > 1e-35f)) most = 0;
-  vf inverse = set1(most > 0 ? 127 / most : 0);
-  for (int k = 0; k < ACTIVATION_GROUP; k += W) {
-    vf v = round(load(x + k) * inverse);
-    v = vmin(set1(127), vmax(set1(-127), v));
-    sums = sums + v;  // whole numbers below 2^24: exact in any order
-    store_int8(q + k, v);
-  }
-  total = sum(sums);
-  return most / 127;
-}
+struct Group {
+  vf v[VECTORS];
+};
 
 template <class T>
-static bool quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums) {
-  vf bad = set1(0);
-  for (int k = 0; k < K; k += W) bad = fma(load(x + k), set1(0), bad);  // NaN for ever once x is not finite
-  for (int k = 0; k < K; sums++) {
-    *sums = 0;
-    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++, q_sum++) {
-      *scale = quantize_group(x + k, q + k, *q_sum);
-      *sums += *scale * *q_sum;
+static inline Group load_group(const T* x) {
+  Group g;
+  for (int i = 0; i < VECTORS; i++) g.v[i] = load(x + i * W);
+  return g;
+}
+
+// In mean squares of a row: where the largest of every 32 have more on average, those that have so much more than the
+// next of their 32 are outliers. Chosen so that no real layer loses more than 1% (docs/speed.md).
+constexpr float FAR = 16;
+
+struct Measures {
+  float square, top_square;  // means over x[K], and over the largest of every 32
+};
+
+// Also the largest |x| of every 32. 32 sums, then their halves: additions have the same order for any width of vectors.
+template <class T>
+static Measures measure(const T* x, int K, float* most) {
+  Group sums;
+  for (vf& v : sums.v) v = set1(0);
+  float tops = 0;
+  for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
+    Group g = load_group(x + k);
+    vf top = set1(0);
+    prefetch(x + k + 1024, 0, ACTIVATION_GROUP * sizeof(T));
+    for (int i = 0; i < VECTORS; i++) {
+      sums.v[i] = sums.v[i] + g.v[i] * g.v[i];
+      top = vmax(abs(g.v[i]), top);
     }
+    *most = largest(top);
+    tops += *most * *most;
   }
-  if (bits == 4) split_even_odd(q, K);
-  return sum(bad) == 0;
+  for (int n = VECTORS / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) sums.v[i] = sums.v[i] + sums.v[i + n];
+  return {sum(sums.v[0]) / K, tops / (K / ACTIVATION_GROUP)};
 }
 
-static bool quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
-                     float* sum) {
-  bool finite = true;
-  with_type(type, [&](auto t) { finite = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, q_sum, sum); });
-  return finite;
+// Takes the largest out of g when its square is more than `enough` above the next one's. `most` is its |x| and becomes
+// that of the rest. Returns where it was, or -1.
+static inline int take_outlier(Group& g, float& most, float enough, float& x) {
+  alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
+                                                            16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+  vf last = set1(-1), next = set1(0), taken = set1(0);
+  for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(most), abs(g.v[i]), set1(-1), load(PLACE + i * W)));
+  float at = largest(last);
+  Group rest;
+  for (int i = 0; i < VECTORS; i++) {
+    rest.v[i] = where_gt(abs(load(PLACE + i * W) - set1(at)), set1(0), g.v[i], set1(0));
+    next = vmax(abs(rest.v[i]), next);
+    taken = taken + (g.v[i] - rest.v[i]);
+  }
+  float second = largest(next);
+  if (!(most * most - second * second > enough)) return -1;
+  g = rest;
+  most = second;
+  x = sum(taken);
+  return (int)at;
+}
+
+template <class T>
+static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums, Outlier* outliers) {
+  auto [square, top_square] = measure(x, K, scale);
+  if (!(FAR * square <= 3e38f)) return -1;
+  float enough = top_square > FAR * square ? FAR * square : 3e38f;
+  int count = 0;
+  for (int k = 0; k < K; sums++) {
+    float total = 0;
+    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++, q_sum++) {
+      Group g = load_group(x + k);
+      float most = *scale, taken = 0;
+      if (most * most > enough) {
+        int at = take_outlier(g, most, enough, taken);
+        if (at >= 0) outliers[count++] = {k + at, taken};
+      }
+      if (!(most > 1e-35f)) most = 0;
+      vf inverse = set1(most > 0 ? 127 / most : 0);
+      for (vf& v : g.v) v = v * inverse;
+      *q_sum = to_int8(g.v, bits, q + k);
+      *scale = most * (1 / 127.f);
+      total += *scale * *q_sum + taken;
+    }
+    *sums = total;
+  }
+  return count;
+}
+
+static int quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sum, Outlier* outliers) {
+  int count = 0;
+  with_type(type, [&](auto t) { count = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, q_sum, sum, outliers); });
+  return count;
 }
 
 static float value(const void* p, Type type, size_t i) {

@@ -80,13 +80,6 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
   else unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
-static inline void prefetch(const void* p, size_t at, size_t bytes) {
-  for (size_t i = 0; i < bytes; i += 64) {
-    __builtin_prefetch((const char*)p + at + i, 0, 2);
-    asm volatile("");  // GCC 12 drops a function that does nothing but prefetch
-  }
-}
-
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
 // spread requests doubled the bandwidth of decoding (docs/speed.md). Past the end it does no harm.
 template <int BITS>
@@ -99,33 +92,56 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
   prefetch(w.biases, at, COLUMNS * one);
 }
 
-// A panel's weights step by step: next() calls meet<n>(j, p, b) with what the 4 k of dword j (and of the one after
-// it, n vectors on) are in the n vectors of columns from p on. Fresh: used as they are unpacked, for few rows.
-// Packed: unpacked once to memory, for many.
+// A panel's weights from some k on. meet() adds products with the next 32 k to `dot`; code() is the weights of one k.
+// Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
   const QuantWeights* w;
   Rows<WHOLE> rows;
   int n0;
   size_t step;
-  template <int DWORDS, class Meet>
-  inline void next(Meet meet) {
-    static_assert(DWORDS == 1);
+
+  template <int MR>
+  inline void meet(const int8_t* const* q, Dot<BITS> (&dot)[MR][PANEL]) {
     prefetch_next<BITS>(*w, n0, step);
-    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) { meet.template operator()<1>(j, p, &b); });
+    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; m++) {
+        vi x = four(q[m] + 4 * j);
+        dot[m][p].add(&b, 1, &x);
+      }
+    });
+  }
+  inline void code(int k, vf* to) const {
+    float codes[COLUMNS];
+    size_t at = (step * STEP + k) * BITS / 8;
+    for (int c = 0; c < COLUMNS; c++) codes[c] = BITS == 4 ? rows(c)[at] >> (k & 1) * 4 & 15 : rows(c)[at];
+    for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
   }
 };
 
+template <int BITS>
 struct Packed {
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
-  template <int DWORDS, class Meet>
-  inline void next(Meet meet) {
+
+  template <int AS, int MR>
+  inline void meet(const int8_t* const* q, Dot<AS> (&dot)[MR][PANEL]) {
+    constexpr int DWORDS = Dot<AS>::DWORDS;
 #pragma GCC unroll 8
-    for (int j = 0; j < STEP / 4; j += DWORDS, at += DWORDS * COLUMNS * 4) {
-      vi b[DWORDS * PANEL];
-      for (int n = 0; n < DWORDS * PANEL; n++) b[n] = load_vi(at + n * W * 4);
-      meet.template operator()<PANEL>(j, 0, b);
+    for (int j = 0; j < STEP / 4; j += DWORDS) {
+      vi b[DWORDS * PANEL], x[DWORDS];
+      for (int n = 0; n < DWORDS * PANEL; n++) b[n] = load_vi(at + (j * PANEL + n) * W * 4);
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; m++) {
+        for (int d = 0; d < DWORDS; d++) x[d] = four(q[m] + 4 * (j + d));
+        for (int n = 0; n < PANEL; n++) dot[m][n].add(b + n, PANEL, x);
+      }
     }
+    at += STEP_BYTES;
+  }
+  inline void code(int k, vf* to) const {
+    int p = place(k, BITS);
+    for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4);
   }
 };
 
@@ -134,49 +150,43 @@ struct Scales {
   int group, first, count;       // groups of k: size, first of the row, how many
 };
 
-// acc[MR][COLUMNS] += rows of x times the panel, group by group in order.
+// acc[MR][COLUMNS] += rows of x times the panel: the biases, then step after step.
 template <int BITS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const int8_t* q[MR];
-  const float *scale[MR], *q_sum[MR], *total[MR];
+  const float *scale[MR], *q_sum[MR], *sum[MR];
   vf a[MR][PANEL];
   for (int m = 0; m < MR; m++) {
     size_t first = (size_t)rows[m] * x.K + (size_t)p.first * p.group;
     q[m] = x.q + first;
     scale[m] = x.scale + first / STEP;
     q_sum[m] = x.q_sum + first / STEP;
-    total[m] = x.sum + first / p.group;
+    sum[m] = x.sum + first / p.group;
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
-  for (int g = 0; g < p.count; g++) {
-    vf part[MR][PANEL];
-    for (int m = 0; m < MR; m++)
-      for (int n = 0; n < PANEL; n++) part[m][n] = set1(0);
-    for (int k = 0; k < p.group; k += STEP) {
-      Dot<BITS> dot[MR][PANEL];
-      w.template next<Dot<BITS>::DWORDS>([&]<int N>(int j, int p, const vi* b) __attribute__((always_inline)) {
-#pragma GCC unroll 4
-        for (int m = 0; m < MR; m++)
-          for (int n = 0; n < N; n++) dot[m][p + n].add(b + n, N, q[m] + 4 * j);
-      });
-      for (int m = 0; m < MR; m++) {
-        vf taken = set1(Dot<BITS>::TAKEN * *q_sum[m]);  // whole numbers below 2^24: exact
-        for (int n = 0; n < PANEL; n++) {
-          vf sum = Dot<BITS>::TAKEN ? dot[m][n].total() + taken : dot[m][n].total();
-          part[m][n] = fma(sum, set1(*scale[m]), part[m][n]);
-        }
-        q[m] += STEP;
-        scale[m]++;
-        q_sum[m]++;
-      }
-    }
+  for (int g = 0; g < p.count; g++)
     for (int n = 0; n < PANEL; n++) {
-      vf s = load(p.scales + g * COLUMNS + n * W), b = load(p.biases + g * COLUMNS + n * W);
-      for (int m = 0; m < MR; m++) {
-        a[m][n] = fma(part[m][n], s, a[m][n]);
-        a[m][n] = fma(b, set1(total[m][g]), a[m][n]);
-      }
+      vf b = load(p.biases + g * COLUMNS + n * W);
+#pragma GCC unroll 4
+      for (int m = 0; m < MR; m++) a[m][n] = fma(b, set1(sum[m][g]), a[m][n]);
     }
+  const float *s = p.scales, *end = s + p.count * COLUMNS;
+  int left = p.group;
+  for (size_t step = 0; s < end; step++) {
+    Dot<BITS> dot[MR][PANEL];
+    w.meet(q, dot);
+    for (int m = 0; m < MR; m++) {
+      vf x_scale = set1(scale[m][step]);
+      for (int n = 0; n < PANEL; n++) {
+        vf total = dot[m][n].total();
+        if (Dot<BITS>::TAKEN) total = total + set1(Dot<BITS>::TAKEN * q_sum[m][step]);  // whole numbers below 2^24: exact
+        a[m][n] = fma(total, x_scale * load(s + n * W), a[m][n]);
+      }
+      q[m] += STEP;
+    }
+    if ((left -= STEP) > 0) continue;
+    left = p.group;
+    s += COLUMNS;
   }
   for (int m = 0; m < MR; m++)
     for (int n = 0; n < PANEL; n++) store(acc + m * COLUMNS + n * W, a[m][n]);
@@ -206,37 +216,82 @@ static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
   return small(all);
 }
 
+// The outliers of a task's rows, chunk after chunk of k.
+struct Outliers {
+  struct One {
+    int row, k, group;  // of acc, and of the chunk
+    float x;
+  };
+  const One* all;
+  const int* end;  // [chunks]
+
+  Outliers(const QuantRows& x, const int* rows, int M) {
+    int total = 0, chunks = (x.K + CHUNK - 1) / CHUNK;
+    for (int m = 0; m < M; m++) total += x.count[rows[m]] > 0 ? x.count[rows[m]] : 0;
+    int* ends = (int*)scratch(2, chunks * sizeof(int) + total * sizeof(One));
+    One* to = (One*)(ends + chunks);
+    all = to;
+    end = ends;
+    for (int c = 0; c < chunks; c++) {
+      for (int m = 0; m < M; m++) {
+        const Outlier* o = x.outliers + (size_t)rows[m] * (x.K / ACTIVATION_GROUP);
+        for (int i = 0; i < x.count[rows[m]]; i++)
+          if (o[i].k / CHUNK == c) *to++ = {m, o[i].k % CHUNK, o[i].k % CHUNK / x.group, o[i].x};
+      }
+      ends[c] = to - all;
+    }
+  }
+};
+
+// acc[row] += x times the weights of k, for the outliers of chunk c.
+template <class Weights>
+static void add_outliers(const Weights& w, const float* scales, const Outliers& o, int c, float* acc) {
+  for (auto *i = o.all + (c ? o.end[c - 1] : 0), *end = o.all + o.end[c]; i < end; i++) {
+    const float* s = scales + i->group * COLUMNS;
+    float* to = acc + i->row * COLUMNS;
+    vf code[PANEL], x = set1(i->x);
+    w.code(i->k, code);
+    for (int n = 0; n < PANEL; n++, to += W, s += W) store(to, fma(code[n], x * load(s), load(to)));
+  }
+}
+
+// acc[M][COLUMNS]: the panel that begins at column n0, a chunk of k after the other: outliers, biases, all else.
 template <int BITS, bool WHOLE>
-static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, int n0, float* acc) {
-  int groups = w.K / w.group;
+static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, const Outliers& outliers, int n0, float* acc) {
+  int groups = w.K / w.group, chunk = CHUNK / w.group;
   size_t stride = (size_t)w.K * BITS / 8;
   Rows<WHOLE> columns{w.w + n0 * stride, stride, w.N - n0};
-  bool few = M <= ROWS;
-  int chunk = (few ? 512 : 768) / w.group;
-  if (chunk > groups) chunk = groups;
-  float* scales = (float*)scratch(1, chunk * COLUMNS * (2 * sizeof(float) + (few ? 0 : w.group)));
+  float* scales = (float*)scratch(1, chunk * COLUMNS * (2 * sizeof(float) + w.group));
   float* biases = scales + chunk * COLUMNS;
   uint8_t* bytes = (uint8_t*)(biases + chunk * COLUMNS);
   memset(acc, 0, (size_t)M * COLUMNS * sizeof(float));
-  for (int g = 0; g < groups; g += chunk) {
-    int n = groups - g < chunk ? groups - g : chunk;
+  for (int c = 0; c * chunk < groups; c++) {
+    int g = c * chunk, n = groups - g < chunk ? groups - g : chunk;
     unpack_scales<WHOLE>(w.scales, w, n0, g, n, scales);
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
+    Packed<BITS> packed{bytes};
     Scales s{scales, biases, w.group, g, n};
-    if (few) tiles<BITS>(fresh, s, x, rows, M, acc);
-    else if (pack<BITS, WHOLE>(fresh, (size_t)n * w.group / STEP, bytes)) tiles<BITS == 8 ? SMALL : BITS>(Packed{bytes}, s, x, rows, M, acc);
-    else tiles<BITS>(Packed{bytes}, s, x, rows, M, acc);
+    if (M <= ROWS) {
+      add_outliers(fresh, scales, outliers, c, acc);
+      tiles<BITS>(fresh, s, x, rows, M, acc);
+      continue;
+    }
+    bool small = pack(fresh, (size_t)n * w.group / STEP, bytes);
+    add_outliers(packed, scales, outliers, c, acc);
+    if (small) tiles<BITS == 8 ? SMALL : BITS>(packed, s, x, rows, M, acc);
+    else tiles<BITS>(packed, s, x, rows, M, acc);
   }
 }
 
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
+  Outliers outliers(x, rows, M);
   float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));
   for (; n0 < n1; n0 += COLUMNS) {
     bool whole = n0 + COLUMNS <= w.N;
     auto go = w.bits == 4 ? (whole ? panel<4, true> : panel<4, false>) : (whole ? panel<8, true> : panel<8, false>);
-    go(w, x, rows, M, n0, acc);
+    go(w, x, rows, M, outliers, n0, acc);
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
     finish(acc, COLUMNS, e, to, M, w.N, n0, n, out, type);
   }

@@ -10,23 +10,36 @@ static float value(const void* p, Type type, size_t i) {
   return v;
 }
 
-// One element: sum over groups of scale * (sum over 32s of x's scale * (sum of q x)) + bias * (sum of x).
-static float dot(const QuantWeights& w, const QuantRows& x, int row, int column) {
-  const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
-  const int8_t* v = x.q + (size_t)row * w.K;
-  const float *scale = x.scale + (size_t)row * (w.K / ACTIVATION_GROUP), *sum = x.sum + (size_t)row * (w.K / w.group);
+struct Weights {
+  const QuantWeights& w;
+  int column;
+  int code(int k) const {
+    const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
+    return w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
+  }
+  size_t group(int k) const { return ((size_t)column * w.K + k) / w.group; }
+  float scale(int k) const { return value(w.scales, w.type, group(k)); }
+  float bias(int k) const { return value(w.biases, w.type, group(k)); }
+};
+
+// One element, in chunks of k: the sum over the outliers of x * scale * q, over groups of bias * (sum of x), and over
+// 32s of x's scale * weight's scale * (sum of q x).
+static float dot(const Weights& w, const QuantRows& x, int row) {
+  size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
+  const int8_t* v = x.q + (size_t)row * x.K;
+  const float *scale = x.scale + first, *sum = x.sum + (size_t)row * (x.K / x.group);
+  const Outlier *outlier = x.outliers + first, *last = outlier + x.count[row];
   float acc = 0;
-  for (int k = 0; k < w.K; sum++) {
-    size_t at = ((size_t)column * w.K + k) / w.group;
-    float part = 0;
-    for (int end = k + w.group; k < end; scale++) {
+  for (int from = 0; from < x.K; from += CHUNK) {
+    int end = from + CHUNK < x.K ? from + CHUNK : x.K;
+    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
+    for (int k = from; k < end; k += x.group) acc += w.bias(k) * *sum++;
+    for (int k = from; k < end; scale++) {
+      float scales = *scale * w.scale(k);
       int total = 0;
-      for (int i = 0; i < ACTIVATION_GROUP; i++, k++)
-        total += (w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15) * v[place(k, w.bits)];
-      part += (float)total * *scale;
+      for (int i = 0; i < ACTIVATION_GROUP; i++, k++) total += w.code(k) * v[place(k, w.w.bits)];
+      acc += (float)total * scales;
     }
-    acc += part * value(w.scales, w.type, at);
-    acc += value(w.biases, w.type, at) * *sum;
   }
   return acc;
 }
@@ -35,7 +48,7 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   for (int m = 0; m < M; m++)
     for (int n = n0; n < n1; n++) {
-      float acc[W] = {dot(w, x, rows[m], n)};
+      float acc[W] = {dot({w, n}, x, rows[m])};
       finish(acc, W, e, to + m, 1, w.N, n, 1, out, type);
     }
 }

@@ -15,13 +15,13 @@ struct Task {
 };
 
 std::vector<Task> split(const std::vector<Job>& jobs) {
-  constexpr size_t in_cache = 512 << 10, worth_a_task = 1 << 16;
+  constexpr size_t in_cache = 96 << 10, worth_a_task = 1 << 16;  // bytes of x, products a column
   std::vector<Task> tasks;
   int panel = kernels().panel;
   for (const Job& j : jobs) {
     int blocks = std::max<size_t>(1, ((size_t)j.M * j.w.K + in_cache - 1) / in_cache);
     int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int pieces = 4 * threads() / (int)std::min<size_t>(jobs.size(), 4 * threads());
+    int wanted = 4 * threads(), there = jobs.size() * blocks, pieces = (wanted + there - 1) / there;
     int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
@@ -35,8 +35,8 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  odd()[m] = !kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, q_sum() + first,
-                                     sum() + (size_t)m * (K / group));
+  count()[m] = kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, q_sum() + first,
+                                      sum() + (size_t)m * (K / group), outliers() + first);
 }
 
 void QuantizedRows::fill(const char* x, Type type) const {
@@ -47,14 +47,14 @@ void QuantizedRows::fill(const char* x, Type type) const {
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.q(), x.scale(), x.q_sum(), x.sum(), x.K, x.group};
+  QuantRows rows{x.q(), x.scale(), x.q_sum(), x.sum(), x.outliers(), x.count(), x.K, x.group};
   auto tasks = split(jobs);
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];
     const Job& j = *t.job;
     kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, j.out.epilogue, j.out.data, j.out.type);
     for (int m = t.m; m < t.m + t.M; m++)
-      if (x.odd()[j.rows[m]])
+      if (x.count()[j.rows[m]] < 0)
         kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0, t.n1,
                                       j.out.epilogue, j.out.data, j.out.type);
   });

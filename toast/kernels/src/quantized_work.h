@@ -7,20 +7,23 @@
 
 namespace toast {
 
-// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite are marked:
+// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite have a count of -1:
 // they are done in float.
 struct QuantizedRows {
   int rows, K, group, bits;
   char* memory;
 
+  size_t steps() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   static size_t bytes(int rows, int K, int group) {
-    return (size_t)rows * ((K / group + 2 * (K / ACTIVATION_GROUP)) * sizeof(float) + K + 1);
+    size_t step = sizeof(Outlier) + 2 * sizeof(float) + ACTIVATION_GROUP;
+    return rows * (K / ACTIVATION_GROUP * step + K / group * sizeof(float) + sizeof(int));
   }
-  float* scale() const { return (float*)memory; }
-  float* q_sum() const { return scale() + (size_t)rows * (K / ACTIVATION_GROUP); }
-  float* sum() const { return q_sum() + (size_t)rows * (K / ACTIVATION_GROUP); }
-  int8_t* q() const { return (int8_t*)(sum() + (size_t)rows * (K / group)); }
-  uint8_t* odd() const { return (uint8_t*)q() + (size_t)rows * K; }
+  Outlier* outliers() const { return (Outlier*)memory; }
+  float* scale() const { return (float*)(outliers() + steps()); }
+  float* q_sum() const { return scale() + steps(); }
+  float* sum() const { return q_sum() + steps(); }
+  int* count() const { return (int*)(sum() + (size_t)rows * (K / group)); }
+  int8_t* q() const { return (int8_t*)(count() + rows); }
 
   void fill_row(int m, const char* x, Type type) const;  // x[K]
   void fill(const char* x, Type type) const;             // x[rows, K], by all threads
