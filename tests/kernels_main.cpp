@@ -70,7 +70,8 @@ struct Quantized {
       : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group), outliers(scale.size()) {
     for (int m = 0; m < M; m++) {
       size_t first = m * K / ACTIVATION_GROUP;
-      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &q_sum[first], &sum[m * K / group], &outliers[first]));
+      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &q_sum[first],
+                                     &sum[m * K / group], &outliers[first]));
       expect(count[m] >= 0, "finite");
     }
     rows = {q.data(), scale.data(), q_sum.data(), sum.data(), outliers.data(), count.data(), K, group};
@@ -210,7 +211,9 @@ static void check(const Kernels& k, const Kernels& g) {
         for (int N : {1, 33, 64})
           for (int groups : {1, 3})
             for (bool whole : {true, false}) check_quantized(k, g, M, N, groups * group, group, bits, whole);
-  check_quantized(k, g, 5, 40, 2560, 32, 4, false);
+  check_quantized(k, g, 5, 40, 2560, 32, 4, false);  // several chunks of k, and parts of them
+  check_quantized(k, g, 5, 40, 1664, 128, 8, false);
+  check_quantized(k, g, 3, 33, 800, 32, 8, false);
   for (int M : {1, 5, 9})
     for (int K : {1, 33, 600})
       for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);

@@ -160,7 +160,7 @@ def test_a_long_prompt_equals_its_rows():
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 def test_outliers_do_not_drown_their_neighbours(variant, bits, dtype):
-    """One value of each 32 so large that the others would be rounded to nothing beside it."""
+    """One value of each row so large that the others of its 32 would be rounded to nothing beside it."""
     ext.choose(variant)
     x, w = np.array(numbers(7, 1536)), weights(70, 1536, group=64, bits=bits)
     x[np.arange(7), np.arange(7) * 200 + 5] = 4000

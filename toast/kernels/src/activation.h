@@ -4,7 +4,7 @@
 
 namespace toast::TOAST_VARIANT {
 
-// erfc(a / sqrt 2) / 2 for a >= 0 as 2^(-a q(a)) / 2, absolute error 5e-8: q by a least-maximum fit on [0, 5.5],
+// erfc(a / sqrt 2) / 2 for a >= 0 as 2^(-a q(a)) / 2, absolute error 1e-7: q by a least-maximum fit on [0, 5.5],
 // 2^r / 2 by one on [-1/2, 1/2]. Exactly 0 from 2^-126 on.
 static inline vf half_erfc_sqrt2(vf a) {
   vf t = vmin(set1(5.5f), a);

@@ -19,9 +19,10 @@ static inline Group load_group(const T* x) {
   return g;
 }
 
-// In mean squares of a row: where the largest of every 32 have more on average, those that have so much more than the
-// next of their 32 are outliers. Chosen so that no real layer loses more than 1% (docs/speed.md).
-constexpr float FAR = 16;
+// A row has outliers when the squares of the largest of every 32 are on average over OUTLIER_RATIO times its mean square.
+// The largest of a 32 is one when its square is so many mean squares above the next one's. Chosen so that no real layer
+// loses more than 1% (docs/speed.md).
+constexpr float OUTLIER_RATIO = 16;
 
 struct Measures {
   float square, top_square;  // means over x[K], and over the largest of every 32
@@ -30,13 +31,14 @@ struct Measures {
 // Also the largest |x| of every 32. 32 sums, then their halves: additions have the same order for any width of vectors.
 template <class T>
 static Measures measure(const T* x, int K, float* most) {
+  constexpr int AHEAD = 1024;  // a row may lie in the third-level cache
   Group sums;
   for (vf& v : sums.v) v = set1(0);
   float tops = 0;
   for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
     Group g = load_group(x + k);
     vf top = set1(0);
-    prefetch(x + k + 1024, 0, ACTIVATION_GROUP * sizeof(T));
+    prefetch(x, (k + AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
     for (int i = 0; i < VECTORS; i++) {
       sums.v[i] = sums.v[i] + g.v[i] * g.v[i];
       top = vmax(abs(g.v[i]), top);
@@ -49,9 +51,13 @@ static Measures measure(const T* x, int K, float* most) {
   return {sum(sums.v[0]) / K, tops / (K / ACTIVATION_GROUP)};
 }
 
-// Takes the largest out of g when its square is more than `enough` above the next one's. `most` is its |x| and becomes
-// that of the rest. Returns where it was, or -1.
-static inline int take_outlier(Group& g, float& most, float enough, float& x) {
+struct Found {
+  int at;         // -1: no outlier
+  float x, most;  // the outlier, the largest |x| of the rest
+};
+
+// Takes the largest out of g, `most` without its sign, when its square is more than `margin` above the next one's.
+static inline Found take_outlier(Group& g, float most, float margin) {
   alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
   vf last = set1(-1), next = set1(0), taken = set1(0);
@@ -64,43 +70,45 @@ static inline int take_outlier(Group& g, float& most, float enough, float& x) {
     taken = taken + (g.v[i] - rest.v[i]);
   }
   float second = largest(next);
-  if (!(most * most - second * second > enough)) return -1;
+  if (!(most * most - second * second > margin)) return {-1, 0, most};
   g = rest;
-  most = second;
-  x = sum(taken);
-  return (int)at;
+  return {(int)at, sum(taken), second};
 }
 
 template <class T>
-static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums, Outlier* outliers) {
+static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums,
+                        Outlier* outliers) {
+  constexpr float MAX = 3.4e38f;
   auto [square, top_square] = measure(x, K, scale);
-  if (!(FAR * square <= 3e38f)) return -1;
-  float enough = top_square > FAR * square ? FAR * square : 3e38f;
+  float margin = OUTLIER_RATIO * square;
+  if (!(margin <= MAX)) return -1;
+  if (!(top_square > margin)) margin = MAX;
   int count = 0;
   for (int k = 0; k < K; sums++) {
     float total = 0;
     for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++, q_sum++) {
       Group g = load_group(x + k);
-      float most = *scale, taken = 0;
-      if (most * most > enough) {
-        int at = take_outlier(g, most, enough, taken);
-        if (at >= 0) outliers[count++] = {k + at, taken};
-      }
-      if (!(most > 1e-35f)) most = 0;
-      vf inverse = set1(most > 0 ? 127 / most : 0);
+      Found f{-1, 0, *scale};
+      if (f.most * f.most > margin) f = take_outlier(g, f.most, margin);
+      if (f.at >= 0) outliers[count++] = {k + f.at, f.x};
+      if (!(f.most > 1e-35f)) f.most = 0;
+      vf inverse = set1(f.most > 0 ? 127 / f.most : 0);
       for (vf& v : g.v) v = v * inverse;
       *q_sum = to_int8(g.v, bits, q + k);
-      *scale = most * (1 / 127.f);
-      total += *scale * *q_sum + taken;
+      *scale = f.most * (1 / 127.f);
+      total += *scale * *q_sum + f.x;
     }
     *sums = total;
   }
   return count;
 }
 
-static int quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sum, Outlier* outliers) {
+static int quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
+                    float* sum, Outlier* outliers) {
   int count = 0;
-  with_type(type, [&](auto t) { count = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, q_sum, sum, outliers); });
+  with_type(type, [&](auto t) {
+    count = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, q_sum, sum, outliers);
+  });
   return count;
 }
 

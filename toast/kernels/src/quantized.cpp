@@ -92,7 +92,7 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
   prefetch(w.biases, at, COLUMNS * one);
 }
 
-// A panel's weights from some k on. meet() adds products with the next 32 k to `dot`; code() is the weights of one k.
+// A panel's weights from some k on. multiply() adds products with the next 32 k to `dot`; code() is the weights of one k.
 // Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
@@ -102,7 +102,8 @@ struct Fresh {
   size_t step;
 
   template <int MR>
-  inline void meet(const int8_t* const* q, Dot<BITS> (&dot)[MR][PANEL]) {
+  inline void multiply(const int8_t* const* q, Dot<BITS> (&dot)[MR][PANEL]) {
+    static_assert(Dot<BITS>::DWORDS == 1);
     prefetch_next<BITS>(*w, n0, step);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
 #pragma GCC unroll 4
@@ -125,7 +126,7 @@ struct Packed {
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
 
   template <int AS, int MR>
-  inline void meet(const int8_t* const* q, Dot<AS> (&dot)[MR][PANEL]) {
+  inline void multiply(const int8_t* const* q, Dot<AS> (&dot)[MR][PANEL]) {
     constexpr int DWORDS = Dot<AS>::DWORDS;
 #pragma GCC unroll 8
     for (int j = 0; j < STEP / 4; j += DWORDS) {
@@ -174,7 +175,7 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
   int left = p.group;
   for (size_t step = 0; s < end; step++) {
     Dot<BITS> dot[MR][PANEL];
-    w.meet(q, dot);
+    w.multiply(q, dot);
     for (int m = 0; m < MR; m++) {
       vf x_scale = set1(scale[m][step]);
       for (int n = 0; n < PANEL; n++) {
@@ -210,35 +211,48 @@ static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
     unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
                       [&](int j, int p, vi w) {
                         store_vi(to + (j * PANEL + p) * W * 4, w);
-                        all |= w;
+                        if (BITS == 8 && SMALL < 8) all |= w;
                       });
   }
-  return small(all);
+  return BITS == 8 && SMALL < 8 && small(all);
 }
 
 // The outliers of a task's rows, chunk after chunk of k.
 struct Outliers {
-  struct One {
+  struct Entry {
     int row, k, group;  // of acc, and of the chunk
     float x;
   };
-  const One* all;
-  const int* end;  // [chunks]
+  const Entry* entries;
+  const int* end;  // of each chunk's
 
   Outliers(const QuantRows& x, const int* rows, int M) {
     int total = 0, chunks = (x.K + CHUNK - 1) / CHUNK;
-    for (int m = 0; m < M; m++) total += x.count[rows[m]] > 0 ? x.count[rows[m]] : 0;
-    int* ends = (int*)scratch(2, chunks * sizeof(int) + total * sizeof(One));
-    One* to = (One*)(ends + chunks);
-    all = to;
-    end = ends;
-    for (int c = 0; c < chunks; c++) {
-      for (int m = 0; m < M; m++) {
-        const Outlier* o = x.outliers + (size_t)rows[m] * (x.K / ACTIVATION_GROUP);
-        for (int i = 0; i < x.count[rows[m]]; i++)
-          if (o[i].k / CHUNK == c) *to++ = {m, o[i].k % CHUNK, o[i].k % CHUNK / x.group, o[i].x};
-      }
-      ends[c] = to - all;
+    for (int m = 0; m < M; m++) total += count(x, rows[m]);
+    int* next = (int*)scratch(2, chunks * sizeof(int) + total * sizeof(Entry));
+    Entry* to = (Entry*)(next + chunks);
+    memset(next, 0, chunks * sizeof(int));
+    each(x, rows, M, [&](int, const Outlier& o) { next[o.k / CHUNK]++; });
+    for (int c = 0, before = 0; c < chunks; c++) {
+      int n = next[c];
+      next[c] = before;
+      before += n;
+    }
+    each(x, rows, M, [&](int m, const Outlier& o) {
+      int k = o.k % CHUNK;
+      to[next[o.k / CHUNK]++] = {m, k, k / x.group, o.x};
+    });
+    entries = to;
+    end = next;
+  }
+
+  static int count(const QuantRows& x, int row) { return x.count[row] > 0 ? x.count[row] : 0; }
+
+  template <class F>
+  static void each(const QuantRows& x, const int* rows, int M, F f) {
+    for (int m = 0; m < M; m++) {
+      const Outlier* o = x.outliers + (size_t)rows[m] * (x.K / ACTIVATION_GROUP);
+      for (int i = 0; i < count(x, rows[m]); i++) f(m, o[i]);
     }
   }
 };
@@ -246,18 +260,21 @@ struct Outliers {
 // acc[row] += x times the weights of k, for the outliers of chunk c.
 template <class Weights>
 static void add_outliers(const Weights& w, const float* scales, const Outliers& o, int c, float* acc) {
-  for (auto *i = o.all + (c ? o.end[c - 1] : 0), *end = o.all + o.end[c]; i < end; i++) {
-    const float* s = scales + i->group * COLUMNS;
-    float* to = acc + i->row * COLUMNS;
-    vf code[PANEL], x = set1(i->x);
-    w.code(i->k, code);
+  for (int i = c ? o.end[c - 1] : 0; i < o.end[c]; i++) {
+    const Outliers::Entry& e = o.entries[i];
+    const float* s = scales + e.group * COLUMNS;
+    float* to = acc + e.row * COLUMNS;
+    vf code[PANEL], x = set1(e.x);
+    w.code(e.k, code);
     for (int n = 0; n < PANEL; n++, to += W, s += W) store(to, fma(code[n], x * load(s), load(to)));
   }
 }
 
 // acc[M][COLUMNS]: the panel that begins at column n0, a chunk of k after the other: outliers, biases, all else.
 template <int BITS, bool WHOLE>
-static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, const Outliers& outliers, int n0, float* acc) {
+static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, const Outliers& outliers, int n0,
+                  float* acc) {
+  static_assert(CHUNK % 128 == 0);  // whole groups
   int groups = w.K / w.group, chunk = CHUNK / w.group;
   size_t stride = (size_t)w.K * BITS / 8;
   Rows<WHOLE> columns{w.w + n0 * stride, stride, w.N - n0};

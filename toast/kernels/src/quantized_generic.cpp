@@ -28,7 +28,7 @@ static float dot(const Weights& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const int8_t* v = x.q + (size_t)row * x.K;
   const float *scale = x.scale + first, *sum = x.sum + (size_t)row * (x.K / x.group);
-  const Outlier *outlier = x.outliers + first, *last = outlier + x.count[row];
+  const Outlier *outlier = x.outliers + first, *last = outlier + (x.count[row] > 0 ? x.count[row] : 0);
   float acc = 0;
   for (int from = 0; from < x.K; from += CHUNK) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;

@@ -15,13 +15,15 @@ struct Task {
 };
 
 std::vector<Task> split(const std::vector<Job>& jobs) {
-  constexpr size_t in_cache = 96 << 10, worth_a_task = 1 << 16;  // bytes of x, products a column
+  constexpr size_t in_cache = 96 << 10, worth_a_task = 1 << 16;  // bytes of x, products
+  constexpr int worth_unpacking = 32;                            // rows
   std::vector<Task> tasks;
   int panel = kernels().panel;
   for (const Job& j : jobs) {
-    int blocks = std::max<size_t>(1, ((size_t)j.M * j.w.K + in_cache - 1) / in_cache);
+    size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache, filled = (j.M + worth_unpacking - 1) / worth_unpacking;
+    int blocks = std::max<size_t>(1, std::min(fitting, filled));
     int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int wanted = 4 * threads(), there = jobs.size() * blocks, pieces = (wanted + there - 1) / there;
+    int wanted = 4 * threads(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
     int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
