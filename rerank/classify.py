@@ -22,7 +22,7 @@ def read_labels(call, inline: str | None, file: str | None, least: int = 2) -> l
         if not pairs:
             raise UsageError(f"{file}: no labels", "a label on each line, or label: description")
     pairs = [(pipes.clean(label).strip(" "), pipes.clean(about).strip()) for label, about in pairs]
-    _check([label for label, _ in pairs], least)
+    _check([label for label, _ in pairs], least, f"{file}: " if file is not None else "")
     # an identifier such as card_arrival reads better as words
     return [(label, about or label.replace("_", " ")) for label, about in pairs]
 
@@ -33,25 +33,24 @@ def _lines(call, file):
     if file == "-":
         raise UsageError("-L - would read the records", "-L wants the name of a file")
     try:
-        fd = call.open(file)
+        with os.fdopen(call.open(file), encoding="utf-8-sig", errors="replace") as stream:
+            return stream.read().splitlines()
     except OSError as error:
-        raise os_error(error, f"open {file}") from None
-    with os.fdopen(fd, encoding="utf-8-sig", errors="replace") as stream:
-        return stream.read().splitlines()
+        raise os_error(error, f"read {file}") from None
 
 
-def _check(labels, least):
+def _check(labels, least, where):
     seen = set()
     for label in labels:
         if not label:
-            raise UsageError("a label is empty")
+            raise UsageError(f"{where}a label is empty")
         if not label.isprintable():
-            raise UsageError(f"label {label!r} has a character that cannot be printed")
+            raise UsageError(f"{where}label {label!r} has a character that cannot be printed")
         if label in seen:
-            raise UsageError(f"label {label!r} is given twice")
+            raise UsageError(f"{where}label {label!r} is given twice")
         seen.add(label)
     if 0 < len(labels) < least:
-        raise UsageError("one label decides nothing", "give two or more, or --multi")
+        raise UsageError(f"{where}one label decides nothing", "-l bug,feature, -L FILE, or --multi")
 
 
 class Form:

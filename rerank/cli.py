@@ -2,6 +2,7 @@
 
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
+from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
 from toast.records import Records
 
@@ -83,7 +84,11 @@ def classify(
 
     own = {"-l": labels, "-L": label_file, "--multi": multi}
     written = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--json": json, "-0": nul}
-    if learn is not None or output is not None:
+    if count:
+        refuse_with("-c", {"--json": json, "-k": k})
+    if output is not None and learn is None:
+        raise UsageError("-o goes with --learn", "classify --learn examples.jsonl -o model.probe")
+    if learn is not None:
         refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
         from rerank import probe
 

@@ -26,7 +26,7 @@ def open_engine(call, name: str, labels: list, multi: bool):
     """
     kernels.install_for(call)
     path = call.path(name)
-    if os.path.isfile(path) and not path.endswith(".gguf"):
+    if os.path.exists(path) and not (os.path.isdir(path) or path.endswith(".gguf")):
         from rerank import probe
 
         return probe.Probed(call, path, labels, multi)

@@ -101,8 +101,9 @@ def read(path: str) -> tuple[list[str], mx.array, dict]:
         if not (texts and whole and named and mx.all(mx.isfinite(weight)).item()):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        hint = f"classify --learn FILE -o {path}" if is_probe(path) else ""
-        raise BadModel(f"{path} is neither a model nor a probe", hint) from None
+        if os.path.isfile(path) and is_probe(path):
+            raise BadModel(f"{path} is a damaged probe", "learn it again") from None
+        raise BadModel(f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote") from None
     return labels, weight, facts
 
 
@@ -134,13 +135,14 @@ def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest
 # ---------------------------------------------------------------- learning
 
 
-def examples(call, records) -> tuple[list[str], list[str]]:
+def examples(call, records, file) -> tuple[list[str], list[str]]:
     """(texts, labels) of JSON records with the field `label`; raises BadInput."""
     texts, labels = [], []
     for record in records:
         label = record.data.get("label")
         if isinstance(label, bool) or not isinstance(label, (str, int)) or not is_label(str(label)):
-            raise BadInput(f"example {len(texts) + 1}: no label", 'an example is a line like {"text": "...", "label": "..."}')
+            what = f"label {label!r} is no printable text" if "label" in record.data else "no field 'label'"
+            raise BadInput(f"{file}, line {record.number}: {what}", 'an example is a line like {"text": "...", "label": "..."}')
         texts.append(record.text)
         labels.append(str(label))
     return texts, labels
@@ -148,10 +150,14 @@ def examples(call, records) -> tuple[list[str], list[str]]:
 
 def learn(call, model: str, file: str | None, output: str | None, field: str | None) -> None:
     """Learn a probe from the examples of a JSONL file and write it."""
-    if not file or output is None:
-        raise UsageError("--learn and -o go together", "classify --learn examples.jsonl -o model.probe")
+    if not file or file[0] == "-" != file:
+        raise UsageError("--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe")
+    if output is None:
+        raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
     pipes.check_output(call, output)
-    texts, named = examples(call, Records(call, [file], jsonl=True, field=field))
+    if os.path.exists(call.path(output)) and os.path.realpath(call.path(file)) == os.path.realpath(call.path(output)):
+        raise UsageError(f"the probe would replace its own examples, {file}", "-o another file")
+    texts, named = examples(call, Records(call, [file], jsonl=True, field=field), file)
     labels = sorted(set(named))
     if len(labels) < 2:
         raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")

@@ -35,6 +35,8 @@ def rerank(call, records, scorer: Relevance, query, form: Form, long="best", gro
                 bar.update(len(texts[start : start + 256]))
             scores = logits if form.raw else [scorer.score(logit) for logit in logits]
             written += _write(call, members, logits, scores, form)
+    if scorer.queries_cut:
+        call.cut(f"{pipes.plural(scorer.queries_cut, 'query')} over the model's limit cut")
     if scorer.cut:
         note = f"{pipes.plural(scorer.cut, 'record')} over the model's limit"
         call.cut(f"{note} cut") if long == "truncate" else call.info(f"{note} scored in windows")

@@ -246,4 +246,20 @@ def test_models_of_another_kind(tmp_path):
     classify("-m", cross).fails("ranks records", f"rerank -m {cross}")
     (tmp_path / "text").write_text("this is no model, and longer than eight bytes")
     text = classify("-m", tmp_path / "text").fails("neither a model nor a probe")
-    assert b"(" not in text.err
+    assert b"--learn FILE" not in text.err  # that would replace it
+
+
+def test_records_before_a_bad_one_are_written(moods):
+    good = jsonl(["cat", "dog"])
+    result = classify("-m", moods, "--jsonl", stdin=good + b"\noops\n")
+    result.fails("line 3: not a JSON object")
+    assert result.out == classify("-m", moods, "--jsonl", stdin=good).ok().out
+
+
+def test_a_folder_of_labels(model, tmp_path):
+    classify("-m", model, "-L", tmp_path).fails("cannot read", "Is a directory")
+
+
+def test_counts_have_one_form(moods):
+    for option in (["--json"], ["-k", "2"]):
+        classify("-m", moods, "-c", *option).fails("-c and", "exclude each other")

@@ -176,6 +176,12 @@ def test_version():
     assert command("embed", "--version").ok().out.startswith(b"embed (toast ")
 
 
+def test_completion_is_shown():
+    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named instead
+    result = command("rerank", "--show-completion", "bash", env=told)
+    assert b"_RERANK_COMPLETE" in result.ok().out
+
+
 def test_completion_script():
     out = command("embed", env={"_EMBED_COMPLETE": "source_bash"}).out
     assert b"complete" in out and b"embed" in out

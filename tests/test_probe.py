@@ -94,9 +94,9 @@ def test_an_applied_probe_loads_no_numpy(learnt, tmp_path):
     [
         ([], "0 labels in 0 examples"),
         ([{"text": "cat", "label": "a"}], "1 label in 1 example"),
-        ([{"text": "cat"}], "example 1: no label"),
-        ([{"text": "cat", "label": "a\tb"}], "example 1: no label"),
-        ([{"text": "cat", "label": ["a"]}], "example 1: no label"),
+        ([{"text": "cat"}], "line 1: no field 'label'"),
+        ([{"text": "cat", "label": "a"}, {"text": "cat", "label": "a\tb"}], "line 2: label 'a\\tb' is no printable text"),
+        ([{"text": "cat", "label": ["a"]}], "line 1: label ['a'] is no printable text"),
         ([{"label": "a"}], "no field 'text'"),
     ],
 )
@@ -115,8 +115,13 @@ def test_two_examples_are_enough(model, tmp_path):
 
 def test_learn_and_output_go_together(model, tmp_path):
     command("classify", "--learn", "e.jsonl", "-m", model).fails("--learn and -o go together")
-    command("classify", "-o", "x", "-m", model).fails("--learn and -o go together")
+    command("classify", "-o", "x", "-l", "a,b", "-m", model).fails("-o goes with --learn")
+    command("classify", "--learn", "-o", "x", "-m", model).fails("--learn")
+    command("classify", "--learn", "", "-o", "x", "-m", model).fails("--learn wants a FILE")
     write(tmp_path / "e.jsonl", examples(6))
+    before = (tmp_path / "e.jsonl").read_bytes()
+    command("classify", "--learn", "e.jsonl", "-o", "./e.jsonl", "-m", model, cwd=tmp_path).fails("its own examples")
+    assert (tmp_path / "e.jsonl").read_bytes() == before
     for name in ("no/x", "/dev/null", ".", ""):
         command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails("cannot write", name)
 
@@ -146,7 +151,8 @@ def test_damaged_files(learnt, tmp_path):
     for i, data in enumerate(broken):
         (tmp_path / "x").write_bytes(data)
         result = command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path)
-        result.fails("x is neither a model nor a probe")
+        marked = b'"format": "toast probe ' in data
+        result.fails("x is a damaged probe (learn it again)" if marked else "x is neither a model nor a probe")
 
 
 def changed(whole, change):
@@ -166,7 +172,7 @@ def test_hostile_headers(learnt, tmp_path, facts):
     with open(learnt, "rb") as file:
         whole = file.read()
     (tmp_path / "x").write_bytes(changed(whole, lambda header: header["__metadata__"].update(facts)))
-    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+    command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is ", "probe")
 
 
 def test_hostile_shapes(learnt, tmp_path):
@@ -174,7 +180,7 @@ def test_hostile_shapes(learnt, tmp_path):
         whole = file.read()
     for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
         (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
-        command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is neither a model nor a probe")
+        command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is a damaged probe")
     narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5]))
     size = 8 + int.from_bytes(narrow[:8], "little")
     (tmp_path / "x").write_bytes(narrow[: size + 40])

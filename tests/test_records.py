@@ -55,12 +55,31 @@ def test_records(data, texts, options):
         (b'{"id": 3, "body": "b"}\n', "no field 'text' (--field NAME; it has id, body)"),
         (b"[" * 100000, "not a JSON object"),
         (b'{"text": "a", "n": NaN}', "line 1: NaN is not JSON"),
+        (b'{"text": "a", "n": -1e400}', "line 1: -1e400 is too large a number"),
     ],
 )
 def test_bad_json_records(data, said):
     with pytest.raises(BadInput) as error:
         list(records.Records(call_on(data), jsonl=True))
     assert said in str(error.value)
+
+
+def test_bad_json_between_nuls():
+    with pytest.raises(BadInput, match="record 2: not a JSON object .*ends in NUL"):
+        list(records.Records(call_on(b'{"text": "a"}\0b\0'), nul=True, jsonl=True))
+
+
+def test_records_before_a_bad_one_are_given():
+    seen = []
+    with pytest.raises(BadInput, match="line 3"):
+        for record in records.Records(call_on(b'{"text": "a"}\n{"text": "b"}\nbad\n{"text": "c"}\n'), jsonl=True):
+            seen.append(record.text)
+    assert seen == ["a", "b"]
+
+
+def test_a_byte_order_mark_before_json():
+    (record,) = records.Records(call_on(b'\xef\xbb\xbf{"text": "a"}\n'), jsonl=True)
+    assert record.text == "a" and record.raw.startswith(b"\xef\xbb\xbf")
 
 
 def test_a_slow_writer_is_answered_as_it_writes():

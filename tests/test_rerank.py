@@ -273,7 +273,13 @@ def test_empty_query(model):
 
 def test_strange_queries(model):
     for query in ("?!", "猫 在 哪里", "x" * 5000, b"\xff", "a\nb", "\u202e"):
-        assert command("rerank", "-m", model, query, stdin=LINES).ok().out.count(b"\n") == 5
+        assert command("rerank", "-q", "-m", model, query, stdin=LINES).ok().out.count(b"\n") == 5
+
+
+def test_a_long_query_is_cut_and_told(model):
+    result = command("rerank", "--strict", "-m", model, "cat " * 99, stdin=LINES)
+    assert result.status == 3 and result.out.count(b"\n") == 5
+    assert result.err == b"rerank: 1 query over the model's limit cut\n"
 
 
 def test_models_of_another_kind(tmp_path):

@@ -29,7 +29,7 @@ class Matcher:
     """Logits of relevance to one query at a time, by an `Encoder`."""
 
     def __init__(self, encoder):
-        self.encoder = encoder
+        self.encoder, self.query_cut = encoder, False
 
     def ask(self, query: str) -> None:
         """The query that texts are matched with from now on."""
@@ -37,6 +37,7 @@ class Matcher:
         encoder.use("query")
         text = encoder.prompt + query
         encoding = encoder.tokens.encode([text])[0]
+        self.query_cut = bool(encoding.overflowing)
         weights = idf.token_weights(encoding, text, len(encoder.prompt))
         hidden, _, pooled = encoder.states([encoding])
         heavy = mx.array([i for i, weight in enumerate(weights) if weight])

@@ -210,8 +210,9 @@ def _keep(call, fd, name, limit) -> int:
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 record`, `12 records`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """`1 record`, `12 records`, `2 queries`."""
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count} {noun}" if count == 1 else f"{count} {many}"
 
 
 class Spool:

@@ -60,13 +60,27 @@ class Records:
         for raws in split(pipes.read_chunks(self.call, name, what, lambda: self.busy()), self.separator):
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
-                window = [self._record(raw, what, number + i) for i, raw in enumerate(part, 1)]
+                window, bad = self._window(part, what, number)
                 number += len(part)
-                yield [record for record in window if record]
+                yield window
+                if bad:
+                    raise bad
+
+    def _window(self, raws, what, number):
+        """The records before the first bad one, and what is wrong with that."""
+        window = []
+        try:
+            for i, raw in enumerate(raws, number + 1):
+                if record := self._record(raw, what, i):
+                    window.append(record)
+        except BadInput as error:
+            return window, error
+        return window, None
 
     def _record(self, raw, what, number):
         if self.jsonl:
-            return self._object(raw, f"{what}, line {number}", number) if raw.strip() else None
+            unit = "record" if self.separator == b"\0" else "line"
+            return self._object(raw, f"{what}, {unit} {number}", number) if raw.strip() else None
         text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
         text = self._decode(text)
         return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
@@ -85,12 +99,19 @@ class Records:
         def refuse(word):
             raise BadInput(f"{where}: {word} is not JSON", "null is")
 
+        def finite(word):
+            if abs(value := float(word)) == float("inf"):
+                raise BadInput(f"{where}: {word[:20]} is too large a number", "up to 1.7e308")
+            return value
+
         try:
-            data = json.loads(self._decode(raw), parse_constant=refuse)
+            text = self._decode(raw).removeprefix("\ufeff")
+            data = json.loads(text, parse_constant=refuse, parse_float=finite)
         except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
-            raise BadInput(f"{where}: not a JSON object", 'a record is one line like {"text": "..."}')
+            unit = "ends in NUL, one" if self.separator == b"\0" else "is one line"
+            raise BadInput(f"{where}: not a JSON object", f'a record {unit} like {{"text": "..."}}')
         text = data.get(self.field)
         if not isinstance(text, str):
             if self.field in data:

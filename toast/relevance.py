@@ -81,14 +81,14 @@ class _Late:
 
 
 class Relevance:
-    """Scores of texts against a query. cut: how many texts were over the limit so far.
+    """Scores of texts against a query. cut, queries_cut: how many were over the limit so far.
 
     score(logit): the logit on a scale from 0 to 1, the same from call to call; score(logit, other, worth):
     joined with another score, from 0 to 1, the whole of which is worth so many logits.
     """
 
     def __init__(self, scorer):
-        self.scorer, self.cut, self.query = scorer, 0, None
+        self.scorer, self.cut, self.queries_cut, self.query = scorer, 0, 0, None
         self.score = getattr(scorer, "score", _score)
 
     def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
@@ -99,6 +99,7 @@ class Relevance:
         """
         if query != self.query:
             self.scorer.ask(query)
+            self.queries_cut += getattr(self.scorer, "query_cut", False)
             self.query = query
         found = []
         for start in range(0, len(texts), BLOCK):

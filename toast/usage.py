@@ -6,7 +6,7 @@ Imported only when somebody asks for help or types what the small parser does no
 import inspect
 import io
 import re
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 
 import typer
 from typer.exceptions import Exit, TyperException
@@ -24,9 +24,13 @@ def parse(command, words: list[str]) -> dict:
     """What the command line gives, by name, as `options.parse`; raises Said or UsageError."""
     spoken = io.StringIO()
     try:
-        with redirect_stdout(spoken):
+        with redirect_stdout(spoken), redirect_stderr(spoken):
             context = build(command).make_context(command.name, list(words))
     except Exit:
+        raise Said(spoken.getvalue()) from None
+    except SystemExit as end:  # Typer's completion options end the process
+        if end.code:
+            raise UsageError(spoken.getvalue().strip().rstrip("."), "bash, zsh, fish and powershell are known") from None
         raise Said(spoken.getvalue()) from None
     except TyperException as error:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
