@@ -26,10 +26,8 @@ def parse(command, words: list[str]) -> dict:
     try:
         with redirect_stdout(spoken), redirect_stderr(spoken):
             context = build(command).make_context(command.name, list(words))
-    except Exit:
-        raise Said(spoken.getvalue()) from None
-    except SystemExit as end:  # Typer's completion options end the process
-        if end.code:
+    except (Exit, SystemExit) as end:  # Typer's completion options end the process
+        if getattr(end, "exit_code", 0) or getattr(end, "code", 0):
             raise UsageError(spoken.getvalue().strip().rstrip("."), "bash, zsh, fish and powershell are known") from None
         raise Said(spoken.getvalue()) from None
     except TyperException as error:
