@@ -10,14 +10,14 @@ from toast.records import Records
 @command
 def rerank(
     call: Call,
-    query: str = Argument("", metavar="QUERY", help="What to rank by."),
+    query: str = Argument("", metavar="QUERY", help="What to rank by; it comes before any FILE."),
     files: list[str] = Argument([], metavar="FILE", help="Records to rank; standard input when none is given."),
     model: str = Option(
         "minilm", "-m", "--model", env="RERANK_MODEL", metavar="MODEL",
         help="A cross-encoder, Qwen3-Reranker, late-interaction or embedding model: a name, a folder.",
     ),
     k: int | None = Option(None, "-k", metavar="N", min=1, help="Only the best N records of each query."),
-    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only records that score at least S."),
+    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only records that score at least S, with --raw-scores in logits."),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB>RECORD; scores are from 0 to 1."),
     raw_scores: bool = Option(False, "--raw-scores", help="As --scores, with the model's logit as the score."),
     long: str = Option(
@@ -55,7 +55,7 @@ def classify(
     call: Call,
     files: list[str] = Argument([], metavar="FILE", help="Records to label; standard input when none is given."),
     labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels."),
-    label_file: str | None = Option(None, "-L", "--label-file", metavar="FILE", help="Labels, one `label: description` on each line."),
+    label_file: str | None = Option(None, "-L", "--label-file", metavar="FILE", help="Labels, one `label: description` on each line; empty lines do not count."),
     model: str = Option(
         "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL",
         help="A classifier, an NLI model, an LLM, an embedding model or a probe of --learn.",
