@@ -22,7 +22,7 @@ static inline Group load_group(const T* x) {
 // A row has outliers when the squares of the largest of every 32 are on average over OUTLIER_RATIO times its mean square.
 // The largest of a 32 is one when its square is so many mean squares above the next one's. Chosen so that no real layer
 // loses more than 1% (docs/speed.md).
-constexpr float OUTLIER_RATIO = 16;
+constexpr float OUTLIER_RATIO = 8;
 
 struct Measures {
   float square, top_square;  // means over x[K], and over the largest of every 32
