@@ -86,7 +86,7 @@ struct Kernels {
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
   // One row x[K] -> q[K], scale[K / 32], q_sum[K / 32], sum[K / group], outliers[K / 32]. Returns how many
-  // outliers there are, or -1 when the sum of x's squares is not finite (in float32).
+  // outliers there are, or -1 when x has a NaN or an infinity.
   int (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
                       float* sum, Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;

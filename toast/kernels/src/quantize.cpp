@@ -19,36 +19,39 @@ static inline Group load_group(const T* x) {
   return g;
 }
 
-// A row has outliers when the squares of the largest of every 32 are on average over OUTLIER_RATIO times its mean square.
-// The largest of a 32 is one when its square is so many mean squares above the next one's. Chosen so that no real layer
-// loses more than 1% (docs/speed.md).
+// Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers when
+// their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical squares above
+// the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md).
 constexpr float OUTLIER_RATIO = 8;
 
 struct Measures {
-  float square, top_square;  // means over x[K], and over the largest of every 32
+  bool finite;
+  float top_square, typical;  // of the squares of the largest of every 32 the arithmetic and the harmonic mean
 };
 
-// Also the largest |x| of every 32. 32 sums, then their halves: additions have the same order for any width of vectors.
+// Also the largest |x| of every 32.
 template <class T>
 static Measures measure(const T* x, int K, float* most) {
   constexpr int AHEAD = 1024;  // a row may lie in the third-level cache
-  Group sums;
-  for (vf& v : sums.v) v = set1(0);
-  float tops = 0;
+  vf bad = set1(0);            // NaN for ever once x is not finite
+  float tops = 0, inverses = 0;
+  int filled = 0;
   for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
     Group g = load_group(x + k);
     vf top = set1(0);
     prefetch(x, (k + AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
     for (int i = 0; i < VECTORS; i++) {
-      sums.v[i] = sums.v[i] + g.v[i] * g.v[i];
+      bad = fma(g.v[i], set1(0), bad);
       top = vmax(abs(g.v[i]), top);
     }
     *most = largest(top);
-    tops += *most * *most;
+    float square = *most * *most;
+    if (!(square > 1e-30f)) continue;
+    tops += square;
+    inverses += 1 / square;
+    filled++;
   }
-  for (int n = VECTORS / 2; n > 0; n /= 2)
-    for (int i = 0; i < n; i++) sums.v[i] = sums.v[i] + sums.v[i + n];
-  return {sum(sums.v[0]) / K, tops / (K / ACTIVATION_GROUP)};
+  return {sum(bad) == 0, tops / filled, filled / inverses};
 }
 
 struct Found {
@@ -78,11 +81,9 @@ static inline Found take_outlier(Group& g, float most, float margin) {
 template <class T>
 static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, float* q_sum, float* sums,
                         Outlier* outliers) {
-  constexpr float MAX = 3.4e38f;
-  auto [square, top_square] = measure(x, K, scale);
-  float margin = OUTLIER_RATIO * square;
-  if (!(margin <= MAX)) return -1;
-  if (!(top_square > margin)) margin = MAX;
+  auto [finite, top_square, typical] = measure(x, K, scale);
+  if (!finite) return -1;
+  float margin = top_square > 2 * typical ? OUTLIER_RATIO * typical : INFINITY;
   int count = 0;
   for (int k = 0; k < K; sums++) {
     float total = 0;

@@ -7,8 +7,8 @@
 
 namespace toast {
 
-// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows whose squares have no finite sum have
-// a count of -1: they are done in float.
+// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite have a count of -1:
+// they are done in float.
 struct QuantizedRows {
   int rows, K, group, bits;
   char* memory;

@@ -56,10 +56,7 @@ static inline vf add_exponent(vf x, vf n) {
   return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(vcvtnq_s32_f32(n), 23)));
 }
 static inline vf where_gt(vf a, vf b, vf x, vf y) { return vbslq_f32(vcgtq_f32(a, b), x, y); }
-static inline float sum(vf a) {
-  float32x2_t halves = vadd_f32(vget_low_f32(a), vget_high_f32(a));
-  return vget_lane_f32(halves, 0) + vget_lane_f32(halves, 1);
-}
+static inline float sum(vf a) { return vaddvq_f32(a); }
 static inline float largest(vf a) { return vmaxvq_f32(a); }
 
 }  // namespace toast::TOAST_VARIANT
