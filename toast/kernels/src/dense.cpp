@@ -2,6 +2,7 @@
 // Each output is one chain of fma over k in order, so a row's bits do not depend on the tile.
 #include "epilogue.h"
 #include "threads.h"
+#include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
@@ -49,19 +50,12 @@ static void pack_quantized(const Matrix& b, int n0, int k0, int k1, float* out) 
     float scale[COLUMNS], bias[COLUMNS];  // of the groups first, first + 1, ..
     for (int g = first; g <= (int)column(b, n0, COLUMNS - 1) / b.group; g++) {
       size_t at = (size_t)k * groups + g;
-      with_type(b.type, [&](auto t) {
-        using T = decltype(t);
-        float v[W];
-        store(v, load((const T*)b.scales + at, 1));
-        scale[g - first] = v[0];
-        store(v, load((const T*)b.biases + at, 1));
-        bias[g - first] = v[0];
-      });
+      scale[g - first] = value_at(b.scales, b.type, at);
+      bias[g - first] = value_at(b.biases, b.type, at);
     }
     for (int c = 0; c < COLUMNS; c++) {
       int n = column(b, n0, c), g = n / b.group - first;
-      int weight = b.bits == 8 ? row[n] : row[n / 2] >> (n & 1) * 4 & 15;
-      out[c] = scale[g] * weight + bias[g];
+      out[c] = scale[g] * code_at(row, n, b.bits) + bias[g];
     }
   }
 }

@@ -43,12 +43,7 @@ static inline vf byte(vi x, int i) {
   return _mm256_cvtepi32_ps(_mm256_and_si256(x, _mm256_set1_epi32(255)));
 }
 
-// Four bytes in every lane.
-static inline vi four(const int8_t* x) {
-  int v;
-  memcpy(&v, x, 4);
-  return _mm256_set1_epi32(v);
-}
+static inline vi every(int dword) { return _mm256_set1_epi32(dword); }
 
 // Neighbours' sums of 16 bits as 32 bits.
 static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }

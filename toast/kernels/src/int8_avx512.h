@@ -47,12 +47,7 @@ static inline vf byte(vi x, int i) {
   return _mm512_cvtepi32_ps(_mm512_and_si512(x, _mm512_set1_epi32(255)));
 }
 
-// Four bytes in every lane.
-static inline vi four(const int8_t* x) {
-  int v;
-  memcpy(&v, x, 4);
-  return _mm512_set1_epi32(v);
-}
+static inline vi every(int dword) { return _mm512_set1_epi32(dword); }
 
 // Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
 template <int BITS>

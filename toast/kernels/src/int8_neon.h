@@ -38,12 +38,7 @@ static inline vf byte(vi x, int i) {
   return vcvtq_f32_u32(vandq_u32(u, vdupq_n_u32(255)));
 }
 
-// Four bytes in every lane.
-static inline vi four(const int8_t* x) {
-  int32_t v;
-  memcpy(&v, x, 4);
-  return vreinterpretq_u8_s32(vdupq_n_s32(v));
-}
+static inline vi every(int dword) { return vreinterpretq_u8_s32(vdupq_n_s32(dword)); }
 
 // Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
 template <int BITS>

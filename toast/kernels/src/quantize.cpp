@@ -3,6 +3,7 @@
 // Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
 #include "epilogue.h"
 #include "int8.h"
+#include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
@@ -113,22 +114,12 @@ static int quantize(const void* x, Type type, int K, int group, int bits, int8_t
   return count;
 }
 
-static float value(const void* p, Type type, size_t i) {
-  float v[W];
-  with_type(type, [&](auto t) { store(v, load((const decltype(t)*)p + i, 1)); });
-  return v[0];
-}
-
 static void quantized_row_exact(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                                 const Epilogue& e, void* out, Type out_type) {
   for (size_t n = n0; n < (size_t)n1; n++) {
-    const uint8_t* q = w.w + n * w.K * w.bits / 8;
+    Column column{w, n};
     float acc[W] = {0};
-    for (int k = 0; k < w.K; k++) {
-      size_t at = (n * w.K + k) / w.group;
-      int weight = w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
-      acc[0] += value(x, type, k) * (value(w.scales, w.type, at) * weight + value(w.biases, w.type, at));
-    }
+    for (int k = 0; k < w.K; k++) acc[0] += value_at(x, type, k) * (column.scale(k) * column.code(k) + column.bias(k));
     finish(acc, W, e, &to, 1, w.N, n, 1, out, out_type);
   }
 }

@@ -4,6 +4,7 @@
 #include "epilogue.h"
 #include "int8.h"
 #include "threads.h"
+#include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
@@ -92,6 +93,13 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
   prefetch(w.biases, at, COLUMNS * one);
 }
 
+// Four bytes in every lane.
+static inline vi four(const int8_t* x) {
+  int v;
+  memcpy(&v, x, 4);
+  return every(v);
+}
+
 // A panel's weights from some k on. multiply() adds products with the next 32 k to `dot`; code() is the weights of one k.
 // Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
@@ -115,8 +123,7 @@ struct Fresh {
   }
   inline void code(int k, vf* to) const {
     float codes[COLUMNS];
-    size_t at = (step * STEP + k) * BITS / 8;
-    for (int c = 0; c < COLUMNS; c++) codes[c] = BITS == 4 ? rows(c)[at] >> (k & 1) * 4 & 15 : rows(c)[at];
+    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS);
     for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
   }
 };

@@ -1,30 +1,13 @@
 // The specification of quantized.cpp: the same sums in the same order, one column at a time.
 #include "epilogue.h"
 #include "int8.h"
+#include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
-static float value(const void* p, Type type, size_t i) {
-  float v = 0;
-  with_type(type, [&](auto t) { v = one(((const decltype(t)*)p)[i]); });
-  return v;
-}
-
-struct Weights {
-  const QuantWeights& w;
-  int column;
-  int code(int k) const {
-    const uint8_t* q = w.w + (size_t)column * w.K * w.bits / 8;
-    return w.bits == 8 ? q[k] : q[k / 2] >> (k & 1) * 4 & 15;
-  }
-  size_t group(int k) const { return ((size_t)column * w.K + k) / w.group; }
-  float scale(int k) const { return value(w.scales, w.type, group(k)); }
-  float bias(int k) const { return value(w.biases, w.type, group(k)); }
-};
-
 // One element, in chunks of k: the sum over the outliers of x * scale * q, over groups of bias * (sum of x), and over
 // 32s of x's scale * weight's scale * (sum of q x).
-static float dot(const Weights& w, const QuantRows& x, int row) {
+static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const int8_t* v = x.q + (size_t)row * x.K;
   const float *scale = x.scale + first, *sum = x.sum + (size_t)row * (x.K / x.group);
@@ -48,7 +31,7 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   for (int m = 0; m < M; m++)
     for (int n = n0; n < n1; n++) {
-      float acc[W] = {dot({w, n}, x, rows[m])};
+      float acc[W] = {dot({w, (size_t)n}, x, rows[m])};
       finish(acc, W, e, to + m, 1, w.N, n, 1, out, type);
     }
 }
