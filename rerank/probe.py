@@ -101,7 +101,7 @@ def read(path: str) -> tuple[list[str], mx.array, dict]:
         if not (texts and whole and named and mx.all(mx.isfinite(weight)).item()):
             raise ValueError
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        if os.path.isfile(path) and is_probe(path):
+        if is_probe(path):
             raise BadModel(f"{path} is a damaged probe", "learn it again") from None
         raise BadModel(f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote") from None
     return labels, weight, facts
@@ -135,14 +135,15 @@ def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest
 # ---------------------------------------------------------------- learning
 
 
-def examples(call, records, file) -> tuple[list[str], list[str]]:
+def examples(records) -> tuple[list[str], list[str]]:
     """(texts, labels) of JSON records with the field `label`; raises BadInput."""
     texts, labels = [], []
     for record in records:
         label = record.data.get("label")
         if isinstance(label, bool) or not isinstance(label, (str, int)) or not is_label(str(label)):
             what = f"label {label!r} is no printable text" if "label" in record.data else "no field 'label'"
-            raise BadInput(f"{file}, line {record.number}: {what}", 'an example is a line like {"text": "...", "label": "..."}')
+            where = records.where(records.files[0], record.number)
+            raise BadInput(f"{where}: {what}", 'an example is a line like {"text": "...", "label": "..."}')
         texts.append(record.text)
         labels.append(str(label))
     return texts, labels
@@ -157,7 +158,7 @@ def learn(call, model: str, file: str | None, output: str | None, field: str | N
     pipes.check_output(call, output)
     if os.path.exists(call.path(output)) and os.path.realpath(call.path(file)) == os.path.realpath(call.path(output)):
         raise UsageError(f"the probe would replace its own examples, {file}", "-o another file")
-    texts, named = examples(call, Records(call, [file], jsonl=True, field=field), file)
+    texts, named = examples(Records(call, [file], jsonl=True, field=field))
     labels = sorted(set(named))
     if len(labels) < 2:
         raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")

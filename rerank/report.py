@@ -14,13 +14,13 @@ WIDEST = 20  # labels of a confusion table; with more, the commonest confusions 
 
 def report(call, records, engine) -> int:
     """Accuracy, macro-F1, calibration error and confusions on standard output."""
-    texts, named = probe.examples(call, records, records.files[0])
+    texts, named = probe.examples(records)
     if not texts:
         return Exit.NONE
     index = {label: i for i, label in enumerate(engine.labels)}
     unknown = next((label for label in named if label not in index), None)
     if unknown is not None:
-        raise BadInput(f"{records.files[0]}: label {unknown!r} is not one of {', '.join(engine.labels[:20])}")
+        raise BadInput(f"{records.where(records.files[0])}: label {unknown!r} is not one of {', '.join(engine.labels[:20])}")
     y = np.array([index[label] for label in named])
     P = np.array(engine.probabilities(texts))
     table = np.zeros((len(index), len(index)), int)

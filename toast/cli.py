@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option
+from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
 from toast.pipes import clean
 from toast.records import Records
 
@@ -67,8 +67,10 @@ def toast(
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
-    _exclude({"--each": each, "--session": session})
-    _exclude({"a constraint": rule, "--stop": stop, "-x": code, "--prefill": prefill})
+    if each:
+        refuse_with("--each", {"--session": session or None})
+    if rule:
+        refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
     from toast.answer import Request
     from toast.answer import toast as answer
     from toast.engine import Engine
@@ -84,14 +86,6 @@ def toast(
         records = Records(call, None, nul, jsonl, field, soft=True)
         return answer_each(call, request, records, instruction, system, files)
     return answer(call, request, instruction, system, files)
-
-
-def _exclude(given: dict) -> None:
-    """The first of these goes with none of the others."""
-    first, *others = given
-    for other in others:
-        if given[first] and given[other]:
-            raise UsageError(f"{first} and {other} exclude each other")
 
 
 def _need(given: dict, needed: str, there: bool) -> None:

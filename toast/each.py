@@ -60,7 +60,7 @@ class Lines:
         self._put(index, pipes.json_line(told) if self.request.json else self._line(""))
 
     def _line(self, text: str) -> bytes:
-        if self.records.separator == b"\0":
+        if self.records.nul:
             return text.rstrip("\n").encode() + b"\0"
         return " ".join(text.splitlines()).strip().encode() + b"\n"
 

@@ -29,15 +29,14 @@ class Matcher:
     """Logits of relevance to one query at a time, by an `Encoder`."""
 
     def __init__(self, encoder):
-        self.encoder, self.query_cut = encoder, False
+        self.encoder = encoder
 
-    def ask(self, query: str) -> None:
-        """The query that texts are matched with from now on."""
+    def ask(self, query: str) -> bool:
+        """The query that texts are matched with from now on; whether it was cut."""
         encoder = self.encoder
         encoder.use("query")
         text = encoder.prompt + query
         encoding = encoder.tokens.encode([text])[0]
-        self.query_cut = bool(encoding.overflowing)
         weights = idf.token_weights(encoding, text, len(encoder.prompt))
         hidden, _, pooled = encoder.states([encoding])
         heavy = mx.array([i for i, weight in enumerate(weights) if weight])
@@ -45,6 +44,7 @@ class Matcher:
         self.weights = mx.array([weight / sum(weights) for weight in weights if weight])
         self.vector = normalize(pooled)[0]
         encoder.use("document")
+        return bool(encoding.overflowing)
 
     def encode(self, texts, truncate="longest_first"):
         """Texts -> Encodings, as Tokens.encode."""

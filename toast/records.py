@@ -28,7 +28,7 @@ class Records:
     """
 
     def __init__(self, call, files=(), nul=False, jsonl=False, field=None, soft=False):
-        self.call, self.separator = call, b"\0" if nul else b"\n"
+        self.call, self.nul = call, nul
         self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
         self.busy = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
@@ -51,37 +51,41 @@ class Records:
 
     def windows(self):
         for name in self.files:
-            yield from self._file(name, "standard input" if name == "-" else name)
+            yield from self._file(name)
         if self.invalid:
             self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
 
-    def _file(self, name, what):
+    def where(self, name, number=None) -> str:
+        """What a message calls a file, or a record of it."""
+        what = "standard input" if name == "-" else name
+        return what if number is None else f"{what}, {'record' if self.nul else 'line'} {number}"
+
+    def _file(self, name):
         number = 0
-        for raws in split(pipes.read_chunks(self.call, name, what, lambda: self.busy()), self.separator):
+        for raws in split(pipes.read_chunks(self.call, name, self.where(name), lambda: self.busy()), b"\0" if self.nul else b"\n"):
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
-                window, bad = self._window(part, what, number)
+                window, bad = self._window(part, name, number)
                 number += len(part)
                 yield window
                 if bad:
                     raise bad
 
-    def _window(self, raws, what, number):
+    def _window(self, raws, name, number):
         """The records before the first bad one, and what is wrong with that."""
         window = []
         try:
             for i, raw in enumerate(raws, number + 1):
-                if record := self._record(raw, what, i):
+                if record := self._record(raw, name, i):
                     window.append(record)
         except BadInput as error:
             return window, error
         return window, None
 
-    def _record(self, raw, what, number):
+    def _record(self, raw, name, number):
         if self.jsonl:
-            unit = "record" if self.separator == b"\0" else "line"
-            return self._object(raw, f"{what}, {unit} {number}", number) if raw.strip() else None
-        text = raw[:-1] if raw.endswith(b"\r") and self.separator == b"\n" else raw
+            return self._object(raw, self.where(name, number), number) if raw.strip() else None
+        text = raw[:-1] if raw.endswith(b"\r") and not self.nul else raw
         text = self._decode(text)
         return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
 
@@ -110,7 +114,7 @@ class Records:
         except (ValueError, RecursionError):
             data = None
         if not isinstance(data, dict):
-            unit = "ends in NUL, one" if self.separator == b"\0" else "is one line"
+            unit = "ends in NUL, one" if self.nul else "is one line"
             raise BadInput(f"{where}: not a JSON object", f'a record {unit} like {{"text": "..."}}')
         text = data.get(self.field)
         if not isinstance(text, str):

@@ -98,8 +98,7 @@ class Relevance:
         or are an `error` (BadInput).
         """
         if query != self.query:
-            self.scorer.ask(query)
-            self.queries_cut += getattr(self.scorer, "query_cut", False)
+            self.queries_cut += bool(self.scorer.ask(query))
             self.query = query
         found = []
         for start in range(0, len(texts), BLOCK):

@@ -65,7 +65,9 @@ def find(call, name: str) -> str:
 
 
 def is_probe(path: str) -> bool:
-    """Whether a file is, or was, a probe of `classify --learn`; what is no file is none."""
+    """Whether a regular file is, or was, a probe of `classify --learn`; a pipe is not read for it."""
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
             return b'"format": "toast probe ' in file.read(1 << 16)
