@@ -89,6 +89,8 @@ def classify(
     if output is not None and learn is None:
         raise UsageError("-o goes with --learn", "classify --learn examples.jsonl -o model.probe")
     if learn is not None:
+        if not learn or learn[0] == "-" != learn:
+            raise UsageError("--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe")
         refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
         from rerank import probe
 

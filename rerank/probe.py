@@ -149,16 +149,17 @@ def examples(records) -> tuple[list[str], list[str]]:
     return texts, labels
 
 
-def learn(call, model: str, file: str | None, output: str | None, field: str | None) -> None:
+def learn(call, model: str, file: str, output: str | None, field: str | None) -> None:
     """Learn a probe from the examples of a JSONL file and write it."""
-    if not file or file[0] == "-" != file:
-        raise UsageError("--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe")
     if output is None:
         raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
     pipes.check_output(call, output)
-    if os.path.exists(call.path(output)) and os.path.realpath(call.path(file)) == os.path.realpath(call.path(output)):
-        raise UsageError(f"the probe would replace its own examples, {file}", "-o another file")
-    texts, named = examples(Records(call, [file], jsonl=True, field=field))
+    records = Records(call, [file], jsonl=True, field=field)
+    if os.path.exists(call.path(output)):
+        source = os.fstat(call.stdin) if file == "-" else os.stat(call.path(file))
+        if os.path.samestat(source, os.stat(call.path(output))):
+            raise UsageError(f"the probe would replace its own examples, {records.where(file)}", "-o another file")
+    texts, named = examples(records)
     labels = sorted(set(named))
     if len(labels) < 2:
         raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")

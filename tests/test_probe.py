@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from command import command
+from command import command, shell
 from rerank import logistic
 
 ANIMALS, SKIES = ["cat", "dog", "bird"], ["sky", "blue", "red"]
@@ -116,11 +116,12 @@ def test_two_examples_are_enough(model, tmp_path):
 def test_learn_and_output_go_together(model, tmp_path):
     command("classify", "--learn", "e.jsonl", "-m", model).fails("--learn and -o go together")
     command("classify", "-o", "x", "-l", "a,b", "-m", model).fails("-o goes with --learn")
-    command("classify", "--learn", "-o", "x", "-m", model).fails("--learn")
+    command("classify", "--learn", "-o", "x", "-m", model).fails("--learn wants a FILE")
     command("classify", "--learn", "", "-o", "x", "-m", model).fails("--learn wants a FILE")
     write(tmp_path / "e.jsonl", examples(6))
     before = (tmp_path / "e.jsonl").read_bytes()
     command("classify", "--learn", "e.jsonl", "-o", "./e.jsonl", "-m", model, cwd=tmp_path).fails("its own examples")
+    shell(f"classify --learn - -o e.jsonl -m {model} < e.jsonl", cwd=tmp_path).fails("its own examples, standard input")
     assert (tmp_path / "e.jsonl").read_bytes() == before
     for name in ("no/x", "/dev/null", ".", ""):
         command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails("cannot write", name)
