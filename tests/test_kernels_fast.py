@@ -49,6 +49,8 @@ def f32(x):
 
 
 def bits(x):
+    """The bits of x, and one pattern for NaN, whose sign says nothing."""
+    x = mx.where(mx.isnan(x), mx.array(mx.nan, x.dtype), x)
     return np.array(x.view(mx.uint32 if x.dtype == mx.float32 else mx.uint16))
 
 
@@ -115,7 +117,7 @@ def test_gelu_is_exact_to_1e_6(variant):
     error = np.abs(f32(ext.gelu(mx.array(x))) - exact) / np.maximum(1, np.abs(exact))
     assert error.max() < 2e-7
     exact = x / (1 + np.exp(-x.astype(float)))
-    assert (np.abs(f32(ext.silu(mx.array(x))) - exact) <= 4e-7 * np.abs(exact)).all()
+    assert (np.abs(f32(ext.silu(mx.array(x))) - exact) <= 1e-6 * np.abs(exact)).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

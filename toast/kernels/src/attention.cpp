@@ -217,8 +217,8 @@ class Tile {
     vf sink = top;
     for (size_t j = 0; j < padded; j += W) top = vmax(load(x + j), top);
     top = set1(largest(top));
-    for (size_t j = 0; j < padded; j += W) store(x + j, exp(load(x + j) - top));
-    store(sums + r, a.sinks ? exp(sink - top) : set1(0), 1);
+    for (size_t j = 0; j < padded; j += W) store(x + j, exp_below(load(x + j) - top));
+    store(sums + r, a.sinks ? exp_below(sink - top) : set1(0), 1);
   }
 
   void add_values() {

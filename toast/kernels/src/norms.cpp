@@ -46,8 +46,8 @@ template <class T>
 static void softmax_rows(const T* x, T* y, size_t rows, size_t n) {
   for (; rows--; x += n, y += n) {
     vf top = set1(row_max(x, n));
-    vf scale = set1(1.f / row_sum(x, n, [&](vf v) { return exp(v - top); }));
-    blocks(n, [&](size_t i, int m) { store_some(y + i, exp(load_some(x + i, m) - top) * scale, m); });
+    vf scale = set1(1.f / row_sum(x, n, [&](vf v) { return exp_below(v - top); }));
+    blocks(n, [&](size_t i, int m) { store_some(y + i, exp_below(load_some(x + i, m) - top) * scale, m); });
   }
 }
 

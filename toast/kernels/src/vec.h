@@ -20,22 +20,22 @@
 
 namespace toast::TOAST_VARIANT {
 
-// exp(x) with 2 ulp: x = n ln 2 + r, exp(r) by a polynomial (Cephes), 2^n by the exponent bits.
-// NaN stays NaN, +inf gives inf, very negative gives 0.
-static inline vf exp(vf x) {
-  x = vmin(set1(89.f), vmax(set1(-105.f), x));
-  vf n = round(x * set1(1.44269504088896341f));
-  vf r = fma(n, set1(-0.693359375f), x);
-  r = fma(n, set1(2.12194440e-4f), r);
-  vf p = set1(1.9875691500e-4f);
-  p = fma(p, r, set1(1.3981999507e-3f));
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = fma(p, r * r, r + set1(1.f));
-  return scale2(p, n);
+// 2^(u - 1) for u <= 1, relative error 2e-7: 2^r / 2 by a least-maximum fit on [-1/2, 1/2], whole powers by the
+// exponent. Exactly 0 from u = -126 on; NaN stays NaN.
+static inline vf half_exp2(vf u) {
+  u = vmax(set1(-126), u);
+  vf n = round(u), r = u - n;
+  vf p = set1(6.638236277497957e-4f);
+  p = fma(p, r, set1(4.837770879835231e-3f));
+  p = fma(p, r, set1(2.7753566377563592e-2f));
+  p = fma(p, r, set1(1.2011059858002332e-1f));
+  p = fma(p, r, set1(3.465734835305899e-1f));
+  p = fma(p, r, set1(0.5f));
+  return add_exponent(p, n);
 }
+
+// e^x for x <= 0, relative error 2e-7 and |x| / 2^24.
+static inline vf exp_below(vf x) { return half_exp2(fma(x, set1(1.44269504088896341f), set1(1))); }
 
 // f(i, n) for every block of at most W elements of [0, n): full blocks with n == W.
 template <class F>

@@ -48,13 +48,6 @@ static inline vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
 static inline vf sqrt(vf a) { return _mm256_sqrt_ps(a); }
 static inline vf abs(vf a) { return _mm256_andnot_ps(set1(-0.f), a); }
 static inline vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline vf power2(__m256i n) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
-}
-static inline vf scale2(vf x, vf n) {
-  __m256i whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1);
-  return x * power2(half) * power2(_mm256_sub_epi32(whole, half));
-}
 static inline vf add_exponent(vf x, vf n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }

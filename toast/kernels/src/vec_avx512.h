@@ -38,7 +38,6 @@ static inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
 static inline vf sqrt(vf a) { return _mm512_sqrt_ps(a); }
 static inline vf abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-static inline vf scale2(vf x, vf n) { return _mm512_scalef_ps(x, n); }
 static inline vf add_exponent(vf x, vf n) {
   return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), _mm512_slli_epi32(_mm512_cvtps_epi32(n), 23)));
 }

@@ -61,8 +61,6 @@ static inline vf vmin(vf a, vf b) { LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
 static inline vf sqrt(vf a) { LANES(sqrtf(a.v[i])); }
 static inline vf abs(vf a) { LANES(fabsf(a.v[i])); }
 static inline vf round(vf a) { LANES(nearbyintf(a.v[i])); }  // ties to even
-// x * 2^n for a whole n in [-152, 130], in two steps so that the ends over- and underflow rightly.
-static inline vf scale2(vf x, vf n) { LANES(ldexpf(x.v[i], (int)n.v[i])); }
 // x * 2^n for a whole n that leaves x's exponent in range; with the least one x = 1/2 becomes 0.
 static inline vf add_exponent(vf x, vf n) { LANES(bits_to_float(float_to_bits(x.v[i]) + ((uint32_t)(int)n.v[i] << 23))); }
 // Lanes where a > b take x, the others y.

@@ -45,13 +45,6 @@ static inline vf vmin(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
 static inline vf sqrt(vf a) { return vsqrtq_f32(a); }
 static inline vf abs(vf a) { return vabsq_f32(a); }
 static inline vf round(vf a) { return vrndnq_f32(a); }
-static inline vf power2(int32x4_t n) {
-  return vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(n, vdupq_n_s32(127)), 23));
-}
-static inline vf scale2(vf x, vf n) {
-  int32x4_t whole = vcvtnq_s32_f32(n), half = vshrq_n_s32(whole, 1);
-  return x * power2(half) * power2(vsubq_s32(whole, half));
-}
 static inline vf add_exponent(vf x, vf n) {
   return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(vcvtnq_s32_f32(n), 23)));
 }
