@@ -62,19 +62,20 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 
 struct Quantized {
   std::vector<int8_t> q;
-  std::vector<float> scale, q_sum, sum;
+  std::vector<float> scale, sum;
+  std::vector<Start> start;
   std::vector<Outlier> outliers;
   std::vector<int> count;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : q(M * K), scale(M * K / ACTIVATION_GROUP), q_sum(scale), sum(M * K / group), outliers(scale.size()) {
+      : q(M * K), scale(M * K / ACTIVATION_GROUP), sum(M * K / group), start(scale.size()), outliers(scale.size()) {
     for (int m = 0; m < M; m++) {
       size_t first = m * K / ACTIVATION_GROUP;
-      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &q_sum[first],
+      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &start[first],
                                      &sum[m * K / group], &outliers[first]));
       expect(count[m] >= 0, "finite");
     }
-    rows = {q.data(), scale.data(), q_sum.data(), sum.data(), outliers.data(), count.data(), K, group};
+    rows = {q.data(), scale.data(), start.data(), sum.data(), outliers.data(), count.data(), K, group};
   }
   bool operator==(const Quantized& o) const {
     for (size_t m = 0; m < count.size(); m++)
@@ -82,22 +83,29 @@ struct Quantized {
         size_t at = m * rows.K / ACTIVATION_GROUP + i;
         if (outliers[at].k != o.outliers[at].k || outliers[at].x != o.outliers[at].x) return false;
       }
-    return same(q, o.q) && same(q_sum, o.q_sum) && same(scale, o.scale) && same(sum, o.sum) && same(count, o.count);
+    return same(q, o.q) && same(start, o.start) && same(scale, o.scale) && same(sum, o.sum) && same(count, o.count);
   }
 };
 
-static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole) {
+// Codes up to `most`; every third row of x is as large as sums of 16 bits can hold, in the direction of its codes.
+static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole,
+                            int most = 255) {
   Random random;
   auto x = random.numbers(M * K), scales = random.numbers(N * K / group), biases = random.numbers(N * K / group);
   if (whole) {
-    for (size_t i = 0; i < x.size(); i++) x[i] = i % 32 ? (float)(random.next() % 255) - 127 : 127;
+    for (size_t i = 0; i < x.size(); i++) x[i] = i % 32 ? (float)(random.next() % 117) - 58 : 127;
     for (float& s : scales) s = 1;
     for (float& b : biases) b = 0;
   } else {
     for (size_t i = 7; i < x.size(); i += 61) x[i] *= 50;  // outliers
   }
   std::vector<uint8_t> w((size_t)N * K * bits / 8);
-  for (uint8_t& b : w) b = random.next();
+  for (uint8_t& b : w) b = random.next() & most;
+  for (int m = 0; m < M && !whole; m += 3)
+    for (int i = 0; i < K; i++) {
+      x[m * K + i] = i / 32 % 2 ? 1 : -1;
+      for (int n = 0; n < N && bits == 8; n += 2) w[n * K + i] = i / 32 % 2 ? most : 0;
+    }
   QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
   Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
   expect(ours == theirs, "quantize_row", K, group, bits);
@@ -210,7 +218,8 @@ static void check(const Kernels& k, const Kernels& g) {
       for (int M : {1, 3, 4, 7})
         for (int N : {1, 33, 64})
           for (int groups : {1, 3})
-            for (bool whole : {true, false}) check_quantized(k, g, M, N, groups * group, group, bits, whole);
+            for (bool whole : {true, false})
+              for (int most : {255, 63}) check_quantized(k, g, M, N, groups * group, group, bits, whole, most);
   check_quantized(k, g, 5, 40, 2560, 32, 4, false);  // several chunks of k, and parts of them
   check_quantized(k, g, 5, 40, 1664, 128, 8, false);
   check_quantized(k, g, 3, 33, 800, 32, 8, false);

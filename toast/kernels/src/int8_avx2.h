@@ -1,5 +1,6 @@
 // Integer lanes for the quantised kernels: W columns of one dword each, AVX2.
 #pragma once
+#include "int8_x86.h"
 
 namespace toast::TOAST_VARIANT {
 
@@ -51,61 +52,47 @@ static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1))
 // Keeps a sum in a register: GCC 12 left one of eight on the stack, which halved the speed.
 static inline void stay(vi& x) { asm("" : "+x"(x)); }
 
-// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
-// add() takes DWORDS of them, those of w `next` vectors apart.
+// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot;
 
 // w <= 15: eight products of pairs, 32 k in all, fit in 16 bits (8 * 2 * 15 * 127 < 32768).
 template <>
 struct Dot<4> {
-  static constexpr int TAKEN = 0, DWORDS = 1;
-  vi short_ = _mm256_setzero_si256();
-  void add(const vi* w, int, const vi* x) {
-    short_ = _mm256_add_epi16(short_, _mm256_maddubs_epi16(*w, *x));
-    stay(short_);
+  vi sum = _mm256_setzero_si256();
+  void start(const Start*) {}
+  void add(vi w, vi x) {
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
+    stay(sum);
   }
-  vf total() const { return _mm256_cvtepi32_ps(pairs(short_)); }
+  vf total() const { return _mm256_cvtepi32_ps(pairs(sum)); }
 };
 
-// w <= 63: two products of pairs, of two dwords, do.
+// w <= 63: from -32 sum x on, 16 bits run over and come back: the whole is sum (w - 32) x, which MOST holds in them.
 template <>
-struct Dot<6> {
-  static constexpr int TAKEN = 0, DWORDS = 2;
-  vi total_ = _mm256_setzero_si256();
-  void add(const vi* w, int next, const vi* x) {
-    vi sum = _mm256_add_epi16(_mm256_maddubs_epi16(w[0], x[0]), _mm256_maddubs_epi16(w[next], x[1]));
-    total_ = _mm256_add_epi32(total_, pairs(sum));
-    stay(total_);
-  }
-  vf total() const { return _mm256_cvtepi32_ps(total_); }
+struct Dot<6> : Dot<4> {
+  void start(const Start* s) { sum = every(*(const int*)s); }
 };
 
-// w - 128 is at most 128 without its sign, which goes to x.
+// w - 128 is at most 128 without its sign, which goes to x; 96 sum x are added at first.
 template <>
 struct Dot<8> {
-  static constexpr int TAKEN = 128, DWORDS = 1;
-  vi total_ = _mm256_setzero_si256();
-  void add(const vi* w, int, const vi* x) {
-    vi s = _mm256_xor_si256(*w, _mm256_set1_epi8(-128));
-    total_ = _mm256_add_epi32(total_, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(*x, s))));
-    stay(total_);
+  vi sum;
+  void start(const Start* s) { sum = _mm256_madd_epi16(every(*(const int*)s), _mm256_set1_epi16(-3)); }
+  void add(vi w, vi x) {
+    vi s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
+    sum = _mm256_add_epi32(sum, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(x, s))));
+    stay(sum);
   }
-  vf total() const { return _mm256_cvtepi32_ps(total_); }
+  vf total() const { return _mm256_cvtepi32_ps(sum); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
-static inline int to_int8(const vf* x, int bits, int8_t* p) {
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
+static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
   vi q[4];
   for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(x[i]);
-  vi sums = _mm256_add_epi32(_mm256_add_epi32(q[0], q[1]), _mm256_add_epi32(q[2], q[3]));
   vi all = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
-  all = _mm256_permutevar8x32_epi32(all, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-  if (bits == 4) all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)PLACES)));
-  _mm256_storeu_si256((vi*)p, all);
-  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
-  s = _mm_add_epi32(s, _mm_unpackhi_epi64(s, s));
-  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 1)));
+  return put_bytes(_mm256_permutevar8x32_epi32(all, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)), bits, p);
 }
 
 }  // namespace toast::TOAST_VARIANT

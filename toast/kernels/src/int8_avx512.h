@@ -1,5 +1,6 @@
 // Integer lanes for the quantised kernels: W columns of one dword each, AVX-512 VNNI.
 #pragma once
+#include "int8_x86.h"
 
 namespace toast::TOAST_VARIANT {
 
@@ -49,22 +50,21 @@ static inline vf byte(vi x, int i) {
 
 static inline vi every(int dword) { return _mm512_set1_epi32(dword); }
 
-// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot {
-  static constexpr int TAKEN = 0, DWORDS = 1;
-  vi total_ = _mm512_setzero_si512();
-  void add(const vi* w, int, const vi* x) { total_ = _mm512_dpbusd_epi32(total_, *w, *x); }
-  vf total() const { return _mm512_cvtepi32_ps(total_); }
+  vi sum = _mm512_setzero_si512();
+  void start(const Start* s) {
+    if (middle(BITS)) sum = _mm512_madd_epi16(every(*(const int*)s), _mm512_set1_epi16(1));
+  }
+  void add(vi w, vi x) { sum = _mm512_dpbusd_epi32(sum, w, x); }
+  vf total() const { return _mm512_cvtepi32_ps(sum); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
-static inline int to_int8(const vf* x, int bits, int8_t* p) {
-  vi a = _mm512_cvtps_epi32(x[0]), b = _mm512_cvtps_epi32(x[1]);
-  __m256i all = _mm256_set_m128i(_mm512_cvtepi32_epi8(b), _mm512_cvtepi32_epi8(a));
-  if (bits == 4) all = _mm256_shuffle_epi8(all, _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)PLACES)));
-  _mm256_storeu_si256((__m256i*)p, all);
-  return _mm512_reduce_add_epi32(_mm512_add_epi32(a, b));
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
+static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
+  __m128i a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x[0])), b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x[1]));
+  return put_bytes(_mm256_set_m128i(b, a), bits, p);
 }
 
 }  // namespace toast::TOAST_VARIANT

@@ -40,43 +40,41 @@ static inline vf byte(vi x, int i) {
 
 static inline vi every(int dword) { return vreinterpretq_u8_s32(vdupq_n_s32(dword)); }
 
-// Exact sums over 32 k of (w[k] - TAKEN) x[k] for W columns, 4 k at a time: w unsigned, x signed bytes.
+// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
 template <int BITS>
 struct Dot;
 
 template <>
 struct Dot<4> {
-  static constexpr int TAKEN = 0, DWORDS = 1;
-  int32x4_t total_ = vdupq_n_s32(0);
-  void add(const vi* w, int, const vi* x) { total_ = vdotq_s32(total_, vreinterpretq_s8_u8(*w), vreinterpretq_s8_u8(*x)); }
-  vf total() const { return vcvtq_f32_s32(total_); }
+  int32x4_t sum = vdupq_n_s32(0);
+  void start(const Start*) {}
+  void add(vi w, vi x) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(x)); }
+  vf total() const { return vcvtq_f32_s32(sum); }
 };
 
-// The instruction is signed times signed: sum (q - 128) x.
+// The instruction is signed times signed: sum (w - 128) x, and 96 sum x at first.
 template <>
-struct Dot<8> {
-  static constexpr int TAKEN = 128, DWORDS = 1;
-  int32x4_t total_ = vdupq_n_s32(0);
-  void add(const vi* w, int, const vi* x) {
-    total_ = vdotq_s32(total_, vreinterpretq_s8_u8(veorq_u8(*w, vdupq_n_u8(128))), vreinterpretq_s8_u8(*x));
-  }
-  vf total() const { return vcvtq_f32_s32(total_); }
+struct Dot<8> : Dot<4> {
+  void start(const Start* s) { sum = vdupq_n_s32(-3 * (s->even + s->odd)); }
+  void add(vi w, vi x) { Dot<4>::add(veorq_u8(w, vdupq_n_u8(128)), x); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
-static inline int to_int8(const vf* x, int bits, int8_t* p) {
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
+static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
   uint8x16_t places = vld1q_u8(PLACES);
-  int total = 0;
+  int16x8_t sums = vdupq_n_s16(0), most = sums;
   for (int half = 0; half < 2; half++, x += 4, p += 16) {
     int16x4_t h[4];
     for (int i = 0; i < 4; i++) h[i] = vmovn_s32(vcvtnq_s32_f32(x[i]));
-    int16x8_t a = vcombine_s16(h[0], h[1]), b = vcombine_s16(h[2], h[3]);
-    int8x16_t all = vcombine_s8(vmovn_s16(a), vmovn_s16(b));
-    if (bits == 4) all = vqtbl1q_s8(all, places);
-    vst1q_s8(p, all);
-    total += vaddlvq_s16(vaddq_s16(a, b));
+    int8x16_t all = vcombine_s8(vmovn_s16(vcombine_s16(h[0], h[1])), vmovn_s16(vcombine_s16(h[2], h[3])));
+    sums = vpadalq_s8(sums, all);
+    most = vpadalq_s8(most, vabsq_s8(all));
+    vst1q_s8(p, bits == 4 ? vqtbl1q_s8(all, places) : all);
   }
-  return total;
+  auto even = [](int16x8_t s) { return (int)vaddvq_s16(vuzp1q_s16(s, vdupq_n_s16(0))); };
+  auto odd = [](int16x8_t s) { return (int)vaddvq_s16(vuzp2q_s16(s, vdupq_n_s16(0))); };
+  int a = even(most), b = odd(most);
+  return {even(sums), odd(sums), a > b ? a : b};
 }
 
 }  // namespace toast::TOAST_VARIANT

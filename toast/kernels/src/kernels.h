@@ -26,12 +26,21 @@ struct Outlier {
   int k;
   float x;
 };
-// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the sum of q [m, K / 32], the sum of
+// Where codes of `bits` are counted from: weight = scale (q - middle) + (bias + middle scale). For 8 bits it is that
+// of codes below 64, which symmetric weights of 6 bits have: their second term is nothing.
+constexpr int middle(int bits) { return bits == 8 ? 32 : 0; }
+// The sums of q of 32 k at even and at odd pairs of neighbours, each -32 times.
+struct Start {
+  int16_t even, odd;
+};
+// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the start [m, K / 32], the sum of
 // x as rounded, outliers included [m, K / group], and the outliers by k: [m, K / 32], the first `count`[m] of them.
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
 struct QuantRows {
   const int8_t* q;
-  const float *scale, *q_sum, *sum;
+  const float* scale;
+  const Start* start;
+  const float* sum;
   const Outlier* outliers;
   const int* count;
   int K, group;
@@ -85,9 +94,9 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> q[K], scale[K / 32], q_sum[K / 32], sum[K / group], outliers[K / 32]. Returns how many
+  // One row x[K] -> q[K], scale[K / 32], start[K / 32], sum[K / group], outliers[K / 32]. Returns how many
   // outliers there are, or -1 when x has a NaN or an infinity.
-  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, float* q_sum,
+  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, Start* start,
                       float* sum, Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.

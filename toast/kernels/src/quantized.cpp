@@ -81,6 +81,17 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
   else unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
+// Biases of n groups from the middle of codes on; whether any is left.
+static bool from_middle(int bits, const float* scales, float* biases, int n) {
+  vf most = set1(0);
+  for (int i = 0; i < n * COLUMNS; i += W) {
+    vf b = fma(set1(middle(bits)), load(scales + i), load(biases + i));
+    store(biases + i, b);
+    most = vmax(abs(b), most);
+  }
+  return largest(most) > 0;
+}
+
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
 // spread requests doubled the bandwidth of decoding (docs/speed.md). Past the end it does no harm.
 template <int BITS>
@@ -111,19 +122,17 @@ struct Fresh {
 
   template <int MR>
   inline void multiply(const int8_t* const* q, Dot<BITS> (&dot)[MR][PANEL]) {
-    static_assert(Dot<BITS>::DWORDS == 1);
     prefetch_next<BITS>(*w, n0, step);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
 #pragma GCC unroll 4
       for (int m = 0; m < MR; m++) {
-        vi x = four(q[m] + 4 * j);
-        dot[m][p].add(&b, 1, &x);
+        dot[m][p].add(b, four(q[m] + 4 * j));
       }
     });
   }
   inline void code(int k, vf* to) const {
     float codes[COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS);
+    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS) - middle(BITS);
     for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
   }
 };
@@ -134,27 +143,26 @@ struct Packed {
 
   template <int AS, int MR>
   inline void multiply(const int8_t* const* q, Dot<AS> (&dot)[MR][PANEL]) {
-    constexpr int DWORDS = Dot<AS>::DWORDS;
 #pragma GCC unroll 8
-    for (int j = 0; j < STEP / 4; j += DWORDS) {
-      vi b[DWORDS * PANEL], x[DWORDS];
-      for (int n = 0; n < DWORDS * PANEL; n++) b[n] = load_vi(at + (j * PANEL + n) * W * 4);
+    for (int j = 0; j < STEP / 4; j++) {
+      vi b[PANEL];
+      for (int n = 0; n < PANEL; n++) b[n] = load_vi(at + (j * PANEL + n) * W * 4);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; m++) {
-        for (int d = 0; d < DWORDS; d++) x[d] = four(q[m] + 4 * (j + d));
-        for (int n = 0; n < PANEL; n++) dot[m][n].add(b + n, PANEL, x);
+        vi x = four(q[m] + 4 * j);
+        for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], x);
       }
     }
     at += STEP_BYTES;
   }
   inline void code(int k, vf* to) const {
     int p = place(k, BITS);
-    for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4);
+    for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4) - set1(middle(BITS));
   }
 };
 
 struct Scales {
-  const float *scales, *biases;  // [groups][COLUMNS]
+  const float *scales, *biases;  // [groups][COLUMNS]; biases from the middle of codes on, or null where all are zero
   int group, first, count;       // groups of k: size, first of the row, how many
 };
 
@@ -162,17 +170,18 @@ struct Scales {
 template <int BITS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const int8_t* q[MR];
-  const float *scale[MR], *q_sum[MR], *sum[MR];
+  const float *scale[MR], *sum[MR];
+  const Start* start[MR];
   vf a[MR][PANEL];
   for (int m = 0; m < MR; m++) {
     size_t first = (size_t)rows[m] * x.K + (size_t)p.first * p.group;
     q[m] = x.q + first;
     scale[m] = x.scale + first / STEP;
-    q_sum[m] = x.q_sum + first / STEP;
+    start[m] = x.start + first / STEP;
     sum[m] = x.sum + first / p.group;
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
-  for (int g = 0; g < p.count; g++)
+  for (int g = 0; p.biases && g < p.count; g++)
     for (int n = 0; n < PANEL; n++) {
       vf b = load(p.biases + g * COLUMNS + n * W);
 #pragma GCC unroll 4
@@ -182,14 +191,12 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
   int left = p.group;
   for (size_t step = 0; s < end; step++) {
     Dot<BITS> dot[MR][PANEL];
+    for (int m = 0; m < MR; m++)
+      for (int n = 0; n < PANEL; n++) dot[m][n].start(start[m] + step);
     w.multiply(q, dot);
     for (int m = 0; m < MR; m++) {
       vf x_scale = set1(scale[m][step]);
-      for (int n = 0; n < PANEL; n++) {
-        vf total = dot[m][n].total();
-        if (Dot<BITS>::TAKEN) total = total + set1(Dot<BITS>::TAKEN * q_sum[m][step]);  // whole numbers below 2^24: exact
-        a[m][n] = fma(total, x_scale * load(s + n * W), a[m][n]);
-      }
+      for (int n = 0; n < PANEL; n++) a[m][n] = fma(dot[m][n].total(), x_scale * load(s + n * W), a[m][n]);
       q[m] += STEP;
     }
     if ((left -= STEP) > 0) continue;
@@ -295,7 +302,8 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
     Packed<BITS> packed{bytes};
-    Scales s{scales, biases, w.group, g, n};
+    bool biased = middle(BITS) == 0 || from_middle(BITS, scales, biases, n);
+    Scales s{scales, biased ? biases : nullptr, w.group, g, n};
     if (M <= ROWS) {
       add_outliers(fresh, scales, outliers, c, acc);
       tiles<BITS>(fresh, s, x, rows, M, acc);

@@ -5,22 +5,23 @@
 
 namespace toast::TOAST_VARIANT {
 
-// One element, in chunks of k: the sum over the outliers of x * scale * q, over groups of bias * (sum of x), and over
-// 32s of x's scale * weight's scale * (sum of q x).
+// One element, in chunks of k: the sum over the outliers of x * scale * code, over groups of bias * (sum of x), and over
+// 32s of x's scale * weight's scale * (sum of code q).
 static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const int8_t* v = x.q + (size_t)row * x.K;
   const float *scale = x.scale + first, *sum = x.sum + (size_t)row * (x.K / x.group);
   const Outlier *outlier = x.outliers + first, *last = outlier + (x.count[row] > 0 ? x.count[row] : 0);
+  int mid = middle(w.w.bits);
   float acc = 0;
   for (int from = 0; from < x.K; from += CHUNK) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;
-    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
-    for (int k = from; k < end; k += x.group) acc += w.bias(k) * *sum++;
+    for (; outlier < last && outlier->k < end; outlier++) acc += (float)(w.code(outlier->k) - mid) * (outlier->x * w.scale(outlier->k));
+    for (int k = from; k < end; k += x.group) acc += (w.bias(k) + mid * w.scale(k)) * *sum++;
     for (int k = from; k < end; scale++) {
       float scales = *scale * w.scale(k);
       int total = 0;
-      for (int i = 0; i < ACTIVATION_GROUP; i++, k++) total += w.code(k) * v[place(k, w.w.bits)];
+      for (int i = 0; i < ACTIVATION_GROUP; i++, k++) total += (w.code(k) - mid) * v[place(k, w.w.bits)];
       acc += (float)total * scales;
     }
   }

@@ -37,7 +37,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  count()[m] = kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, q_sum() + first,
+  count()[m] = kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, start() + first,
                                       sum() + (size_t)m * (K / group), outliers() + first);
 }
 
@@ -49,7 +49,7 @@ void QuantizedRows::fill(const char* x, Type type) const {
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.q(), x.scale(), x.q_sum(), x.sum(), x.outliers(), x.count(), x.K, x.group};
+  QuantRows rows{x.q(), x.scale(), x.start(), x.sum(), x.outliers(), x.count(), x.K, x.group};
   auto tasks = split(jobs);
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];

@@ -15,13 +15,13 @@ struct QuantizedRows {
 
   size_t steps() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   static size_t bytes(int rows, int K, int group) {
-    size_t step = sizeof(Outlier) + 2 * sizeof(float) + ACTIVATION_GROUP;
+    size_t step = sizeof(Outlier) + sizeof(float) + sizeof(Start) + ACTIVATION_GROUP;
     return rows * (K / ACTIVATION_GROUP * step + K / group * sizeof(float) + sizeof(int));
   }
   Outlier* outliers() const { return (Outlier*)memory; }
   float* scale() const { return (float*)(outliers() + steps()); }
-  float* q_sum() const { return scale() + steps(); }
-  float* sum() const { return q_sum() + steps(); }
+  Start* start() const { return (Start*)(scale() + steps()); }
+  float* sum() const { return (float*)(start() + steps()); }
   int* count() const { return (int*)(sum() + (size_t)rows * (K / group)); }
   int8_t* q() const { return (int8_t*)(count() + rows); }
 
