@@ -10,22 +10,30 @@ struct Same {
   static inline vf of(vf x) { return x; }
 };
 
+// V vectors of columns, `lanes` of the last: a row's next to each other, since they share a cache line.
+template <class F, int V, class T>
+static inline void finish_columns(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
+                                  int lanes, T* out) {
+  vf alpha = set1(e.alpha), beta = set1(e.beta), bias[V];
+  auto here = [&](int i) { return i < V - 1 ? W : lanes; };
+  for (int i = 0; i < V; i++) bias[i] = e.bias ? load_some(e.bias + n0 + i * W, here(i)) : set1(0);
+  for (int m = 0; m < M; m++, sums += stride) {
+    size_t row = to ? to[m] : m, at = row * N + n0;
+    vf v[V];
+    for (int i = 0; i < V; i++) v[i] = F::of(fma(load(sums + i * W), alpha, bias[i]));
+    for (int i = 0; e.c && i < V; i++) v[i] = fma(beta, load_some(e.c + row * e.c_row + n0 + i * W, here(i)), v[i]);
+    for (int i = 0; i < V; i++) store_some(out + at + i * W, v[i], here(i));
+  }
+}
+
 // sums[M][stride], n columns -> out[to[m] * N + n0 + i] = f(alpha sums[m][i] + bias[n0 + i]) + beta c.
 // Row m of out is row to[m], or m itself without `to`.
 template <class F, class T>
 static inline void finish_as(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
                              int n, T* out) {
-  vf alpha = set1(e.alpha), beta = set1(e.beta);
-  for (int i = 0; i < n; i += W) {
-    int lanes = n - i < W ? n - i : W;
-    vf bias = e.bias ? load_some(e.bias + n0 + i, lanes) : set1(0);
-    for (int m = 0; m < M; m++) {
-      size_t row = to ? to[m] : m, at = row * N + n0 + i;
-      vf v = F::of(fma(load(sums + m * stride + i), alpha, bias));
-      if (e.c) v = fma(beta, load_some(e.c + row * e.c_row + n0 + i, lanes), v);
-      store_some(out + at, v, lanes);
-    }
-  }
+  int i = 0;
+  for (; i + 2 * W <= n; i += 2 * W) finish_columns<F, 2>(sums + i, stride, e, to, M, N, n0 + i, W, out);
+  for (; i < n; i += W) finish_columns<F, 1>(sums + i, stride, e, to, M, N, n0 + i, n - i < W ? n - i : W, out);
 }
 
 // `sums` may be read up to a whole vector beyond n.
