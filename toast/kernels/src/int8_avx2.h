@@ -53,6 +53,7 @@ static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1))
 static inline void stay(vi& x) { asm("" : "+x"(x)); }
 
 // Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
+// They begin at the row's Start in every lane.
 template <int BITS>
 struct Dot;
 
@@ -60,7 +61,7 @@ struct Dot;
 template <>
 struct Dot<4> {
   vi sum = _mm256_setzero_si256();
-  void start(const Start*) {}
+  void start(vi) {}
   void add(vi w, vi x) {
     sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
     stay(sum);
@@ -71,14 +72,14 @@ struct Dot<4> {
 // w <= 63: from -32 sum x on, 16 bits run over and come back: the whole is sum (w - 32) x, which MOST holds in them.
 template <>
 struct Dot<6> : Dot<4> {
-  void start(const Start* s) { sum = every(*(const int*)s); }
+  void start(vi s) { sum = s; }
 };
 
 // w - 128 is at most 128 without its sign, which goes to x; 96 sum x are added at first.
 template <>
 struct Dot<8> {
   vi sum;
-  void start(const Start* s) { sum = _mm256_madd_epi16(every(*(const int*)s), _mm256_set1_epi16(-3)); }
+  void start(vi s) { sum = _mm256_madd_epi16(s, _mm256_set1_epi16(-3)); }
   void add(vi w, vi x) {
     vi s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
     sum = _mm256_add_epi32(sum, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(x, s))));

@@ -51,11 +51,12 @@ static inline vf byte(vi x, int i) {
 static inline vi every(int dword) { return _mm512_set1_epi32(dword); }
 
 // Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
+// They begin at the row's Start in every lane.
 template <int BITS>
 struct Dot {
   vi sum = _mm512_setzero_si512();
-  void start(const Start* s) {
-    if (middle(BITS)) sum = _mm512_madd_epi16(every(*(const int*)s), _mm512_set1_epi16(1));
+  void start(vi s) {
+    if (middle(BITS)) sum = _mm512_madd_epi16(s, _mm512_set1_epi16(1));
   }
   void add(vi w, vi x) { sum = _mm512_dpbusd_epi32(sum, w, x); }
   vf total() const { return _mm512_cvtepi32_ps(sum); }

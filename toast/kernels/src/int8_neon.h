@@ -41,13 +41,14 @@ static inline vf byte(vi x, int i) {
 static inline vi every(int dword) { return vreinterpretq_u8_s32(vdupq_n_s32(dword)); }
 
 // Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
+// They begin at the row's Start in every lane.
 template <int BITS>
 struct Dot;
 
 template <>
 struct Dot<4> {
   int32x4_t sum = vdupq_n_s32(0);
-  void start(const Start*) {}
+  void start(vi) {}
   void add(vi w, vi x) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(x)); }
   vf total() const { return vcvtq_f32_s32(sum); }
 };
@@ -55,7 +56,7 @@ struct Dot<4> {
 // The instruction is signed times signed: sum (w - 128) x, and 96 sum x at first.
 template <>
 struct Dot<8> : Dot<4> {
-  void start(const Start* s) { sum = vdupq_n_s32(-3 * (s->even + s->odd)); }
+  void start(vi s) { sum = vmulq_n_s32(vpaddlq_s16(vreinterpretq_s16_u8(s)), -3); }
   void add(vi w, vi x) { Dot<4>::add(veorq_u8(w, vdupq_n_u8(128)), x); }
 };
 

@@ -83,13 +83,13 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
 
 // Biases of n groups from the middle of codes on; whether any is left.
 static bool from_middle(int bits, const float* scales, float* biases, int n) {
-  vf most = set1(0);
+  vf all = set1(0);
   for (int i = 0; i < n * COLUMNS; i += W) {
     vf b = fma(set1(middle(bits)), load(scales + i), load(biases + i));
     store(biases + i, b);
-    most = vmax(abs(b), most);
+    all = all + abs(b);
   }
-  return largest(most) > 0;
+  return !(sum(all) == 0);  // NaN is something
 }
 
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
@@ -105,7 +105,7 @@ static inline void prefetch_next(const QuantWeights& w, int n0, size_t step) {
 }
 
 // Four bytes in every lane.
-static inline vi four(const int8_t* x) {
+static inline vi four(const void* x) {
   int v;
   memcpy(&v, x, 4);
   return every(v);
@@ -192,7 +192,7 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
   for (size_t step = 0; s < end; step++) {
     Dot<BITS> dot[MR][PANEL];
     for (int m = 0; m < MR; m++)
-      for (int n = 0; n < PANEL; n++) dot[m][n].start(start[m] + step);
+      for (int n = 0; n < PANEL; n++) dot[m][n].start(four(start[m] + step));
     w.multiply(q, dot);
     for (int m = 0; m < MR; m++) {
       vf x_scale = set1(scale[m][step]);
