@@ -32,7 +32,7 @@ def quantize(folder, out, bits=8, group=64):
     """Write into `out` the encoder of `folder`, its layers and word embeddings quantised.
 
     MLX's affine quantisation over groups of `group` inputs: MLX-LM's checkpoints have the same
-    form. 6 bits are stored as 8, since AVX2 multiplies such codes twice as fast. Everything
+    form. 6 bits are stored as 8, since AVX2 multiplies codes below 64 twice as fast. Everything
     else becomes float32; other files are copied. config.json keeps in `source_digest` the SHA-256
     of the weights this came from, so that variants can share an index. Raises BadModel, also when
     the model is quantised already.
@@ -94,17 +94,17 @@ def shrink(name, array, bits, group):
     if not matrix or array.shape[1] % group:
         return {name: array}
     stem = name.removesuffix("weight")
-    parts = symmetric6(array, group) if bits == 6 else mx.quantize(array, group_size=group, bits=bits)
+    parts = affine6(array, group) if bits == 6 else mx.quantize(array, group_size=group, bits=bits)
     return {stem + part: x for part, x in zip(("weight", "scales", "biases"), parts)}
 
 
-def symmetric6(array, group):
-    """What mx.quantize gives for 8 bits, with codes below 64 and zero at 32: the kernels need no biases then."""
+def affine6(array, group):
+    """What mx.quantize gives for 8 bits, with codes below 64."""
     rows = array.reshape(len(array), -1, group)
-    most, least = rows.max(-1, keepdims=True), rows.min(-1, keepdims=True)
-    scale = mx.maximum(mx.maximum(most / 31, least / -32), 1e-7)
-    codes = (mx.round(rows / scale) + 32).astype(mx.uint8).reshape(array.shape)
-    return codes.view(mx.uint32), scale.squeeze(-1), -32 * scale.squeeze(-1)
+    low = rows.min(-1, keepdims=True)
+    scale = mx.maximum((rows.max(-1, keepdims=True) - low) / 63, 1e-7)
+    codes = mx.round((rows - low) / scale).astype(mx.uint8).reshape(array.shape)
+    return codes.view(mx.uint32), scale.squeeze(-1), low.squeeze(-1)
 
 
 def write(path, tensors):

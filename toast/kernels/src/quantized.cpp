@@ -81,15 +81,9 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
   else unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
-// Biases of n groups from the middle of codes on; whether any is left.
-static bool from_middle(int bits, const float* scales, float* biases, int n) {
-  vf all = set1(0);
-  for (int i = 0; i < n * COLUMNS; i += W) {
-    vf b = fma(set1(middle(bits)), load(scales + i), load(biases + i));
-    store(biases + i, b);
-    all = all + abs(b);
-  }
-  return !(sum(all) == 0);  // NaN is something
+// Biases of n groups of a panel as codes from their middle on have them.
+static void to_middle(int bits, const float* scales, float* biases, int n) {
+  for (int i = 0; i < n * COLUMNS; i += W) store(biases + i, fma(set1(middle(bits)), load(scales + i), load(biases + i)));
 }
 
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
@@ -162,7 +156,7 @@ struct Packed {
 };
 
 struct Scales {
-  const float *scales, *biases;  // [groups][COLUMNS]; biases from the middle of codes on, or null where all are zero
+  const float *scales, *biases;  // [groups][COLUMNS]; biases of codes from their middle on
   int group, first, count;       // groups of k: size, first of the row, how many
 };
 
@@ -181,7 +175,7 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
     sum[m] = x.sum + first / p.group;
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
-  for (int g = 0; p.biases && g < p.count; g++)
+  for (int g = 0; g < p.count; g++)
     for (int n = 0; n < PANEL; n++) {
       vf b = load(p.biases + g * COLUMNS + n * W);
 #pragma GCC unroll 4
@@ -302,8 +296,8 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
     Packed<BITS> packed{bytes};
-    bool biased = middle(BITS) == 0 || from_middle(BITS, scales, biases, n);
-    Scales s{scales, biased ? biases : nullptr, w.group, g, n};
+    if (middle(BITS)) to_middle(BITS, scales, biases, n);
+    Scales s{scales, biases, w.group, g, n};
     if (M <= ROWS) {
       add_outliers(fresh, scales, outliers, c, acc);
       tiles<BITS>(fresh, s, x, rows, M, acc);
