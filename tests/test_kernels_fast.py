@@ -117,7 +117,8 @@ def test_gelu_is_exact_to_1e_6(variant):
     error = np.abs(f32(ext.gelu(mx.array(x))) - exact) / np.maximum(1, np.abs(exact))
     assert error.max() < 2e-7
     exact = x / (1 + np.exp(-x.astype(float)))
-    assert (np.abs(f32(ext.silu(mx.array(x))) - exact) <= 1e-6 * np.abs(exact)).all()
+    bound = 1e-6 if variant == "generic" else 4e-7  # whose fma rounds twice
+    assert (np.abs(f32(ext.silu(mx.array(x))) - exact) <= bound * np.abs(exact)).all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

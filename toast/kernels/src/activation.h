@@ -15,7 +15,8 @@ static inline vf half_erfc_sqrt2(vf a) {
   q = fma(q, t, set1(5.249617848090499e-2f));
   q = fma(q, t, set1(4.5920819663259893e-1f));
   q = fma(q, t, set1(1.1511052053050321f));
-  return half_exp2(set1(0) - a * q);
+  vf u = vmax(set1(-126), set1(0) - a * q), n = round(u);
+  return half_exp2(n, u - n);
 }
 
 // x Phi(x); -inf gives NaN, as x (1 + erf(x / sqrt 2)) / 2 does.

@@ -20,11 +20,9 @@
 
 namespace toast::TOAST_VARIANT {
 
-// 2^(u - 1) for u <= 1, relative error 2e-7: 2^r / 2 by a least-maximum fit on [-1/2, 1/2], whole powers by the
-// exponent. Exactly 0 from u = -126 on; NaN stays NaN.
-static inline vf half_exp2(vf u) {
-  u = vmax(set1(-126), u);
-  vf n = round(u), r = u - n;
+// 2^(n + r - 1) for a whole n >= -126 and |r| <= 1/2, relative error 2e-7: 2^r / 2 by a least-maximum fit, whole powers
+// by the exponent. With n = -126 and r = 0 exactly 0.
+static inline vf half_exp2(vf n, vf r) {
   vf p = set1(6.638236277497957e-4f);
   p = fma(p, r, set1(4.837770879835231e-3f));
   p = fma(p, r, set1(2.7753566377563592e-2f));
@@ -34,8 +32,11 @@ static inline vf half_exp2(vf u) {
   return add_exponent(p, n);
 }
 
-// e^x for x <= 0, relative error 2e-7 and |x| / 2^24.
-static inline vf exp_below(vf x) { return half_exp2(fma(x, set1(1.44269504088896341f), set1(1))); }
+// e^x for x <= 0, exactly 0 from 2^-127 on; NaN stays NaN.
+static inline vf exp_below(vf x) {
+  vf log2e = set1(1.44269504088896341f), u = vmax(set1(-126), fma(x, log2e, set1(1))), n = round(u);
+  return half_exp2(n, where_gt(set1(-125.99f), u, set1(0), fma(x, log2e, set1(1) - n)));
+}
 
 // f(i, n) for every block of at most W elements of [0, n): full blocks with n == W.
 template <class F>
