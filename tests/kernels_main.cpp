@@ -87,7 +87,7 @@ struct Quantized {
   }
 };
 
-// Codes up to `most`; every third row of x is as large as sums of 16 bits can hold, in the direction of its codes.
+// Codes up to `most`; every third row of x is as large as sums of 16 bits can hold, with and against a third of the codes.
 static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole,
                             int most = 255) {
   Random random;
@@ -101,11 +101,12 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
   }
   std::vector<uint8_t> w((size_t)N * K * bits / 8);
   for (uint8_t& b : w) b = random.next() & most;
-  for (int m = 0; m < M && !whole; m += 3)
-    for (int i = 0; i < K; i++) {
-      x[m * K + i] = i / 32 % 2 ? 1 : -1;
-      for (int n = 0; n < N && bits == 8; n += 2) w[n * K + i] = i / 32 % 2 ? most : 0;
-    }
+  for (int i = 0; i < K && !whole; i++) {
+    int side = i / 32 % 2;
+    for (int m = 1; m < M; m += 3) x[m * K + i] = side ? 1 : -1;
+    for (int n = 0; n < N && bits == 8; n++)
+      if (n % 3) w[n * K + i] = side == n % 3 - 1 ? most : 0;
+  }
   QuantWeights weights{w.data(), scales.data(), biases.data(), Type::f32, N, K, group, bits};
   Quantized ours(k, x, M, K, group, bits), theirs(g, x, M, K, group, bits);
   expect(ours == theirs, "quantize_row", K, group, bits);

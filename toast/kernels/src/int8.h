@@ -15,9 +15,9 @@ static inline int place(int k, int bits) {
 // What lies where, of 16.
 constexpr uint8_t PLACES[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
 
-// Sums of 32 q at even (k % 4 < 2) and odd pairs of neighbours, and the larger one of |q|.
+// Sums of 32 q at even (k % 4 < 2) and odd pairs of neighbours, and the larger of these two sums of |q|.
 struct Sums {
-  int even, odd, most;
+  int even, odd, larger;
 };
 // With no more than that the products with codes - 32 of 6 bits, -32 to 31, sum to 16 bits: 32 * 1023 < 32768.
 constexpr int MOST = 1023;

@@ -69,13 +69,14 @@ struct Dot<4> {
   vf total() const { return _mm256_cvtepi32_ps(pairs(sum)); }
 };
 
-// w <= 63: from -32 sum x on, 16 bits run over and come back: the whole is sum (w - 32) x, which MOST holds in them.
+// w <= 63: from -32 sum x on, 16 bits run over and come back: a lane's whole is sum (w - 32) x over even or over odd
+// pairs of k, which MOST holds in them.
 template <>
 struct Dot<6> : Dot<4> {
   void start(vi s) { sum = s; }
 };
 
-// w - 128 is at most 128 without its sign, which goes to x; 96 sum x are added at first.
+// w - 128 is at most 128 without its sign, which goes to x; at first 96 = 128 - middle times sum x.
 template <>
 struct Dot<8> {
   vi sum;

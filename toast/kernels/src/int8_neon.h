@@ -53,7 +53,7 @@ struct Dot<4> {
   vf total() const { return vcvtq_f32_s32(sum); }
 };
 
-// The instruction is signed times signed: sum (w - 128) x, and 96 sum x at first.
+// The instruction is signed times signed: sum (w - 128) x, and at first 96 = 128 - middle times sum x.
 template <>
 struct Dot<8> : Dot<4> {
   void start(vi s) { sum = vmulq_n_s32(vpaddlq_s16(vreinterpretq_s16_u8(s)), -3); }
@@ -63,18 +63,18 @@ struct Dot<8> : Dot<4> {
 // x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
 static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
   uint8x16_t places = vld1q_u8(PLACES);
-  int16x8_t sums = vdupq_n_s16(0), most = sums;
+  int16x8_t sums = vdupq_n_s16(0), sizes = sums;
   for (int half = 0; half < 2; half++, x += 4, p += 16) {
     int16x4_t h[4];
     for (int i = 0; i < 4; i++) h[i] = vmovn_s32(vcvtnq_s32_f32(x[i]));
     int8x16_t all = vcombine_s8(vmovn_s16(vcombine_s16(h[0], h[1])), vmovn_s16(vcombine_s16(h[2], h[3])));
     sums = vpadalq_s8(sums, all);
-    most = vpadalq_s8(most, vabsq_s8(all));
+    sizes = vpadalq_s8(sizes, vabsq_s8(all));
     vst1q_s8(p, bits == 4 ? vqtbl1q_s8(all, places) : all);
   }
   auto even = [](int16x8_t s) { return (int)vaddvq_s16(vuzp1q_s16(s, vdupq_n_s16(0))); };
   auto odd = [](int16x8_t s) { return (int)vaddvq_s16(vuzp2q_s16(s, vdupq_n_s16(0))); };
-  int a = even(most), b = odd(most);
+  int a = even(sizes), b = odd(sizes);
   return {even(sums), odd(sums), a > b ? a : b};
 }
 

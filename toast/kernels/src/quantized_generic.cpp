@@ -17,7 +17,7 @@ static float dot(const Column& w, const QuantRows& x, int row) {
   for (int from = 0; from < x.K; from += CHUNK) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;
     for (; outlier < last && outlier->k < end; outlier++) acc += (float)(w.code(outlier->k) - mid) * (outlier->x * w.scale(outlier->k));
-    for (int k = from; k < end; k += x.group) acc += (w.bias(k) + mid * w.scale(k)) * *sum++;
+    for (int k = from; k < end; k += x.group) acc += fmaf(mid, w.scale(k), w.bias(k)) * *sum++;
     for (int k = from; k < end; scale++) {
       float scales = *scale * w.scale(k);
       int total = 0;
