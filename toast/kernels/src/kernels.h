@@ -29,7 +29,7 @@ struct Outlier {
 // Where codes of `bits` are counted from: weight = scale (q - middle) + (bias + middle scale). For 8 bits it is the
 // middle of those below 64, whose products with 32 activations AVX2 then sums in 16 bits.
 constexpr int middle(int bits) { return bits == 8 ? 32 : 0; }
-// The sums of q of 32 k at even and at odd pairs of neighbours, each -32 times. Not looked at for 4 bits.
+// The sums of q of 32 k at even and at odd pairs of neighbours, each times -middle.
 struct Start {
   int16_t even, odd;
 };

@@ -113,7 +113,7 @@ static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float
       if (f.most * f.most > margin) f = take_outlier(g, f.most, margin);
       if (f.at >= 0) outliers[count++] = {k + f.at, f.x};
       Sums s = round_group(g, f.most, bits, q + k, scale);
-      *start = {(int16_t)(-32 * s.even), (int16_t)(-32 * s.odd)};
+      *start = {(int16_t)(-middle(bits) * s.even), (int16_t)(-middle(bits) * s.odd)};
       total += *scale * (s.even + s.odd) + f.x;
     }
     *sums = total;

@@ -119,9 +119,7 @@ struct Fresh {
     prefetch_next<BITS>(*w, n0, step);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
 #pragma GCC unroll 4
-      for (int m = 0; m < MR; m++) {
-        dot[m][p].add(b, four(q[m] + 4 * j));
-      }
+      for (int m = 0; m < MR; m++) dot[m][p].add(b, four(q[m] + 4 * j));
     });
   }
   inline void code(int k, vf* to) const {
