@@ -61,21 +61,20 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 }
 
 struct Quantized {
-  std::vector<int8_t> q;
-  std::vector<float> scale, sum;
-  std::vector<Start> start;
+  std::vector<Block> blocks;
+  std::vector<float> sum;
   std::vector<Outlier> outliers;
   std::vector<int> count;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : q(M * K), scale(M * K / ACTIVATION_GROUP), sum(M * K / group), start(scale.size()), outliers(scale.size()) {
+      : blocks(M * K / ACTIVATION_GROUP), sum(M * K / group), outliers(blocks.size()) {
     for (int m = 0; m < M; m++) {
       size_t first = m * K / ACTIVATION_GROUP;
-      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &q[m * K], &scale[first], &start[first],
-                                     &sum[m * K / group], &outliers[first]));
+      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &blocks[first], &sum[m * K / group],
+                                     &outliers[first]));
       expect(count[m] >= 0, "finite");
     }
-    rows = {q.data(), scale.data(), start.data(), sum.data(), outliers.data(), count.data(), K, group};
+    rows = {blocks.data(), sum.data(), outliers.data(), count.data(), K, group};
   }
   bool operator==(const Quantized& o) const {
     for (size_t m = 0; m < count.size(); m++)
@@ -83,7 +82,7 @@ struct Quantized {
         size_t at = m * rows.K / ACTIVATION_GROUP + i;
         if (outliers[at].k != o.outliers[at].k || outliers[at].x != o.outliers[at].x) return false;
       }
-    return same(q, o.q) && same(start, o.start) && same(scale, o.scale) && same(sum, o.sum) && same(count, o.count);
+    return same(blocks, o.blocks) && same(sum, o.sum) && same(count, o.count);
   }
 };
 

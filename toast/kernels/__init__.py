@@ -13,12 +13,13 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
-    "choose", "set_threads", "map_tensors", "linear", "append", "swiglu", "attention_step", "DecoderLayer", "int8_scan",
-    "crc32_blocks",
+    "choose", "set_threads", "map_tensors", "linear", "after_attention", "append", "swiglu", "attention_step", "DecoderLayer",
+    "int8_scan", "crc32_blocks",
 )  # fmt: skip
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 linear = None  # set by install(): a linear layer with bias, activation and residual as one op
+after_attention = None  # set by install(): what follows attention in BERT's layer as one op
 _variant = "off"
 _originals = []  # (owner, name, MLX's own) of all that was replaced
 
@@ -40,7 +41,7 @@ def install(variant="auto", threads=0, warn=None):
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant, map_tensors, linear
+    global _variant, map_tensors, linear, after_attention
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
@@ -60,7 +61,7 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
         replace(mx.array, "__matmul__", lambda a, b: ext.matmul(a, b))
-    map_tensors, linear = ext.map_tensors, ext.linear
+    map_tensors, linear, after_attention = ext.map_tensors, ext.linear, ext.after_attention
     _variant = name
     return name
 
@@ -101,10 +102,10 @@ def _replace(owner, names, ext):
 
 
 def _restore():
-    global _variant, map_tensors, linear
+    global _variant, map_tensors, linear, after_attention
     while _originals:
         setattr(*_originals.pop())
-    _variant, map_tensors, linear = "off", None, None
+    _variant, map_tensors, linear, after_attention = "off", None, None, None
 
 
 def _load(mx):

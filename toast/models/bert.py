@@ -22,14 +22,13 @@ class Layer:
         if D % self.n:
             raise BadModel(f"hidden_size {D} is not a multiple of {self.n} heads")
         self.qkv = w.split_linear(*self.qkv, D, D)
-        self.out, self.norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
-        self.up, self.down = w.linear(self.up, F, D), w.linear(self.down, D, F)
-        self.norm2 = w.layer_norm(self.norm2, D, eps)
-        self.act = layers.known(config["hidden_act"])
+        out, norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
+        up, down = w.linear(self.up, F, D), w.linear(self.down, D, F)
+        norm2, act = w.layer_norm(self.norm2, D, eps), layers.known(config["hidden_act"])
+        self.rest = layers.AfterAttention(out, norm1, up, act, down, norm2)
 
     def __call__(self, x, mask):
-        x = self.norm1(self.out(self.attend(x, mask), residual=x))
-        return self.norm2(self.down(self.up(x, self.act), residual=x))
+        return self.rest(self.attend(x, mask), x)
 
     def attend(self, x, mask):
         q, k, v = (layers.heads(y, self.n) for y in self.qkv(x))

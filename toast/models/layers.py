@@ -97,7 +97,7 @@ class Tensors:
         old = f"{name}.gamma" in self  # names of checkpoints that came from TensorFlow
         weight = self.take(f"{name}.gamma" if old else f"{name}.weight", dims)
         b = self.take(f"{name}.beta" if old else f"{name}.bias", dims) if bias else None
-        return lambda x: mx.fast.layer_norm(x, weight, b, eps)
+        return LayerNorm(weight, b, eps)
 
     def rms_norm(self, name, dims, eps):
         weight = self.take(f"{name}.weight", dims)
@@ -130,6 +130,35 @@ class Linear:
         scales, biases, group, bits = self.form
         y = mx.quantized_matmul(x, self.w, scales, biases, True, group, bits)
         return y if self.b is None else y + self.b
+
+
+class LayerNorm:
+    """x (..., dims) -> the same, of mean 0 and variance 1, times w, plus b (or None)."""
+
+    def __init__(self, w, b, eps):
+        self.w, self.b, self.eps = w, b, eps
+
+    def __call__(self, x):
+        return mx.fast.layer_norm(x, self.w, self.b, self.eps)
+
+
+class AfterAttention:
+    """norm2(h + down(act(up(h)))) of h = norm1(x + out(y)), y (B, L, K) from attention: one op where the kernels can."""
+
+    def __init__(self, out, norm1, up, act, down, norm2):
+        self.out, self.norm1, self.up, self.act, self.down, self.norm2 = out, norm1, up, act, down, norm2
+        linears, norms = (out, up, down), (norm1, norm2)
+        fit = all(part.form and part.fusible for part in linears) and ACTIVATIONS[act][0]
+        self.whole = None
+        if fit and all(part.b is not None for part in (*linears, *norms)):
+            parts = [(part.w, *part.form, part.b) for part in linears], [(norm.w, norm.b, norm.eps) for norm in norms]
+            self.whole = lambda y, x: kernels.after_attention(y, x, *parts, ACTIVATIONS[act][0])
+
+    def __call__(self, y, x):
+        if kernels.after_attention and self.whole:
+            return self.whole(y, x)
+        x = self.norm1(self.out(y, residual=x))
+        return self.norm2(self.down(self.up(x, self.act), residual=x))
 
 
 def heads(x, n):

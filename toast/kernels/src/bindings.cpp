@@ -43,6 +43,7 @@ NB_MODULE(_ext, m) {
   toast::bind_attention(m);
   toast::bind_cache(m);
   toast::bind_layer(m);
+  toast::bind_encoder(m);
   toast::bind_scan(m);
   toast::bind_checksum(m);
 }

@@ -33,13 +33,17 @@ constexpr int middle(int bits) { return bits == 8 ? 32 : 0; }
 struct Start {
   int16_t even, odd;
 };
-// Rows x[m, K]: q int8 (in the order of int8.h), of every 32 the scale and the start [m, K / 32], the sum of
-// x as rounded, outliers included [m, K / group], and the outliers by k: [m, K / 32], the first `count`[m] of them.
+// 32 activations: x = scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a register.
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
+struct Block {
+  float scale;
+  Start start;
+  int8_t q[ACTIVATION_GROUP];
+};
+// Rows x[m, K]: blocks [m, K / 32], the sum of x as rounded, outliers included [m, K / group], and the outliers by k:
+// [m, K / 32], the first `count`[m] of them.
 struct QuantRows {
-  const int8_t* q;
-  const float* scale;
-  const Start* start;
+  const Block* blocks;
   const float* sum;
   const Outlier* outliers;
   const int* count;
@@ -94,10 +98,9 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> q[K], scale[K / 32], start[K / 32], sum[K / group], outliers[K / 32]. Returns how many
-  // outliers there are, or -1 when x has a NaN or an infinity.
-  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, Start* start,
-                      float* sum, Outlier* outliers);
+  // One row x[K] -> blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or -1 when
+  // x has a NaN or an infinity.
+  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, Block* blocks, float* sum, Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,

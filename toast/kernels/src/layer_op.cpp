@@ -39,32 +39,9 @@ struct Layer {
   Rope rope;
   Optional freqs;
   Type type;
-};
 
-// A matrix and where its product goes.
-struct Product {
-  const QuantWeights* w;
-  char* out;
+  Output to(char* data) const { return {data, type, {}}; }
 };
-
-// x[rows, K] times each of the matrices; `memory` for x as 8 bits in the largest of their forms.
-void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products) {
-  QuantizedRows q{};
-  std::vector<Job> jobs;
-  for (auto& [w, out] : products) {
-    if (q.rows && (w->group != q.group || w->bits != q.bits)) {
-      run(jobs, q, x, type);
-      jobs.clear();
-      q.rows = 0;
-    }
-    if (!q.rows) {
-      q = {rows, w->K, w->group, w->bits, memory};
-      q.fill(x, type);
-    }
-    jobs.push_back({*w, order, order, rows, {out, type, {}}});
-  }
-  run(jobs, q, x, type);
-}
 
 void norm(const Norm& n, const char* x, char* y, Type type, int rows) {
   size_t D = n.weight.size(), row = D * size_of(type);
@@ -98,13 +75,6 @@ struct Pieces {
   char* operator[](int i) const { return base + starts[i]; }
 };
 
-// The most bytes that `rows` rows take as 8 bits before one of these matrices.
-size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
-  size_t most = 0;
-  for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
-  return most;
-}
-
 using Shared = std::shared_ptr<const Layer>;
 
 // x (.., D) -> its norm times q, k and v: three matrices one after the other.
@@ -120,7 +90,7 @@ mx::array before_attention(const Shared& layer, const mx::array& x, int rows, co
       const Layer& l = *layer;
       auto k = q + l.q.N * row, v = k + l.k.N * row;
       norm(l.before, x, p[0], l.type, rows);
-      project(p[0], l.type, rows, order, p[1], {{&l.q, q}, {&l.k, k}, {&l.v, v}});
+      project(p[0], l.type, rows, order, p[1], {{&l.q, l.to(q)}, {&l.k, l.to(k)}, {&l.v, l.to(v)}});
     });
   };
   return make("LayerBeforeAttention", {rows * (layer->q.N + layer->k.N + layer->v.N)}, x.dtype(), s, {x}, eval);
@@ -148,15 +118,15 @@ mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx:
       const Layer& l = *layer;
       size_t n = (size_t)rows * l.o.N, wide = (size_t)rows * l.gate.N;
       char *r = p[0], *h = p[1], *normed = p[2], *gate = p[3], *up = p[4], *memory = p[5];
-      project(y, l.type, rows, order, memory, {{&l.o, r}});
+      project(y, l.type, rows, order, memory, {{&l.o, l.to(r)}});
       add(x, r, h, l.type, n);
       norm(l.after, h, normed, l.type, rows);
-      project(normed, l.type, rows, order, memory, {{&l.gate, gate}, {&l.up, up}});
+      project(normed, l.type, rows, order, memory, {{&l.gate, l.to(gate)}, {&l.up, l.to(up)}});
       each_rows(wide, 1, [&](size_t i, size_t count) {
         size_t at = i * size_of(l.type);
         kernels().activate(Activation::silu, gate + at, up + at, gate + at, l.type, count);
       });
-      project(gate, l.type, rows, order, memory, {{&l.down, r}});
+      project(gate, l.type, rows, order, memory, {{&l.down, l.to(r)}});
       add(h, r, out, l.type, n);
     });
   };

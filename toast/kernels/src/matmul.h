@@ -29,6 +29,8 @@ struct Extras {
   Activation activation = Activation::none;
 };
 
+Activation activation_named(const std::string& name);  // as Python has it, "" for none; throws
+
 // Extras travel as an op's last inputs, float32: with_extras() adds them, and the function it returns
 // makes the epilogue of them when the op runs.
 std::function<Epilogue(const std::vector<mx::array>& in, const mx::Stream& s)> with_extras(

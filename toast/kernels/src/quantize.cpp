@@ -30,14 +30,14 @@ struct Measures {
   float top_square, typical;  // of the squares of the largest of every 32 the arithmetic and the harmonic mean
 };
 
-// Also the largest |x| of every 32.
+// Also the largest |x| of every 32, as its scale.
 template <class T>
-static Measures measure(const T* x, int K, float* most) {
+static Measures measure(const T* x, int K, Block* to) {
   constexpr int AHEAD = 1024;  // a row may lie in the third-level cache
   Group bad{};                 // NaN for ever once x is not finite: a chain for each, since each waits for its last
   float tops = 0, inverses = 0;
   int filled = 0;
-  for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
+  for (int k = 0; k < K; k += ACTIVATION_GROUP, to++) {
     Group g = load_group(x + k);
     vf top = set1(0);
     prefetch(x, (k + AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
@@ -45,8 +45,8 @@ static Measures measure(const T* x, int K, float* most) {
       bad.v[i] = fma(g.v[i], set1(0), bad.v[i]);
       top = vmax(abs(g.v[i]), top);
     }
-    *most = largest(top);
-    float square = *most * *most;
+    float most = largest(top), square = most * most;
+    to->scale = most;
     if (!(square > 1e-30f)) continue;
     tops += square;
     inverses += 1 / square;
@@ -80,52 +80,50 @@ static inline Found take_outlier(Group& g, float most, float margin) {
   return {(int)at, sum(taken), second};
 }
 
-// g over `scale` as bytes q[32]. Those that may meet codes of 6 bits are kept so small, by a larger scale, that sums of
+// g over the block's scale as bytes. Those that may meet codes of 6 bits are kept so small, by a larger scale, that sums of
 // 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.5%, 0.9% at worst.
-static inline Sums round_group(const Group& g, float most, int bits, int8_t* q, float* scale) {
+static inline Sums round_group(const Group& g, float most, int bits, Block* to) {
   auto round = [&](float inverse) {
     Group scaled = g;
     for (vf& v : scaled.v) v = v * set1(inverse);
-    return to_int8(scaled.v, bits, q);
+    return to_int8(scaled.v, bits, to->q);
   };
   if (!(most > 1e-35f)) most = 0;
   float inverse = most > 0 ? 127 / most : 0;
-  *scale = most * (1 / 127.f);
+  to->scale = most * (1 / 127.f);
   Sums s = round(inverse);
   if (bits == 4 || s.larger <= MOST) return s;
   constexpr float safe = MOST - 15;  // rounding adds 8 before and 8 after: (sum + 8) safe / sum + 8 < 1024 from 1024 on
-  *scale *= s.larger * (1 / safe);
+  to->scale *= s.larger * (1 / safe);
   return round(inverse * (safe / s.larger));
 }
 
 template <class T>
-static int quantize_row(const T* x, int K, int group, int bits, int8_t* q, float* scale, Start* start, float* sums,
-                        Outlier* outliers) {
-  auto [finite, top_square, typical] = measure(x, K, scale);
+static int quantize_row(const T* x, int K, int group, int bits, Block* to, float* sums, Outlier* outliers) {
+  auto [finite, top_square, typical] = measure(x, K, to);
   if (!finite) return -1;
   float margin = top_square > 2 * typical ? OUTLIER_RATIO * typical : INFINITY;
   int count = 0;
   for (int k = 0; k < K; sums++) {
     float total = 0;
-    for (int end = k + group; k < end; k += ACTIVATION_GROUP, scale++, start++) {
+    for (int end = k + group; k < end; k += ACTIVATION_GROUP, to++) {
       Group g = load_group(x + k);
-      Found f{-1, 0, *scale};
+      Found f{-1, 0, to->scale};
       if (f.most * f.most > margin) f = take_outlier(g, f.most, margin);
       if (f.at >= 0) outliers[count++] = {k + f.at, f.x};
-      Sums s = round_group(g, f.most, bits, q + k, scale);
-      *start = {(int16_t)(-middle(bits) * s.even), (int16_t)(-middle(bits) * s.odd)};
-      total += *scale * (s.even + s.odd) + f.x;
+      Sums s = round_group(g, f.most, bits, to);
+      to->start = {(int16_t)(-middle(bits) * s.even), (int16_t)(-middle(bits) * s.odd)};
+      total += to->scale * (s.even + s.odd) + f.x;
     }
     *sums = total;
   }
   return count;
 }
 
-static int quantize(const void* x, Type type, int K, int group, int bits, int8_t* q, float* scale, Start* start,
-                    float* sum, Outlier* outliers) {
+static int quantize(const void* x, Type type, int K, int group, int bits, Block* blocks, float* sum, Outlier* outliers) {
   int count = 0;
   with_type(type, [&](auto t) {
-    count = quantize_row((const decltype(t)*)x, K, group, bits, q, scale, start, sum, outliers);
+    count = quantize_row((const decltype(t)*)x, K, group, bits, blocks, sum, outliers);
   });
   return count;
 }

@@ -105,7 +105,7 @@ static inline vi four(const void* x) {
   return every(v);
 }
 
-// A panel's weights from some k on. multiply() adds products with the next 32 k to `dot`; code() is the weights of one k.
+// A panel's weights from some k on. multiply() adds products with blocks of the next 32 k to `dot`; code() is the weights of one k.
 // Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
@@ -115,11 +115,11 @@ struct Fresh {
   size_t step;
 
   template <int MR>
-  inline void multiply(const int8_t* const* q, Dot<BITS> (&dot)[MR][PANEL]) {
+  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
     prefetch_next<BITS>(*w, n0, step);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
 #pragma GCC unroll 4
-      for (int m = 0; m < MR; m++) dot[m][p].add(b, four(q[m] + 4 * j));
+      for (int m = 0; m < MR; m++) dot[m][p].add(b, four(x[m]->q + 4 * j));
     });
   }
   inline void code(int k, vf* to) const {
@@ -134,15 +134,15 @@ struct Packed {
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
 
   template <int AS, int MR>
-  inline void multiply(const int8_t* const* q, Dot<AS> (&dot)[MR][PANEL]) {
+  inline void multiply(const Block* const* x, Dot<AS> (&dot)[MR][PANEL]) {
 #pragma GCC unroll 8
     for (int j = 0; j < STEP / 4; j++) {
       vi b[PANEL];
       for (int n = 0; n < PANEL; n++) b[n] = load_vi(at + (j * PANEL + n) * W * 4);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; m++) {
-        vi x = four(q[m] + 4 * j);
-        for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], x);
+        vi four_k = four(x[m]->q + 4 * j);
+        for (int n = 0; n < PANEL; n++) dot[m][n].add(b[n], four_k);
       }
     }
     at += STEP_BYTES;
@@ -156,21 +156,18 @@ struct Packed {
 struct Scales {
   const float *scales, *biases;  // [groups][COLUMNS]; biases of codes from their middle on
   int group, first, count;       // groups of k: size, first of the row, how many
+  int of_row;                    // groups in a row
 };
 
 // acc[MR][COLUMNS] += rows of x times the panel: the biases, then step after step.
 template <int BITS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
-  const int8_t* q[MR];
-  const float *scale[MR], *sum[MR];
-  const Start* start[MR];
+  const Block* block[MR];
+  const float* sum[MR];
   vf a[MR][PANEL];
   for (int m = 0; m < MR; m++) {
-    size_t first = (size_t)rows[m] * x.K + (size_t)p.first * p.group;
-    q[m] = x.q + first;
-    scale[m] = x.scale + first / STEP;
-    start[m] = x.start + first / STEP;
-    sum[m] = x.sum + first / p.group;
+    block[m] = x.blocks + ((size_t)rows[m] * x.K + (size_t)p.first * p.group) / STEP;
+    sum[m] = x.sum + (size_t)rows[m] * p.of_row + p.first;  // no division here: four cost a twelfth of a tile
     for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
   }
   for (int g = 0; g < p.count; g++)
@@ -181,15 +178,15 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
     }
   const float *s = p.scales, *end = s + p.count * COLUMNS;
   int left = p.group;
-  for (size_t step = 0; s < end; step++) {
+  while (s < end) {
     Dot<BITS> dot[MR][PANEL];
     for (int m = 0; m < MR; m++)
-      for (int n = 0; n < PANEL; n++) dot[m][n].start(four(start[m] + step));
-    w.multiply(q, dot);
+      for (int n = 0; n < PANEL; n++) dot[m][n].start(four(&block[m]->start));
+    w.multiply(block, dot);
     for (int m = 0; m < MR; m++) {
-      vf x_scale = set1(scale[m][step]);
+      vf x_scale = set1(block[m]->scale);
       for (int n = 0; n < PANEL; n++) a[m][n] = fma(dot[m][n].total(), x_scale * load(s + n * W), a[m][n]);
-      q[m] += STEP;
+      block[m]++;
     }
     if ((left -= STEP) > 0) continue;
     left = p.group;
@@ -295,7 +292,7 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
     Packed<BITS> packed{bytes};
     if (middle(BITS)) to_middle(BITS, scales, biases, n);
-    Scales s{scales, biases, w.group, g, n};
+    Scales s{scales, biases, w.group, g, n, groups};
     if (M <= ROWS) {
       add_outliers(fresh, scales, outliers, c, acc);
       tiles<BITS>(fresh, s, x, rows, M, acc);

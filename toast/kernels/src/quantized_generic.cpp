@@ -9,8 +9,8 @@ namespace toast::TOAST_VARIANT {
 // 32s of x's scale * weight's scale * (sum of code q).
 static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
-  const int8_t* v = x.q + (size_t)row * x.K;
-  const float *scale = x.scale + first, *sum = x.sum + (size_t)row * (x.K / x.group);
+  const Block* block = x.blocks + first;
+  const float* sum = x.sum + (size_t)row * (x.K / x.group);
   const Outlier *outlier = x.outliers + first, *last = outlier + (x.count[row] > 0 ? x.count[row] : 0);
   int mid = middle(w.w.bits);
   float acc = 0;
@@ -18,10 +18,10 @@ static float dot(const Column& w, const QuantRows& x, int row) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;
     for (; outlier < last && outlier->k < end; outlier++) acc += (float)(w.code(outlier->k) - mid) * (outlier->x * w.scale(outlier->k));
     for (int k = from; k < end; k += x.group) acc += fmaf(mid, w.scale(k), w.bias(k)) * *sum++;
-    for (int k = from; k < end; scale++) {
-      float scales = *scale * w.scale(k);
+    for (int k = from; k < end; k += ACTIVATION_GROUP, block++) {
+      float scales = block->scale * w.scale(k);
       int total = 0;
-      for (int i = 0; i < ACTIVATION_GROUP; i++, k++) total += (w.code(k) - mid) * v[place(k, w.w.bits)];
+      for (int i = 0; i < ACTIVATION_GROUP; i++) total += (w.code(k + i) - mid) * block->q[place(i, w.w.bits)];
       acc += (float)total * scales;
     }
   }

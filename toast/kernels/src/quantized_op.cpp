@@ -45,6 +45,15 @@ mx::array counting(int n) {
   return a;
 }
 
+Activation activation_named(const std::string& name) {
+  auto f = name == "gelu" ? Activation::gelu
+      : name == "gelu_approx" ? Activation::gelu_tanh
+      : name == "silu" ? Activation::silu
+      : Activation::none;
+  if (f == Activation::none && !name.empty()) throw std::invalid_argument("[toast] activation " + name);
+  return f;
+}
+
 namespace {
 
 // The last activations quantised on this thread's streams: q, k and v (gate and up) share theirs.
@@ -126,11 +135,7 @@ mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, co
                  int bits, const Maybe& bias, Maybe residual, const std::string& activation,
                  mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
-  auto f = activation == "gelu" ? Activation::gelu
-      : activation == "gelu_approx" ? Activation::gelu_tanh
-      : activation == "silu" ? Activation::silu
-      : Activation::none;
-  if (f == Activation::none && !activation.empty()) throw std::invalid_argument("[linear] activation " + activation);
+  auto f = activation_named(activation);
   if (!ours(s) || w.ndim() != 2 || x.ndim() < 1) throw std::invalid_argument("[linear] x[.., K] and w[N, K] on the CPU only.");
   if (bias && bias->shape() != mx::Shape{w.shape(0)}) throw std::invalid_argument("[linear] bias[N].");
   if (residual) {

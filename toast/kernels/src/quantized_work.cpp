@@ -23,7 +23,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
     size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache, filled = (j.M + worth_unpacking - 1) / worth_unpacking;
     int blocks = std::max<size_t>(1, std::min(fitting, filled));
     int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int wanted = 4 * threads(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
+    int wanted = helpers() == 1 ? 1 : 4 * helpers(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
     int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
@@ -37,8 +37,8 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  count()[m] = kernels().quantize_row(x, type, K, group, bits, q() + (size_t)m * K, scale() + first, start() + first,
-                                      sum() + (size_t)m * (K / group), outliers() + first);
+  count()[m] = kernels().quantize_row(x, type, K, group, bits, blocks() + first, sum() + (size_t)m * (K / group),
+                                      outliers() + first);
 }
 
 void QuantizedRows::fill(const char* x, Type type) const {
@@ -49,7 +49,7 @@ void QuantizedRows::fill(const char* x, Type type) const {
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.q(), x.scale(), x.start(), x.sum(), x.outliers(), x.count(), x.K, x.group};
+  QuantRows rows{x.blocks(), x.sum(), x.outliers(), x.count(), x.K, x.group};
   auto tasks = split(jobs);
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];
@@ -60,6 +60,30 @@ void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* sourc
         kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0, t.n1,
                                       j.out.epilogue, j.out.data, j.out.type);
   });
+}
+
+void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products) {
+  QuantizedRows q{};
+  std::vector<Job> jobs;
+  for (auto& [w, out] : products) {
+    if (q.rows && (w->group != q.group || w->bits != q.bits)) {
+      run(jobs, q, x, type);
+      jobs.clear();
+      q.rows = 0;
+    }
+    if (!q.rows) {
+      q = {rows, w->K, w->group, w->bits, memory};
+      q.fill(x, type);
+    }
+    jobs.push_back({*w, order, order, rows, out});
+  }
+  run(jobs, q, x, type);
+}
+
+size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
+  size_t most = 0;
+  for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
+  return most;
 }
 
 }  // namespace toast

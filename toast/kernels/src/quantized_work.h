@@ -1,6 +1,7 @@
 // Quantised products on plain memory, shared out over the threads: what the matmul ops and the decoder layer run.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
+#include <initializer_list>
 #include <vector>
 
 #include "kernels.h"
@@ -15,15 +16,13 @@ struct QuantizedRows {
 
   size_t steps() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   static size_t bytes(int rows, int K, int group) {
-    size_t step = sizeof(Outlier) + sizeof(float) + sizeof(Start) + ACTIVATION_GROUP;
+    size_t step = sizeof(Outlier) + sizeof(Block);
     return rows * (K / ACTIVATION_GROUP * step + K / group * sizeof(float) + sizeof(int));
   }
   Outlier* outliers() const { return (Outlier*)memory; }
-  float* scale() const { return (float*)(outliers() + steps()); }
-  Start* start() const { return (Start*)(scale() + steps()); }
-  float* sum() const { return (float*)(start() + steps()); }
+  Block* blocks() const { return (Block*)(outliers() + steps()); }
+  float* sum() const { return (float*)(blocks() + steps()); }
   int* count() const { return (int*)(sum() + (size_t)rows * (K / group)); }
-  int8_t* q() const { return (int8_t*)(count() + rows); }
 
   void fill_row(int m, const char* x, Type type) const;  // x[K]
   void fill(const char* x, Type type) const;             // x[rows, K], by all threads
@@ -46,5 +45,17 @@ struct Job {
 
 // `source` is x as it was before it became 8 bits, of `type`.
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type);
+
+// A matrix and where its product goes.
+struct Product {
+  const QuantWeights* w;
+  Output out;
+};
+
+// x[rows, K] times each of the matrices; order: 0, 1, .. rows - 1; `memory` for x as 8 bits in the largest of their forms.
+void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products);
+
+// The most bytes that `rows` rows take as 8 bits before one of these matrices.
+size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all);
 
 }  // namespace toast

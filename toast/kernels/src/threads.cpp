@@ -56,6 +56,8 @@ struct Job {
   }
 };
 
+thread_local bool inside = false;  // a task: what it shares out it does itself
+
 class Pool {
  public:
   explicit Pool(int workers) {
@@ -84,6 +86,7 @@ class Pool {
 
  private:
   void loop() {
+    inside = true;
     for (unsigned seen = 0;;) {
       auto fresh = [&] { return generation_.load(std::memory_order_acquire) != seen; };
       bool now = spin(fresh);
@@ -121,8 +124,6 @@ int affinity() {
 std::atomic<int> wanted{0};
 std::atomic<Pool*> pool{nullptr};
 std::mutex making;
-thread_local bool inside = false;
-
 // A child has no workers: forget the parent's pool (it is never freed) and make one when needed.
 void forget_pool() {
   pool = nullptr;
@@ -151,6 +152,8 @@ int threads() {
   return wanted;
 }
 
+int helpers() { return inside ? 1 : threads(); }
+
 void* scratch(int slot, size_t bytes) {
   struct Block {
     void* p = nullptr;
@@ -169,7 +172,7 @@ void* scratch(int slot, size_t bytes) {
 }
 
 void parallel_tasks(int n, void (*f)(void*, int), void* context) {
-  if (n <= 1 || threads() == 1 || inside) {
+  if (n <= 1 || helpers() == 1) {
     for (int i = 0; i < n; i++) f(context, i);
     return;
   }

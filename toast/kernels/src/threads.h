@@ -9,6 +9,8 @@ namespace toast {
 // Threads in all, the caller included. 0: TOAST_THREADS was not given, use the CPU affinity.
 void set_threads(int n);
 int threads();
+// Those that would share parallel() out: 1 within one of its tasks, which runs its own parallel() alone.
+int helpers();
 
 void parallel_tasks(int n, void (*f)(void* context, int task), void* context);
 
