@@ -62,19 +62,19 @@ static void check_conversions(const Kernels& k, const Kernels& g) {
 
 struct Quantized {
   std::vector<Block> blocks;
-  std::vector<float> sum;
+  std::vector<float> sum, unit;
   std::vector<Outlier> outliers;
   std::vector<int> count;
   QuantRows rows;
   Quantized(const Kernels& k, const std::vector<float>& x, int M, int K, int group, int bits)
-      : blocks(M * K / ACTIVATION_GROUP), sum(M * K / group), outliers(blocks.size()) {
+      : blocks(M * K / ACTIVATION_GROUP), sum(M * K / group), unit(M), outliers(blocks.size()) {
     for (int m = 0; m < M; m++) {
       size_t first = m * K / ACTIVATION_GROUP;
-      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &blocks[first], &sum[m * K / group],
-                                     &outliers[first]));
+      count.push_back(k.quantize_row(&x[m * K], Type::f32, K, group, bits, &unit[m], &blocks[first],
+                                     &sum[m * K / group], &outliers[first]));
       expect(count[m] >= 0, "finite");
     }
-    rows = {blocks.data(), sum.data(), outliers.data(), count.data(), K, group};
+    rows = {unit.data(), blocks.data(), sum.data(), outliers.data(), count.data(), K, group};
   }
   bool operator==(const Quantized& o) const {
     for (size_t m = 0; m < count.size(); m++)
@@ -82,11 +82,12 @@ struct Quantized {
         size_t at = m * rows.K / ACTIVATION_GROUP + i;
         if (outliers[at].k != o.outliers[at].k || outliers[at].x != o.outliers[at].x) return false;
       }
-    return same(blocks, o.blocks) && same(sum, o.sum) && same(count, o.count);
+    return same(blocks, o.blocks) && same(sum, o.sum) && same(unit, o.unit) && same(count, o.count);
   }
 };
 
-// Codes up to `most`; every third row of x is as large as sums of 16 bits can hold, with and against a third of the codes.
+// Codes up to `most`; every third row of x is as large as sums of 16 and of 32 bits can hold, with and against a third of
+// the codes: of one sign over 64 k and just below a power of two, where scales are largest.
 static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole,
                             int most = 255) {
   Random random;
@@ -101,8 +102,8 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
   std::vector<uint8_t> w((size_t)N * K * bits / 8);
   for (uint8_t& b : w) b = random.next() & most;
   for (int i = 0; i < K && !whole; i++) {
-    int side = i / 32 % 2;
-    for (int m = 1; m < M; m += 3) x[m * K + i] = side ? 1 : -1;
+    int side = i / 64 % 2;
+    for (int m = 1; m < M; m += 3) x[m * K + i] = side ? 1.9999f : -1.9999f;
     for (int n = 0; n < N && bits == 8; n++)
       if (n % 3) w[n * K + i] = side == n % 3 - 1 ? most : 0;
   }

@@ -108,7 +108,7 @@ static void matmul(const float* a, int64_t a_row, const Matrix& b, int M, int n0
       tiles(a + k, a_row, panel, end - k, M, acc);
     }
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    finish(acc, COLUMNS, e, nullptr, M, b.N, n0, n, out, type);
+    finish(acc, COLUMNS, nullptr, e, nullptr, M, b.N, n0, n, out, type);
   }
 }
 

@@ -12,40 +12,41 @@ struct Same {
 
 // V vectors of columns, `lanes` of the last: a row's next to each other, since they share a cache line.
 template <class F, int V, class T>
-static inline void finish_columns(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
-                                  int lanes, T* out) {
-  vf alpha = set1(e.alpha), beta = set1(e.beta), bias[V];
+static inline void finish_columns(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M,
+                                  int N, int n0, int lanes, T* out) {
+  vf beta = set1(e.beta), bias[V];
   auto here = [&](int i) { return i < V - 1 ? W : lanes; };
   for (int i = 0; i < V; i++) bias[i] = e.bias ? load_some(e.bias + n0 + i * W, here(i)) : set1(0);
   for (int m = 0; m < M; m++, sums += stride) {
     size_t row = to ? to[m] : m, at = row * N + n0;
-    vf v[V];
+    vf alpha = set1(units ? e.alpha * units[m] : e.alpha), v[V];
     for (int i = 0; i < V; i++) v[i] = F::of(fma(load(sums + i * W), alpha, bias[i]));
     for (int i = 0; e.c && i < V; i++) v[i] = fma(beta, load_some(e.c + row * e.c_row + n0 + i * W, here(i)), v[i]);
     for (int i = 0; i < V; i++) store_some(out + at + i * W, v[i], here(i));
   }
 }
 
-// sums[M][stride], n columns -> out[to[m] * N + n0 + i] = f(alpha sums[m][i] + bias[n0 + i]) + beta c.
+// sums[M][stride] in units[M], or in ones without `units`; n columns ->
+// out[to[m] * N + n0 + i] = f(alpha sums[m][i] + bias[n0 + i]) + beta c.
 // Row m of out is row to[m], or m itself without `to`.
 template <class F, class T>
-static inline void finish_as(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
-                             int n, T* out) {
+static inline void finish_as(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M, int N,
+                             int n0, int n, T* out) {
   int i = 0;
-  for (; i + 2 * W <= n; i += 2 * W) finish_columns<F, 2>(sums + i, stride, e, to, M, N, n0 + i, W, out);
-  for (; i < n; i += W) finish_columns<F, 1>(sums + i, stride, e, to, M, N, n0 + i, n - i < W ? n - i : W, out);
+  for (; i + 2 * W <= n; i += 2 * W) finish_columns<F, 2>(sums + i, stride, units, e, to, M, N, n0 + i, W, out);
+  for (; i < n; i += W) finish_columns<F, 1>(sums + i, stride, units, e, to, M, N, n0 + i, n - i < W ? n - i : W, out);
 }
 
 // `sums` may be read up to a whole vector beyond n.
-static inline void finish(const float* sums, int stride, const Epilogue& e, const int* to, int M, int N, int n0,
-                          int n, void* out, Type type) {
+static inline void finish(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M, int N,
+                          int n0, int n, void* out, Type type) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
     auto go = e.activation == Activation::gelu ? finish_as<Gelu, T>
         : e.activation == Activation::gelu_tanh ? finish_as<GeluTanh, T>
         : e.activation == Activation::silu ? finish_as<Silu, T>
         : finish_as<Same, T>;
-    go(sums, stride, e, to, M, N, n0, n, (T*)out);
+    go(sums, stride, units, e, to, M, N, n0, n, (T*)out);
   });
 }
 

@@ -15,12 +15,11 @@ static inline int place(int k, int bits) {
 // What lies where, of 16.
 constexpr uint8_t PLACES[16] = {0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15};
 
-// Sums of 32 q at even (k % 4 < 2) and odd pairs of neighbours, and the larger of these two sums of |q|.
-struct Sums {
-  int even, odd, larger;
-};
-// With no more than that the products with codes - 32 of 6 bits, -32 to 31, sum to 16 bits: 32 * 1023 < 32768.
-constexpr int MOST = 1023;
+// With no more than that in the q of one sign, at even (k % 4 < 2) as at odd pairs of neighbours, a sum of products with
+// codes of 6 bits over either holds in 16 bits: 63 * 520 < 32768.
+constexpr int MOST = 520;
+// So many k of one scale are summed as whole numbers: twice 255 * 2 * MOST times the largest scale, 2048, is below 2^31.
+constexpr int SPAN = 2 * ACTIVATION_GROUP;
 
 }  // namespace toast::TOAST_VARIANT
 

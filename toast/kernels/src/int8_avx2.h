@@ -46,14 +46,17 @@ static inline vf byte(vi x, int i) {
 
 static inline vi every(int dword) { return _mm256_set1_epi32(dword); }
 
+static inline vf floats(vi x) { return _mm256_cvtepi32_ps(x); }
+
 // Neighbours' sums of 16 bits as 32 bits.
 static inline vi pairs(vi x) { return _mm256_madd_epi16(x, _mm256_set1_epi16(1)); }
 
 // Keeps a sum in a register: GCC 12 left one of eight on the stack, which halved the speed.
 static inline void stay(vi& x) { asm("" : "+x"(x)); }
 
-// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
-// They begin at the row's Start in every lane.
+// Exact sums over 32 k of w[k] x[k] for W columns, 4 k a dword: w unsigned, x signed bytes; start() gets the sum of x.
+// times() is the sum times the block's scales (two of 16 bits in a lane), and what came before.
+using Total = vi;
 template <int BITS>
 struct Dot;
 
@@ -66,31 +69,36 @@ struct Dot<4> {
     sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(w, x));
     stay(sum);
   }
-  vf total() const { return _mm256_cvtepi32_ps(pairs(sum)); }
+  vi times(vi scales) const { return _mm256_madd_epi16(sum, scales); }
+  vi times(vi scales, vi before) const { return _mm256_add_epi32(times(scales), before); }
 };
 
-// w <= 63: from -32 sum x on, 16 bits run over and come back: a lane's whole is sum (w - 32) x over even or over odd
-// pairs of k, which MOST holds in them.
+// w <= 63: MOST keeps the sums of 16 bits whole.
 template <>
-struct Dot<6> : Dot<4> {
-  void start(vi s) { sum = s; }
-};
+struct Dot<6> : Dot<4> {};
 
-// w - 128 is at most 128 without its sign, which goes to x; at first 96 = 128 - middle times sum x.
+// w - 128 is at most 128 without its sign, which goes to x; 128 times the sum of x comes first.
 template <>
 struct Dot<8> {
   vi sum;
-  void start(vi s) { sum = _mm256_madd_epi16(s, _mm256_set1_epi16(-3)); }
+  void start(vi x) { sum = _mm256_slli_epi32(x, 7); }
   void add(vi w, vi x) {
     vi s = _mm256_xor_si256(w, _mm256_set1_epi8(-128));
     sum = _mm256_add_epi32(sum, pairs(_mm256_maddubs_epi16(_mm256_abs_epi8(s), _mm256_sign_epi8(x, s))));
     stay(sum);
   }
-  vf total() const { return _mm256_cvtepi32_ps(sum); }
+  vi times(vi scales) const { return _mm256_mullo_epi32(sum, _mm256_srli_epi32(scales, 16)); }
+  vi times(vi scales, vi before) const { return _mm256_add_epi32(times(scales), before); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
-static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
+// The largest sum of |x| of one sign over the even (k % 4 < 2) or over the odd pairs of neighbours of x[32].
+// In one order, so that all variants agree: k + 16, + 8, + 4, + 1.
+static inline float larger_side(const vf* x) {
+  return larger_side((x[0] + x[2]) + (x[1] + x[3]), (abs(x[0]) + abs(x[2])) + (abs(x[1]) + abs(x[3])));
+}
+
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
   vi q[4];
   for (int i = 0; i < 4; i++) q[i] = _mm256_cvtps_epi32(x[i]);
   vi all = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));

@@ -50,20 +50,29 @@ static inline vf byte(vi x, int i) {
 
 static inline vi every(int dword) { return _mm512_set1_epi32(dword); }
 
-// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
-// They begin at the row's Start in every lane.
+static inline vf floats(vi x) { return _mm512_cvtepi32_ps(x); }
+
+// Exact sums over 32 k of w[k] x[k] for W columns, 4 k a dword: w unsigned, x signed bytes; start() gets the sum of x.
+// times() is the sum times the block's scales (two of 16 bits in a lane), and what came before.
+using Total = vi;
 template <int BITS>
 struct Dot {
   vi sum = _mm512_setzero_si512();
-  void start(vi s) {
-    if (middle(BITS)) sum = _mm512_madd_epi16(s, _mm512_set1_epi16(1));
-  }
+  void start(vi) {}
   void add(vi w, vi x) { sum = _mm512_dpbusd_epi32(sum, w, x); }
-  vf total() const { return _mm512_cvtepi32_ps(sum); }
+  vi times(vi scales) const { return _mm512_mullo_epi32(sum, _mm512_srli_epi32(scales, 16)); }
+  vi times(vi scales, vi before) const { return _mm512_add_epi32(times(scales), before); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
-static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
+// The largest sum of |x| of one sign over the even (k % 4 < 2) or over the odd pairs of neighbours of x[32].
+// In one order, so that all variants agree: k + 16, + 8, + 4, + 1.
+static inline float larger_side(const vf* x) {
+  auto fold = [](vf v) { return _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1)); };
+  return larger_side(fold(x[0] + x[1]), fold(abs(x[0]) + abs(x[1])));
+}
+
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
   __m128i a = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x[0])), b = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x[1]));
   return put_bytes(_mm256_set_m128i(b, a), bits, p);
 }

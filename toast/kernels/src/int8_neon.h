@@ -40,8 +40,11 @@ static inline vf byte(vi x, int i) {
 
 static inline vi every(int dword) { return vreinterpretq_u8_s32(vdupq_n_s32(dword)); }
 
-// Exact sums over 32 k of (w[k] - middle) x[k] for W columns, 4 k a dword: w unsigned, x signed bytes.
-// They begin at the row's Start in every lane.
+static inline vf floats(int32x4_t x) { return vcvtq_f32_s32(x); }
+
+// Exact sums over 32 k of w[k] x[k] for W columns, 4 k a dword: w unsigned, x signed bytes; start() gets the sum of x.
+// times() is the sum times the block's scales (two of 16 bits in a lane), and what came before.
+using Total = int32x4_t;
 template <int BITS>
 struct Dot;
 
@@ -50,32 +53,41 @@ struct Dot<4> {
   int32x4_t sum = vdupq_n_s32(0);
   void start(vi) {}
   void add(vi w, vi x) { sum = vdotq_s32(sum, vreinterpretq_s8_u8(w), vreinterpretq_s8_u8(x)); }
-  vf total() const { return vcvtq_f32_s32(sum); }
+  int32x4_t times(vi scales) const { return vmulq_s32(sum, vshrq_n_s32(vreinterpretq_s32_u8(scales), 16)); }
+  int32x4_t times(vi scales, int32x4_t before) const { return vaddq_s32(times(scales), before); }
 };
 
-// The instruction is signed times signed: sum (w - 128) x, and at first 96 = 128 - middle times sum x.
+// The instruction is signed times signed: sum (w - 128) x after 128 times the sum of x.
 template <>
 struct Dot<8> : Dot<4> {
-  void start(vi s) { sum = vmulq_n_s32(vpaddlq_s16(vreinterpretq_s16_u8(s)), -3); }
+  void start(vi x) { sum = vshlq_n_s32(vreinterpretq_s32_u8(x), 7); }
   void add(vi w, vi x) { Dot<4>::add(veorq_u8(w, vdupq_n_u8(128)), x); }
 };
 
-// x[32] as bytes p[32], rounded half to even, in the order for `bits`. |x| < 127.5.
-static inline Sums to_int8(const vf* x, int bits, int8_t* p) {
+// The largest sum of |x| of one sign over the even (k % 4 < 2) or over the odd pairs of neighbours of x[32].
+// In one order, so that all variants agree: k + 16, + 8, + 4, + 1.
+static inline float larger_side(const vf* x) {
+  auto fold = [&](auto f) {
+    vf low = (f(x[0]) + f(x[4])) + (f(x[2]) + f(x[6])), high = (f(x[1]) + f(x[5])) + (f(x[3]) + f(x[7]));
+    return low + high;
+  };
+  vf s = vpaddq_f32(fold([](vf v) { return v; }), fold([](vf v) { return abs(v); }));
+  float32x2_t both = vadd_f32(vabs_f32(vget_low_f32(s)), vget_high_f32(s));
+  return vmaxv_f32(both) * 0.5f;
+}
+
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
   uint8x16_t places = vld1q_u8(PLACES);
-  int16x8_t sums = vdupq_n_s16(0), sizes = sums;
+  int sum = 0;
   for (int half = 0; half < 2; half++, x += 4, p += 16) {
     int16x4_t h[4];
     for (int i = 0; i < 4; i++) h[i] = vmovn_s32(vcvtnq_s32_f32(x[i]));
     int8x16_t all = vcombine_s8(vmovn_s16(vcombine_s16(h[0], h[1])), vmovn_s16(vcombine_s16(h[2], h[3])));
-    sums = vpadalq_s8(sums, all);
-    sizes = vpadalq_s8(sizes, vabsq_s8(all));
+    sum += vaddlvq_s8(all);
     vst1q_s8(p, bits == 4 ? vqtbl1q_s8(all, places) : all);
   }
-  auto even = [](int16x8_t s) { return (int)vaddvq_s16(vuzp1q_s16(s, vdupq_n_s16(0))); };
-  auto odd = [](int16x8_t s) { return (int)vaddvq_s16(vuzp2q_s16(s, vdupq_n_s16(0))); };
-  int a = even(sizes), b = odd(sizes);
-  return {even(sums), odd(sums), a > b ? a : b};
+  return sum;
 }
 
 }  // namespace toast::TOAST_VARIANT

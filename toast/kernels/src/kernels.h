@@ -21,28 +21,22 @@ struct QuantWeights {
   Type type;
   int N, K, group, bits;
 };
-// An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float.
+// An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float, x units.
 struct Outlier {
   int k;
   float x;
 };
-// Where codes of `bits` are counted from: weight = scale (q - middle) + (bias + middle scale). For 8 bits it is the
-// middle of those below 64, whose products with 32 activations AVX2 then sums in 16 bits.
-constexpr int middle(int bits) { return bits == 8 ? 32 : 0; }
-// The sums of q of 32 k at even and at odd pairs of neighbours, each times -middle.
-struct Start {
-  int16_t even, odd;
-};
-// 32 activations: x = scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a register.
+// 32 activations: x = unit * scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a register.
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
 struct Block {
-  float scale;
-  Start start;
+  int16_t scale[2];  // twice: AVX2 multiplies pairs of sums by it
+  int32_t sum;       // of q
   int8_t q[ACTIVATION_GROUP];
 };
-// Rows x[m, K]: blocks [m, K / 32], the sum of x as rounded, outliers included [m, K / group], and the outliers by k:
-// [m, K / 32], the first `count`[m] of them.
+// Rows x[m, K]: a power of two each, the unit [m]; blocks [m, K / 32], the sum of x as rounded, outliers included, in units
+// [m, K / group], and the outliers by k: [m, K / 32], the first `count`[m] of them.
 struct QuantRows {
+  const float* unit;
   const Block* blocks;
   const float* sum;
   const Outlier* outliers;
@@ -98,9 +92,10 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or -1 when
-  // x has a NaN or an infinity.
-  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, Block* blocks, float* sum, Outlier* outliers);
+  // One row x[K] -> its unit, blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or -1
+  // when x has a NaN, an infinity or what is almost one.
+  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
+                      Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,

@@ -1,8 +1,10 @@
-// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even), and one much larger than
-// the others of its 32 stays a float, as in LLM.int8() (Dettmers et al., 2022) but element by element.
+// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even), a whole number of the row's
+// unit, and one much larger than the others of its 32 stays a float, as in LLM.int8() (Dettmers et al., 2022) but element
+// by element.
 // Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
 #include "epilogue.h"
 #include "int8.h"
+#include "threads.h"
 #include "weights.h"
 
 namespace toast::TOAST_VARIANT {
@@ -20,110 +22,143 @@ static inline Group load_group(const T* x) {
   return g;
 }
 
+static inline float larger(float a, float b) { return a > b ? a : b; }
+
 // Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers when
 // their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical squares above
 // the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md).
 constexpr float OUTLIER_RATIO = 8;
 
 struct Measures {
-  bool finite;
-  float top_square, typical;  // of the squares of the largest of every 32 the arithmetic and the harmonic mean
+  bool sums_finite;  // of 32 |x|
+  float top, top_square, typical;  // the largest |x|; of the squares of those of every 32 the arithmetic and the harmonic mean
 };
 
-// Also the largest |x| of every 32, as its scale.
+// Also the largest |x| of every 32: most[K / 32].
 template <class T>
-static Measures measure(const T* x, int K, Block* to) {
+static Measures measure(const T* x, int K, float* most) {
   constexpr int AHEAD = 1024;  // a row may lie in the third-level cache
-  Group bad{};                 // NaN for ever once x is not finite: a chain for each, since each waits for its last
+  vf all = set1(0);
   float tops = 0, inverses = 0;
   int filled = 0;
-  for (int k = 0; k < K; k += ACTIVATION_GROUP, to++) {
+  for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
     Group g = load_group(x + k);
     vf top = set1(0);
     prefetch(x, (k + AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
-    for (int i = 0; i < VECTORS; i++) {
-      bad.v[i] = fma(g.v[i], set1(0), bad.v[i]);
-      top = vmax(abs(g.v[i]), top);
-    }
-    float most = largest(top), square = most * most;
-    to->scale = most;
+    for (int i = 0; i < VECTORS; i++) top = vmax_nan(abs(g.v[i]), top);
+    all = vmax_nan(all, top);
+    *most = largest(top);
+    float square = *most * *most;
     if (!(square > 1e-30f)) continue;
     tops += square;
     inverses += 1 / square;
     filled++;
   }
-  for (int i = 1; i < VECTORS; i++) bad.v[0] = bad.v[0] + bad.v[i];
-  return {sum(bad.v[0]) == 0, tops / filled, filled / inverses};
+  bool sums_finite = sum(all * set1(ACTIVATION_GROUP) * set1(0)) == 0;
+  return {sums_finite, largest(all), tops / filled, filled / inverses};
 }
 
-struct Found {
-  int at;         // -1: no outlier
-  float x, most;  // the outlier, the largest |x| of the rest
-};
-
-// Takes the largest out of g, `most` without its sign, when its square is more than `margin` above the next one's.
-static inline Found take_outlier(Group& g, float most, float margin) {
+// The places of a group's elements, as floats.
+static inline vf places(int i) {
   alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                                             16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-  vf last = set1(-1), next = set1(0), taken = set1(0);
-  for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(most), abs(g.v[i]), set1(-1), load(PLACE + i * W)));
-  float at = largest(last);
-  Group rest;
-  for (int i = 0; i < VECTORS; i++) {
-    rest.v[i] = where_gt(abs(load(PLACE + i * W) - set1(at)), set1(0), g.v[i], set1(0));
-    next = vmax(abs(rest.v[i]), next);
-    taken = taken + (g.v[i] - rest.v[i]);
-  }
-  float second = largest(next);
-  if (!(most * most - second * second > margin)) return {-1, 0, most};
-  g = rest;
-  return {(int)at, sum(taken), second};
+  return load(PLACE + i * W);
 }
 
-// g over the block's scale as bytes. Those that may meet codes of 6 bits are kept so small, by a larger scale, that sums of
-// 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.5%, 0.9% at worst.
-static inline Sums round_group(const Group& g, float most, int bits, Block* to) {
-  auto round = [&](float inverse) {
-    Group scaled = g;
-    for (vf& v : scaled.v) v = v * set1(inverse);
-    return to_int8(scaled.v, bits, to->q);
-  };
-  if (!(most > 1e-35f)) most = 0;
-  float inverse = most > 0 ? 127 / most : 0;
-  to->scale = most * (1 / 127.f);
-  Sums s = round(inverse);
-  if (bits == 4 || s.larger <= MOST) return s;
-  constexpr float safe = MOST - 15;  // rounding adds 8 before and 8 after: (sum + 8) safe / sum + 8 < 1024 from 1024 on
-  to->scale *= s.larger * (1 / safe);
-  return round(inverse * (safe / s.larger));
+static inline Group without(const Group& g, float at) {
+  Group rest;
+  for (int i = 0; i < VECTORS; i++) rest.v[i] = where_gt(abs(places(i) - set1(at)), set1(0), g.v[i], set1(0));
+  return rest;
+}
+
+struct Taken {
+  int count;
+  float top;  // the largest |x| of the rest
+};
+
+// Where the largest of 32 is an outlier it becomes one, and `most` of these 32 that of the others.
+template <class T>
+static Taken take_outliers(const T* x, int K, float margin, float* most, Outlier* outliers) {
+  Taken taken{0, 0};
+  for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
+    if (*most * *most > margin) {
+      Group g = load_group(x + k);
+      vf last = set1(-1), next = set1(0), taken_x = set1(0);
+      for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(*most), abs(g.v[i]), set1(-1), places(i)));
+      float at = largest(last);
+      Group rest = without(g, at);
+      for (int i = 0; i < VECTORS; i++) {
+        next = vmax(abs(rest.v[i]), next);
+        taken_x = taken_x + (g.v[i] - rest.v[i]);
+      }
+      float second = largest(next);
+      if (*most * *most - second * second > margin) {
+        outliers[taken.count++] = {k + (int)at, sum(taken_x)};
+        *most = second;
+      }
+    }
+    taken.top = larger(taken.top, *most);
+  }
+  return taken;
+}
+
+// A power of two of which no scale takes more than 2048 (int8.h says why). Far below outliers it is coarser than it need
+// be, so that these stay finite in it.
+static float unit_of(float most, float with_outliers) {
+  most = larger(larger(most, with_outliers * 0x1p-30f), 0x1p-100f);
+  uint32_t bits;
+  memcpy(&bits, &most, 4);
+  bits &= 0x7f800000;
+  memcpy(&most, &bits, 4);
+  return most * 0x1p-15f;
+}
+
+// g over its scale as bytes: the scale is a whole number of units, rounded up. Those that may meet codes of 6 bits are kept
+// so small that sums of 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.9% at most.
+static inline void round_group(const Group& g, float most, float per_unit, int bits, Block* to) {
+  constexpr int ROUNDING = 8;  // of 16 q
+  float least = most * (1 / 127.f);
+  if (bits == 8) least = larger(least, larger_side(g.v) * (1.f / (MOST - ROUNDING)));
+  float scale = larger(ceilf(least * per_unit), 1), inverse = per_unit / scale;
+  Group scaled = g;
+  for (vf& v : scaled.v) v = v * set1(inverse);
+  to->scale[0] = to->scale[1] = (int)scale;
+  to->sum = to_int8(scaled.v, bits, to->q);
 }
 
 template <class T>
-static int quantize_row(const T* x, int K, int group, int bits, Block* to, float* sums, Outlier* outliers) {
-  auto [finite, top_square, typical] = measure(x, K, to);
-  if (!finite) return -1;
-  float margin = top_square > 2 * typical ? OUTLIER_RATIO * typical : INFINITY;
-  int count = 0;
+static int quantize_row(const T* x, int K, int group, int bits, float* unit, Block* to, float* sums, Outlier* outliers) {
+  float* most = (float*)scratch(0, K / ACTIVATION_GROUP * sizeof(float));
+  auto [sums_finite, top, top_square, typical] = measure(x, K, most);
+  if (!sums_finite) return -1;
+  Taken taken{0, top};
+  if (top_square > 2 * typical) taken = take_outliers(x, K, OUTLIER_RATIO * typical, most, outliers);
+  *unit = unit_of(taken.top, top);
+  float per_unit = 1 / *unit;
+  Outlier *next = outliers, *last = outliers + taken.count;
   for (int k = 0; k < K; sums++) {
-    float total = 0;
-    for (int end = k + group; k < end; k += ACTIVATION_GROUP, to++) {
+    int total = 0;
+    float out = 0;
+    for (int end = k + group; k < end; k += ACTIVATION_GROUP, to++, most++) {
       Group g = load_group(x + k);
-      Found f{-1, 0, to->scale};
-      if (f.most * f.most > margin) f = take_outlier(g, f.most, margin);
-      if (f.at >= 0) outliers[count++] = {k + f.at, f.x};
-      Sums s = round_group(g, f.most, bits, to);
-      to->start = {(int16_t)(-middle(bits) * s.even), (int16_t)(-middle(bits) * s.odd)};
-      total += to->scale * (s.even + s.odd) + f.x;
+      if (next < last && next->k < k + ACTIVATION_GROUP) {
+        g = without(g, next->k - k);
+        out += next->x *= per_unit;
+        next++;
+      }
+      round_group(g, *most, per_unit, bits, to);
+      total += to->scale[0] * to->sum;
     }
-    *sums = total;
+    *sums = total + out;
   }
-  return count;
+  return taken.count;
 }
 
-static int quantize(const void* x, Type type, int K, int group, int bits, Block* blocks, float* sum, Outlier* outliers) {
+static int quantize(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
+                    Outlier* outliers) {
   int count = 0;
   with_type(type, [&](auto t) {
-    count = quantize_row((const decltype(t)*)x, K, group, bits, blocks, sum, outliers);
+    count = quantize_row((const decltype(t)*)x, K, group, bits, unit, blocks, sum, outliers);
   });
   return count;
 }
@@ -134,7 +169,7 @@ static void quantized_row_exact(const QuantWeights& w, const void* x, Type type,
     Column column{w, n};
     float acc[W] = {0};
     for (int k = 0; k < w.K; k++) acc[0] += value_at(x, type, k) * (column.scale(k) * column.code(k) + column.bias(k));
-    finish(acc, W, e, &to, 1, w.N, n, 1, out, out_type);
+    finish(acc, W, nullptr, e, &to, 1, w.N, n, 1, out, out_type);
   }
 }
 

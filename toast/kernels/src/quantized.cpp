@@ -81,11 +81,6 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
   else unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
-// Biases of n groups of a panel as codes from their middle on have them.
-static void to_middle(int bits, const float* scales, float* biases, int n) {
-  for (int i = 0; i < n * COLUMNS; i += W) store(biases + i, fma(set1(middle(bits)), load(scales + i), load(biases + i)));
-}
-
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly
 // spread requests doubled the bandwidth of decoding (docs/speed.md). Past the end it does no harm.
 template <int BITS>
@@ -124,7 +119,7 @@ struct Fresh {
   }
   inline void code(int k, vf* to) const {
     float codes[COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS) - middle(BITS);
+    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS);
     for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
   }
 };
@@ -149,18 +144,18 @@ struct Packed {
   }
   inline void code(int k, vf* to) const {
     int p = place(k, BITS);
-    for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4) - set1(middle(BITS));
+    for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4);
   }
 };
 
 struct Scales {
-  const float *scales, *biases;  // [groups][COLUMNS]; biases of codes from their middle on
+  const float *scales, *biases;  // [groups][COLUMNS]
   int group, first, count;       // groups of k: size, first of the row, how many
   int of_row;                    // groups in a row
 };
 
-// acc[MR][COLUMNS] += rows of x times the panel: the biases, then step after step.
-template <int BITS, int MR, class Weights>
+// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time.
+template <int BITS, int STEPS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const Block* block[MR];
   const float* sum[MR];
@@ -179,16 +174,22 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
   const float *s = p.scales, *end = s + p.count * COLUMNS;
   int left = p.group;
   while (s < end) {
-    Dot<BITS> dot[MR][PANEL];
-    for (int m = 0; m < MR; m++)
-      for (int n = 0; n < PANEL; n++) dot[m][n].start(four(&block[m]->start));
-    w.multiply(block, dot);
-    for (int m = 0; m < MR; m++) {
-      vf x_scale = set1(block[m]->scale);
-      for (int n = 0; n < PANEL; n++) a[m][n] = fma(dot[m][n].total(), x_scale * load(s + n * W), a[m][n]);
-      block[m]++;
+    Total total[MR][PANEL];
+#pragma GCC unroll 2
+    for (int i = 0; i < STEPS; i++) {
+      Dot<BITS> dot[MR][PANEL];
+      for (int m = 0; m < MR; m++)
+        for (int n = 0; n < PANEL; n++) dot[m][n].start(four(&block[m]->sum));
+      w.multiply(block, dot);
+      for (int m = 0; m < MR; m++) {
+        vi scales = four(block[m]->scale);
+        for (int n = 0; n < PANEL; n++) total[m][n] = i ? dot[m][n].times(scales, total[m][n]) : dot[m][n].times(scales);
+        block[m]++;
+      }
     }
-    if ((left -= STEP) > 0) continue;
+    for (int m = 0; m < MR; m++)
+      for (int n = 0; n < PANEL; n++) a[m][n] = fma(floats(total[m][n]), load(s + n * W), a[m][n]);
+    if ((left -= STEPS * STEP) > 0) continue;
     left = p.group;
     s += COLUMNS;
   }
@@ -196,13 +197,19 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
     for (int n = 0; n < PANEL; n++) store(acc + m * COLUMNS + n * W, a[m][n]);
 }
 
-template <int BITS, class Weights>
+template <int BITS, int STEPS, class Weights>
 static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
   int m = 0;
-  for (; m + ROWS <= M; m += ROWS) tile<BITS, ROWS>(w, p, x, rows + m, acc + m * COLUMNS);
-  if (M - m == 3) tile<BITS, 3>(w, p, x, rows + m, acc + m * COLUMNS);
-  if (M - m == 2) tile<BITS, 2>(w, p, x, rows + m, acc + m * COLUMNS);
-  if (M - m == 1) tile<BITS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
+  for (; m + ROWS <= M; m += ROWS) tile<BITS, STEPS, ROWS>(w, p, x, rows + m, acc + m * COLUMNS);
+  if (M - m == 3) tile<BITS, STEPS, 3>(w, p, x, rows + m, acc + m * COLUMNS);
+  if (M - m == 2) tile<BITS, STEPS, 2>(w, p, x, rows + m, acc + m * COLUMNS);
+  if (M - m == 1) tile<BITS, STEPS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
+}
+
+template <int BITS, class Weights>
+static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
+  if (p.group < SPAN) tiles<BITS, 1>(w, p, x, rows, M, acc);
+  else tiles<BITS, SPAN / STEP>(w, p, x, rows, M, acc);
 }
 
 // `steps` steps of `from` to memory; whether all are codes of SMALL bits.
@@ -220,7 +227,7 @@ static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
   return BITS == 8 && SMALL < 8 && small(all);
 }
 
-// The outliers of a task's rows, chunk after chunk of k.
+// The outliers of a task's rows, in their units, chunk after chunk of k.
 struct Outliers {
   struct Entry {
     int row, k, group;  // of acc, and of the chunk
@@ -291,7 +298,6 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
     unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
     Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
     Packed<BITS> packed{bytes};
-    if (middle(BITS)) to_middle(BITS, scales, biases, n);
     Scales s{scales, biases, w.group, g, n, groups};
     if (M <= ROWS) {
       add_outliers(fresh, scales, outliers, c, acc);
@@ -308,13 +314,15 @@ static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, in
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
   Outliers outliers(x, rows, M);
-  float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));
+  float* acc = (float*)scratch(0, (size_t)M * (COLUMNS + 1) * sizeof(float));
+  float* units = acc + (size_t)M * COLUMNS;
+  for (int m = 0; m < M; m++) units[m] = x.unit[rows[m]];
   for (; n0 < n1; n0 += COLUMNS) {
     bool whole = n0 + COLUMNS <= w.N;
     auto go = w.bits == 4 ? (whole ? panel<4, true> : panel<4, false>) : (whole ? panel<8, true> : panel<8, false>);
     go(w, x, rows, M, outliers, n0, acc);
     int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    finish(acc, COLUMNS, e, to, M, w.N, n0, n, out, type);
+    finish(acc, COLUMNS, units, e, to, M, w.N, n0, n, out, type);
   }
 }
 

@@ -5,24 +5,26 @@
 
 namespace toast::TOAST_VARIANT {
 
-// One element, in chunks of k: the sum over the outliers of x * scale * code, over groups of bias * (sum of x), and over
-// 32s of x's scale * weight's scale * (sum of code q).
+// One element in the row's units, in chunks of k: the sum over the outliers of x * scale * code, over groups of
+// bias * (sum of x), and over 64s, or groups of 32, of scale * (the sum over their 32s of x's scale * (sum of code q)).
 static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const Block* block = x.blocks + first;
   const float* sum = x.sum + (size_t)row * (x.K / x.group);
   const Outlier *outlier = x.outliers + first, *last = outlier + (x.count[row] > 0 ? x.count[row] : 0);
-  int mid = middle(w.w.bits);
   float acc = 0;
   for (int from = 0; from < x.K; from += CHUNK) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;
-    for (; outlier < last && outlier->k < end; outlier++) acc += (float)(w.code(outlier->k) - mid) * (outlier->x * w.scale(outlier->k));
-    for (int k = from; k < end; k += x.group) acc += fmaf(mid, w.scale(k), w.bias(k)) * *sum++;
-    for (int k = from; k < end; k += ACTIVATION_GROUP, block++) {
-      float scales = block->scale * w.scale(k);
+    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
+    for (int k = from; k < end; k += x.group) acc += w.bias(k) * *sum++;
+    for (int k = from, span = x.group < SPAN ? x.group : SPAN; k < end; k += span) {
       int total = 0;
-      for (int i = 0; i < ACTIVATION_GROUP; i++) total += (w.code(k + i) - mid) * block->q[place(i, w.w.bits)];
-      acc += (float)total * scales;
+      for (int i = k; i < k + span; i += ACTIVATION_GROUP, block++) {
+        int dot = 0;
+        for (int j = 0; j < ACTIVATION_GROUP; j++) dot += w.code(i + j) * block->q[place(j, w.w.bits)];
+        total += dot * block->scale[0];
+      }
+      acc += (float)total * w.scale(k);
     }
   }
   return acc;
@@ -33,7 +35,7 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
   for (int m = 0; m < M; m++)
     for (int n = n0; n < n1; n++) {
       float acc[W] = {dot({w, (size_t)n}, x, rows[m])};
-      finish(acc, W, e, to + m, 1, w.N, n, 1, out, type);
+      finish(acc, W, x.unit + rows[m], e, to + m, 1, w.N, n, 1, out, type);
     }
 }
 

@@ -37,7 +37,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  count()[m] = kernels().quantize_row(x, type, K, group, bits, blocks() + first, sum() + (size_t)m * (K / group),
+  count()[m] = kernels().quantize_row(x, type, K, group, bits, unit() + m, blocks() + first, sum() + (size_t)m * (K / group),
                                       outliers() + first);
 }
 
@@ -49,7 +49,7 @@ void QuantizedRows::fill(const char* x, Type type) const {
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.blocks(), x.sum(), x.outliers(), x.count(), x.K, x.group};
+  QuantRows rows{x.unit(), x.blocks(), x.sum(), x.outliers(), x.count(), x.K, x.group};
   auto tasks = split(jobs);
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];

@@ -17,12 +17,13 @@ struct QuantizedRows {
   size_t steps() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   static size_t bytes(int rows, int K, int group) {
     size_t step = sizeof(Outlier) + sizeof(Block);
-    return rows * (K / ACTIVATION_GROUP * step + K / group * sizeof(float) + sizeof(int));
+    return rows * (K / ACTIVATION_GROUP * step + (K / group + 1) * sizeof(float) + sizeof(int));
   }
   Outlier* outliers() const { return (Outlier*)memory; }
   Block* blocks() const { return (Block*)(outliers() + steps()); }
   float* sum() const { return (float*)(blocks() + steps()); }
-  int* count() const { return (int*)(sum() + (size_t)rows * (K / group)); }
+  float* unit() const { return sum() + (size_t)rows * (K / group); }
+  int* count() const { return (int*)(unit() + rows); }
 
   void fill_row(int m, const char* x, Type type) const;  // x[K]
   void fill(const char* x, Type type) const;             // x[rows, K], by all threads

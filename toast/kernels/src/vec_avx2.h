@@ -45,6 +45,9 @@ template <class T> static inline void store(T* p, vf x, int n) {
 static inline vf fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm256_max_ps(a, b); }
 static inline vf vmin(vf a, vf b) { return _mm256_min_ps(a, b); }
+static inline vf vmax_nan(vf a, vf b) {
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_castps_si256(a), _mm256_castps_si256(b)));
+}
 static inline vf sqrt(vf a) { return _mm256_sqrt_ps(a); }
 static inline vf abs(vf a) { return _mm256_andnot_ps(set1(-0.f), a); }
 static inline vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

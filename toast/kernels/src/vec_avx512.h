@@ -35,6 +35,9 @@ template <class T> static inline void store(T* p, vf x, int n) { _mm256_mask_sto
 static inline vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }
 static inline vf vmin(vf a, vf b) { return _mm512_min_ps(a, b); }
+static inline vf vmax_nan(vf a, vf b) {
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_castps_si512(a), _mm512_castps_si512(b)));
+}
 static inline vf sqrt(vf a) { return _mm512_sqrt_ps(a); }
 static inline vf abs(vf a) { return _mm512_abs_ps(a); }
 static inline vf round(vf a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }

@@ -58,6 +58,8 @@ static inline vf fma(vf a, vf b, vf c) { LANES(a.v[i] * b.v[i] + c.v[i]); }
 // As the x86 instructions: the second operand when either is NaN.
 static inline vf vmax(vf a, vf b) { LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]); }
 static inline vf vmin(vf a, vf b) { LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]); }
+// Of a, b >= 0, NaN the largest of all: as whole numbers their bits are in order.
+static inline vf vmax_nan(vf a, vf b) { LANES(float_to_bits(a.v[i]) > float_to_bits(b.v[i]) ? a.v[i] : b.v[i]); }
 static inline vf sqrt(vf a) { LANES(sqrtf(a.v[i])); }
 static inline vf abs(vf a) { LANES(fabsf(a.v[i])); }
 static inline vf round(vf a) { LANES(nearbyintf(a.v[i])); }  // ties to even

@@ -42,6 +42,9 @@ template <class T> static inline void store(T* p, vf x, int n) {
 static inline vf fma(vf a, vf b, vf c) { return vfmaq_f32(c, a, b); }
 static inline vf vmax(vf a, vf b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }
 static inline vf vmin(vf a, vf b) { return vbslq_f32(vcltq_f32(a, b), a, b); }
+static inline vf vmax_nan(vf a, vf b) {
+  return vreinterpretq_f32_u32(vmaxq_u32(vreinterpretq_u32_f32(a), vreinterpretq_u32_f32(b)));
+}
 static inline vf sqrt(vf a) { return vsqrtq_f32(a); }
 static inline vf abs(vf a) { return vabsq_f32(a); }
 static inline vf round(vf a) { return vrndnq_f32(a); }
