@@ -67,16 +67,32 @@ struct AfterAttention {
   }
 };
 
+// With all weights unpacked once for many blocks.
+AfterAttention unpacked(AfterAttention l) {
+  QuantWeights* all[] = {&l.out.w, &l.up.w, &l.down.w};
+  size_t bytes = 0;
+  for (auto w : all) bytes += kernels().unpacked_bytes(*w);
+  char* to = (char*)scratch(4, bytes);
+  for (auto w : all) {
+    int panel = kernels().panel;
+    parallel((w->N + panel - 1) / panel, [&](int i) { kernels().unpack(*w, i * panel, std::min(w->N, (i + 1) * panel), to); });
+    w->unpacked = to;
+    to += kernels().unpacked_bytes(*w);
+  }
+  return l;
+}
+
 // In blocks whose widest state fits the second cache beside weights, where there are enough for all threads.
 void in_blocks(const AfterAttention& l, const float* y, const float* x, float* z, int rows) {
   constexpr int in_cache = 384 << 10, worth_unpacking = 32;
   int block = std::max<int>(worth_unpacking, in_cache / (l.F() * sizeof(float))), blocks = (rows + block - 1) / block;
   if (blocks < 2 * helpers()) return l.run(y, x, z, rows);
   block = ((rows + blocks - 1) / blocks + 3) / 4 * 4;  // whole tiles
+  AfterAttention u = unpacked(l);
   parallel(blocks, [&](int i) {
     size_t first = (size_t)i * block, width = l.out.w.K;
     int count = std::min<int>(block, rows - first);
-    if (count > 0) l.run(y + first * width, x + first * l.D(), z + first * l.D(), count);
+    if (count > 0) u.run(y + first * width, x + first * l.D(), z + first * l.D(), count);
   });
 }
 

@@ -20,6 +20,7 @@ struct QuantWeights {
   const void *scales, *biases;
   Type type;
   int N, K, group, bits;
+  const void* unpacked = nullptr;  // all of it as unpack() leaves it, or null
 };
 // An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float, x units.
 struct Outlier {
@@ -101,6 +102,9 @@ struct Kernels {
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
                            int M, int n0, int n1, const Epilogue& e, void* out, Type type);
   int panel;
+  // Columns [n0, n1) of w as quantized_matmul() unpacks them, for many calls: to[unpacked_bytes(w)] is of all.
+  size_t (*unpacked_bytes)(const QuantWeights& w);
+  void (*unpack)(const QuantWeights& w, int n0, int n1, void* to);
   // The same for one row x[K] that quantize_row() refused: in float, nothing rounded.
   void (*quantized_row_exact)(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                               const Epilogue& e, void* out, Type out_type);

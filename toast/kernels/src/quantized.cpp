@@ -154,7 +154,8 @@ struct Scales {
   int of_row;                    // groups in a row
 };
 
-// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time.
+// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first chunk
+// begins at 0.
 template <int BITS, int STEPS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const Block* block[MR];
@@ -163,7 +164,7 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
   for (int m = 0; m < MR; m++) {
     block[m] = x.blocks + ((size_t)rows[m] * x.K + (size_t)p.first * p.group) / STEP;
     sum[m] = x.sum + (size_t)rows[m] * p.of_row + p.first;  // no division here: four cost a twelfth of a tile
-    for (int n = 0; n < PANEL; n++) a[m][n] = load(acc + m * COLUMNS + n * W);
+    for (int n = 0; n < PANEL; n++) a[m][n] = p.first ? load(acc + m * COLUMNS + n * W) : set1(0);
   }
   for (int g = 0; g < p.count; g++)
     for (int n = 0; n < PANEL; n++) {
@@ -280,35 +281,91 @@ static void add_outliers(const Weights& w, const float* scales, const Outliers& 
   }
 }
 
-// acc[M][COLUMNS]: the panel that begins at column n0, a chunk of k after the other: outliers, biases, all else.
-template <int BITS, bool WHOLE>
-static void panel(const QuantWeights& w, const QuantRows& x, const int* rows, int M, const Outliers& outliers, int n0,
-                  float* acc) {
-  static_assert(CHUNK % 128 == 0);  // whole groups
-  int groups = w.K / w.group, chunk = CHUNK / w.group;
-  size_t stride = (size_t)w.K * BITS / 8;
-  Rows<WHOLE> columns{w.w + n0 * stride, stride, w.N - n0};
-  float* scales = (float*)scratch(1, chunk * COLUMNS * (2 * sizeof(float) + w.group));
-  float* biases = scales + chunk * COLUMNS;
-  uint8_t* bytes = (uint8_t*)(biases + chunk * COLUMNS);
-  memset(acc, 0, (size_t)M * COLUMNS * sizeof(float));
-  for (int c = 0; c * chunk < groups; c++) {
-    int g = c * chunk, n = groups - g < chunk ? groups - g : chunk;
-    unpack_scales<WHOLE>(w.scales, w, n0, g, n, scales);
-    unpack_scales<WHOLE>(w.biases, w, n0, g, n, biases);
-    Fresh<BITS, WHOLE> fresh{&w, columns, n0, (size_t)g * w.group / STEP};
-    Packed<BITS> packed{bytes};
-    Scales s{scales, biases, w.group, g, n, groups};
-    if (M <= ROWS) {
-      add_outliers(fresh, scales, outliers, c, acc);
-      tiles<BITS>(fresh, s, x, rows, M, acc);
-      continue;
-    }
-    bool small = pack(fresh, (size_t)n * w.group / STEP, bytes);
-    add_outliers(packed, scales, outliers, c, acc);
-    if (small) tiles<BITS == 8 ? SMALL : BITS>(packed, s, x, rows, M, acc);
-    else tiles<BITS>(packed, s, x, rows, M, acc);
+// A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as Packed has them.
+struct Chunk {
+  bool* small;
+  float *scales, *biases;
+  uint8_t* codes;
+
+  Chunk(void* memory, const QuantWeights& w) {
+    small = (bool*)memory;
+    scales = (float*)((char*)memory + 64);
+    biases = scales + size(w) / w.group * COLUMNS;
+    codes = (uint8_t*)(biases + size(w) / w.group * COLUMNS);
   }
+  static size_t size(const QuantWeights& w) { return w.K < CHUNK ? w.K : CHUNK; }
+  static size_t bytes(const QuantWeights& w) {
+    return 64 + size(w) * COLUMNS + size(w) / w.group * COLUMNS * 2 * sizeof(float);
+  }
+  static size_t bytes_of_panel(const QuantWeights& w) { return (w.K + CHUNK - 1) / CHUNK * bytes(w); }
+};
+static_assert(CHUNK % 128 == 0);  // whole groups
+
+// One panel, which begins at column n0, a chunk of k after the other.
+template <int BITS, bool WHOLE>
+struct Panel {
+  const QuantWeights& w;
+  int n0;
+  Rows<WHOLE> columns{w.w + n0 * ((size_t)w.K * BITS / 8), (size_t)w.K * BITS / 8, w.N - n0};
+  int groups = w.K / w.group, chunk = CHUNK / w.group;
+
+  int first(int c) const { return c * chunk; }  // group of chunk c
+  int count(int c) const { return groups - first(c) < chunk ? groups - first(c) : chunk; }
+  Fresh<BITS, WHOLE> fresh(int c) const { return {&w, columns, n0, (size_t)first(c) * w.group / STEP}; }
+  Scales scales(int c, const Chunk& in) const { return {in.scales, in.biases, w.group, first(c), count(c), groups}; }
+
+  void unpack_scales(int c, const Chunk& to) const {
+    toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.scales, w, n0, first(c), count(c), to.scales);
+    toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.biases, w, n0, first(c), count(c), to.biases);
+  }
+  void unpack(int c, const Chunk& to) const {
+    unpack_scales(c, to);
+    *to.small = pack(fresh(c), (size_t)count(c) * w.group / STEP, to.codes);
+  }
+
+  // acc[M][COLUMNS]: in every chunk biases, products, outliers.
+  void multiply(const QuantRows& x, const int* rows, int M, const Outliers& outliers, float* acc) const {
+    char* unpacked = w.unpacked ? (char*)w.unpacked + n0 / COLUMNS * Chunk::bytes_of_panel(w) : nullptr;
+    for (int c = 0; first(c) < groups; c++) {
+      Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : (char*)scratch(1, Chunk::bytes(w)), w);
+      if (WHOLE && M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
+        unpack_scales(c, in);
+        multiply<BITS>(fresh(c), c, in, x, rows, M, outliers, acc);
+        continue;
+      }
+      if (!unpacked) unpack(c, in);
+      Packed<BITS> codes{in.codes};
+      if (*in.small) multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, x, rows, M, outliers, acc);
+      else multiply<BITS>(codes, c, in, x, rows, M, outliers, acc);
+    }
+  }
+  template <int AS, class Weights>
+  void multiply(const Weights& weights, int c, const Chunk& in, const QuantRows& x, const int* rows, int M,
+                const Outliers& outliers, float* acc) const {
+    tiles<AS>(weights, scales(c, in), x, rows, M, acc);
+    add_outliers(weights, in.scales, outliers, c, acc);
+  }
+};
+
+// f(panel) for each of columns [n0, n1).
+template <class F>
+static void panels(const QuantWeights& w, int n0, int n1, F f) {
+  for (; n0 < n1; n0 += COLUMNS) {
+    bool whole = n0 + COLUMNS <= w.N;
+    if (w.bits == 4 && whole) f(Panel<4, true>{w, n0});
+    else if (w.bits == 4) f(Panel<4, false>{w, n0});
+    else if (whole) f(Panel<8, true>{w, n0});
+    else f(Panel<8, false>{w, n0});
+  }
+}
+
+static size_t unpacked_bytes(const QuantWeights& w) { return (w.N + COLUMNS - 1) / COLUMNS * Chunk::bytes_of_panel(w); }
+
+static void unpack(const QuantWeights& w, int n0, int n1, void* to) {
+  panels(w, n0, n1, [&](const auto& panel) {
+    char* at = (char*)to + panel.n0 / COLUMNS * Chunk::bytes_of_panel(w);
+    for (int c = 0; panel.first(c) < panel.groups; c++, at += Chunk::bytes(w)) panel.unpack(c, {at, w});
+  });
 }
 
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
@@ -317,17 +374,17 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
   float* acc = (float*)scratch(0, (size_t)M * (COLUMNS + 1) * sizeof(float));
   float* units = acc + (size_t)M * COLUMNS;
   for (int m = 0; m < M; m++) units[m] = x.unit[rows[m]];
-  for (; n0 < n1; n0 += COLUMNS) {
-    bool whole = n0 + COLUMNS <= w.N;
-    auto go = w.bits == 4 ? (whole ? panel<4, true> : panel<4, false>) : (whole ? panel<8, true> : panel<8, false>);
-    go(w, x, rows, M, outliers, n0, acc);
-    int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    finish(acc, COLUMNS, units, e, to, M, w.N, n0, n, out, type);
-  }
+  panels(w, n0, n1, [&](const auto& panel) {
+    panel.multiply(x, rows, M, outliers, acc);
+    int n = n1 - panel.n0 < COLUMNS ? n1 - panel.n0 : COLUMNS;
+    finish(acc, COLUMNS, units, e, to, M, w.N, panel.n0, n, out, type);
+  });
 }
 
 void fill_quantized(Kernels& k) {
   k.quantized_matmul = quantized_matmul;
+  k.unpacked_bytes = unpacked_bytes;
+  k.unpack = unpack;
   k.panel = COLUMNS;
 }
 

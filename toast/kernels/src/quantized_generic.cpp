@@ -5,8 +5,8 @@
 
 namespace toast::TOAST_VARIANT {
 
-// One element in the row's units, in chunks of k: the sum over the outliers of x * scale * code, over groups of
-// bias * (sum of x), and over 64s, or groups of 32, of scale * (the sum over their 32s of x's scale * (sum of code q)).
+// One element in the row's units, in chunks of k: the sum over groups of bias * (sum of x), over 64s, or groups of 32, of
+// scale * (the sum over their 32s of x's scale * (sum of code q)), and over the outliers of x * scale * code.
 static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const Block* block = x.blocks + first;
@@ -15,7 +15,6 @@ static float dot(const Column& w, const QuantRows& x, int row) {
   float acc = 0;
   for (int from = 0; from < x.K; from += CHUNK) {
     int end = from + CHUNK < x.K ? from + CHUNK : x.K;
-    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
     for (int k = from; k < end; k += x.group) acc += w.bias(k) * *sum++;
     for (int k = from, span = x.group < SPAN ? x.group : SPAN; k < end; k += span) {
       int total = 0;
@@ -26,6 +25,7 @@ static float dot(const Column& w, const QuantRows& x, int row) {
       }
       acc += (float)total * w.scale(k);
     }
+    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
   }
   return acc;
 }
@@ -41,6 +41,8 @@ static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const in
 
 void fill_quantized(Kernels& k) {
   k.quantized_matmul = quantized_matmul;
+  k.unpacked_bytes = [](const QuantWeights&) { return (size_t)0; };
+  k.unpack = [](const QuantWeights&, int, int, void*) {};
   k.panel = 16;
 }
 
