@@ -13,13 +13,14 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
-    "choose", "set_threads", "map_tensors", "linear", "after_attention", "append", "swiglu", "attention_step", "DecoderLayer",
-    "int8_scan", "crc32_blocks",
+    "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "attention_step",
+    "DecoderLayer", "int8_scan", "crc32_blocks",
 )  # fmt: skip
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
 linear = None  # set by install(): a linear layer with bias, activation and residual as one op
 after_attention = None  # set by install(): what follows attention in BERT's layer as one op
+encoder_layer = None  # set by install(): all of BERT's layer as one op
 _variant = "off"
 _originals = []  # (owner, name, MLX's own) of all that was replaced
 
@@ -41,7 +42,7 @@ def install(variant="auto", threads=0, warn=None):
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant, map_tensors, linear, after_attention
+    global _variant, map_tensors, linear, after_attention, encoder_layer
     import mlx.core as mx
 
     if mx.default_device() != mx.Device(mx.cpu):
@@ -61,7 +62,8 @@ def install(variant="auto", threads=0, warn=None):
     _replace(mx.fast, FAST, ext)
     if hasattr(ext, "matmul"):
         replace(mx.array, "__matmul__", lambda a, b: ext.matmul(a, b))
-    map_tensors, linear, after_attention = ext.map_tensors, ext.linear, ext.after_attention
+    map_tensors, linear = ext.map_tensors, ext.linear
+    after_attention, encoder_layer = ext.after_attention, ext.encoder_layer
     _variant = name
     return name
 
@@ -102,10 +104,10 @@ def _replace(owner, names, ext):
 
 
 def _restore():
-    global _variant, map_tensors, linear, after_attention
+    global _variant, map_tensors, linear, after_attention, encoder_layer
     while _originals:
         setattr(*_originals.pop())
-    _variant, map_tensors, linear, after_attention = "off", None, None, None
+    _variant, map_tensors, linear, after_attention, encoder_layer = "off", None, None, None, None
 
 
 def _load(mx):

@@ -21,18 +21,14 @@ class Layer:
         self.n = config["num_attention_heads"]
         if D % self.n:
             raise BadModel(f"hidden_size {D} is not a multiple of {self.n} heads")
-        self.qkv = w.split_linear(*self.qkv, D, D)
+        qkv = w.split_linear(*self.qkv, D, D)
         out, norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
         up, down = w.linear(self.up, F, D), w.linear(self.down, D, F)
         norm2, act = w.layer_norm(self.norm2, D, eps), layers.known(config["hidden_act"])
-        self.rest = layers.AfterAttention(out, norm1, up, act, down, norm2)
+        self.whole = layers.PostNorm(qkv, self.n, out, norm1, up, act, down, norm2)
 
     def __call__(self, x, mask):
-        return self.rest(self.attend(x, mask), x)
-
-    def attend(self, x, mask):
-        q, k, v = (layers.heads(y, self.n) for y in self.qkv(x))
-        return layers.attention(q, k, v, mask)
+        return self.whole(x, mask)
 
 
 class Model:

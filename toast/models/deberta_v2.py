@@ -26,9 +26,12 @@ class Layer(bert.Layer):
         self.pos_key = w.linear(key, D, D) if "c2p" in kinds else None
         self.pos_query = w.linear(query, D, D) if "p2c" in kinds else None
 
+    def __call__(self, x, mask):
+        return self.whole.after(self.attend(x, mask), x)
+
     def attend(self, x, mask):
         inside, table, at = mask
-        q, k, v = (layers.heads(y, self.n) for y in self.qkv(x))
+        q, k, v = (layers.heads(y, self.n) for y in self.whole.qkv(x))
         bias = mx.zeros((1, 1, 1, 1))
         if self.pos_key:
             bias = bias + self.relate(q, self.pos_key(table), at)

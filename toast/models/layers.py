@@ -60,10 +60,8 @@ class Tensors:
     def split_linear(self, fused, names, outputs, inputs, bias=True):
         """x -> an (..., outputs) for each name; stored as one tensor `fused` or one for each."""
         if f"{fused}.weight" in self:
-            whole = self.linear(fused, len(names) * outputs, inputs, bias)
-            return lambda x: mx.split(whole(x), len(names), axis=-1)
-        parts = [self.linear(name, outputs, inputs, bias) for name in names]
-        return lambda x: [part(x) for part in parts]
+            return SplitLinear([self.linear(fused, len(names) * outputs, inputs, bias)], len(names))
+        return SplitLinear([self.linear(name, outputs, inputs, bias) for name in names], len(names))
 
     def embedding(self, name, rows, dims):
         """ids (...) int -> (..., dims). MLX does not check ids, so this does: they come from a
@@ -132,6 +130,18 @@ class Linear:
         return y if self.b is None else y + self.b
 
 
+class SplitLinear:
+    """x -> n results: of as many layers, or of one whose outputs they share."""
+
+    def __init__(self, parts, n):
+        self.parts, self.n = parts, n
+
+    def __call__(self, x):
+        if len(self.parts) < self.n:
+            return mx.split(self.parts[0](x), self.n, axis=-1)
+        return [part(x) for part in self.parts]
+
+
 class LayerNorm:
     """x (..., dims) -> the same, of mean 0 and variance 1, times w, plus b (or None)."""
 
@@ -142,21 +152,33 @@ class LayerNorm:
         return mx.fast.layer_norm(x, self.w, self.b, self.eps)
 
 
-class AfterAttention:
-    """norm2(h + down(act(up(h)))) of h = norm1(x + out(y)), y (B, L, K) from attention: one op where the kernels can."""
+class PostNorm:
+    """A layer with norms after (BERT's): its attention and all else, each one op where the kernels can.
 
-    def __init__(self, out, norm1, up, act, down, norm2):
-        self.out, self.norm1, self.up, self.act, self.down, self.norm2 = out, norm1, up, act, down, norm2
-        linears, norms = (out, up, down), (norm1, norm2)
-        fit = all(part.form and part.fusible for part in linears) and ACTIVATIONS[act][0]
-        self.whole = None
-        if fit and all(part.b is not None for part in (*linears, *norms)):
-            parts = [(part.w, *part.form, part.b) for part in linears], [(norm.w, norm.b, norm.eps) for norm in norms]
-            self.whole = lambda y, x: kernels.after_attention(y, x, *parts, ACTIVATIONS[act][0])
+    qkv: x (B, L, D) -> q, k, v (B, L, K); out, up, down: linear layers; norm1, norm2: after attention, after down.
+    """
 
-    def __call__(self, y, x):
-        if kernels.after_attention and self.whole:
-            return self.whole(y, x)
+    def __init__(self, qkv, heads, out, norm1, up, act, down, norm2):
+        self.qkv, self.heads, self.act = qkv, heads, act
+        self.out, self.norm1, self.up, self.down, self.norm2 = out, norm1, up, down, norm2
+        linears, norms = [*qkv.parts, out, up, down], [norm1, norm2]
+        self.one_op = ACTIVATIONS[act][0] and all(part.b is not None for part in (*linears, *norms))
+        self.one_op = self.one_op and all(part.form and part.fusible for part in linears)
+        if self.one_op:
+            self.linears = [(part.w, *part.form, part.b) for part in linears]
+            self.norms = [(norm.w, norm.b, norm.eps) for norm in norms]
+
+    def __call__(self, x, mask):
+        """x (B, L, D), mask as attention() has it -> (B, L, D)."""
+        if kernels.encoder_layer and self.one_op and len(self.qkv.parts) == 1:
+            return kernels.encoder_layer(x, mask, self.heads, self.linears, self.norms, ACTIVATIONS[self.act][0])
+        q, k, v = (heads(y, self.heads) for y in self.qkv(x))
+        return self.after(attention(q, k, v, mask), x)
+
+    def after(self, y, x):
+        """norm2(h + down(act(up(h)))) of h = norm1(x + out(y)), y (B, L, K) from attention."""
+        if kernels.after_attention and self.one_op:
+            return kernels.after_attention(y, x, self.linears[-3:], self.norms, ACTIVATIONS[self.act][0])
         x = self.norm1(self.out(y, residual=x))
         return self.norm2(self.down(self.up(x, self.act), residual=x))
 

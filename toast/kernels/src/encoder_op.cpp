@@ -1,11 +1,13 @@
-// What follows attention in an encoder's layer with norms after (BERT's), as one op of three products and two norms.
-// One thread takes a block of rows from the first product to the last norm: what lies between stays in its cache.
+// An encoder's layer with norms after (BERT's) as one op, or what of it follows attention: products, attention, norms.
+// One thread takes a block of texts from the first product to the last norm: what lies between stays in its cache.
 // Made of the ops' own parts in the same order: the bits are theirs.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "bindings.h"
@@ -32,7 +34,21 @@ struct Scaled {
   float eps;
 };
 
-// Everything float32 but the weights; y[rows, out.w.K], x[rows, D].
+constexpr size_t WORTH_UNPACKING = 32;  // rows of a block
+
+// x[rows, K] -> f(x w' + bias) + residual: to[rows, N]; memory: bytes(). All float32 but the weights.
+void multiply(const Affine& l, const float* x, int rows, float* to, const float* residual, Activation f, char* memory) {
+  int* order = (int*)memory;
+  std::iota(order, order + rows, 0);
+  Epilogue e{residual, (size_t)l.w.N, 1, 1, l.bias, f};
+  project((const char*)x, Type::f32, rows, order, (char*)(order + rows), {{&l.w, {to, Type::f32, e}}});
+}
+
+size_t bytes(int rows, std::initializer_list<const QuantWeights*> all) {
+  return rows * sizeof(int) + quantized_bytes(rows, all);
+}
+
+// y[rows, out.w.K], x[rows, D] -> z[rows, D].
 struct AfterAttention {
   Affine out, up, down;
   Scaled norm1, norm2;
@@ -40,23 +56,18 @@ struct AfterAttention {
   int D() const { return out.w.N; }
   int F() const { return up.w.N; }
 
-  size_t bytes(int rows) const {  // of what lies between, one piece after the other
-    return rows * (sizeof(int) + (2 * D() + F()) * sizeof(float)) + quantized_bytes(rows, {&out.w, &up.w, &down.w});
-  }
+  // Rows of a block whose widest state fits the second cache beside weights.
+  size_t block() const { return std::max(WORTH_UNPACKING, (384 << 10) / (F() * sizeof(float))); }
 
   void run(const float* y, const float* x, float* z, int rows) const {
-    float* sum = (float*)scratch(3, bytes(rows));
+    size_t states = (size_t)rows * (2 * D() + F());  // one piece of memory after the other
+    float* sum = (float*)scratch(3, states * sizeof(float) + bytes(rows, {&out.w, &up.w, &down.w}));
     float *h = sum + (size_t)rows * D(), *wide = h + (size_t)rows * D();
-    int* order = (int*)(wide + (size_t)rows * F());
-    std::iota(order, order + rows, 0);
-    auto multiply = [&](const Affine& l, const float* x, float* to, const float* residual, Activation f) {
-      Epilogue e{residual, (size_t)l.w.N, 1, 1, l.bias, f};
-      project((const char*)x, Type::f32, rows, order, (char*)(order + rows), {{&l.w, {to, Type::f32, e}}});
-    };
-    multiply(out, y, sum, x, Activation::none);
+    char* memory = (char*)(sum + states);
+    multiply(out, y, rows, sum, x, Activation::none, memory);
     norm(norm1, sum, h, rows);
-    multiply(up, h, wide, nullptr, activation);
-    multiply(down, wide, sum, h, Activation::none);
+    multiply(up, h, rows, wide, nullptr, activation, memory);
+    multiply(down, wide, rows, sum, h, Activation::none, memory);
     norm(norm2, sum, z, rows);
   }
 
@@ -67,9 +78,43 @@ struct AfterAttention {
   }
 };
 
-// With all weights unpacked once for many blocks.
-AfterAttention unpacked(AfterAttention l) {
-  QuantWeights* all[] = {&l.out.w, &l.up.w, &l.down.w};
+// A layer's attention: the product with q, k and v beside each other, and the mask [B, heads, L, L] by strides.
+struct SelfAttention {
+  Affine qkv;
+  int heads;
+  float scale;
+  Mask mask;
+  const char* m;
+  int64_t m_text, m_head, m_row;
+  int width() const { return qkv.w.N / 3; }
+
+  // x[texts, L, D] -> y[texts, L, width]: those from `first` on.
+  void run(const float* x, float* y, int first, int texts, int L) const {
+    int rows = texts * L, tile = std::min(L, 128);
+    size_t states = (size_t)rows * 3 * width();
+    float* all = (float*)scratch(5, states * sizeof(float) + bytes(rows, {&qkv.w}));
+    multiply(qkv, x, rows, all, nullptr, Activation::none, (char*)(all + states));
+    int tiles = (L + tile - 1) / tile;
+    parallel(texts * heads * tiles, [&](int i) {
+      attend(all, y, first, i / (heads * tiles), i / tiles % heads, i % tiles * tile, std::min(L - i % tiles * tile, tile), L);
+    });
+  }
+
+  void attend(const float* all, float* y, int first, int text, int head, int row, int rows, int L) const {
+    int d = width() / heads, w = 3 * width();
+    const float* q = all + (size_t)text * L * w + head * d;
+    Attention a{};
+    a.mask = mask, a.group = 1, a.queries = rows, a.keys = L, a.dk = a.dv = d, a.scale = scale;
+    a.q = q + (size_t)row * w, a.k = q + width(), a.v = q + 2 * width(), a.y = y + ((size_t)text * L + row) * width() + head * d;
+    a.q_row = a.k_row = a.v_row = w, a.y_row = width();
+    int64_t size = mask == Mask::boolean ? 1 : sizeof(float);
+    a.m_row = m_row, a.m = m + ((first + text) * m_text + head * m_head + row * m_row) * size;
+    kernels().attention(a, (float*)scratch(0, kernels().attention_scratch(a) * sizeof(float)));
+  }
+};
+
+// All the weights, once for many blocks.
+void unpack(std::initializer_list<QuantWeights*> all) {
   size_t bytes = 0;
   for (auto w : all) bytes += kernels().unpacked_bytes(*w);
   char* to = (char*)scratch(4, bytes);
@@ -79,76 +124,158 @@ AfterAttention unpacked(AfterAttention l) {
     w->unpacked = to;
     to += kernels().unpacked_bytes(*w);
   }
-  return l;
 }
 
-// In blocks whose widest state fits the second cache beside weights, where there are enough for all threads.
-void in_blocks(const AfterAttention& l, const float* y, const float* x, float* z, int rows) {
-  constexpr int in_cache = 384 << 10, worth_unpacking = 32;
-  int block = std::max<int>(worth_unpacking, in_cache / (l.F() * sizeof(float))), blocks = (rows + block - 1) / block;
-  if (blocks < 2 * helpers()) return l.run(y, x, z, rows);
-  block = ((rows + blocks - 1) / blocks + 3) / 4 * 4;  // whole tiles
-  AfterAttention u = unpacked(l);
-  parallel(blocks, [&](int i) {
-    size_t first = (size_t)i * block, width = l.out.w.K;
-    int count = std::min<int>(block, rows - first);
-    if (count > 0) u.run(y + first * width, x + first * l.D(), z + first * l.D(), count);
+// f(first, count) over `rows` rows in blocks of about `block`, whole tiles where there are several.
+template <class F>
+void in_blocks(int rows, int block, F f) {
+  int blocks = (rows + block - 1) / block, step = ((rows + blocks - 1) / blocks + 3) / 4 * 4;
+  parallel((rows + step - 1) / step, [&](int i) { f(i * step, std::min(step, rows - i * step)); });
+}
+
+// y[rows, K], x[rows, D] -> z, in blocks.
+void run_blocks(const AfterAttention& l, const float* y, const float* x, float* z, int rows) {
+  in_blocks(rows, l.block(), [&](size_t first, int count) {
+    l.run(y + first * l.out.w.K, x + first * l.D(), z + first * l.D(), count);
   });
 }
 
-void check(const mx::array& y, const mx::array& x, const std::vector<Linear>& linears, const std::vector<Norm>& norms) {
-  auto refuse = [](bool bad, const char* why) {
-    if (bad) throw std::invalid_argument(std::string("[after_attention] ") + why);
-  };
-  refuse(linears.size() != 3 || norms.size() != 2, "needs out, up and down, and two norms.");
-  refuse(y.dtype() != mx::float32 || x.dtype() != mx::float32 || x.ndim() < 1 || y.ndim() < 1, "y and x float32.");
-  int D = x.shape(-1), K = y.shape(-1);
+void run(AfterAttention l, const float* y, const float* x, float* z, int rows) {
+  if (rows < 2 * helpers() * (int)l.block()) return l.run(y, x, z, rows);  // not a block for every thread
+  unpack({&l.out.w, &l.up.w, &l.down.w});
+  run_blocks(l, y, x, z, rows);
+}
+
+// x[B, L, D] -> z, in blocks of whole texts where there are enough for all threads, else one step after the other.
+void run(SelfAttention s, AfterAttention l, const float* x, float* z, int B, int L) {
+  int texts = std::max<int>(1, l.block() / L);
+  while (texts * L % 4 && texts * L < (int)l.block()) texts++;  // whole tiles
+  int blocks = (B + texts - 1) / texts;
+  auto y = [&](int rows) { return (float*)scratch(6, (size_t)rows * s.width() * sizeof(float)); };
+  if (blocks < 4 * helpers()) {
+    float* all = y(B * L);
+    s.run(x, all, 0, B, L);
+    return run(l, all, x, z, B * L);
+  }
+  unpack({&s.qkv.w, &l.out.w, &l.up.w, &l.down.w});
+  parallel(blocks, [&](int i) {
+    int first = i * texts, count = std::min(texts, B - first);
+    size_t at = (size_t)first * L * l.D();
+    float* some = y(count * L);
+    s.run(x + at, some, first, count, L);
+    run_blocks(l, some, x + at, z + at, count * L);
+  });
+}
+
+void refuse(bool bad, const char* why) {
+  if (bad) throw std::invalid_argument(std::string("[encoder] ") + why);
+}
+
+// linears, one after the other from K columns to D of x[.., D], and norms of D.
+void check(const mx::array& x, int K, const std::vector<Linear>& linears, const std::vector<Norm>& norms) {
+  refuse(x.dtype() != mx::float32 || x.ndim() < 1, "x float32.");
+  int D = x.shape(-1);
   for (auto& [w, scales, biases, group, bits, bias] : linears) {
-    refuse(!readable(mx::array({1, K}, mx::float32, nullptr, {}), w, scales, biases, true, group, bits, "affine") || w.ndim() != 2,
-           "affine weights of 4 or 8 bits that fit each other.");
+    mx::array row({1, K}, mx::float32, nullptr, {});
+    refuse(w.ndim() != 2 || !readable(row, w, scales, biases, true, group, bits, "affine"), "affine weights of 4 or 8 bits that fit.");
     refuse(bias.shape() != mx::Shape{w.shape(0)}, "bias[N].");
     K = w.shape(0);
   }
-  auto shape = y.shape();
-  shape.back() = D;
-  refuse(x.shape() != shape || std::get<0>(linears[0]).shape(0) != D || K != D, "x[.., D] and y[.., K] of as many rows.");
+  refuse(std::get<0>(linears[0]).shape(0) != D || K != D, "weights from and to x's width.");
   for (auto& [weight, bias, eps] : norms) refuse(weight.shape() != mx::Shape{D} || bias.shape() != mx::Shape{D}, "norms[D].");
+}
+
+// An op's weights as its inputs from number `first` on, and back when it runs.
+struct Weights {
+  std::vector<std::pair<int, int>> forms;
+  std::vector<float> eps;
+  size_t first;
+
+  Weights(Arrays& inputs, const std::vector<Linear>& linears, const std::vector<Norm>& norms, const mx::Stream& s)
+      : first(inputs.size()) {
+    for (auto& [w, scales, biases, group, bits, bias] : linears) {
+      inputs.insert(inputs.end(), {w, scales, biases, mx::astype(bias, mx::float32, s)});
+      forms.push_back({group, bits});
+    }
+    for (auto& [weight, bias, e] : norms) {
+      inputs.insert(inputs.end(), {mx::astype(weight, mx::float32, s), mx::astype(bias, mx::float32, s)});
+      eps.push_back(e);
+    }
+  }
+  Affine affine(const Arrays& in, int i) const {
+    auto [group, bits] = forms[i];
+    auto* w = &in[first + 4 * i];
+    return {matrix(w[0], w[1], w[2], 0, w[0].shape(1) * 32 / bits, group, bits), w[3].data<float>()};
+  }
+  Scaled scaled(const Arrays& in, int i) const {
+    auto* n = &in[first + 4 * forms.size() + 2 * i];
+    return {n[0].data<float>(), n[1].data<float>(), eps[i]};
+  }
+  AfterAttention after(const Arrays& in, int i, Activation f) const {  // linears from number i on
+    return {affine(in, i), affine(in, i + 1), affine(in, i + 2), scaled(in, 0), scaled(in, 1), f};
+  }
+};
+
+Arrays contiguous(const Arrays& in, size_t n, const mx::Stream& s) {
+  Arrays out;
+  for (auto& a : in) out.push_back(out.size() < n ? toast::contiguous(a, s) : rows_contiguous(a, s));
+  return out;
 }
 
 mx::array after_attention(const mx::array& y, const mx::array& x, const std::vector<Linear>& linears,
                           const std::vector<Norm>& norms, const std::string& activation) {
   auto s = mx::to_stream({});
   auto f = activation_named(activation);
-  check(y, x, linears, norms);
-  if (!ours(s)) throw std::invalid_argument("[after_attention] on the CPU only.");
+  refuse(!ours(s), "on the CPU only.");
+  refuse(linears.size() != 3 || norms.size() != 2, "needs out, up and down, and two norms.");
+  refuse(y.dtype() != mx::float32 || y.ndim() < 1, "y float32.");
+  check(x, y.shape(-1), linears, norms);
+  auto shape = y.shape();
+  shape.back() = x.shape(-1);
+  refuse(x.shape() != shape, "x[.., D] and y[.., K] of as many rows.");
   Arrays inputs{y, x};
-  std::vector<std::pair<int, int>> forms;
-  std::vector<float> eps;
-  for (auto& [w, scales, biases, group, bits, bias] : linears) {
-    inputs.insert(inputs.end(), {w, scales, biases, mx::astype(bias, mx::float32, s)});
-    forms.push_back({group, bits});
-  }
-  for (auto& [weight, bias, e] : norms) {
-    inputs.insert(inputs.end(), {mx::astype(weight, mx::float32, s), mx::astype(bias, mx::float32, s)});
-    eps.push_back(e);
-  }
-  auto eval = [forms, eps, f](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    Arrays a;
-    for (auto& i : in) a.push_back(contiguous(i, s));
+  Weights weights(inputs, linears, norms, s);
+  auto eval = [weights, f](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto a = contiguous(in, in.size(), s);
     allocate(out);
     if (!out.size()) return;
-    auto affine = [&](int i) {
-      auto [group, bits] = forms[i];
-      auto *w = &a[2 + 4 * i];
-      return Affine{matrix(w[0], w[1], w[2], 0, w[0].shape(1) * 32 / bits, group, bits), w[3].data<float>()};
-    };
-    auto scaled = [&](int i) { return Scaled{a[14 + 2 * i].data<float>(), a[15 + 2 * i].data<float>(), eps[i]}; };
-    AfterAttention l{affine(0), affine(1), affine(2), scaled(0), scaled(1), f};
+    auto l = weights.after(a, 0, f);
     dispatch(s, [l, y = a[0].data<float>(), x = a[1].data<float>(), z = out.data<float>(), rows = (int)(out.size() / l.D())] {
-      in_blocks(l, y, x, z, rows);
+      run(l, y, x, z, rows);
     });
   };
   return make("AfterAttention", x.shape(), mx::float32, s, std::move(inputs), eval);
+}
+
+mx::array encoder_layer(const mx::array& x, const Optional& mask, int heads, const std::vector<Linear>& linears,
+                        const std::vector<Norm>& norms, const std::string& activation) {
+  auto s = mx::to_stream({});
+  auto f = activation_named(activation);
+  refuse(!ours(s), "on the CPU only.");
+  refuse(linears.size() != 4 || norms.size() != 2, "needs qkv, out, up and down, and two norms.");
+  refuse(x.ndim() != 3, "x[B, L, D].");
+  int B = x.shape(0), L = x.shape(1), N = std::get<0>(linears[0]).shape(0);
+  refuse(heads < 1 || N % (3 * heads), "q, k and v of whole heads.");
+  check(x, N / 3, {linears.begin() + 1, linears.end()}, norms);
+  check(mx::array({1, N}, mx::float32, nullptr, {}), x.shape(2), {linears[0]}, {});
+  Arrays inputs{x};
+  Weights weights(inputs, linears, norms, s);
+  size_t plain = inputs.size();
+  bool boolean = mask && mask->dtype() == mx::bool_;
+  if (mask) inputs.push_back(mx::broadcast_to(boolean ? *mask : mx::astype(*mask, mx::float32, s), {B, heads, L, L}, s));
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto a = contiguous(in, plain, s);
+    allocate(out);
+    if (!out.size()) return;
+    SelfAttention self{weights.affine(a, 0), heads, (float)std::pow(N / 3 / heads, -0.5), Mask::none, nullptr, 0, 0, 0};
+    if (a.size() > plain) {
+      auto& m = a[plain];
+      self.mask = boolean ? Mask::boolean : Mask::additive;
+      self.m = m.data<char>(), self.m_text = m.strides(0), self.m_head = m.strides(1), self.m_row = m.strides(2);
+    }
+    dispatch(s, [=, l = weights.after(a, 1, f), x = a[0].data<float>(), z = out.data<float>()] { run(self, l, x, z, B, L); });
+  };
+  return make("EncoderLayer", x.shape(), mx::float32, s, std::move(inputs), eval);
 }
 
 }  // namespace
@@ -157,6 +284,9 @@ void bind_encoder(nb::module_& m) {
   m.def("after_attention", &after_attention, "y"_a, "x"_a, "linears"_a, "norms"_a, "activation"_a,
         "norm2(h + down(f(up(h)))) of h = norm1(x + out(y)), float32: y (.., K), x (.., D) -> (.., D).\n"
         "linears: (weight, scales, biases, group_size, bits, bias) of out, up, down; norms: (weight, bias, eps) of both.");
+  m.def("encoder_layer", &encoder_layer, "x"_a, "mask"_a.none(), "heads"_a, "linears"_a, "norms"_a, "activation"_a,
+        "after_attention() of y = softmax(q k' / sqrt(d) + mask) v by heads, q, k, v = qkv(x): x (B, L, D) -> (B, L, D).\n"
+        "mask: boolean or float, broadcast to (B, heads, L, L); linears: qkv before the others.");
 }
 
 }  // namespace toast

@@ -160,7 +160,7 @@ void* scratch(int slot, size_t bytes) {
     size_t size = 0;
     ~Block() { std::free(p); }
   };
-  thread_local Block blocks[5];
+  thread_local Block blocks[7];
   Block& b = blocks[slot];
   if (b.size < bytes) {
     std::free(b.p);
