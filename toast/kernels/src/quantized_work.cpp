@@ -23,7 +23,8 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
     size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache, filled = (j.M + worth_unpacking - 1) / worth_unpacking;
     int blocks = std::max<size_t>(1, std::min(fitting, filled));
     int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int wanted = helpers() == 1 ? 1 : 4 * helpers(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
+    int each = j.M > 4 ? 4 : 2;  // with few rows a task's first panel comes slowly
+    int wanted = helpers() == 1 ? 1 : each * helpers(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
     int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
