@@ -4,103 +4,12 @@
 #include "epilogue.h"
 #include "int8.h"
 #include "threads.h"
+#include "unpack.h"
 #include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
-constexpr int COLUMNS = PANEL * W;
-constexpr int STEP = ACTIVATION_GROUP;           // one step: 32 k, 8 dwords a column
-constexpr size_t STEP_BYTES = STEP * COLUMNS;
-constexpr int ROWS = 4;                            // rows in a full tile
-
-// Rows of bytes, `stride` apart. In a short last panel the last one stands in for those that are not there.
-template <bool WHOLE>
-struct Rows {
-  const uint8_t* first;
-  size_t stride;
-  int count;
-  inline const uint8_t* operator()(int c) const { return first + (WHOLE || c < count ? c : count - 1) * stride; }
-  inline Rows from(int c) const { return {WHOLE || c < count ? first + c * stride : (*this)(count - 1), stride, WHOLE || c < count ? count - c : 1}; }
-};
-
-// 32 k of PANEL vectors of columns, from MLX's packing: put(dword, vector, bytes) as soon as they are there.
-template <int BITS, class R, class Put>
-static inline void unpack_step(const R& rows, size_t at, Put put) {
-  for (int p = 0; p < PANEL; p++) {
-    auto row = rows.from(p * W);
-    for (int half = 0; half < BITS / 4; half++) {
-      vi w[4];
-      load_columns(row, at + 16 * half, w);
-      for (int j = 0; j < 4; j++) {
-        put(BITS == 4 ? 2 * j : 4 * half + j, p, BITS == 4 ? low_nibbles(w[j]) : w[j]);
-        if (BITS == 4) put(2 * j + 1, p, high_nibbles(w[j]));
-      }
-    }
-  }
-}
-
-// Scales or biases of groups [g, g + n) for the panel's columns: out[n][COLUMNS] float.
-template <class T, class R>
-static void unpack_scales(const R& rows, int groups, int g, int n, float* out) {
-  constexpr int PER = 16 / sizeof(T), HALVES = 4 / sizeof(T);  // groups in one load, and in a dword
-  for (int p = 0; p < PANEL; p++) {
-    auto row = rows.from(p * W);
-    float* to = out + p * W;
-    auto load = [&](const auto& row, int at, auto each) {
-      vi w[4];
-      load_columns(row, at * sizeof(T), w);
-#pragma GCC unroll 8
-      for (int j = 0; j < PER; j++) each(j, lanes(w[j / HALVES], j % HALVES, T{}));
-    };
-    int i = 0;
-    for (; i + PER <= n; i += PER)
-      load(row, g + i, [&](int j, vf x) { store(to + (i + j) * COLUMNS, x); });
-    if (i == n) continue;
-    auto put = [&](int group, vf x) {
-      if (group >= g + i && group < g + n) store(to + (group - g) * COLUMNS, x);
-    };
-    if (groups >= PER) {  // the last load ends with the row
-      int at = g + i + PER <= groups ? g + i : groups - PER;
-      load(row, at, [&](int j, vf x) { put(at + j, x); });
-    } else {
-      alignas(16) uint8_t padded[W][16] = {};
-      for (int c = 0; c < W; c++) memcpy(padded[c], row(c), groups * sizeof(T));
-      load(Rows<true>{padded[0], 16, W}, 0, put);
-    }
-  }
-}
-
-// base [.., groups] of `type`: those of the panel that begins at column n0.
-template <bool WHOLE>
-static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g, int n, float* out) {
-  int groups = w.K / w.group;
-  size_t stride = groups * size_of(w.type);
-  Rows<WHOLE> rows{(const uint8_t*)base + n0 * stride, stride, w.N - n0};
-  if (w.type == Type::f32) unpack_scales<float>(rows, groups, g, n, out);
-  else if (w.type == Type::f16) unpack_scales<f16>(rows, groups, g, n, out);
-  else unpack_scales<bf16>(rows, groups, g, n, out);
-}
-
-// The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests doubled
-// the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights. Past the end it does no harm.
-template <int BITS>
-static inline const char* next_panel(const QuantWeights& w, int n0, size_t step) {
-  size_t k = step * STEP, at = (size_t)(n0 + COLUMNS) * w.K + k * COLUMNS, one = size_of(w.type);
-  const char* next = (const char*)w.w + at * BITS / 8;
-  if (k % w.group) return next;
-  size_t scale = (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
-  prefetch(w.scales, scale, COLUMNS * one);
-  prefetch(w.biases, scale, COLUMNS * one);
-  return next;
-}
-
-// All of a task's first panel, which nobody asked for.
-static inline void prefetch_panel(const QuantWeights& w, int n0) {
-  size_t at = (size_t)n0 * w.K, n = (size_t)(w.N - n0 < COLUMNS ? w.N - n0 : COLUMNS) * w.K, one = size_of(w.type);
-  prefetch(w.scales, at / w.group * one, n / w.group * one);
-  prefetch(w.biases, at / w.group * one, n / w.group * one);
-  prefetch(w.w, at * w.bits / 8, n * w.bits / 8);
-}
+constexpr int ROWS = 4;  // rows in a full tile
 
 // Four bytes in every lane.
 static inline vi four(const void* x) {
