@@ -123,6 +123,12 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
     for (int n = 0; n < N; n += k.panel)
       k.quantized_matmul(weights, ours.rows, &order[m], &order[m], 1, n, std::min(N, n + k.panel), e, alone.data(), Type::f32);
   expect(same(a, alone), "rows alone", M, N, K);
+  char* memory = (char*)std::aligned_alloc(64, k.unpacked_bytes(weights) + 64);
+  for (int n = 0; n < N; n += k.panel) k.unpack(weights, n, std::min(N, n + k.panel), memory);
+  weights.unpacked = memory;
+  k.quantized_matmul(weights, ours.rows, order.data(), order.data(), M, 0, N, e, b.data(), Type::f32);
+  std::free(memory);
+  expect(same(a, b), "unpacked once", M, N, K);
 }
 
 static void check_matmul(const Kernels& k, int M, int K, int N, bool turned) {

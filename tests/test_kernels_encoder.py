@@ -9,21 +9,28 @@ from toast.models import layers
 
 pytestmark = pytest.mark.skipif(kernels.install() == "off", reason="no kernels here")
 
-HEADS, D, F = 3, 96, 1536
-SHAPES = [(1, 1), (1, 7), (3, 50), (60, 19), (30, 150)]  # the last two are cut into blocks of texts
+HEADS, D, F = 4, 128, 1536
+SHAPES = [(1, 1), (1, 7), (3, 50), (60, 19), (30, 150)]  # two threads cut the last two into blocks of texts
 
 
-def layer():
+@pytest.fixture(autouse=True)
+def two_threads():
+    kernels.install(threads=2)
+    yield
+    kernels.install()
+
+
+def layer(bits=8, group=32, act="gelu"):
     random = np.random.default_rng(3)
     array = lambda *shape: mx.array(random.standard_normal(shape).astype(np.float32))
 
     def linear(outputs, inputs):
-        w, *form = mx.quantize(array(outputs, inputs) / inputs**0.5, 32, 8)
-        return layers.Linear(w, array(outputs), [*form, 32, 8])
+        w, *form = mx.quantize(array(outputs, inputs) / inputs**0.5, group, bits)
+        return layers.Linear(w, array(outputs), [*form, group, bits])
 
     norms = [layers.LayerNorm(array(D), array(D), 1e-5) for _ in range(2)]
     qkv = layers.SplitLinear([linear(3 * D, D)], 3)
-    return layers.PostNorm(qkv, HEADS, linear(D, D), norms[0], linear(F, D), "gelu", linear(D, F), norms[1]), array
+    return layers.PostNorm(qkv, HEADS, linear(D, D), norms[0], linear(F, D), act, linear(D, F), norms[1]), array
 
 
 def masks(B, L, array):
@@ -39,8 +46,35 @@ def test_a_layer_as_one_op_has_the_bits_of_its_parts(shape, kind):
     x, mask = array(*shape, D), masks(*shape, array)[kind]
     x[0, 0, 3] = 80  # an outlier
     y = whole(x, mask)
-    whole.one_op = False
+    whole.is_one = whole.after_is_one = False
     assert mx.array_equal(y, whole(x, mask))
+
+
+@pytest.mark.parametrize("form", [(4, 32, "silu"), (4, 64, "gelu"), (8, 64, "gelu_new")])
+def test_every_form_has_the_bits_of_its_parts(form):
+    whole, array = layer(*form)
+    x = array(60, 19, D)
+    y = whole(x, None)
+    whole.is_one = whole.after_is_one = False
+    assert mx.array_equal(y, whole(x, None))
+
+
+def test_threads_change_no_bit():
+    whole, array = layer()
+    x = array(60, 19, D)
+    y = whole(x, None)
+    mx.eval(y)
+    for threads in (1, 5):
+        kernels.install(threads=threads)
+        assert mx.array_equal(y, whole(x, None))
+
+
+def test_float_qkv_leaves_the_rest_one_op():
+    whole, array = layer()
+    plain = layers.SplitLinear([layers.Linear(array(3 * D, D), array(3 * D))], 3)
+    mixed = layers.PostNorm(plain, HEADS, whole.out, whole.norm1, whole.up, "gelu", whole.down, whole.norm2)
+    assert mixed.after_is_one and not mixed.is_one
+    assert mixed(array(3, 5, D), None).shape == (3, 5, D)
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, (16, 300)])
@@ -49,7 +83,7 @@ def test_what_follows_attention_has_the_bits_of_its_parts(shape):
     y, x = array(*shape, D), array(*shape, D)
     y[0, 0, 3] = 80
     z = whole.after(y, x)
-    whole.one_op = False
+    whole.is_one = whole.after_is_one = False
     assert mx.array_equal(z, whole.after(y, x))
 
 

@@ -187,6 +187,21 @@ def test_outliers_do_not_drown_their_neighbours(variant, bits, dtype):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("size", [30, 100, 1000, 30000])
+def test_two_far_numbers_in_one_32_leave_the_others_their_precision(variant, bits, size):
+    """Both far from all else and of one size, where weights mute them."""
+    ext.choose(variant)
+    x = np.array(numbers(3, 1024)) * 0.1
+    x[:, 3], x[:, 4] = size, -size
+    dense = np.array(numbers(48, 1024, seed=1))
+    dense[:, :32] *= 1e-6
+    w, scales, biases = mx.quantize(mx.array(dense), 32, bits)
+    y = ext.quantized_matmul(mx.array(x), w, scales, biases, group_size=32, bits=bits)
+    assert error(y, in_float(mx.array(x), w, scales, biases, 32, bits)) < TOLERANCE
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("model", ["decoder", "encoder"])
 def test_real_layers_lose_less_than_one_percent(variant, model):
     """Activations and weights of SmolLM2 and MiniLM (oracles/activations.py), outliers included."""

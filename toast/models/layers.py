@@ -112,6 +112,10 @@ class Linear:
         self.w, self.b, self.form = w, b, form
         self.fusible = not form or form[-1] in (4, 8)
 
+    def one_op(self):
+        """Whether it can be a part of a larger op: quantised, with a bias."""
+        return bool(self.form) and self.fusible and self.b is not None
+
     def __call__(self, x, act=None, residual=None):
         """act: the name of an activation, as config.json has it."""
         ours, plain = ACTIVATIONS[act] if act else ("", None)
@@ -161,23 +165,23 @@ class PostNorm:
     def __init__(self, qkv, heads, out, norm1, up, act, down, norm2):
         self.qkv, self.heads, self.act = qkv, heads, act
         self.out, self.norm1, self.up, self.down, self.norm2 = out, norm1, up, down, norm2
-        linears, norms = [*qkv.parts, out, up, down], [norm1, norm2]
-        self.one_op = ACTIVATIONS[act][0] and all(part.b is not None for part in (*linears, *norms))
-        self.one_op = self.one_op and all(part.form and part.fusible for part in linears)
-        if self.one_op:
-            self.linears = [(part.w, *part.form, part.b) for part in linears]
-            self.norms = [(norm.w, norm.b, norm.eps) for norm in norms]
+        rest = [out, up, down]
+        self.norms = [(norm.w, norm.b, norm.eps) for norm in (norm1, norm2)]
+        known = ACTIVATIONS[act][0] is not None and norm1.b is not None and norm2.b is not None
+        self.after_is_one = known and all(part.one_op() for part in rest)
+        self.is_one = self.after_is_one and len(qkv.parts) == 1 and qkv.parts[0].one_op()
+        self.linears = [(part.w, *part.form, part.b) for part in (*qkv.parts, *rest)]
 
     def __call__(self, x, mask):
-        """x (B, L, D), mask as attention() has it -> (B, L, D)."""
-        if kernels.encoder_layer and self.one_op and len(self.qkv.parts) == 1:
+        """x (B, L, D) float32, mask an array that broadcasts to (B, heads, L, L) or None -> (B, L, D)."""
+        if kernels.encoder_layer and self.is_one:
             return kernels.encoder_layer(x, mask, self.heads, self.linears, self.norms, ACTIVATIONS[self.act][0])
         q, k, v = (heads(y, self.heads) for y in self.qkv(x))
         return self.after(attention(q, k, v, mask), x)
 
     def after(self, y, x):
         """norm2(h + down(act(up(h)))) of h = norm1(x + out(y)), y (B, L, K) from attention."""
-        if kernels.after_attention and self.one_op:
+        if kernels.after_attention and self.after_is_one:
             return kernels.after_attention(y, x, self.linears[-3:], self.norms, ACTIVATIONS[self.act][0])
         x = self.norm1(self.out(y, residual=x))
         return self.norm2(self.down(self.up(x, self.act), residual=x))

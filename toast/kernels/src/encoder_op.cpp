@@ -140,14 +140,14 @@ void run_blocks(const AfterAttention& l, const float* y, const float* x, float* 
   });
 }
 
-void run(AfterAttention l, const float* y, const float* x, float* z, int rows) {
+void run_after(AfterAttention l, const float* y, const float* x, float* z, int rows) {
   if (rows < 2 * helpers() * (int)l.block()) return l.run(y, x, z, rows);  // not a block for every thread
   unpack({&l.out.w, &l.up.w, &l.down.w});
   run_blocks(l, y, x, z, rows);
 }
 
 // x[B, L, D] -> z, in blocks of whole texts where there are enough for all threads, else one step after the other.
-void run(SelfAttention s, AfterAttention l, const float* x, float* z, int B, int L) {
+void run_layer(SelfAttention s, AfterAttention l, const float* x, float* z, int B, int L) {
   int texts = std::max<int>(1, l.block() / L);
   while (texts * L % 4 && texts * L < (int)l.block()) texts++;  // whole tiles
   int blocks = (B + texts - 1) / texts;
@@ -155,7 +155,7 @@ void run(SelfAttention s, AfterAttention l, const float* x, float* z, int B, int
   if (blocks < 4 * helpers()) {
     float* all = y(B * L);
     s.run(x, all, 0, B, L);
-    return run(l, all, x, z, B * L);
+    return run_after(l, all, x, z, B * L);
   }
   unpack({&s.qkv.w, &l.out.w, &l.up.w, &l.down.w});
   parallel(blocks, [&](int i) {
@@ -241,7 +241,7 @@ mx::array after_attention(const mx::array& y, const mx::array& x, const std::vec
     if (!out.size()) return;
     auto l = weights.after(a, 0, f);
     dispatch(s, [l, y = a[0].data<float>(), x = a[1].data<float>(), z = out.data<float>(), rows = (int)(out.size() / l.D())] {
-      run(l, y, x, z, rows);
+      run_after(l, y, x, z, rows);
     });
   };
   return make("AfterAttention", x.shape(), mx::float32, s, std::move(inputs), eval);
@@ -273,7 +273,7 @@ mx::array encoder_layer(const mx::array& x, const Optional& mask, int heads, con
       self.mask = boolean ? Mask::boolean : Mask::additive;
       self.m = m.data<char>(), self.m_text = m.strides(0), self.m_head = m.strides(1), self.m_row = m.strides(2);
     }
-    dispatch(s, [=, l = weights.after(a, 1, f), x = a[0].data<float>(), z = out.data<float>()] { run(self, l, x, z, B, L); });
+    dispatch(s, [=, l = weights.after(a, 1, f), x = a[0].data<float>(), z = out.data<float>()] { run_layer(self, l, x, z, B, L); });
   };
   return make("EncoderLayer", x.shape(), mx::float32, s, std::move(inputs), eval);
 }

@@ -20,7 +20,7 @@ struct QuantWeights {
   const void *scales, *biases;
   Type type;
   int N, K, group, bits;
-  const void* unpacked = nullptr;  // all of it as unpack() leaves it, or null
+  const void* unpacked = nullptr;  // all of it as unpack() leaves it, 64-byte aligned, or null
 };
 // An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float, x units.
 struct Outlier {
@@ -35,7 +35,7 @@ struct Block {
   int8_t q[ACTIVATION_GROUP];
 };
 // Rows x[m, K]: a power of two each, the unit [m]; blocks [m, K / 32], the sum of x as rounded, outliers included, in units
-// [m, K / group], and the outliers by k: [m, K / 32], the first `count`[m] of them.
+// [m, K / group], and the outliers by 32s of k: [m, K / 32], the first `count`[m].
 struct QuantRows {
   const float* unit;
   const Block* blocks;
@@ -102,7 +102,7 @@ struct Kernels {
   void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
                            int M, int n0, int n1, const Epilogue& e, void* out, Type type);
   int panel;
-  // Columns [n0, n1) of w as quantized_matmul() unpacks them, for many calls: to[unpacked_bytes(w)] is of all.
+  // Columns [n0, n1) of w as quantized_matmul() unpacks them, for many calls, to their place in to[unpacked_bytes(w)].
   size_t (*unpacked_bytes)(const QuantWeights& w);
   void (*unpack)(const QuantWeights& w, int n0, int n1, void* to);
   // The same for one row x[K] that quantize_row() refused: in float, nothing rounded.

@@ -1,6 +1,6 @@
-// Activations to 8 bits: every 32 of a row get the scale max|x| / 127 (round half to even), a whole number of the row's
-// unit, and one much larger than the others of its 32 stays a float, as in LLM.int8() (Dettmers et al., 2022) but element
-// by element.
+// Activations to 8 bits, rounded half to even: every 32 of a row have a scale, max|x| / 127 or more (round_group), rounded up
+// to whole units of the row's, and what is much larger than the others stays a float, as in LLM.int8() (Dettmers et al.,
+// 2022) but element by element.
 // Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
 #include "epilogue.h"
 #include "int8.h"
@@ -26,8 +26,9 @@ static inline float larger(float a, float b) { return a > b ? a : b; }
 
 // Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers when
 // their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical squares above
-// the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md).
-constexpr float OUTLIER_RATIO = 8;
+// the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md). Beside one whose square is over FAR typical
+// ones the row's unit would be too coarse for the others: it is an outlier even where the next one is as large.
+constexpr float OUTLIER_RATIO = 8, FAR = 4096;
 
 struct Measures {
   bool sums_finite;  // of 32 |x|
@@ -71,46 +72,57 @@ static inline Group without(const Group& g, float at) {
   return rest;
 }
 
+struct Largest {
+  int at;
+  float x, next;  // with its sign; the largest |x| of the rest
+};
+
+static inline Largest largest_of(const Group& g, float most) {
+  vf last = set1(-1), next = set1(0), x = set1(0);
+  for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(most), abs(g.v[i]), set1(-1), places(i)));
+  float at = largest(last);
+  Group rest = without(g, at);
+  for (int i = 0; i < VECTORS; i++) {
+    next = vmax(abs(rest.v[i]), next);
+    x = x + (g.v[i] - rest.v[i]);
+  }
+  return {(int)at, sum(x), largest(next)};
+}
+
 struct Taken {
   int count;
   float top;  // the largest |x| of the rest
 };
 
-// Where the largest of 32 is an outlier it becomes one, and `most` of these 32 that of the others.
+// Outliers by 32s, at most K / 32 of them; most: of the others of these 32 from now on.
 template <class T>
-static Taken take_outliers(const T* x, int K, float margin, float* most, Outlier* outliers) {
+static Taken take_outliers(const T* x, int K, float typical, float* most, Outlier* outliers) {
   Taken taken{0, 0};
+  float margin = OUTLIER_RATIO * typical;
   for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
-    if (*most * *most > margin) {
-      Group g = load_group(x + k);
-      vf last = set1(-1), next = set1(0), taken_x = set1(0);
-      for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(*most), abs(g.v[i]), set1(-1), places(i)));
-      float at = largest(last);
-      Group rest = without(g, at);
-      for (int i = 0; i < VECTORS; i++) {
-        next = vmax(abs(rest.v[i]), next);
-        taken_x = taken_x + (g.v[i] - rest.v[i]);
-      }
-      float second = largest(next);
-      if (*most * *most - second * second > margin) {
-        outliers[taken.count++] = {k + (int)at, sum(taken_x)};
-        *most = second;
-      }
+    Group g;
+    if (*most * *most > margin) g = load_group(x + k);
+    while (*most * *most > margin && taken.count < K / ACTIVATION_GROUP) {
+      Largest l = largest_of(g, *most);
+      if (!(*most * *most - l.next * l.next > margin || *most * *most > FAR * typical)) break;
+      outliers[taken.count++] = {k + l.at, l.x};
+      g = without(g, l.at);
+      *most = l.next;
     }
     taken.top = larger(taken.top, *most);
   }
   return taken;
 }
 
-// A power of two of which no scale takes more than 2048 (int8.h says why). Far below outliers it is coarser than it need
-// be, so that these stay finite in it.
-static float unit_of(float most, float with_outliers) {
+// A power of two of which no scale takes more than 2048, or 16,512 before codes of 4 bits (int8.h says why). Far below
+// outliers it is coarser than it need be, so that these stay finite in it.
+static float unit_of(float most, float with_outliers, int bits) {
   most = larger(larger(most, with_outliers * 0x1p-30f), 0x1p-100f);
-  uint32_t bits;
-  memcpy(&bits, &most, 4);
-  bits &= 0x7f800000;
-  memcpy(&most, &bits, 4);
-  return most * 0x1p-15f;
+  uint32_t exponent;
+  memcpy(&exponent, &most, 4);
+  exponent &= 0x7f800000;
+  memcpy(&most, &exponent, 4);
+  return most * (bits == 4 ? 0x1p-20f : 0x1p-15f);
 }
 
 // g over its scale as bytes: the scale is a whole number of units, rounded up. Those that may meet codes of 6 bits are kept
@@ -130,10 +142,15 @@ template <class T>
 static int quantize_row(const T* x, int K, int group, int bits, float* unit, Block* to, float* sums, Outlier* outliers) {
   float* most = (float*)scratch(0, K / ACTIVATION_GROUP * sizeof(float));
   auto [sums_finite, top, top_square, typical] = measure(x, K, most);
-  if (!sums_finite) return -1;
+  if (!sums_finite) {  // zeros, since the row goes through the product before it is done in float
+    memset(to, 0, K / ACTIVATION_GROUP * sizeof(Block));
+    memset(sums, 0, K / group * sizeof(float));
+    *unit = 0;
+    return -1;
+  }
   Taken taken{0, top};
-  if (top_square > 2 * typical) taken = take_outliers(x, K, OUTLIER_RATIO * typical, most, outliers);
-  *unit = unit_of(taken.top, top);
+  if (top_square > 2 * typical) taken = take_outliers(x, K, typical, most, outliers);
+  *unit = unit_of(taken.top, top, bits);
   float per_unit = 1 / *unit;
   Outlier *next = outliers, *last = outliers + taken.count;
   for (int k = 0; k < K; sums++) {
@@ -141,10 +158,9 @@ static int quantize_row(const T* x, int K, int group, int bits, float* unit, Blo
     float out = 0;
     for (int end = k + group; k < end; k += ACTIVATION_GROUP, to++, most++) {
       Group g = load_group(x + k);
-      if (next < last && next->k < k + ACTIVATION_GROUP) {
+      for (; next < last && next->k < k + ACTIVATION_GROUP; next++) {
         g = without(g, next->k - k);
         out += next->x *= per_unit;
-        next++;
       }
       round_group(g, *most, per_unit, bits, to);
       total += to->scale[0] * to->sum;

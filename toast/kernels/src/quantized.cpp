@@ -291,7 +291,7 @@ static void unpack(const QuantWeights& w, int n0, int n1, void* to) {
 
 static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
                              int n0, int n1, const Epilogue& e, void* out, Type type) {
-  if (M <= ROWS) prefetch_panel(w, n0);
+  if (M <= ROWS && !w.unpacked) prefetch_panel(w, n0);
   Outliers outliers(x, rows, M);
   float* acc = (float*)scratch(0, (size_t)M * (COLUMNS + 1) * sizeof(float));
   float* units = acc + (size_t)M * COLUMNS;

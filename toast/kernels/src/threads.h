@@ -20,7 +20,7 @@ void parallel(int n, F&& f) {
   parallel_tasks(n, [](void* c, int i) { (*static_cast<std::remove_reference_t<F>*>(c))(i); }, &f);
 }
 
-// This thread's scratch memory number `slot` (0-6), 64-byte aligned, at least `bytes`; kept and reused.
+// This thread's scratch memory number `slot` (0-2: the kernels', 3-6: encoder_op.cpp's), 64-byte aligned, at least `bytes`; kept and reused.
 void* scratch(int slot, size_t bytes);
 
 }  // namespace toast

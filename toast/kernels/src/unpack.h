@@ -17,7 +17,10 @@ struct Rows {
   size_t stride;
   int count;
   inline const uint8_t* operator()(int c) const { return first + (WHOLE || c < count ? c : count - 1) * stride; }
-  inline Rows from(int c) const { return {WHOLE || c < count ? first + c * stride : (*this)(count - 1), stride, WHOLE || c < count ? count - c : 1}; }
+  inline Rows from(int c) const {
+    if (WHOLE || c < count) return {first + c * stride, stride, count - c};
+    return {(*this)(count - 1), stride, 1};
+  }
 };
 
 // 32 k of PANEL vectors of columns, from MLX's packing: put(dword, vector, bytes) as soon as they are there.
