@@ -9,7 +9,7 @@ from toast.models import layers
 
 pytestmark = pytest.mark.skipif(kernels.install() == "off", reason="no kernels here")
 
-HEADS, D, F = 4, 128, 1536
+HEADS, K, D, F = 4, 64, 128, 1536  # K: width of attention
 SHAPES = [(1, 1), (1, 7), (3, 50), (60, 19), (30, 150)]  # two threads cut the last two into blocks of texts
 
 
@@ -29,8 +29,8 @@ def layer(bits=8, group=32, act="gelu"):
         return layers.Linear(w, array(outputs), [*form, group, bits])
 
     norms = [layers.LayerNorm(array(D), array(D), 1e-5) for _ in range(2)]
-    qkv = layers.SplitLinear([linear(3 * D, D)], 3)
-    return layers.PostNorm(qkv, HEADS, linear(D, D), norms[0], linear(F, D), act, linear(D, F), norms[1]), array
+    qkv = layers.SplitLinear([linear(3 * K, D)], 3)
+    return layers.PostNorm(qkv, HEADS, linear(D, K), norms[0], linear(F, D), act, linear(D, F), norms[1]), array
 
 
 def masks(B, L, array):
@@ -71,7 +71,7 @@ def test_threads_change_no_bit():
 
 def test_float_qkv_leaves_the_rest_one_op():
     whole, array = layer()
-    plain = layers.SplitLinear([layers.Linear(array(3 * D, D), array(3 * D))], 3)
+    plain = layers.SplitLinear([layers.Linear(array(3 * K, D), array(3 * K))], 3)
     mixed = layers.PostNorm(plain, HEADS, whole.out, whole.norm1, whole.up, "gelu", whole.down, whole.norm2)
     assert mixed.after_is_one and not mixed.is_one
     assert mixed(array(3, 5, D), None).shape == (3, 5, D)
@@ -80,7 +80,7 @@ def test_float_qkv_leaves_the_rest_one_op():
 @pytest.mark.parametrize("shape", [*SHAPES, (16, 300)])
 def test_what_follows_attention_has_the_bits_of_its_parts(shape):
     whole, array = layer()
-    y, x = array(*shape, D), array(*shape, D)
+    y, x = array(*shape, K), array(*shape, D)
     y[0, 0, 3] = 80
     z = whole.after(y, x)
     whole.is_one = whole.after_is_one = False
@@ -89,7 +89,7 @@ def test_what_follows_attention_has_the_bits_of_its_parts(shape):
 
 def test_rows_that_are_not_finite_spoil_no_others():
     whole, array = layer()
-    y, x = array(16, 300, D), array(16, 300, D)
+    y, x = array(16, 300, K), array(16, 300, D)
     fine = np.array(whole.after(y, x))
     y[2, 5, 1] = float("nan")
     spoiled = np.array(whole.after(y, x))

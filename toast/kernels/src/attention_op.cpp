@@ -29,15 +29,18 @@ float* scratch(size_t n) {
 
 }  // namespace
 
+size_t attention_tile(size_t group, size_t queries, size_t keys) {
+  size_t rows = std::min(kRows, std::max<size_t>(4, kScores / keys));
+  size_t tile = std::min(queries, std::max<size_t>(1, rows / group));
+  return tile > 4 ? tile - tile % 4 : tile;
+}
+
 Attending attending(Mask mask, bool has_sinks, float scale, const Arrays& in, mx::array& y, const mx::Stream& s) {
   auto q = rows_contiguous(in[0], s), k = rows_contiguous(in[1], s), v = rows_contiguous(in[2], s);
   auto m = mask > Mask::causal ? rows_contiguous(in[3], s) : q;
   auto sinks = has_sinks ? contiguous(in.back(), s) : q;
   size_t B = q.shape(0), G = k.shape(1), group = q.shape(1) / G, L = q.shape(2), S = k.shape(2);
-  size_t rows = std::min(kRows, std::max<size_t>(4, kScores / S));
-  size_t tile = std::min(L, std::max<size_t>(1, rows / group));
-  if (tile > 4) tile -= tile % 4;
-  size_t tiles = (L + tile - 1) / tile;
+  size_t tile = attention_tile(group, L, S), tiles = (L + tile - 1) / tile;
 
   Attention a{};
   a.type = type_of(y), a.mask = mask, a.group = group, a.keys = S, a.dk = q.shape(3), a.dv = v.shape(3);

@@ -90,7 +90,7 @@ struct SelfAttention {
 
   // x[texts, L, D] -> y[texts, L, width]: those from `first` on.
   void run(const float* x, float* y, int first, int texts, int L) const {
-    int rows = texts * L, tile = std::min(L, 128);
+    int rows = texts * L, tile = attention_tile(1, L, L);
     size_t states = (size_t)rows * 3 * width();
     float* all = (float*)scratch(5, states * sizeof(float) + bytes(rows, {&qkv.w}));
     multiply(qkv, x, rows, all, nullptr, Activation::none, (char*)(all + states));
@@ -126,17 +126,12 @@ void unpack(std::initializer_list<QuantWeights*> all) {
   }
 }
 
-// f(first, count) over `rows` rows in blocks of about `block`, whole tiles where there are several.
-template <class F>
-void in_blocks(int rows, int block, F f) {
-  int blocks = (rows + block - 1) / block, step = ((rows + blocks - 1) / blocks + 3) / 4 * 4;
-  parallel((rows + step - 1) / step, [&](int i) { f(i * step, std::min(step, rows - i * step)); });
-}
-
-// y[rows, K], x[rows, D] -> z, in blocks.
+// y[rows, K], x[rows, D] -> z, in blocks of whole tiles where there are several.
 void run_blocks(const AfterAttention& l, const float* y, const float* x, float* z, int rows) {
-  in_blocks(rows, l.block(), [&](size_t first, int count) {
-    l.run(y + first * l.out.w.K, x + first * l.D(), z + first * l.D(), count);
+  int blocks = (rows + l.block() - 1) / l.block(), step = ((rows + blocks - 1) / blocks + 3) / 4 * 4;
+  parallel((rows + step - 1) / step, [&](int i) {
+    size_t first = (size_t)i * step;
+    l.run(y + first * l.out.w.K, x + first * l.D(), z + first * l.D(), std::min<int>(step, rows - first));
   });
 }
 

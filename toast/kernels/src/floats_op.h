@@ -43,6 +43,9 @@ std::shared_ptr<const std::vector<float>> inverse_frequencies(float base, int ha
 void turn(const Rope& r, const mx::array& x, const mx::array& y, const Optional& offsets, const Optional& freqs,
           const mx::Stream& s);
 
+// Queries of one call of the attention kernel, for `group` heads that share a key/value head.
+size_t attention_tile(size_t group, size_t queries, size_t keys);
+
 // Attention cut into pieces of one thread's work: run(i) for i < count, in any order.
 struct Attending {
   int count;
