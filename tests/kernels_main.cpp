@@ -186,17 +186,26 @@ static void check_attention(const Kernels& k, const Kernels& g, size_t queries, 
   auto q = random.numbers(group * queries * d), kv = random.numbers(keys * d), v = random.numbers(keys * d);
   auto additive = random.numbers(group * queries * keys);
   std::vector<float> ours(group * queries * d), theirs(ours.size());
-  auto run = [&](const Kernels& t, std::vector<float>& y) {
-    Attention a{Type::f32, mask, group, queries, keys, d, d, q.data(), kv.data(), v.data(), y.data(),
+  std::vector<uint16_t> narrow_k(kv.size()), narrow_v(v.size());
+  for (auto [wide, narrow] : {std::pair(&kv, &narrow_k), {&v, &narrow_v}}) {
+    g.from_f32(wide->data(), narrow->data(), Type::f16, wide->size());
+    g.to_f32(narrow->data(), Type::f16, wide->data(), wide->size());
+  }
+  auto run = [&](const Kernels& t, std::vector<float>& y, Type kept) {
+    const void *keys_at = kv.data(), *values_at = v.data();
+    if (kept == Type::f16) keys_at = narrow_k.data(), values_at = narrow_v.data();
+    Attention a{Type::f32, kept, mask, group, queries, keys, d, d, q.data(), keys_at, values_at, y.data(),
                 (int64_t)(queries * d), (int64_t)d, (int64_t)d, (int64_t)d, (int64_t)(queries * d), (int64_t)d, 0.3f,
                 (int64_t)(keys - queries + 1), mask == Mask::additive ? additive.data() : nullptr,
                 (int64_t)(queries * keys), (int64_t)keys, nullptr};
     std::vector<float> room(t.attention_scratch(a));
     t.attention(a, room.data());
   };
-  run(k, ours);
-  run(g, theirs);
+  run(k, ours, Type::f32);
+  run(g, theirs, Type::f32);
   expect(close(ours, theirs, 1e-5f), "attention", queries, keys, d);
+  run(k, theirs, Type::f16);
+  expect(ours == theirs, "attention over the same keys and values as f16", queries, keys, d);
 }
 
 // Against the definition, bit by bit; at every alignment, and in two parts.

@@ -25,7 +25,7 @@ def shared(a: list[int], b: list[int]) -> int:
 
 
 def longer(buffer, shape, dtype):
-    """A buffer (R, H, T, D), or none yet, with room for shape[0] texts of shape[2] positions."""
+    """A buffer (R, H, T, D), or none yet (one of dtype then), with room for shape[0] texts of shape[2] positions."""
     rows, heads, length, dims = shape
     length = -(-length // STEP) * STEP
     if buffer is None:
@@ -34,7 +34,7 @@ def longer(buffer, shape, dtype):
         more = list(buffer.shape)
         more[axis] = size - more[axis]
         if more[axis] > 0:
-            buffer = mx.concatenate([buffer, mx.zeros(more, dtype)], axis=axis)
+            buffer = mx.concatenate([buffer, mx.zeros(more, buffer.dtype)], axis=axis)
     return buffer
 
 

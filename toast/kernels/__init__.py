@@ -4,7 +4,7 @@ Does not know models, commands or the environment: the variant and the threads a
 """
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
-VERSION = "4"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+VERSION = "5"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
 OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")

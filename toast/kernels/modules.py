@@ -30,8 +30,8 @@ def shorten(ext):
     if cache.KVCache.update_and_fetch.__module__ != __name__:
         replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
     shorter = {
-        "Attention": _stepping(ext.attention_step, cache.KVCache),
-        "TransformerBlock": _layering(ext.DecoderLayer, cache.KVCache),
+        "Attention": _stepping(ext.attention_step),
+        "TransformerBlock": _layering(ext.DecoderLayer),
     }
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
@@ -60,6 +60,8 @@ def _appending(grow, append):
 
     def update_and_fetch(self, keys, values):
         start, stop = self.offset, self.offset + keys.shape[2]
+        if self.keys is not None:  # begun by a layer, perhaps, which keeps them narrower
+            keys, values = keys.astype(self.keys.dtype), values.astype(self.values.dtype)
         if self.keys is None or stop > self.keys.shape[2]:
             return grow(self, keys, values)
         self.offset = stop
@@ -70,13 +72,13 @@ def _appending(grow, append):
     return update_and_fetch
 
 
-def _stepping(step, KVCache):
+def _stepping(step):
     """Attention whose work between the projections is one op, where the cache has room for it."""
     plain = _originals["Attention"]
 
     def attention(self, x, mask=None, cache=None):
         rope = _rope(self.rope)
-        if rope is None or not _room(cache, KVCache, x.shape[1], mask):
+        if rope is None or not (_plain(cache, mask) and _room(cache, x.shape[1])):
             return plain(self, x, mask, cache)
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if not q.dtype == k.dtype == v.dtype == cache.keys.dtype == cache.values.dtype:
@@ -92,7 +94,7 @@ def _stepping(step, KVCache):
     return attention
 
 
-def _layering(DecoderLayer, KVCache):
+def _layering(DecoderLayer):
     """A block as one call of the extension, where its weights are quantised and the cache has room."""
     plain = _originals["TransformerBlock"]
 
@@ -101,12 +103,14 @@ def _layering(DecoderLayer, KVCache):
         if dtype == mx.float32 != x.dtype:  # an embedding's; the norm makes it this
             x = x.astype(dtype)
         if hasattr(cache, "texts"):
-            cache.reserve(layer.kv_heads, layer.head_dims, x.dtype)
+            cache.reserve(layer.kv_heads, layer.head_dims, layer.kept)
             y, cache.keys, cache.values = layer.ragged(x, cache.keys, cache.values, cache.texts)
             return y
-        fits = layer is not None and _room(cache, KVCache, x.shape[1], mask)
-        if not fits or not x.dtype == cache.keys.dtype == cache.values.dtype == dtype:
+        fits = layer is not None and _plain(cache, mask)
+        if not fits or x.dtype != dtype:
             return plain(self, x, mask, cache)
+        if not _room(cache, x.shape[1]):
+            _reserve(cache, (x.shape[0], layer.kv_heads, x.shape[1], layer.head_dims), layer.kept)
         y, cache.keys, cache.values = layer(x, cache.keys, cache.values, cache.offset, mask is not None)
         cache.offset += x.shape[1]
         return y
@@ -152,10 +156,20 @@ def _layer(block, DecoderLayer):
         return None
 
 
-def _room(cache, KVCache, length, mask):
-    """Whether a plain cache has room for `length` more positions, which see all that came before."""
-    room = type(cache) is KVCache and cache.keys is not None and cache.offset + length <= cache.keys.shape[2]
-    return room and (mask is None or isinstance(mask, str))
+def _plain(cache, mask) -> bool:
+    """Whether these are MLX-LM's plain keys and values, of which every position sees all that came before."""
+    return type(cache).__name__ == "KVCache" and (mask is None or isinstance(mask, str))
+
+
+def _room(cache, length) -> bool:
+    return cache.keys is not None and cache.offset + length <= cache.keys.shape[2]
+
+
+def _reserve(cache, shape, dtype) -> None:
+    """Let MLX-LM's cache grow as it does, for new positions (B, H, L, D) that are written later."""
+    rows = mx.zeros(shape, dtype)
+    cache.update_and_fetch(rows, rows)
+    cache.offset -= shape[2]
 
 
 def _rope(rope):

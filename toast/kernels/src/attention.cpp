@@ -46,8 +46,8 @@ void scores(const float* q, const float* kt, size_t d, float* s, size_t s_row) {
 }
 
 // y[R, C * W] += p[R, n] v[n, C * W], and sums[R] += the rows of p: one chain over the n keys.
-template <int R, int C, bool Sums>
-void mix(const float* p, size_t p_row, const float* v, int64_t v_row, size_t n, float* y, size_t y_row, float* sums) {
+template <int R, int C, bool Sums, class V>
+void mix(const float* p, size_t p_row, const V* v, int64_t v_row, size_t n, float* y, size_t y_row, float* sums) {
   vf a[R][C], total[R];
   for (int r = 0; r < R; r++) {
     total[r] = set1(Sums ? sums[r] : 0);
@@ -113,7 +113,8 @@ float first_of(const T* x) {
   return t[0];
 }
 
-template <class T>
+// T: of queries and what comes out; KV: of keys and values.
+template <class T, class KV>
 class Tile {
  public:
   Tile(const Attention& a, float* scratch) : a(a), rows(a.group * a.queries), width(round_up(a.dv, W)) {
@@ -192,7 +193,7 @@ class Tile {
   void score() {
     for (size_t j = begin; j < end; j += KEYS) {
       size_t n = least(KEYS, end - j);
-      pack((const T*)a.k + (int64_t)j * a.k_row, a.k_row, n, a.dk, packed);
+      pack((const KV*)a.k + (int64_t)j * a.k_row, a.k_row, n, a.dk, packed);
       each_block([&](size_t r, size_t m) {
         if (stop(r, m) <= j) return;
         counted(m, [&](auto R) {
@@ -221,39 +222,40 @@ class Tile {
     store(sums + r, a.sinks ? exp_below(sink - top) : set1(0), 1);
   }
 
+  // In place where every value is read once, else widened for all blocks of rows.
   void add_values() {
+    bool in_place = width == a.dv && (rows <= ROWS || sizeof(KV) == sizeof(float));
     for (size_t j = begin; j < end; j += VALUES) {
       size_t n = least(VALUES, end - j);
-      int64_t v_row;
-      const float* v = values(j, n, v_row);
-      each_block([&](size_t r, size_t m) {
-        size_t most = stop(r, m);
-        if (most <= j) return;
-        const float* p = s + r * stride + j - begin;
-        for (size_t d = 0; d < width; d += COLS * W)
-          counted(m, [&](auto R) {
-            counted(least(COLS, (width - d) / W), [&](auto C) {
-              if constexpr (C.n <= COLS) {
-                auto f = d ? mix<R.n, C.n, false> : mix<R.n, C.n, true>;
-                f(p, stride, v + d, v_row, least(n, most - j), y + r * width + d, width, sums + r);
-              }
-            });
-          });
-      });
+      const KV* v = (const KV*)a.v + (int64_t)j * a.v_row;
+      if (in_place) mix_all(j, n, v, a.v_row);
+      else mix_all(j, n, widened(v, n), width);
     }
   }
 
-  // n values from key j on as whole vectors of float32: in place when they are, else widened.
-  const float* values(size_t j, size_t n, int64_t& v_row) {
-    const T* v = (const T*)a.v + (int64_t)j * a.v_row;
-    v_row = a.v_row;
-    if constexpr (sizeof(T) == sizeof(float))
-      if (width == a.dv) return v;
-    v_row = width;
+  // y += weights of keys [j, j + n) times v[n, width]
+  template <class V>
+  void mix_all(size_t j, size_t n, const V* v, int64_t v_row) {
+    each_block([&](size_t r, size_t m) {
+      size_t most = stop(r, m);
+      if (most <= j) return;
+      const float* p = s + r * stride + j - begin;
+      for (size_t d = 0; d < width; d += COLS * W)
+        counted(m, [&](auto R) {
+          counted(least(COLS, (width - d) / W), [&](auto C) {
+            if constexpr (C.n <= COLS) {
+              auto f = d ? mix<R.n, C.n, false, V> : mix<R.n, C.n, true, V>;
+              f(p, stride, v + d, v_row, least(n, most - j), y + r * width + d, width, sums + r);
+            }
+          });
+        });
+    });
+  }
+
+  // v[n, dv] as whole vectors of float32: packed[n, width]
+  const float* widened(const KV* v, size_t n) {
     for (size_t i = 0; i < n; i++)
-      blocks(a.dv, [&](size_t d, int m) {
-        store(packed + i * width + d, load_some(v + (int64_t)i * a.v_row + d, m));
-      });
+      blocks(a.dv, [&](size_t d, int m) { store(packed + i * width + d, load_some(v + (int64_t)i * a.v_row + d, m)); });
     return packed;
   }
 
@@ -273,7 +275,8 @@ size_t attention_scratch(const Attention& a) {
 }
 
 void attention(const Attention& a, float* scratch) {
-  with_type(a.type, [&](auto t) { Tile<decltype(t)>(a, scratch).run(); });
+  if (a.type == Type::f32 && a.kept == Type::f16) return Tile<float, f16>(a, scratch).run();
+  with_type(a.type, [&](auto t) { Tile<decltype(t), decltype(t)>(a, scratch).run(); });
 }
 
 }  // namespace

@@ -43,7 +43,7 @@ Attending attending(Mask mask, bool has_sinks, float scale, const Arrays& in, mx
   size_t tile = attention_tile(group, L, S), tiles = (L + tile - 1) / tile;
 
   Attention a{};
-  a.type = type_of(y), a.mask = mask, a.group = group, a.keys = S, a.dk = q.shape(3), a.dv = v.shape(3);
+  a.type = type_of(y), a.kept = type_of(k), a.mask = mask, a.group = group, a.keys = S, a.dk = q.shape(3), a.dv = v.shape(3);
   a.q_head = q.strides(1), a.q_row = q.strides(2), a.k_row = k.strides(2), a.v_row = v.strides(2);
   a.y_head = y.strides(1), a.y_row = y.strides(2), a.scale = scale;
   if (mask > Mask::causal) a.m_head = m.strides(1), a.m_row = m.strides(2);
@@ -120,7 +120,8 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
     return mx::fast::scaled_dot_product_attention(
         q, k, v, scale, name ? *name : "", given ? Optional(*given) : Optional(), sinks, force_fused, where);
 
-  Arrays inputs{mx::astype(q, type, s), mx::astype(k, type, s), mx::astype(v, type, s)};
+  auto kept = type == mx::float32 && k.dtype() == mx::float16 && v.dtype() == mx::float16 ? mx::float16 : type;
+  Arrays inputs{mx::astype(q, type, s), mx::astype(k, kept, s), mx::astype(v, kept, s)};
   Mask kind = name ? Mask::causal : !given ? Mask::none : given->dtype() == mx::bool_ ? Mask::boolean : Mask::additive;
   if (kind == Mask::causal && q.shape(2) == 1) kind = Mask::none;
   if (given) {

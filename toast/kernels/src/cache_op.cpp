@@ -65,15 +65,18 @@ void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
   dispatch(s, [from = x.data<char>(), to = out.data<char>(), n = out.nbytes()] { std::memcpy(to, from, n); });
 }
 
-// Rows (T, n D) from `from` on to where their segments say in a contiguous buffer (R, n, capacity, D).
-void copy_rows(const char* from, const Segments& segments, mx::array& buffer, const mx::Stream& s) {
-  dispatch(s, [=, to = buffer.data<char>(), n = (size_t)buffer.shape(1), capacity = (size_t)buffer.shape(2),
-               size = buffer.shape(3) * buffer.itemsize()] {
+// Rows (T, n D) of `type` from `from` on to where their segments say in a contiguous buffer (R, n, capacity, D).
+void copy_rows(const char* from, Type type, const Segments& segments, mx::array& buffer, const mx::Stream& s) {
+  dispatch(s, [=, to = buffer.data<char>(), kept = type_of(buffer), n = (size_t)buffer.shape(1),
+               capacity = (size_t)buffer.shape(2), D = (size_t)buffer.shape(3)] {
     for (auto& part : segments)
       for (size_t t = 0; t < (size_t)part.length; t++)
-        for (size_t h = 0; h < n; h++)
-          std::memcpy(to + ((part.row * n + h) * capacity + part.offset + t) * size,
-                      from + ((part.first + t) * n + h) * size, size);
+        for (size_t h = 0; h < n; h++) {
+          auto x = from + ((part.first + t) * n + h) * D * size_of(type);
+          auto y = to + ((part.row * n + h) * capacity + part.offset + t) * D * size_of(kept);
+          if (kept == type) std::memcpy(y, x, D * size_of(type));
+          else kernels().from_f32((const float*)x, y, kept, D);
+        }
   });
 }
 
@@ -92,9 +95,9 @@ mx::array write(const mx::array& rows, int64_t first, const Segments& segments, 
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take(in[1], out, s);
-    if (!rope) return copy_rows(x.data<char>() + first * x.itemsize(), segments, out, s);
+    if (!rope) return copy_rows(x.data<char>() + first * x.itemsize(), type_of(x), segments, out, s);
     auto f = in.size() > 2 ? Optional(contiguous(in[2], s)) : Optional();
-    copy_rows(turned(x, first, segments, out.shape(1), out.shape(3), *rope, f, s).data<char>(), segments, out, s);
+    copy_rows(turned(x, first, segments, out.shape(1), out.shape(3), *rope, f, s).data<char>(), type_of(x), segments, out, s);
   };
   return make("CacheWrite", buffer.shape(), buffer.dtype(), s, std::move(inputs), eval);
 }

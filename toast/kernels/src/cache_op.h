@@ -15,7 +15,8 @@ using Segments = std::vector<Segment>;
 Segments equal_segments(int B, int L, int offset);
 
 // T rows of n D elements, from element `first` of `rows` on, turned unless there is no rope, written to buffer
-// (R, n, capacity, D) where their segments say: in place when nobody else holds the buffer.
+// (R, n, capacity, D) where their segments say: in place when nobody else holds the buffer, rounded where it holds
+// f16 and they are float32.
 mx::array write(const mx::array& rows, int64_t first, const Segments& segments, const mx::array& buffer,
                 const std::optional<Rope>& rope, const Optional& freqs, const mx::Stream& s);
 

@@ -68,9 +68,10 @@ struct Epilogue {
 enum class Mask : uint8_t { none, causal, boolean, additive };
 
 // Attention of one key/value head to a tile of queries of the `group` heads that share it.
-// q[group, queries, dk] k[keys, dk] v[keys, dv] -> y[group, queries, dv], all of `type`, rows contiguous.
+// q[group, queries, dk] k[keys, dk] v[keys, dv] -> y[group, queries, dv], rows contiguous.
 struct Attention {
-  Type type;
+  Type type;              // of q and y
+  Type kept;              // of k and v: `type`, or f16 beside f32
   Mask mask;
   size_t group, queries, keys, dk, dv;
   const void *q, *k, *v;

@@ -41,6 +41,9 @@ struct Layer {
   Type type;
 
   Output to(char* data) const { return {data, type, {}}; }
+
+  // How keys and values are best kept: float16 is finer than the weights they come from, and half as much to read.
+  mx::Dtype kept() const { return owned[0].dtype() == mx::float32 ? mx::float16 : owned[0].dtype(); }
 };
 
 void norm(const Norm& n, const char* x, char* y, Type type, int rows) {
@@ -178,13 +181,14 @@ struct DecoderLayer {
     const Layer& l = *layer;
     int rows = x.size() / l.q.K;
     auto fits = [&](const mx::array& a) {
-      bool ok = a.dtype() == x.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
+      bool ok = a.dtype() == keys.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
       for (auto& part : segments)
         ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
       return ok;
     };
     if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(-1) != l.q.K || segments.empty() ||
-        segments.back().first + segments.back().length != rows || !fits(keys) || !fits(values))
+        segments.back().first + segments.back().length != rows ||
+        (keys.dtype() != x.dtype() && keys.dtype() != l.kept()) || !fits(keys) || !fits(values))
       throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
     auto qkv = before_attention(layer, x, rows, s);
     int64_t k = (int64_t)rows * l.q.N, v = k + (int64_t)rows * l.k.N;
@@ -226,6 +230,7 @@ void bind_layer(nb::module_& m) {
            "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.")
       .def_prop_ro("kv_heads", [](const DecoderLayer& l) { return l.layer->kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayer& l) { return l.layer->D; })
+      .def_prop_ro("kept", [](const DecoderLayer& l) { return l.layer->kept(); }, "dtype for new caches, beside x's own")
       .def("ragged", &DecoderLayer::ragged, "x"_a, "keys"_a, "values"_a, "texts"_a,
            "x (1, T, D), the new rows of texts one after the other, each (row of the cache, how many, rows so far);\n"
            "caches (R, heads, capacity, d) -> y (1, T, D), keys, values.");
