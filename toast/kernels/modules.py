@@ -99,15 +99,12 @@ def _layering(DecoderLayer):
     plain = _originals["TransformerBlock"]
 
     def block(self, x, mask=None, cache=None):
-        layer, dtype = block.shorter(self), self.input_layernorm.weight.dtype
-        if dtype == mx.float32 != x.dtype:  # an embedding's; the norm makes it this
-            x = x.astype(dtype)
+        layer = block.shorter(self)
         if hasattr(cache, "texts"):
             cache.reserve(layer.kv_heads, layer.head_dims, layer.kept)
             y, cache.keys, cache.values = layer.ragged(x, cache.keys, cache.values, cache.texts)
             return y
-        fits = layer is not None and _plain(cache, mask)
-        if not fits or x.dtype != dtype:
+        if layer is None or not _plain(cache, mask) or not layer.takes(x):
             return plain(self, x, mask, cache)
         if not _room(cache, x.shape[1]):
             _reserve(cache, (x.shape[0], layer.kv_heads, x.shape[1], layer.head_dims), layer.kept)
@@ -130,8 +127,7 @@ def tells_texts_apart(model) -> bool:
         shorter = getattr(type(block).__call__, "shorter", None)
         if shorter is None or shorter(block) is None:
             return False
-    dtype = model.layers[0].input_layernorm.weight.dtype
-    return dtype in (mx.float32, model.model.embed_tokens(mx.array([0])).dtype)
+    return shorter(block).takes(model.model.embed_tokens(mx.array([0])))
 
 
 def _layer(block, DecoderLayer):

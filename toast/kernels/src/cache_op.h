@@ -1,28 +1,24 @@
-// A key/value cache as an attention step and a decoder layer use it: rows written to it, attention over it.
+// A key/value cache as MLX arrays, as an attention step and a decoder layer use it.
 #pragma once
+#include "cache_work.h"
 #include "floats_op.h"
 
 namespace toast {
 
-// Of the T rows that go through a layer together, those from `first` on are one text's: they stand at the
-// positions from `offset` on of row `row` of the cache. Texts of any lengths share a call without padding.
-struct Segment {
-  int row, first, length, offset;
-};
-using Segments = std::vector<Segment>;
+inline Kept kept(const mx::array& x) {
+  return {const_cast<char*>(x.data<char>()), type_of(x), (size_t)x.shape(1), (size_t)x.shape(2), (size_t)x.shape(3)};
+}
+
+using SharedSegments = std::shared_ptr<const Segments>;
 
 // B texts that are equally far, with L rows each.
-Segments equal_segments(int B, int L, int offset);
+SharedSegments equal_segments(int B, int L, int offset);
 
-// T rows of n D elements, from element `first` of `rows` on, turned unless there is no rope, written to buffer
-// (R, n, capacity, D) where their segments say: in place when nobody else holds the buffer, rounded where it holds
-// f16 and they are float32.
-mx::array write(const mx::array& rows, int64_t first, const Segments& segments, const mx::array& buffer,
-                const std::optional<Rope>& rope, const Optional& freqs, const mx::Stream& s);
+// place() of rows from element `first` of `rows` on in buffer (R, n, capacity, D): in place when nobody else holds it.
+mx::array write(const mx::array& rows, int64_t first, const SharedSegments& segments, const mx::array& buffer,
+                const std::optional<Rope>& rope, const mx::Stream& s);
 
-// T rows of n D elements from the start of q, turned, over their texts' positions so far -> out (T, n D), which has
-// its memory already.
-void read(const mx::array& q, const Segments& segments, const mx::array& keys, const mx::array& values, mx::array& out,
-          int n, float scale, bool causal, const Rope& rope, const Optional& freqs, const mx::Stream& s);
+// The frequencies of a rope: of its base, or as an array says.
+Frequencies frequencies(std::optional<float> base, const Optional& freqs, int dims, const mx::Stream& s);
 
 }  // namespace toast

@@ -8,8 +8,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
+#include "attention_work.h"
 #include "bindings.h"
 #include "floats_op.h"
 #include "matmul.h"
@@ -36,16 +36,10 @@ struct Scaled {
 
 constexpr size_t WORTH_UNPACKING = 32;  // rows of a block
 
-// x[rows, K] -> f(x w' + bias) + residual: to[rows, N]; memory: bytes(). All float32 but the weights.
+// x[rows, K] -> f(x w' + bias) + residual: to[rows, N]; memory: project_bytes(). All float32 but the weights.
 void multiply(const Affine& l, const float* x, int rows, float* to, const float* residual, Activation f, char* memory) {
-  int* order = (int*)memory;
-  std::iota(order, order + rows, 0);
   Epilogue e{residual, (size_t)l.w.N, 1, 1, l.bias, f};
-  project((const char*)x, Type::f32, rows, order, (char*)(order + rows), {{&l.w, {to, Type::f32, e}}});
-}
-
-size_t bytes(int rows, std::initializer_list<const QuantWeights*> all) {
-  return rows * sizeof(int) + quantized_bytes(rows, all);
+  project((const char*)x, Type::f32, rows, memory, {{&l.w, {to, Type::f32, e}}});
 }
 
 // y[rows, out.w.K], x[rows, D] -> z[rows, D].
@@ -61,7 +55,7 @@ struct AfterAttention {
 
   void run(const float* y, const float* x, float* z, int rows) const {
     size_t states = (size_t)rows * (2 * D() + F());  // one piece of memory after the other
-    float* sum = (float*)scratch(3, states * sizeof(float) + bytes(rows, {&out.w, &up.w, &down.w}));
+    float* sum = (float*)scratch(3, states * sizeof(float) + project_bytes(rows, {&out.w, &up.w, &down.w}));
     float *h = sum + (size_t)rows * D(), *wide = h + (size_t)rows * D();
     char* memory = (char*)(sum + states);
     multiply(out, y, rows, sum, x, Activation::none, memory);
@@ -92,7 +86,7 @@ struct SelfAttention {
   void run(const float* x, float* y, int first, int texts, int L) const {
     int rows = texts * L, tile = attention_tile(1, L, L);
     size_t states = (size_t)rows * 3 * width();
-    float* all = (float*)scratch(5, states * sizeof(float) + bytes(rows, {&qkv.w}));
+    float* all = (float*)scratch(5, states * sizeof(float) + project_bytes(rows, {&qkv.w}));
     multiply(qkv, x, rows, all, nullptr, Activation::none, (char*)(all + states));
     int tiles = (L + tile - 1) / tile;
     parallel(texts * heads * tiles, [&](int i) {

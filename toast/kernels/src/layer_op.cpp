@@ -37,7 +37,6 @@ struct Layer {
   int heads, kv_heads, D;
   float scale;
   Rope rope;
-  Optional freqs;
   Type type;
 
   Output to(char* data) const { return {data, type, {}}; }
@@ -84,16 +83,15 @@ using Shared = std::shared_ptr<const Layer>;
 mx::array before_attention(const Shared& layer, const mx::array& x, int rows, const mx::Stream& s) {
   auto eval = [layer, rows](const Arrays& in, mx::array& out, const mx::Stream& s) {
     const Layer& l = *layer;
-    auto x = contiguous(in[0], s), order = counting(rows);
-    mx::cpu::get_command_encoder(s).add_temporary(order);
+    auto x = contiguous(in[0], s);
     allocate(out);
-    Pieces p({x.nbytes(), quantized_bytes(rows, {&l.q, &l.k, &l.v})}, s);
-    size_t row = rows * size_of(l.type);
-    dispatch(s, [layer, p, rows, row, order = order.data<int>(), x = x.data<char>(), q = out.data<char>()] {
+    Pieces p({x.nbytes(), project_bytes(rows, {&l.q, &l.k, &l.v})}, s);
+    dispatch(s, [layer, p, rows, x = x.data<char>(), q = out.data<char>()] {
       const Layer& l = *layer;
+      size_t row = rows * size_of(l.type);
       auto k = q + l.q.N * row, v = k + l.k.N * row;
       norm(l.before, x, p[0], l.type, rows);
-      project(p[0], l.type, rows, order, p[1], {{&l.q, l.to(q)}, {&l.k, l.to(k)}, {&l.v, l.to(v)}});
+      project(p[0], l.type, rows, p[1], {{&l.q, l.to(q)}, {&l.k, l.to(k)}, {&l.v, l.to(v)}});
     });
   };
   return make("LayerBeforeAttention", {rows * (layer->q.N + layer->k.N + layer->v.N)}, x.dtype(), s, {x}, eval);
@@ -101,39 +99,33 @@ mx::array before_attention(const Shared& layer, const mx::array& x, int rows, co
 
 // Attention over the cache, its projection, and the feed-forward block, with their residuals: x's shape.
 mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx::array& qkv, const mx::array& keys,
-                              const mx::array& values, const Segments& segments, int rows, bool causal,
+                              const mx::array& values, const SharedSegments& segments, int rows, bool causal,
                               const mx::Stream& s) {
-  Arrays inputs{x, qkv, keys, values};
-  if (layer->freqs) inputs.push_back(*layer->freqs);
   auto eval = [layer, segments, rows, causal](const Arrays& in, mx::array& out, const mx::Stream& s) {
     const Layer& l = *layer;
-    auto x = contiguous(in[0], s), order = counting(rows);
-    mx::array y({rows, l.q.N}, out.dtype(), nullptr, {});
-    allocate(y);
+    auto x = contiguous(in[0], s);
     allocate(out);
-    auto& encoder = mx::cpu::get_command_encoder(s);
-    encoder.add_temporaries({order, y});
-    read(in[1], segments, in[2], in[3], y, l.heads, l.scale, causal, l.rope,
-         in.size() > 4 ? Optional(contiguous(in[4], s)) : Optional(), s);
-    size_t hidden = (size_t)rows * l.gate.N * size_of(l.type);
-    Pieces p({x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, quantized_bytes(rows, {&l.o, &l.gate, &l.up, &l.down})}, s);
-    dispatch(s, [layer, p, rows, order = order.data<int>(), x = x.data<char>(), y = y.data<char>(), out = out.data<char>()] {
+    size_t one = size_of(l.type), wide = rows * l.q.N * one, hidden = rows * l.gate.N * one;
+    Pieces p({wide, wide, x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, project_bytes(rows, {&l.o, &l.gate, &l.up, &l.down})}, s);
+    dispatch(s, [layer, segments, p, rows, causal, x = x.data<char>(), q = in[1].data<char>(), keys = kept(in[2]),
+                 values = kept(in[3]), out = out.data<char>()] {
       const Layer& l = *layer;
       size_t n = (size_t)rows * l.o.N, wide = (size_t)rows * l.gate.N;
-      char *r = p[0], *h = p[1], *normed = p[2], *gate = p[3], *up = p[4], *memory = p[5];
-      project(y, l.type, rows, order, memory, {{&l.o, l.to(r)}});
+      char *turned = p[0], *y = p[1], *r = p[2], *h = p[3], *normed = p[4], *gate = p[5], *up = p[6], *memory = p[7];
+      attend(q, l.type, l.heads, *segments, l.rope, l.scale, causal, keys, values, turned, y);
+      project(y, l.type, rows, memory, {{&l.o, l.to(r)}});
       add(x, r, h, l.type, n);
       norm(l.after, h, normed, l.type, rows);
-      project(normed, l.type, rows, order, memory, {{&l.gate, l.to(gate)}, {&l.up, l.to(up)}});
+      project(normed, l.type, rows, memory, {{&l.gate, l.to(gate)}, {&l.up, l.to(up)}});
       each_rows(wide, 1, [&](size_t i, size_t count) {
         size_t at = i * size_of(l.type);
         kernels().activate(Activation::silu, gate + at, up + at, gate + at, l.type, count);
       });
-      project(gate, l.type, rows, order, memory, {{&l.down, l.to(r)}});
+      project(gate, l.type, rows, memory, {{&l.down, l.to(r)}});
       add(h, r, out, l.type, n);
     });
   };
-  return make("LayerAfter", x.shape(), x.dtype(), s, std::move(inputs), eval);
+  return make("LayerAfter", x.shape(), x.dtype(), s, {x, qkv, keys, values}, eval);
 }
 
 // Throws where this is no layer that we can do: the caller's own code does it then.
@@ -158,7 +150,7 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
   auto w = [&](int i) { return weights(linears[i]); };
   auto l = std::make_shared<Layer>(Layer{all, w(0), w(1), w(2), w(3), w(4), w(5), w(6), {before, before_eps},
                                          {after, after_eps}, heads, kv_heads, 0, scale,
-                                         {dims, traditional, rope_scale, 0, nullptr}, {}, type_of(before)});
+                                         {dims, traditional, rope_scale, nullptr}, type_of(before)});
   l->D = l->q.N / heads;
   int hidden = l->q.K;
   refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
@@ -166,8 +158,7 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
              l->o.K != l->q.N || l->o.N != hidden || l->gate.K != hidden || l->up.K != hidden || l->up.N != l->gate.N ||
              l->down.K != l->gate.N || l->down.N != hidden, "shapes.");
   refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() || (freqs && freqs->size() != (size_t)dims / 2), "rope.");
-  if (base) l->rope.inverse = inverse_frequencies(*base, dims / 2);
-  if (freqs) l->freqs = mx::astype(*freqs, mx::float32, s);
+  l->rope.inverse = frequencies(base, freqs, dims, s);
   return l;
 }
 
@@ -176,23 +167,30 @@ struct DecoderLayer {
 
   using Result = std::tuple<mx::array, mx::array, mx::array>;
 
-  Result run(const mx::array& x, const mx::array& keys, const mx::array& values, const Segments& segments, bool causal) const {
+  // An embedding's dtype may be narrower: the norm makes it float32.
+  bool takes(const mx::array& x) const {
+    return is_float(x.dtype()) && (layer->type == Type::f32 || type_of(x) == layer->type);
+  }
+
+  Result run(const mx::array& given, const mx::array& keys, const mx::array& values, const SharedSegments& segments,
+             bool causal) const {
     auto s = mx::to_stream({});
     const Layer& l = *layer;
+    auto x = l.type == Type::f32 ? mx::astype(given, mx::float32, s) : given;
     int rows = x.size() / l.q.K;
     auto fits = [&](const mx::array& a) {
       bool ok = a.dtype() == keys.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
-      for (auto& part : segments)
+      for (auto& part : *segments)
         ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
       return ok;
     };
-    if (!ours(s) || !x.size() || !is_float(x.dtype()) || type_of(x) != l.type || x.shape(-1) != l.q.K || segments.empty() ||
-        segments.back().first + segments.back().length != rows ||
+    if (!ours(s) || !x.size() || !takes(x) || x.shape(-1) != l.q.K || segments->empty() ||
+        segments->back().first + segments->back().length != rows ||
         (keys.dtype() != x.dtype() && keys.dtype() != l.kept()) || !fits(keys) || !fits(values))
       throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
     auto qkv = before_attention(layer, x, rows, s);
     int64_t k = (int64_t)rows * l.q.N, v = k + (int64_t)rows * l.k.N;
-    auto new_keys = write(qkv, k, segments, keys, l.rope, l.freqs, s), new_values = write(qkv, v, segments, values, {}, {}, s);
+    auto new_keys = write(qkv, k, segments, keys, l.rope, s), new_values = write(qkv, v, segments, values, {}, s);
     return {attention_and_after(layer, x, qkv, new_keys, new_values, segments, rows, causal, s), new_keys, new_values};
   }
 
@@ -203,11 +201,11 @@ struct DecoderLayer {
 
   Result ragged(const mx::array& x, const mx::array& keys, const mx::array& values,
                 const std::vector<std::tuple<int, int, int>>& texts) const {
-    Segments segments;
+    auto segments = std::make_shared<Segments>();
     int first = 0;
     for (auto [row, length, offset] : texts) {
       if (length < 1 || length > (int)x.size() - first) throw std::invalid_argument("[Layer] a text without rows.");
-      segments.push_back({row, first, length, offset});
+      segments->push_back({row, first, length, offset});
       first += length;
     }
     return run(x, keys, values, segments, true);
@@ -226,6 +224,7 @@ void bind_layer(nb::module_& m) {
       }, "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a, "dims"_a,
          "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
          "linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
+      .def("takes", &DecoderLayer::takes, "x"_a)
       .def("__call__", &DecoderLayer::equal, "x"_a, "keys"_a, "values"_a, "offset"_a, "causal"_a,
            "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.")
       .def_prop_ro("kv_heads", [](const DecoderLayer& l) { return l.layer->kv_heads; })

@@ -2,6 +2,7 @@
 #include "quantized_work.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "threads.h"
 
@@ -34,6 +35,9 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   return tasks;
 }
 
+// Bytes of the numbers of rows, which what is aligned comes after.
+size_t order_bytes(int rows) { return (rows * sizeof(int) + 63) / 64 * 64; }
+
 }  // namespace
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
@@ -63,7 +67,9 @@ void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* sourc
   });
 }
 
-void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products) {
+void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {
+  int* order = (int*)memory;
+  std::iota(order, order + rows, 0);
   QuantizedRows q{};
   std::vector<Job> jobs;
   for (auto& [w, out] : products) {
@@ -73,7 +79,7 @@ void project(const char* x, Type type, int rows, const int* order, char* memory,
       q.rows = 0;
     }
     if (!q.rows) {
-      q = {rows, w->K, w->group, w->bits, memory};
+      q = {rows, w->K, w->group, w->bits, memory + order_bytes(rows)};
       q.fill(x, type);
     }
     jobs.push_back({*w, order, order, rows, out});
@@ -81,10 +87,10 @@ void project(const char* x, Type type, int rows, const int* order, char* memory,
   run(jobs, q, x, type);
 }
 
-size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
+size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
   size_t most = 0;
   for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
-  return most;
+  return order_bytes(rows) + most;
 }
 
 }  // namespace toast

@@ -53,10 +53,10 @@ struct Product {
   Output out;
 };
 
-// x[rows, K] times each of the matrices; order: 0, 1, .. rows - 1; `memory` for x as 8 bits in the largest of their forms.
-void project(const char* x, Type type, int rows, const int* order, char* memory, std::initializer_list<Product> products);
+// x[rows, K] times each of the matrices, with project_bytes() of memory.
+void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products);
 
-// The most bytes that `rows` rows take as 8 bits before one of these matrices.
-size_t quantized_bytes(int rows, std::initializer_list<const QuantWeights*> all);
+// What project() needs for one product, or several of one x, with any of these matrices.
+size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all);
 
 }  // namespace toast

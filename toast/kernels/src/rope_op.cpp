@@ -3,58 +3,39 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/variant.h>
 
-#include <cmath>
-#include <map>
-#include <mutex>
-
 #include "bindings.h"
 #include "floats_op.h"
 #include "mlx/fast.h"
+#include "rope_work.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace toast {
 
-std::shared_ptr<const std::vector<float>> inverse_frequencies(float base, int half) {
-  static std::mutex mutex;
-  static std::map<std::pair<float, int>, std::shared_ptr<const std::vector<float>>> known;
-  std::lock_guard<std::mutex> lock(mutex);
-  auto& found = known[{base, half}];
-  if (!found) {
-    std::vector<float> f(half);
-    for (int i = 0; i < half; i++) f[i] = (float)std::pow((double)base, -(double)i / half);
-    found = std::make_shared<const std::vector<float>>(std::move(f));
-  }
-  return found;
-}
+namespace {
 
-void turn(const Rope& r, const mx::array& x, const mx::array& y, const Optional& offsets, const Optional& freqs,
+// x (B, N, T, D) turned into y, which has its memory already; rows contiguous in both.
+void turn(Rope r, int offset, const mx::array& x, mx::array& y, const Optional& offsets, const Optional& freqs,
           const mx::Stream& s) {
-  size_t T = x.shape(-2), D = x.shape(-1), B = x.shape(0), N = x.size() / (B * T * D), half = r.dims / 2;
+  size_t T = x.shape(-2), D = x.shape(-1), B = x.shape(0), N = x.size() / (B * T * D);
   auto head = [&](const mx::array& a) { return a.ndim() == 3 ? 0 : a.ndim() == 4 ? a.strides(1) : (int64_t)(T * D); };
-  dispatch(s, [=, type = type_of(x), size = (int64_t)x.itemsize(), from = x.data<char>(),
-               to = const_cast<char*>(y.data<char>()), xb = x.strides(0), xn = head(x), xt = x.strides(-2),
-               yb = y.strides(0), yn = head(y), yt = y.strides(-2), starts = offsets ? offsets->data<int>() : nullptr,
-               many = offsets && offsets->size() > 1, freqs = freqs ? freqs->data<float>() : nullptr] {
-    std::vector<float> own;
-    for (size_t i = 0; freqs && i < half; i++) own.push_back(1.f / freqs[i]);
-    const float* inverse = freqs ? own.data() : r.inverse->data();
+  dispatch(s, [=, type = type_of(x), size = (int64_t)x.itemsize(), from = x.data<char>(), to = y.data<char>(),
+               xb = x.strides(0), xn = head(x), xt = x.strides(-2), yb = y.strides(0), yn = head(y), yt = y.strides(-2),
+               starts = offsets ? offsets->data<int>() : nullptr, many = offsets && offsets->size() > 1,
+               freqs = freqs ? freqs->data<float>() : nullptr]() mutable {
+    if (freqs) r.inverse = inverted(freqs, r.dims / 2);
     each_rows(B * T, N * D, [&](size_t first, size_t count) {
-      std::vector<float> angles(2 * half);
+      Turn turn(r);
       for (size_t row = first; row < first + count; row++) {
         int64_t b = row / T, t = row % T;
-        float start = starts ? (float)starts[many ? b : 0] : (float)r.offset;
-        kernels().rope_angles(((float)t + start) * r.scale, inverse, angles.data(), angles.data() + half, half);
+        turn.at((float)t + (starts ? (float)starts[many ? b : 0] : (float)offset));
         for (int64_t n = 0; n < (int64_t)N; n++)
-          kernels().rope(from + (b * xb + n * xn + t * xt) * size, to + (b * yb + n * yn + t * yt) * size, type, D,
-                         r.dims, r.traditional, angles.data(), angles.data() + half);
+          turn.head(from + (b * xb + n * xn + t * xt) * size, to + (b * yb + n * yn + t * yt) * size, type, D);
       }
     });
   });
 }
-
-namespace {
 
 mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<float> base, float scale,
                const std::variant<int, mx::array>& offset, const Optional& freqs, mx::StreamOrDevice where) {
@@ -73,9 +54,8 @@ mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<flo
   Arrays inputs{x};
   if (offsets) inputs.push_back(mx::astype(*offsets, mx::int32, s));
   if (freqs) inputs.push_back(mx::astype(*freqs, mx::float32, s));
-  Rope r{dims, traditional, scale, offsets ? 0 : std::get<int>(offset),
-         base ? inverse_frequencies(*base, dims / 2) : nullptr};
-  auto eval = [r, has_offsets = offsets != nullptr, has_freqs = freqs.has_value()](
+  Rope r{dims, traditional, scale, base ? inverse_frequencies(*base, dims / 2) : nullptr};
+  auto eval = [r, first = offsets ? 0 : std::get<int>(offset), has_offsets = offsets != nullptr, has_freqs = freqs.has_value()](
       const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = in[0].ndim() <= 4 ? rows_contiguous(in[0], s) : contiguous(in[0], s);
     if (x.flags().contiguous && x.data_size() == x.size())  // the same layout: heads stay merged
@@ -85,7 +65,7 @@ mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<flo
     Optional offsets, freqs;
     if (has_offsets) offsets = contiguous(in[1], s);
     if (has_freqs) freqs = contiguous(in.back(), s);
-    turn(r, x, out, offsets, freqs, s);
+    turn(r, first, x, out, offsets, freqs, s);
   };
   return make("RoPE", x.shape(), x.dtype(), s, std::move(inputs), eval);
 }
