@@ -30,6 +30,14 @@ def tiny(llama, dtype=mx.float32, **more):
     return model
 
 
+def quantized(llama, **more):
+    import mlx.nn as nn
+
+    model = tiny(llama, intermediate_size=128, **more)
+    nn.quantize(model, 32, 4)
+    return model
+
+
 def logits(model, pieces, cache):
     """The logits of each piece of token ids, one call after the other on one cache."""
     return [bits(model(mx.array([piece]), cache)) for piece in pieces]
@@ -52,6 +60,13 @@ def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
         np.testing.assert_array_equal(a, b)
 
 
+def long_way(llama, monkeypatch, *names):
+    from toast.kernels import modules
+
+    for name in names:
+        monkeypatch.setattr(getattr(llama, name), "__call__", modules._originals[name])
+
+
 def narrow(model):
     """New caches that keep what the layers' own caches keep, for the long way."""
     caches = model.make_cache()
@@ -66,52 +81,50 @@ FORMS = [{"bits": 4, "group_size": 32}, {"bits": 8, "group_size": 64}]
 
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 @pytest.mark.parametrize("more", [{}, {"rope_scaling": LLAMA3}, {"rope_traditional": True}, {"head_dim": 32}])
-def test_a_layer_is_its_parts(llama, monkeypatch, dtype, more):
-    """Quantised: pieces of a prompt, one of them with infinities in it, and steps past the cache's growth."""
+def test_layers_are_their_parts(llama, monkeypatch, dtype, more):
+    """Quantised: pieces of a prompt, one of them with infinities in it, and steps past the cache's growth; all layers
+    as one op, one after the other, and as MLX-LM has them."""
     import mlx.nn as nn
-    from toast.kernels import modules
 
     model = tiny(llama, dtype, intermediate_size=128, **more)
     nn.quantize(model, **FORMS[0], class_predicate=lambda path, m: FORMS["v_proj" in path or "down" in path] if hasattr(m, "to_quantized") else False)
     model.model.embed_tokens.scales[7] = float("inf")
     tokens = np.random.default_rng(0).integers(8, 50, 300).tolist()
     pieces = [tokens[:100], tokens[100:113], [*tokens[113:239], 7], *[[t] for t in tokens[240:262]]]
-    short = logits(model, pieces, model.make_cache())
-    assert type(model.layers[1].shorter) is ext.DecoderLayer
-    monkeypatch.setattr(llama.TransformerBlock, "__call__", modules._originals["TransformerBlock"])
-    for a, b in zip(short, logits(model, pieces, narrow(model))):
+    together = logits(model, pieces, model.make_cache())
+    assert type(model.model.shorter) is type(model.layers[1].shorter) is ext.DecoderLayers
+    long_way(llama, monkeypatch, "LlamaModel")
+    one_by_one = logits(model, pieces, model.make_cache())
+    long_way(llama, monkeypatch, "TransformerBlock")
+    for a, b, c in zip(together, one_by_one, logits(model, pieces, narrow(model))):
         np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
 
 
 def test_a_narrower_embedding_goes_the_short_way(llama, monkeypatch):
     """Scales of half precision before norms of float32: the first layer's norm widens what it gets."""
-    import mlx.nn as nn
     from toast.kernels import modules
 
-    model = tiny(llama, intermediate_size=128)
-    nn.quantize(model, 32, 4)
+    model = quantized(llama)
     embedding = model.model.embed_tokens
     embedding.scales, embedding.biases = embedding.scales.astype(mx.float16), embedding.biases.astype(mx.float16)
     pieces = [list(range(8, 40)), [5], [6]]
     cache = model.make_cache()
     short = logits(model, pieces, cache)
     assert cache[0].keys.dtype == mx.float16 and modules.tells_texts_apart(model)
-    monkeypatch.setattr(llama.TransformerBlock, "__call__", modules._originals["TransformerBlock"])
+    long_way(llama, monkeypatch, "LlamaModel", "TransformerBlock")
     for a, b in zip(short, logits(model, pieces, narrow(model))):
         np.testing.assert_array_equal(a, b)
 
 
 def test_texts_that_do_not_fit_a_cache_are_refused(llama):
-    import mlx.nn as nn
-
-    model, x, cache = tiny(llama, intermediate_size=128), mx.ones((1, 3, 64)), mx.zeros((2, 2, 8, 16))
-    nn.quantize(model, 32, 4)
+    model, x, cache = quantized(llama), mx.ones((1, 3, 64)), mx.zeros((2, 2, 8, 16))
     logits(model, [[1]], model.make_cache())
     layer = model.layers[0].shorter
-    assert layer.ragged(x, cache, cache, [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
+    assert layer(x, [cache], [cache], [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
     for texts in ([], [(0, 2, 0)], [(0, 3, 6)], [(2, 3, 0)], [(-1, 3, 0)], [(0, 3, -1)], [(0, 3, 0), (1, 0, 0)], [(0, 3, 2**31 - 2)], [(0, 2**31 - 1, 0)]):
         with pytest.raises(ValueError):
-            layer.ragged(x, cache, cache, texts)
+            layer(x, [cache], [cache], texts)
 
 
 @pytest.mark.parametrize("change", [
@@ -127,9 +140,10 @@ def test_other_weights_take_the_long_way(llama, change):
     assert model.layers[0].shorter is None
 
 
-def test_a_kept_cache_does_not_change(llama):
+@pytest.mark.parametrize("make", [tiny, quantized])
+def test_a_kept_cache_does_not_change(llama, make):
     """What somebody else still holds is copied before it is written to."""
-    model, cache = tiny(llama), None
+    model = make(llama)
     cache = model.make_cache()
     logits(model, [[1, 2, 3], [4]], cache)
     kept = [(c.keys, c.values, c.offset) for c in cache]
@@ -143,8 +157,9 @@ def test_a_kept_cache_does_not_change(llama):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_cache_is_updated_in_place(llama):
-    model = tiny(llama)
+@pytest.mark.parametrize("make", [tiny, quantized])
+def test_the_cache_is_updated_in_place(llama, make):
+    model = make(llama)
     cache = model.make_cache()
     logits(model, [[1, 2, 3]], cache)
     mx.eval([c.state[:2] for c in cache])
@@ -152,6 +167,46 @@ def test_the_cache_is_updated_in_place(llama):
     mx.reset_peak_memory()
     logits(model, [[4]], cache)
     assert mx.get_peak_memory() - before < cache[0].keys.nbytes
+
+
+def test_steps_under_way_update_the_cache_in_place(llama):
+    """Each step begins before the one before it has ended, which still holds the cache."""
+
+    def places():
+        return [np.asarray(memoryview(part)).ctypes.data for c in cache for part in (c.keys, c.values)]
+
+    model = quantized(llama)
+    cache, token, wide = model.make_cache(), mx.array([[4]]), mx.ones((512, 512))
+    logits(model, [[1, 2, 3]], cache)
+    before = places()
+    for _ in range(4):
+        mx.async_eval(wide @ wide @ wide @ wide)  # steps wait for this
+        token = mx.argmax(model(token, cache)[:, -1:], -1)
+        mx.async_eval(token)
+    assert places() == before
+
+
+def test_caches_alone_are_those_of_a_whole_pass(llama):
+    """A prompt that is only read does not need what the last layer does after its keys and values."""
+    model = quantized(llama)
+    cache = model.make_cache()
+    model(mx.array([[1, 2, 3]]), cache)
+    mx.eval([c.state for c in cache])
+    other = model.make_cache()
+    mx.eval(model(mx.array([[1, 2, 3]]), other))
+    for a, b in zip(cache, other):
+        np.testing.assert_array_equal(bits(a.keys), bits(b.keys))
+        np.testing.assert_array_equal(bits(a.values), bits(b.values))
+
+
+def test_layers_of_several_shapes_go_one_by_one(llama):
+    import mlx.nn as nn
+
+    model = tiny(llama, intermediate_size=128)
+    model.layers[1] = llama.TransformerBlock(llama.ModelArgs(**{**ARGS, "intermediate_size": 128, "num_key_value_heads": 1}))
+    nn.quantize(model, 32, 4)
+    logits(model, [[1, 2, 3], [4]], model.make_cache())
+    assert model.model.shorter is None and all(layer.shorter for layer in model.layers)
 
 
 def test_the_same_code_elsewhere_is_found(llama):

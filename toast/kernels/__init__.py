@@ -14,7 +14,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "attention_step",
-    "DecoderLayer", "int8_scan", "crc32_blocks",
+    "DecoderLayers", "int8_scan", "crc32_blocks",
 )  # fmt: skip
 
 map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache

@@ -1,5 +1,5 @@
-"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update, an attention step and a decoder layer,
-which also takes texts of different lengths in one call.
+"""Owns the shorter ways through MLX-LM's modules: SwiGLU, a cache update, an attention step, and decoder layers,
+alone or all at once, which also take texts of different lengths in one call.
 
 Knows the code of one architecture, Llama's, which a dozen model files repeat word for word.
 Does not change what is computed: the same kernels in the same order, the same bits.
@@ -16,6 +16,8 @@ NAMES = {
                   "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj"),
     "MLP": ("down_proj", "swiglu", "gate_proj", "up_proj"),
     "TransformerBlock": ("self_attn", "input_layernorm", "mlp", "post_attention_layernorm"),
+    "LlamaModel": ("embed_tokens", "len", "layers", "create_attention_mask", "fa_idx", "swa_idx", "sliding_window", "zip",
+                   "use_sliding", "norm"),
 }  # fmt: skip
 
 _originals = {}  # class name -> Llama's __call__ as MLX-LM wrote it
@@ -31,7 +33,8 @@ def shorten(ext):
         replace(cache.KVCache, "update_and_fetch", _appending(cache.KVCache.update_and_fetch, ext.append))
     shorter = {
         "Attention": _stepping(ext.attention_step),
-        "TransformerBlock": _layering(ext.DecoderLayer),
+        "TransformerBlock": _layering(ext.DecoderLayers),
+        "LlamaModel": _stacking(ext.DecoderLayers),
     }
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
@@ -94,31 +97,73 @@ def _stepping(step):
     return attention
 
 
-def _layering(DecoderLayer):
-    """A block as one call of the extension, where its weights are quantised and the cache has room."""
+def _layering(DecoderLayers):
+    """A block as one call of the extension, where its weights are quantised and its cache is plain."""
     plain = _originals["TransformerBlock"]
 
     def block(self, x, mask=None, cache=None):
         layer = block.shorter(self)
-        if hasattr(cache, "texts"):
-            cache.reserve(layer.kv_heads, layer.head_dims, layer.kept)
-            y, cache.keys, cache.values = layer.ragged(x, cache.keys, cache.values, cache.texts)
-            return y
-        if layer is None or not _plain(cache, mask) or not layer.takes(x):
+        if layer is None or not layer.takes(x) or not _plain(cache, mask):
             return plain(self, x, mask, cache)
-        if not _room(cache, x.shape[1]):
-            _reserve(cache, (x.shape[0], layer.kv_heads, x.shape[1], layer.head_dims), layer.kept)
-        y, cache.keys, cache.values = layer(x, cache.keys, cache.values, cache.offset, mask is not None)
-        cache.offset += x.shape[1]
-        return y
+        return _run(layer, x, [cache], mask is not None)
 
     def shorter(self):
         if "shorter" not in self.__dict__:
-            self.shorter = _layer(self, DecoderLayer)
+            self.shorter = _layer(self, DecoderLayers)
         return self.shorter
 
     block.instead_of, block.shorter = plain, shorter
     return block
+
+
+def _stacking(DecoderLayers):
+    """A model as one call for all its blocks: MLX and Python cost a token as much as a third of its arithmetic else."""
+    plain = _originals["LlamaModel"]
+
+    def model(self, inputs, cache=None, input_embeddings=None):
+        layers = model.shorter(self)
+        if layers is None or input_embeddings is not None or not cache or not all(_plain(c, None) for c in cache):
+            return plain(self, inputs, cache, input_embeddings)
+        x = self.embed_tokens(inputs)
+        return self.norm(_run(layers, x, cache, True)) if layers.takes(x) else plain(self, inputs, cache)
+
+    def shorter(self):
+        if "shorter" not in self.__dict__:
+            self.shorter = _all_layers(self, DecoderLayers)
+        return self.shorter
+
+    model.instead_of, model.shorter = plain, shorter
+    return model
+
+
+def _all_layers(model, DecoderLayers):
+    """The extension's form of all blocks, None where one has none or sees a window alone."""
+    parts = [getattr(type(block).__call__, "shorter", lambda block: None)(block) for block in model.layers]
+    if not all(parts) or model.swa_idx is not None:
+        return None
+    try:
+        return DecoderLayers.together(parts)
+    except ValueError:  # layers of several shapes
+        return None
+
+
+def _run(layers, x, caches, causal):
+    """Layers over their caches, which get room and the new rows: plain ones, or those of several texts."""
+    if hasattr(caches[0], "texts"):
+        texts = caches[0].texts
+        for cache in caches:
+            cache.reserve(layers.kv_heads, layers.head_dims, layers.kept)
+    else:
+        B, L, _ = x.shape
+        texts = [(row, L, caches[0].offset) for row in range(B)]
+        for cache in caches:
+            if not _room(cache, L):
+                _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kept)
+    y, keys, values = layers(x, [c.keys for c in caches], [c.values for c in caches], texts, causal)
+    for cache, cache.keys, cache.values in zip(caches, keys, values):
+        if not hasattr(cache, "texts"):
+            cache.offset += x.shape[1]
+    return y
 
 
 def tells_texts_apart(model) -> bool:
@@ -130,7 +175,7 @@ def tells_texts_apart(model) -> bool:
     return shorter(block).takes(model.model.embed_tokens(mx.array([0])))
 
 
-def _layer(block, DecoderLayer):
+def _layer(block, DecoderLayers):
     """The extension's form of a block, None where it has none."""
     attention, mlp = block.self_attn, block.mlp
     kinds = _kind(type(attention).__call__), _kind(type(mlp).__call__)
@@ -143,7 +188,7 @@ def _layer(block, DecoderLayer):
     if rope is None or any(type(x).__name__ != "QuantizedLinear" or "bias" in x or x.mode != "affine" for x in linears):
         return None
     try:
-        return DecoderLayer(
+        return DecoderLayers(
             [(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
             norms[0].weight, norms[0].eps, norms[1].weight, norms[1].eps,
             attention.n_heads, attention.n_kv_heads, attention.scale, *rope,
@@ -153,8 +198,8 @@ def _layer(block, DecoderLayer):
 
 
 def _plain(cache, mask) -> bool:
-    """Whether these are MLX-LM's plain keys and values, of which every position sees all that came before."""
-    return type(cache).__name__ == "KVCache" and (mask is None or isinstance(mask, str))
+    """Whether these are plain keys and values, MLX-LM's or a `TextCache`, all of which a position sees that come before it."""
+    return type(cache).__name__ in ("KVCache", "TextCache") and (mask is None or isinstance(mask, str))
 
 
 def _room(cache, length) -> bool:

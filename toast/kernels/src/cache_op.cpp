@@ -23,32 +23,35 @@ std::pair<mx::array, mx::array> append(const mx::array& buffer, const mx::array&
   return {updated, mx::slice(updated, {0, 0, 0, 0}, stop)};
 }
 
-// `out` becomes `in`: the same memory when nobody else holds it, else a copy.
-void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
-  if (in.is_donatable() && in.flags().row_contiguous) return out.copy_shared_buffer(in);
-  auto x = contiguous(in, s);
-  allocate(out);
-  dispatch(s, [from = x.data<char>(), to = out.data<char>(), n = out.nbytes()] { std::memcpy(to, from, n); });
-}
+using SharedSegments = std::shared_ptr<const Segments>;
 
-}  // namespace
-
+// B texts that are equally far, with L rows each.
 SharedSegments equal_segments(int B, int L, int offset) {
   auto all = std::make_shared<Segments>();
   for (int b = 0; b < B; b++) all->push_back({b, b * L, L, offset});
   return all;
 }
 
-mx::array write(const mx::array& rows, int64_t first, const SharedSegments& segments, const mx::array& buffer,
-                const std::optional<Rope>& rope, const mx::Stream& s) {
+// place() of rows in buffer (R, n, capacity, D): in place when nobody else holds it.
+mx::array write(const mx::array& rows, const SharedSegments& segments, const mx::array& buffer, const std::optional<Rope>& rope,
+                const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take(in[1], out, s);
-    dispatch(s, [segments, rope, x = x.data<char>() + first * x.itemsize(), type = type_of(x), to = kept(out)] {
+    dispatch(s, [segments, rope, x = x.data<char>(), type = type_of(x), to = kept(out)] {
       place(x, type, *segments, rope ? &*rope : nullptr, to);
     });
   };
   return make("CacheWrite", buffer.shape(), buffer.dtype(), s, {rows, buffer}, eval);
+}
+
+}  // namespace
+
+void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
+  if (in.is_donatable() && in.flags().row_contiguous) return out.copy_shared_buffer(in);
+  auto x = contiguous(in, s);
+  allocate(out);
+  dispatch(s, [from = x.data<char>(), to = out.data<char>(), n = out.nbytes()] { std::memcpy(to, from, n); });
 }
 
 Frequencies frequencies(std::optional<float> base, const Optional& freqs, int dims, const mx::Stream& s) {
@@ -78,7 +81,7 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
     throw std::invalid_argument("[attention_step] shapes do not fit.");
   Rope rope{dims, traditional, rope_scale, frequencies(base, freqs, dims, s)};
   auto segments = equal_segments(q.shape(0), L, offset);
-  auto new_keys = write(k, 0, segments, keys, rope, s), new_values = write(v, 0, segments, values, {}, s);
+  auto new_keys = write(k, segments, keys, rope, s), new_values = write(v, segments, values, {}, s);
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto q = contiguous(in[0], s), turned = bytes_of(out.nbytes());
     mx::cpu::get_command_encoder(s).add_temporary(turned);

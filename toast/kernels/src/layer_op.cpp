@@ -1,15 +1,17 @@
-// A decoder layer as Llama has it, quantised, as four MLX ops instead of fifteen: norm with q, k and v; the two
-// writes to the cache; and all the rest. A single token is then bound by memory, not by dispatch.
-// Made of the ops' own parts in the same order, with the same roundings: the bits are theirs.
+// Decoder layers as one MLX op, and one for the end of the last: a single token is then bound by memory, not by dispatch.
+// What a layer does is in layer_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "bindings.h"
 #include "cache_op.h"
+#include "layer_work.h"
 #include "matmul.h"
 #include "mlx/transforms.h"
-#include "quantized_work.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -25,108 +27,13 @@ QuantWeights weights(const Linear& l) {
   return matrix(w, scales, biases, 0, w.shape(1) * 32 / bits, group, bits);
 }
 
-struct Norm {
-  mx::array weight;
-  float eps;
-};
-
-struct Layer {
-  Arrays owned;  // what the weights point into
-  QuantWeights q, k, v, o, gate, up, down;
-  Norm before, after;  // of attention
-  int heads, kv_heads, D;
-  float scale;
-  Rope rope;
-  Type type;
-
-  Output to(char* data) const { return {data, type, {}}; }
-
+// A layer and what it points into.
+struct Owned : Layer {
+  Arrays arrays;
   // How keys and values are best kept: float16 is finer than the weights they come from, and half as much to read.
-  mx::Dtype kept() const { return owned[0].dtype() == mx::float32 ? mx::float16 : owned[0].dtype(); }
+  mx::Dtype kept_as() const { return type == Type::f32 ? mx::float16 : arrays[0].dtype(); }
 };
-
-void norm(const Norm& n, const char* x, char* y, Type type, int rows) {
-  size_t D = n.weight.size(), row = D * size_of(type);
-  each_rows(rows, D, [&](size_t first, size_t count) {
-    kernels().rms_norm(x + first * row, n.weight.data<char>(), y + first * row, type, count, D, n.eps);
-  });
-}
-
-void add(const char* x, const char* y, char* sum, Type type, size_t n) {
-  each_rows(n, 1, [&](size_t i, size_t count) {
-    size_t at = i * size_of(type);
-    kernels().add(x + at, y + at, sum + at, type, count);
-  });
-}
-
-// Pieces of one temporary memory, each aligned, alive until the stream's work so far is done.
-struct Pieces {
-  std::vector<size_t> starts;
-  char* base;
-
-  Pieces(std::initializer_list<size_t> sizes, const mx::Stream& s) {
-    size_t end = 0;
-    for (size_t n : sizes) {
-      starts.push_back(end);
-      end += (n + 63) / 64 * 64;
-    }
-    auto memory = bytes_of(end);
-    base = memory.data<char>();
-    mx::cpu::get_command_encoder(s).add_temporary(memory);
-  }
-  char* operator[](int i) const { return base + starts[i]; }
-};
-
-using Shared = std::shared_ptr<const Layer>;
-
-// x (.., D) -> its norm times q, k and v: three matrices one after the other.
-mx::array before_attention(const Shared& layer, const mx::array& x, int rows, const mx::Stream& s) {
-  auto eval = [layer, rows](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    const Layer& l = *layer;
-    auto x = contiguous(in[0], s);
-    allocate(out);
-    Pieces p({x.nbytes(), project_bytes(rows, {&l.q, &l.k, &l.v})}, s);
-    dispatch(s, [layer, p, rows, x = x.data<char>(), q = out.data<char>()] {
-      const Layer& l = *layer;
-      size_t row = rows * size_of(l.type);
-      auto k = q + l.q.N * row, v = k + l.k.N * row;
-      norm(l.before, x, p[0], l.type, rows);
-      project(p[0], l.type, rows, p[1], {{&l.q, l.to(q)}, {&l.k, l.to(k)}, {&l.v, l.to(v)}});
-    });
-  };
-  return make("LayerBeforeAttention", {rows * (layer->q.N + layer->k.N + layer->v.N)}, x.dtype(), s, {x}, eval);
-}
-
-// Attention over the cache, its projection, and the feed-forward block, with their residuals: x's shape.
-mx::array attention_and_after(const Shared& layer, const mx::array& x, const mx::array& qkv, const mx::array& keys,
-                              const mx::array& values, const SharedSegments& segments, int rows, bool causal,
-                              const mx::Stream& s) {
-  auto eval = [layer, segments, rows, causal](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    const Layer& l = *layer;
-    auto x = contiguous(in[0], s);
-    allocate(out);
-    size_t one = size_of(l.type), wide = rows * l.q.N * one, hidden = rows * l.gate.N * one;
-    Pieces p({wide, wide, x.nbytes(), x.nbytes(), x.nbytes(), hidden, hidden, project_bytes(rows, {&l.o, &l.gate, &l.up, &l.down})}, s);
-    dispatch(s, [layer, segments, p, rows, causal, x = x.data<char>(), q = in[1].data<char>(), keys = kept(in[2]),
-                 values = kept(in[3]), out = out.data<char>()] {
-      const Layer& l = *layer;
-      size_t n = (size_t)rows * l.o.N, wide = (size_t)rows * l.gate.N;
-      char *turned = p[0], *y = p[1], *r = p[2], *h = p[3], *normed = p[4], *gate = p[5], *up = p[6], *memory = p[7];
-      attend(q, l.type, l.heads, *segments, l.rope, l.scale, causal, keys, values, turned, y);
-      project(y, l.type, rows, memory, {{&l.o, l.to(r)}});
-      add(x, r, h, l.type, n);
-      norm(l.after, h, normed, l.type, rows);
-      project(normed, l.type, rows, memory, {{&l.gate, l.to(gate)}, {&l.up, l.to(up)}});
-      each_rows(wide, 1, [&](size_t i, size_t count) {
-        size_t at = i * size_of(l.type);
-        kernels().activate(Activation::silu, gate + at, up + at, gate + at, l.type, count);
-      });
-      project(gate, l.type, rows, memory, {{&l.down, l.to(r)}});
-      add(h, r, out, l.type, n);
-    });
-  };
-  return make("LayerAfter", x.shape(), x.dtype(), s, {x, qkv, keys, values}, eval);
-}
+using Shared = std::shared_ptr<const Owned>;
 
 // Throws where this is no layer that we can do: the caller's own code does it then.
 Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, float before_eps, const mx::array& after,
@@ -148,9 +55,9 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
   mx::eval(all);
   for (auto& a : all) refuse(!a.flags().row_contiguous, "contiguous weights.");
   auto w = [&](int i) { return weights(linears[i]); };
-  auto l = std::make_shared<Layer>(Layer{all, w(0), w(1), w(2), w(3), w(4), w(5), w(6), {before, before_eps},
-                                         {after, after_eps}, heads, kv_heads, 0, scale,
-                                         {dims, traditional, rope_scale, nullptr}, type_of(before)});
+  Rope rope{dims, traditional, rope_scale, nullptr};
+  auto l = std::make_shared<Owned>(Owned{{w(0), w(1), w(2), w(3), w(4), w(5), w(6), before.data<char>(), after.data<char>(),
+                                          before_eps, after_eps, heads, kv_heads, 0, scale, rope, type_of(before)}, all});
   l->D = l->q.N / heads;
   int hidden = l->q.K;
   refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
@@ -162,77 +69,148 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
   return l;
 }
 
-struct DecoderLayer {
-  Shared layer;
+// A cache's buffers on their way through an op: in as inputs, written, out through arrays that depend on the op.
+using Buffers = std::shared_ptr<std::vector<Optional>>;
 
-  using Result = std::tuple<mx::array, mx::array, mx::array>;
+// What nobody else holds is written in place; what an earlier step still holds, it will not for long.
+void take_all(const Arrays& in, size_t first, std::vector<Optional>& buffers, const mx::Stream& s) {
+  bool held = std::any_of(in.begin() + first, in.end(), [](auto& a) { return a.data_shared_ptr().use_count() > 1; });
+  if (held) mx::synchronize(s);
+  for (size_t i = 0; i < buffers.size(); i++) {
+    auto& x = in[first + i];
+    buffers[i] = mx::array(x.shape(), x.dtype(), nullptr, {});
+    take(x, *buffers[i], s);
+  }
+}
+
+// All layers, but for the last one's end: its x and its q, k and v, one after the other; and the caches, written.
+// MLX gives an op of several outputs no buffers to write in place, so the caches are arrays that wait for the one.
+std::pair<mx::array, Arrays> before_the_end(const std::vector<Shared>& layers, const mx::array& x, const Arrays& caches,
+                                            const std::shared_ptr<Segments>& segments, int rows, bool causal, const mx::Stream& s) {
+  auto buffers = std::make_shared<std::vector<Optional>>(caches.size());
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto x = contiguous(in[0], s);
+    take_all(in, 1, *buffers, s);
+    std::vector<Kept> at;
+    for (auto& b : *buffers) at.push_back(kept(*b));
+    size_t work = 0, states = 0, one = x.nbytes();
+    for (auto& l : layers) work = std::max(work, layer_bytes(*l, rows)), states = std::max<size_t>(states, l->states());
+    auto memory = bytes_of(work + one + states * rows * x.itemsize());
+    mx::cpu::get_command_encoder(s).add_temporary(memory);
+    allocate(out);
+    dispatch(s, [=, at = std::move(at), x = x.data<char>(), out = out.data<char>(), memory = memory.data<char>()] {
+      char *next = memory + work, *qkv = next + one;
+      const char* from = x;
+      for (size_t i = 0; i + 1 < layers.size(); i++, from = next) {
+        begin_layer(*layers[i], from, rows, *segments, at[2 * i], at[2 * i + 1], qkv, memory);
+        end_layer(*layers[i], from, qkv, rows, *segments, causal, at[2 * i], at[2 * i + 1], next, memory);
+      }
+      std::memcpy(out, from, one);
+      begin_layer(*layers.back(), from, rows, *segments, at[at.size() - 2], at.back(), out + one, memory);
+    });
+  };
+  Arrays inputs{x}, written;
+  inputs.insert(inputs.end(), caches.begin(), caches.end());
+  auto states = make("Layers", {rows * (layers.back()->width() + layers.back()->states())}, x.dtype(), s, std::move(inputs), eval);
+  for (size_t i = 0; i < caches.size(); i++)
+    written.push_back(make("CacheWritten", caches[i].shape(), caches[i].dtype(), s, {states},
+                           [buffers, i](const Arrays&, mx::array& out, const mx::Stream&) {
+                             out.copy_shared_buffer(*(*buffers)[i]);
+                             (*buffers)[i].reset();
+                           }));
+  return {states, written};
+}
+
+// The last layer's end, which nobody asks for while a prompt is read.
+mx::array the_end(const Shared& layer, const mx::array& states, const mx::array& keys, const mx::array& values, const mx::Shape& shape,
+                  const std::shared_ptr<Segments>& segments, int rows, bool causal, const mx::Stream& s) {
+  auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto memory = bytes_of(layer_bytes(*layer, rows));
+    mx::cpu::get_command_encoder(s).add_temporary(memory);
+    allocate(out);
+    dispatch(s, [=, x = in[0].data<char>(), one = out.nbytes(), keys = kept(in[1]), values = kept(in[2]), y = out.data<char>(),
+                 memory = memory.data<char>()] {
+      end_layer(*layer, x, x + one, rows, *segments, causal, keys, values, y, memory);
+    });
+  };
+  return make("LastLayerEnd", shape, states.dtype(), s, {states, keys, values}, eval);
+}
+
+struct DecoderLayers {
+  std::vector<Shared> layers;
+
+  const Owned& first() const { return *layers[0]; }
 
   // An embedding's dtype may be narrower: the norm makes it float32.
   bool takes(const mx::array& x) const {
-    return is_float(x.dtype()) && (layer->type == Type::f32 || type_of(x) == layer->type);
+    return is_float(x.dtype()) && (first().type == Type::f32 || type_of(x) == first().type);
   }
 
-  Result run(const mx::array& given, const mx::array& keys, const mx::array& values, const SharedSegments& segments,
-             bool causal) const {
-    auto s = mx::to_stream({});
-    const Layer& l = *layer;
-    auto x = l.type == Type::f32 ? mx::astype(given, mx::float32, s) : given;
-    int rows = x.size() / l.q.K;
+  void check(const mx::array& x, const Arrays& caches, const Segments& segments, int rows) const {
     auto fits = [&](const mx::array& a) {
-      bool ok = a.dtype() == keys.dtype() && a.ndim() == 4 && a.shape(1) == l.kv_heads && a.shape(3) == l.D;
-      for (auto& part : *segments)
+      bool ok = a.dtype() == caches[0].dtype() && a.ndim() == 4 && a.shape(1) == first().kv_heads && a.shape(3) == first().D;
+      for (auto& part : segments)
         ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
       return ok;
     };
-    if (!ours(s) || !x.size() || !takes(x) || x.shape(-1) != l.q.K || segments->empty() ||
-        segments->back().first + segments->back().length != rows ||
-        (keys.dtype() != x.dtype() && keys.dtype() != l.kept()) || !fits(keys) || !fits(values))
-      throw std::invalid_argument("[Layer] shapes or dtypes do not fit.");
-    auto qkv = before_attention(layer, x, rows, s);
-    int64_t k = (int64_t)rows * l.q.N, v = k + (int64_t)rows * l.k.N;
-    auto new_keys = write(qkv, k, segments, keys, l.rope, s), new_values = write(qkv, v, segments, values, {}, s);
-    return {attention_and_after(layer, x, qkv, new_keys, new_values, segments, rows, causal, s), new_keys, new_values};
+    if (caches.size() != 2 * layers.size() || !x.size() || x.shape(-1) != first().width() || segments.empty() ||
+        segments.back().first + segments.back().length != rows || !std::all_of(caches.begin(), caches.end(), fits) ||
+        (caches[0].dtype() != x.dtype() && caches[0].dtype() != first().kept_as()))
+      throw std::invalid_argument("[DecoderLayers] shapes or dtypes do not fit.");
   }
 
-  Result equal(const mx::array& x, const mx::array& keys, const mx::array& values, int offset, bool causal) const {
-    if (x.ndim() != 3 || keys.ndim() != 4 || keys.shape(0) != x.shape(0)) throw std::invalid_argument("[Layer] x (B, L, D).");
-    return run(x, keys, values, equal_segments(x.shape(0), x.shape(1), offset), causal);
-  }
-
-  Result ragged(const mx::array& x, const mx::array& keys, const mx::array& values,
-                const std::vector<std::tuple<int, int, int>>& texts) const {
+  std::tuple<mx::array, Arrays, Arrays> run(const mx::array& given, const Arrays& keys, const Arrays& values,
+                                            const std::vector<std::tuple<int, int, int>>& texts, bool causal) const {
+    auto s = mx::to_stream({});
+    if (!ours(s) || !takes(given)) throw std::invalid_argument("[DecoderLayers] x is not of the layers' dtype.");
+    auto x = first().type == Type::f32 ? mx::astype(given, mx::float32, s) : given;
+    int rows = x.size() / first().width();
     auto segments = std::make_shared<Segments>();
-    int first = 0;
-    for (auto [row, length, offset] : texts) {
-      if (length < 1 || length > (int)x.size() - first) throw std::invalid_argument("[Layer] a text without rows.");
-      segments->push_back({row, first, length, offset});
-      first += length;
+    for (int at = 0; auto [row, length, offset] : texts) {
+      if (length < 1 || length > rows - at) throw std::invalid_argument("[DecoderLayers] a text without rows.");
+      segments->push_back({row, at, length, offset});
+      at += length;
     }
-    return run(x, keys, values, segments, true);
+    Arrays caches;
+    for (size_t i = 0; i < keys.size() && i < values.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
+    check(x, caches, *segments, rows);
+    auto [states, written] = before_the_end(layers, x, caches, segments, rows, causal, s);
+    auto y = the_end(layers.back(), states, written[written.size() - 2], written.back(), x.shape(), segments, rows, causal, s);
+    Arrays new_keys, new_values;
+    for (size_t i = 0; i < written.size(); i++) (i % 2 ? new_values : new_keys).push_back(written[i]);
+    return {y, new_keys, new_values};
   }
 };
+
+DecoderLayers together(const std::vector<const DecoderLayers*>& parts) {
+  DecoderLayers all;
+  for (auto part : parts) all.layers.insert(all.layers.end(), part->layers.begin(), part->layers.end());
+  for (auto& l : all.layers)
+    if (l->type != all.first().type || l->width() != all.first().width() || l->kv_heads != all.first().kv_heads || l->D != all.first().D)
+      throw std::invalid_argument("[DecoderLayers] layers differ.");
+  return all;
+}
 
 }  // namespace
 
 void bind_layer(nb::module_& m) {
-  nb::class_<DecoderLayer>(m, "DecoderLayer", "Llama's decoder layer with quantised weights (MLX's affine form).")
-      .def("__init__", [](DecoderLayer* self, const std::vector<Linear>& linears, const mx::array& before, float before_eps,
+  nb::class_<DecoderLayers>(m, "DecoderLayers", "Llama's decoder layers with quantised weights (MLX's affine form).")
+      .def("__init__", [](DecoderLayers* self, const std::vector<Linear>& linears, const mx::array& before, float before_eps,
                           const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims,
                           bool traditional, std::optional<float> base, float rope_scale, const Optional& freqs) {
-        new (self) DecoderLayer{make_layer(linears, before, before_eps, after, after_eps, heads, kv_heads, scale, dims,
-                                           traditional, base, rope_scale, freqs)};
+        new (self) DecoderLayers{{make_layer(linears, before, before_eps, after, after_eps, heads, kv_heads, scale, dims,
+                                             traditional, base, rope_scale, freqs)}};
       }, "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a, "dims"_a,
          "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
-         "linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
-      .def("takes", &DecoderLayer::takes, "x"_a)
-      .def("__call__", &DecoderLayer::equal, "x"_a, "keys"_a, "values"_a, "offset"_a, "causal"_a,
-           "x (B, L, D), caches (B, heads, capacity, d) with `offset` rows so far -> y (B, L, D), keys, values.")
-      .def_prop_ro("kv_heads", [](const DecoderLayer& l) { return l.layer->kv_heads; })
-      .def_prop_ro("head_dims", [](const DecoderLayer& l) { return l.layer->D; })
-      .def_prop_ro("kept", [](const DecoderLayer& l) { return l.layer->kept(); }, "dtype for new caches, beside x's own")
-      .def("ragged", &DecoderLayer::ragged, "x"_a, "keys"_a, "values"_a, "texts"_a,
-           "x (1, T, D), the new rows of texts one after the other, each (row of the cache, how many, rows so far);\n"
-           "caches (R, heads, capacity, d) -> y (1, T, D), keys, values.");
+         "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
+      .def_static("together", &together, "parts"_a)
+      .def("takes", &DecoderLayers::takes, "x"_a)
+      .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "texts"_a, "causal"_a = true,
+           "x (.., T, D), the new rows of texts one after the other, each (row of the cache, how many, rows so far);\n"
+           "keys, values: caches (R, heads, capacity, d) of every layer -> y like x, keys, values.")
+      .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
+      .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
+      .def_prop_ro("kept", [](const DecoderLayers& l) { return l.first().kept_as(); }, "dtype for new caches, beside x's own");
 }
 
 }  // namespace toast
