@@ -1,5 +1,6 @@
 // The kernels without MLX or Python: every variant this CPU runs against `generic`, for cross-compiled
 // and sanitized builds. Buffers are exactly as long as the prototypes say. Exit status 1 on a difference.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "layer_work.h"
 #include "threads.h"
 
 using namespace toast;
@@ -208,6 +210,66 @@ static void check_attention(const Kernels& k, const Kernels& g, size_t queries, 
   expect(ours == theirs, "attention over the same keys and values as f16", queries, keys, d);
 }
 
+// 4-bit weights with what they point into.
+struct Weights {
+  std::vector<uint8_t> codes;
+  std::vector<float> scales, biases;
+  QuantWeights w;
+  Weights(Random& random, int N, int K) : codes((size_t)N * K / 2), scales(random.numbers(N * K / 32)), biases(scales.size()) {
+    for (uint8_t& c : codes) c = random.next();
+    for (size_t i = 0; i < scales.size(); i++) scales[i] *= 0.02f, biases[i] = -7.5f * scales[i];
+    w = {codes.data(), scales.data(), biases.data(), Type::f32, N, K, 32, 4};
+  }
+};
+
+// Layers with caches for two texts, which take rows of both, one text after the other, to the end.
+struct Decoder {
+  static constexpr int width = 64, heads = 4, kv_heads = 2, D = 16, hidden = 96, capacity = 9;
+  Random random;
+  std::vector<Weights> all;
+  std::vector<float> norms = random.numbers(2 * width);
+  Layers layers;
+  Decoder() {
+    constexpr int kept = kv_heads * D;
+    for (auto [N, K] : {std::pair(width, width), {kept, width}, {kept, width}, {width, width}, {hidden, width}, {hidden, width},
+                        {width, hidden}})
+      all.emplace_back(random, N, K);
+    Rope rope{D, false, 1, inverse_frequencies(10000, D / 2)};
+    Layer l{all[0].w, all[1].w, all[2].w, all[3].w, all[4].w, all[5].w, all[6].w, norms.data(), norms.data() + width,
+            1e-5f, 1e-5f, heads, kv_heads, D, 0.25f, rope, Type::f32};
+    layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(l)};
+  }
+  std::vector<float> run(const std::vector<float>& x, const Segments& segments, std::vector<std::vector<float>>& memory,
+                         Type kept) const {
+    int rows = x.size() / width;
+    std::vector<Kept> caches;
+    for (auto& m : memory) caches.push_back({(char*)m.data(), kept, kv_heads, capacity, D});
+    std::vector<float> states(rows * halfway(*layers[0])), y(x.size());
+    std::vector<char> room(std::max(run_layers_bytes(layers, rows), end_layer_bytes(*layers[1], rows)));
+    run_layers(layers, (const char*)x.data(), rows, segments, true, caches, (char*)states.data(), room.data());
+    end_layer(*layers[1], (const char*)states.data(), rows, segments, true, caches[2], caches[3], (char*)y.data(), room.data());
+    return y;
+  }
+};
+
+// Two texts in one call, and cut into pieces of their own: the same bits.
+static void check_layers(Type kept) {
+  Decoder decoder;
+  constexpr int width = Decoder::width;
+  auto x = decoder.random.numbers(12 * width);
+  size_t size = 2 * Decoder::kv_heads * Decoder::capacity * Decoder::D * size_of(kept) / sizeof(float);
+  std::vector<std::vector<float>> one(4, std::vector<float>(size)), other = one;
+  auto whole = decoder.run(x, {{1, 0, 7, 0}, {0, 7, 5, 0}}, one, kept);
+  std::vector<float> pieces;
+  for (auto [row, first, length, offset] : Segments{{1, 0, 3, 0}, {1, 3, 1, 3}, {1, 4, 3, 4}, {0, 7, 4, 0}, {0, 11, 1, 4}}) {
+    std::vector<float> some(x.begin() + first * width, x.begin() + (first + length) * width);
+    for (float y : decoder.run(some, {{row, 0, length, offset}}, other, kept)) pieces.push_back(y);
+  }
+  expect(same(whole, pieces), "layers in pieces", (int)kept);
+  for (int i = 0; i < 4; i++) expect(same(one[i], other[i]), "caches in pieces", (int)kept, i);
+  for (float y : whole) expect(std::isfinite(y), "layers", (int)kept);
+}
+
 // Against the definition, bit by bit; at every alignment, and in two parts.
 static void check_crc32(const Kernels& k) {
   expect(k.crc32(0, (const uint8_t*)"123456789", 9) == 0xCBF43926, "crc32 of its test vector");
@@ -258,6 +320,7 @@ int main() {
     const Kernels k = *chosen;
     variant = name;
     check(k, generic);
+    for (Type kept : {Type::f32, Type::f16}) check_layers(kept);
     std::printf("%s: %s\n", name, failures ? "differs" : "ok");
   }
   for (int threads : {1, 2, 5}) {

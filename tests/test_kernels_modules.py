@@ -199,6 +199,83 @@ def test_caches_alone_are_those_of_a_whole_pass(llama):
         np.testing.assert_array_equal(bits(a.values), bits(b.values))
 
 
+def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
+    """Texts side by side, prompts and two steps each, give the bits that each gives alone."""
+    from toast.generate import read
+    from toast.models.decoder import caches
+    from toast.rows import Rows
+
+    rows, singles = Rows(model, lambda: caches(model)), []
+    rows.place(dict(enumerate(prompts)))
+    steps = [bits(rows.step({n: token for n in range(len(prompts))})) for token in (10, 11)]
+    for n, ids in enumerate(prompts):
+        single = caches(model)
+        read(model, single, ids[:-1])
+        singles.append(single)
+    for step, token in enumerate((10, 11)):
+        for n, single in enumerate(singles):
+            np.testing.assert_array_equal(bits(model(mx.array([[token]]), single))[0, -1], steps[step][n])
+
+
+@pytest.mark.parametrize("prompts", [([3, 4, 5, 6], [7], [8, 9]), ([5], [6])])
+def test_texts_side_by_side_where_one_layer_is_not_short(llama, prompts):
+    import mlx.nn as nn
+
+    model = tiny(llama, intermediate_size=128)
+    nn.quantize(model, 32, 4, class_predicate=lambda path, m: hasattr(m, "to_quantized") and "layers.1" not in path)
+    logits(model, [[1]], model.make_cache())
+    assert model.layers[0].shorter and not model.layers[1].shorter
+    batch_is_single(model, prompts)
+
+
+def test_texts_side_by_side_in_a_model_with_a_loop_of_its_own():
+    """Llama's layers one by one, each a call of its own."""
+    import mlx.nn as nn
+
+    helium = architecture("helium", {"model_type": "helium"})
+    args = {**ARGS, "intermediate_size": 128, "head_dim": 16, "max_position_embeddings": 64, "attention_bias": False,
+            "mlp_bias": False, "tie_word_embeddings": False, "model_type": "helium"}  # fmt: skip
+    model = helium.Model(helium.ModelArgs.from_dict(args))
+    nn.quantize(model, 32, 4)
+    mx.eval(model.parameters())
+    assert kernels.tells_texts_apart(model)
+    batch_is_single(model)
+
+
+def test_caches_dropped_before_their_step_has_run(llama):
+    """The step writes to copies that nobody but it holds then, while others ask for memory of that size."""
+    model = quantized(llama)
+    begun, wide, expected = model.make_cache(), mx.ones((1000, 1000)), None
+    logits(model, [[1, 2, 3, 4]], begun)
+    for _ in range(20):
+        cache = model.make_cache()
+        for new, old in zip(cache, begun):
+            new.keys, new.values, new.offset = old.keys, old.values, old.offset
+        mx.async_eval(wide @ wide)  # the step waits for this
+        y = model(mx.array([[5]]), cache)
+        mx.async_eval(y)
+        del cache, new
+        others = [mx.array(np.full(begun[0].keys.shape, np.nan, np.float16)) for _ in range(8)]
+        expected = bits(y) if expected is None else expected
+        np.testing.assert_array_equal(bits(y), expected)
+        del others
+
+
+def test_a_cache_that_is_behind_goes_the_long_way(llama, monkeypatch):
+    model = quantized(llama)
+
+    def logits_of_uneven_caches():
+        cache = model.make_cache()
+        logits(model, [[1, 2, 3, 4]], cache)
+        cache[1].trim(2)
+        return logits(model, [[5], [6, 7]], cache)
+
+    short = logits_of_uneven_caches()
+    long_way(llama, monkeypatch, "LlamaModel")
+    for a, b in zip(short, logits_of_uneven_caches()):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_layers_of_several_shapes_go_one_by_one(llama):
     import mlx.nn as nn
 
@@ -207,6 +284,7 @@ def test_layers_of_several_shapes_go_one_by_one(llama):
     nn.quantize(model, 32, 4)
     logits(model, [[1, 2, 3], [4]], model.make_cache())
     assert model.model.shorter is None and all(layer.shorter for layer in model.layers)
+    batch_is_single(model)
 
 
 def test_the_same_code_elsewhere_is_found(llama):

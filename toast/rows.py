@@ -67,7 +67,7 @@ class TextCache:
         self.keys, self.values = begun(self.keys, keys), begun(self.values, values)
 
     def make_mask(self, N, return_array=False, window_size=None):
-        return None  # every text sees itself alone
+        return "causal"  # every text sees itself alone
 
 
 class Ragged:
@@ -146,10 +146,10 @@ class Ragged:
 class RowCache:
     """MLX-LM's KVCache for rows of different lengths: keys and values (B, H, T, D).
 
-    `offset` (B,) is each row's length, to which a step adds one position."""
+    `offset` (B,) is each row's length, to which a step adds one position. kept: the dtype that a layer keeps alone."""
 
     def __init__(self, rows: int = 0):
-        self.keys = self.values = None
+        self.keys = self.values = self.kept = None
         self.lengths = [0] * rows
         self.begin_step()
 
@@ -165,7 +165,7 @@ class RowCache:
 
     def _reserve(self, length, keys, values):
         def room(buffer, like):
-            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), like.dtype)
+            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), self.kept or like.dtype)
 
         self.keys, self.values = room(self.keys, keys), room(self.values, values)
 

@@ -2,7 +2,8 @@
 alone or all at once, which also take texts of different lengths in one call.
 
 Knows the code of one architecture, Llama's, which a dozen model files repeat word for word.
-Does not change what is computed: the same kernels in the same order, the same bits.
+Does not change what is computed: the same kernels in the same order. Layers in float32 keep keys and values in half
+precision, and the long way over a cache that they began does too: the same bits again.
 """
 import sys
 
@@ -104,6 +105,8 @@ def _layering(DecoderLayers):
     def block(self, x, mask=None, cache=None):
         layer = block.shorter(self)
         if layer is None or not layer.takes(x) or not _plain(cache, mask):
+            if layer is not None and hasattr(cache, "kept"):
+                cache.kept = layer.kept
             return plain(self, x, mask, cache)
         return _run(layer, x, [cache], mask is not None)
 
@@ -117,12 +120,12 @@ def _layering(DecoderLayers):
 
 
 def _stacking(DecoderLayers):
-    """A model as one call for all its blocks: MLX and Python cost a token as much as a third of its arithmetic else."""
+    """A model as one call for all its blocks: else a token waits for Python and MLX a third of its time."""
     plain = _originals["LlamaModel"]
 
     def model(self, inputs, cache=None, input_embeddings=None):
         layers = model.shorter(self)
-        if layers is None or input_embeddings is not None or not cache or not all(_plain(c, None) for c in cache):
+        if layers is None or input_embeddings is not None or not _even(cache, len(self.layers)):
             return plain(self, inputs, cache, input_embeddings)
         x = self.embed_tokens(inputs)
         return self.norm(_run(layers, x, cache, True)) if layers.takes(x) else plain(self, inputs, cache)
@@ -160,8 +163,9 @@ def _run(layers, x, caches, causal):
             if not _room(cache, L):
                 _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kept)
     y, keys, values = layers(x, [c.keys for c in caches], [c.values for c in caches], texts, causal)
-    for cache, cache.keys, cache.values in zip(caches, keys, values):
-        if not hasattr(cache, "texts"):
+    for cache, new_keys, new_values in zip(caches, keys, values):
+        cache.keys, cache.values = new_keys, new_values
+        if hasattr(cache, "offset"):
             cache.offset += x.shape[1]
     return y
 
@@ -200,6 +204,13 @@ def _layer(block, DecoderLayers):
 def _plain(cache, mask) -> bool:
     """Whether these are plain keys and values, MLX-LM's or a `TextCache`, all of which a position sees that come before it."""
     return type(cache).__name__ in ("KVCache", "TextCache") and (mask is None or isinstance(mask, str))
+
+
+def _even(caches, count) -> bool:
+    """Whether there is a plain cache for each of `count` layers, all equally far."""
+    if not caches or len(caches) != count or not all(_plain(cache, None) for cache in caches):
+        return False
+    return len({getattr(cache, "offset", None) for cache in caches}) == 1
 
 
 def _room(cache, length) -> bool:

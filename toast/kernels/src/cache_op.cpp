@@ -56,8 +56,9 @@ void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
 
 Frequencies frequencies(std::optional<float> base, const Optional& freqs, int dims, const mx::Stream& s) {
   if (base) return inverse_frequencies(*base, dims / 2);
-  auto f = mx::contiguous(mx::astype(*freqs, mx::float32, s), false, s);
-  f.eval();
+  auto f = mx::astype(*freqs, mx::float32, s);
+  f.eval();  // a model's own, so that this waits for nothing but once
+  if (!f.flags().row_contiguous) (f = mx::contiguous(f, false, s)).eval();
   return inverted(f.data<float>(), dims / 2);
 }
 

@@ -5,7 +5,6 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "bindings.h"
 #include "cache_op.h"
@@ -27,18 +26,13 @@ QuantWeights weights(const Linear& l) {
   return matrix(w, scales, biases, 0, w.shape(1) * 32 / bits, group, bits);
 }
 
-// A layer and what it points into.
-struct Owned : Layer {
-  Arrays arrays;
-  // How keys and values are best kept: float16 is finer than the weights they come from, and half as much to read.
-  mx::Dtype kept_as() const { return type == Type::f32 ? mx::float16 : arrays[0].dtype(); }
-};
-using Shared = std::shared_ptr<const Owned>;
+// How keys and values are best kept: float16 is finer than the weights they come from, and half of float32 to read.
+mx::Dtype kept_as(Type type) { return type == Type::bf16 ? mx::bfloat16 : mx::float16; }
 
 // Throws where this is no layer that we can do: the caller's own code does it then.
-Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, float before_eps, const mx::array& after,
-                  float after_eps, int heads, int kv_heads, float scale, int dims, bool traditional,
-                  std::optional<float> base, float rope_scale, const Optional& freqs) {
+std::shared_ptr<const Layer> make_layer(const std::vector<Linear>& linears, const mx::array& before, float before_eps,
+                                        const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims,
+                                        bool traditional, std::optional<float> base, float rope_scale, const Optional& freqs) {
   auto refuse = [](bool bad, const char* why) {
     if (bad) throw std::invalid_argument(std::string("[Layer] ") + why);
   };
@@ -56,24 +50,37 @@ Shared make_layer(const std::vector<Linear>& linears, const mx::array& before, f
   for (auto& a : all) refuse(!a.flags().row_contiguous, "contiguous weights.");
   auto w = [&](int i) { return weights(linears[i]); };
   Rope rope{dims, traditional, rope_scale, nullptr};
-  auto l = std::make_shared<Owned>(Owned{{w(0), w(1), w(2), w(3), w(4), w(5), w(6), before.data<char>(), after.data<char>(),
-                                          before_eps, after_eps, heads, kv_heads, 0, scale, rope, type_of(before)}, all});
+  using Owned = std::pair<Layer, Arrays>;  // and what it points into
+  auto owned = std::make_shared<Owned>(Layer{w(0), w(1), w(2), w(3), w(4), w(5), w(6), before.data<char>(), after.data<char>(),
+                                             before_eps, after_eps, heads, kv_heads, 0, scale, rope, type_of(before)}, all);
+  Layer* l = &owned->first;
   l->D = l->q.N / heads;
   int hidden = l->q.K;
   refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
   refuse(l->q.N != heads * l->D || l->k.N != kv_heads * l->D || l->v.N != l->k.N || l->k.K != hidden || l->v.K != hidden ||
              l->o.K != l->q.N || l->o.N != hidden || l->gate.K != hidden || l->up.K != hidden || l->up.N != l->gate.N ||
              l->down.K != l->gate.N || l->down.N != hidden, "shapes.");
-  refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() || (freqs && freqs->size() != (size_t)dims / 2), "rope.");
+  refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() ||
+             (freqs && freqs->size() != (size_t)dims / 2), "rope.");
   l->rope.inverse = frequencies(base, freqs, dims, s);
-  return l;
+  return {owned, l};
 }
 
-// A cache's buffers on their way through an op: in as inputs, written, out through arrays that depend on the op.
-using Buffers = std::shared_ptr<std::vector<Optional>>;
+using SharedSegments = std::shared_ptr<const Segments>;
+
+// Temporary memory, alive until the stream's work so far is done.
+char* temporary(size_t bytes, const mx::Stream& s) {
+  auto memory = bytes_of(bytes);
+  mx::cpu::get_command_encoder(s).add_temporary(memory);
+  return memory.data<char>();
+}
+
+// A cache's buffers on their way through an op: in as inputs, out through arrays that depend on it. The work holds them
+// itself: those arrays may be dropped before it runs.
+using Buffers = std::vector<Optional>;
 
 // What nobody else holds is written in place; what an earlier step still holds, it will not for long.
-void take_all(const Arrays& in, size_t first, std::vector<Optional>& buffers, const mx::Stream& s) {
+void take_all(const Arrays& in, size_t first, Buffers& buffers, const mx::Stream& s) {
   bool held = std::any_of(in.begin() + first, in.end(), [](auto& a) { return a.data_shared_ptr().use_count() > 1; });
   if (held) mx::synchronize(s);
   for (size_t i = 0; i < buffers.size(); i++) {
@@ -83,63 +90,53 @@ void take_all(const Arrays& in, size_t first, std::vector<Optional>& buffers, co
   }
 }
 
-// All layers, but for the last one's end: its x and its q, k and v, one after the other; and the caches, written.
-// MLX gives an op of several outputs no buffers to write in place, so the caches are arrays that wait for the one.
-std::pair<mx::array, Arrays> before_the_end(const std::vector<Shared>& layers, const mx::array& x, const Arrays& caches,
-                                            const std::shared_ptr<Segments>& segments, int rows, bool causal, const mx::Stream& s) {
-  auto buffers = std::make_shared<std::vector<Optional>>(caches.size());
+// run_layers() -> states, and the caches with what it writes. MLX gives an op of several outputs no buffer to write in
+// place, so the caches are arrays that wait for the one.
+std::pair<mx::array, Arrays> to_halfway(const Layers& layers, const mx::array& x, const Arrays& caches,
+                                        const SharedSegments& segments, int rows, bool causal, const mx::Stream& s) {
+  auto buffers = std::make_shared<Buffers>(caches.size());
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take_all(in, 1, *buffers, s);
     std::vector<Kept> at;
     for (auto& b : *buffers) at.push_back(kept(*b));
-    size_t work = 0, states = 0, one = x.nbytes();
-    for (auto& l : layers) work = std::max(work, layer_bytes(*l, rows)), states = std::max<size_t>(states, l->states());
-    auto memory = bytes_of(work + one + states * rows * x.itemsize());
-    mx::cpu::get_command_encoder(s).add_temporary(memory);
     allocate(out);
-    dispatch(s, [=, at = std::move(at), x = x.data<char>(), out = out.data<char>(), memory = memory.data<char>()] {
-      char *next = memory + work, *qkv = next + one;
-      const char* from = x;
-      for (size_t i = 0; i + 1 < layers.size(); i++, from = next) {
-        begin_layer(*layers[i], from, rows, *segments, at[2 * i], at[2 * i + 1], qkv, memory);
-        end_layer(*layers[i], from, qkv, rows, *segments, causal, at[2 * i], at[2 * i + 1], next, memory);
-      }
-      std::memcpy(out, from, one);
-      begin_layer(*layers.back(), from, rows, *segments, at[at.size() - 2], at.back(), out + one, memory);
+    dispatch(s, [=, held = *buffers, at = std::move(at), x = x.data<char>(), states = out.data<char>(),
+                 memory = temporary(run_layers_bytes(layers, rows), s)] {
+      run_layers(layers, x, rows, *segments, causal, at, states, memory);
     });
   };
   Arrays inputs{x}, written;
   inputs.insert(inputs.end(), caches.begin(), caches.end());
-  auto states = make("Layers", {rows * (layers.back()->width() + layers.back()->states())}, x.dtype(), s, std::move(inputs), eval);
-  for (size_t i = 0; i < caches.size(); i++)
-    written.push_back(make("CacheWritten", caches[i].shape(), caches[i].dtype(), s, {states},
-                           [buffers, i](const Arrays&, mx::array& out, const mx::Stream&) {
-                             out.copy_shared_buffer(*(*buffers)[i]);
-                             (*buffers)[i].reset();
-                           }));
+  auto states = make("DecoderLayers", {(int)(rows * halfway(*layers.back()))}, x.dtype(), s, std::move(inputs), eval);
+  for (size_t i = 0; i < caches.size(); i++) {
+    auto hand_out = [buffers, i](const Arrays&, mx::array& out, const mx::Stream&) {
+      out.copy_shared_buffer(*(*buffers)[i]);
+      (*buffers)[i].reset();
+    };
+    written.push_back(make("CacheWritten", caches[i].shape(), caches[i].dtype(), s, {states}, hand_out));
+  }
   return {states, written};
 }
 
-// The last layer's end, which nobody asks for while a prompt is read.
-mx::array the_end(const Shared& layer, const mx::array& states, const mx::array& keys, const mx::array& values, const mx::Shape& shape,
-                  const std::shared_ptr<Segments>& segments, int rows, bool causal, const mx::Stream& s) {
+// end_layer() of the last one, an op of its own: nobody asks for it while a prompt is read.
+mx::array to_the_end(const std::shared_ptr<const Layer>& layer, const mx::array& states, const mx::array& keys,
+                     const mx::array& values, const mx::Shape& shape, const SharedSegments& segments, int rows, bool causal,
+                     const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto memory = bytes_of(layer_bytes(*layer, rows));
-    mx::cpu::get_command_encoder(s).add_temporary(memory);
     allocate(out);
-    dispatch(s, [=, x = in[0].data<char>(), one = out.nbytes(), keys = kept(in[1]), values = kept(in[2]), y = out.data<char>(),
-                 memory = memory.data<char>()] {
-      end_layer(*layer, x, x + one, rows, *segments, causal, keys, values, y, memory);
+    dispatch(s, [=, states = in[0].data<char>(), keys = kept(in[1]), values = kept(in[2]), y = out.data<char>(),
+                 memory = temporary(end_layer_bytes(*layer, rows), s)] {
+      end_layer(*layer, states, rows, *segments, causal, keys, values, y, memory);
     });
   };
-  return make("LastLayerEnd", shape, states.dtype(), s, {states, keys, values}, eval);
+  return make("LastLayersEnd", shape, states.dtype(), s, {states, keys, values}, eval);
 }
 
 struct DecoderLayers {
-  std::vector<Shared> layers;
+  Layers layers;
 
-  const Owned& first() const { return *layers[0]; }
+  const Layer& first() const { return *layers[0]; }
 
   // An embedding's dtype may be narrower: the norm makes it float32.
   bool takes(const mx::array& x) const {
@@ -155,7 +152,7 @@ struct DecoderLayers {
     };
     if (caches.size() != 2 * layers.size() || !x.size() || x.shape(-1) != first().width() || segments.empty() ||
         segments.back().first + segments.back().length != rows || !std::all_of(caches.begin(), caches.end(), fits) ||
-        (caches[0].dtype() != x.dtype() && caches[0].dtype() != first().kept_as()))
+        (caches[0].dtype() != x.dtype() && caches[0].dtype() != kept_as(first().type)))
       throw std::invalid_argument("[DecoderLayers] shapes or dtypes do not fit.");
   }
 
@@ -174,8 +171,8 @@ struct DecoderLayers {
     Arrays caches;
     for (size_t i = 0; i < keys.size() && i < values.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
     check(x, caches, *segments, rows);
-    auto [states, written] = before_the_end(layers, x, caches, segments, rows, causal, s);
-    auto y = the_end(layers.back(), states, written[written.size() - 2], written.back(), x.shape(), segments, rows, causal, s);
+    auto [states, written] = to_halfway(layers, x, caches, segments, rows, causal, s);
+    auto y = to_the_end(layers.back(), states, written[written.size() - 2], written.back(), x.shape(), segments, rows, causal, s);
     Arrays new_keys, new_values;
     for (size_t i = 0; i < written.size(); i++) (i % 2 ? new_values : new_keys).push_back(written[i]);
     return {y, new_keys, new_values};
@@ -186,7 +183,8 @@ DecoderLayers together(const std::vector<const DecoderLayers*>& parts) {
   DecoderLayers all;
   for (auto part : parts) all.layers.insert(all.layers.end(), part->layers.begin(), part->layers.end());
   for (auto& l : all.layers)
-    if (l->type != all.first().type || l->width() != all.first().width() || l->kv_heads != all.first().kv_heads || l->D != all.first().D)
+    if (l->type != all.first().type || l->width() != all.first().width() || l->heads != all.first().heads ||
+        l->kv_heads != all.first().kv_heads || l->D != all.first().D)
       throw std::invalid_argument("[DecoderLayers] layers differ.");
   return all;
 }
@@ -210,7 +208,7 @@ void bind_layer(nb::module_& m) {
            "keys, values: caches (R, heads, capacity, d) of every layer -> y like x, keys, values.")
       .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
-      .def_prop_ro("kept", [](const DecoderLayers& l) { return l.first().kept_as(); }, "dtype for new caches, beside x's own");
+      .def_prop_ro("kept", [](const DecoderLayers& l) { return kept_as(l.first().type); }, "dtype for new caches, beside x's own");
 }
 
 }  // namespace toast

@@ -35,7 +35,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   return tasks;
 }
 
-// Bytes of the numbers of rows, which what is aligned comes after.
+// Bytes of the numbers of rows, and to the next line of the cache.
 size_t order_bytes(int rows) { return (rows * sizeof(int) + 63) / 64 * 64; }
 
 }  // namespace
