@@ -110,17 +110,12 @@ def _layering(DecoderLayers):
             return plain(self, x, mask, cache)
         return _run(layer, x, [cache], mask is not None)
 
-    def shorter(self):
-        if "shorter" not in self.__dict__:
-            self.shorter = _layer(self, DecoderLayers)
-        return self.shorter
-
-    block.instead_of, block.shorter = plain, shorter
+    block.instead_of, block.shorter = plain, _remembered(lambda self: _layer(self, DecoderLayers))
     return block
 
 
 def _stacking(DecoderLayers):
-    """A model as one call for all its blocks: else a token waits for Python and MLX a third of its time."""
+    """A model as one call for all its blocks: Python and MLX do half as much for a token."""
     plain = _originals["LlamaModel"]
 
     def model(self, inputs, cache=None, input_embeddings=None):
@@ -130,18 +125,29 @@ def _stacking(DecoderLayers):
         x = self.embed_tokens(inputs)
         return self.norm(_run(layers, x, cache, True)) if layers.takes(x) else plain(self, inputs, cache)
 
+    model.instead_of, model.shorter = plain, _remembered(lambda self: _all_layers(self, DecoderLayers))
+    return model
+
+
+def _remembered(make):
+    """A function that gives what make(module) gave the first time, which stays with the module."""
+
     def shorter(self):
         if "shorter" not in self.__dict__:
-            self.shorter = _all_layers(self, DecoderLayers)
+            self.shorter = make(self)
         return self.shorter
 
-    model.instead_of, model.shorter = plain, shorter
-    return model
+    return shorter
+
+
+def _parts(model) -> list:
+    """The extension's form of each block, None for one that has none."""
+    return [getattr(type(block).__call__, "shorter", lambda block: None)(block) for block in model.layers]
 
 
 def _all_layers(model, DecoderLayers):
     """The extension's form of all blocks, None where one has none or sees a window alone."""
-    parts = [getattr(type(block).__call__, "shorter", lambda block: None)(block) for block in model.layers]
+    parts = _parts(model)
     if not all(parts) or model.swa_idx is not None:
         return None
     try:
@@ -172,11 +178,8 @@ def _run(layers, x, caches, causal):
 
 def tells_texts_apart(model) -> bool:
     """Whether every layer takes the rows of several texts in one call (`TextCache` in toast/rows.py)."""
-    for block in model.layers:
-        shorter = getattr(type(block).__call__, "shorter", None)
-        if shorter is None or shorter(block) is None:
-            return False
-    return shorter(block).takes(model.model.embed_tokens(mx.array([0])))
+    parts = _parts(model)
+    return all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
 
 
 def _layer(block, DecoderLayers):

@@ -23,8 +23,6 @@ std::pair<mx::array, mx::array> append(const mx::array& buffer, const mx::array&
   return {updated, mx::slice(updated, {0, 0, 0, 0}, stop)};
 }
 
-using SharedSegments = std::shared_ptr<const Segments>;
-
 // B texts that are equally far, with L rows each.
 SharedSegments equal_segments(int B, int L, int offset) {
   auto all = std::make_shared<Segments>();
@@ -84,11 +82,10 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
   auto segments = equal_segments(q.shape(0), L, offset);
   auto new_keys = write(k, segments, keys, rope, s), new_values = write(v, segments, values, {}, s);
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto q = contiguous(in[0], s), turned = bytes_of(out.nbytes());
-    mx::cpu::get_command_encoder(s).add_temporary(turned);
+    auto q = contiguous(in[0], s);
     allocate(out);
     dispatch(s, [=, q = q.data<char>(), type = type_of(out), keys = kept(in[1]), values = kept(in[2]),
-                 turned = turned.data<char>(), y = out.data<char>()] {
+                 turned = temporary(out.nbytes(), s), y = out.data<char>()] {
       attend(q, type, heads, *segments, rope, scale, causal, keys, values, turned, y);
     });
   };

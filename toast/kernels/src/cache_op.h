@@ -5,6 +5,8 @@
 
 namespace toast {
 
+using SharedSegments = std::shared_ptr<const Segments>;
+
 inline Kept kept(const mx::array& x) {
   return {const_cast<char*>(x.data<char>()), type_of(x), (size_t)x.shape(1), (size_t)x.shape(2), (size_t)x.shape(3)};
 }

@@ -66,15 +66,6 @@ std::shared_ptr<const Layer> make_layer(const std::vector<Linear>& linears, cons
   return {owned, l};
 }
 
-using SharedSegments = std::shared_ptr<const Segments>;
-
-// Temporary memory, alive until the stream's work so far is done.
-char* temporary(size_t bytes, const mx::Stream& s) {
-  auto memory = bytes_of(bytes);
-  mx::cpu::get_command_encoder(s).add_temporary(memory);
-  return memory.data<char>();
-}
-
 // A cache's buffers on their way through an op: in as inputs, out through arrays that depend on it. The work holds them
 // itself: those arrays may be dropped before it runs.
 using Buffers = std::vector<Optional>;

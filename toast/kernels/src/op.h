@@ -44,6 +44,13 @@ inline mx::array bytes_of(size_t n) {
   return a;
 }
 
+// The same, until the stream's work so far is done.
+inline char* temporary(size_t n, const mx::Stream& s) {
+  auto memory = bytes_of(n);
+  mx::cpu::get_command_encoder(s).add_temporary(memory);
+  return memory.data<char>();
+}
+
 inline void allocate(mx::array& out) { out.set_data(mx::allocator::malloc(out.nbytes())); }
 
 // An op that exists on the CPU only. `Eval` is called with (inputs, outputs, stream): it allocates
