@@ -2,6 +2,7 @@
 
 Without a compiler the install still succeeds: everything then runs on plain MLX, slower.
 """
+
 import sys
 
 from setuptools import setup

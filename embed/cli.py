@@ -16,8 +16,12 @@ def embed(
         "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model: a name, a folder."
     ),
     kind: str = Option("document", "--as", choices=("query", "document"), help="Which of the model's prompts to use."),
-    dims: int | None = Option(None, "--dims", metavar="N", min=1, help="Cut vectors to this many numbers and renormalise."),
-    precision: str = Option("f32", "--precision", choices=("f32", "f16", "int8", "binary"), help="Type of the numbers."),
+    dims: int | None = Option(
+        None, "--dims", metavar="N", min=1, help="Cut vectors to this many numbers and renormalise."
+    ),
+    precision: str = Option(
+        "f32", "--precision", choices=("f32", "f16", "int8", "binary"), help="Type of the numbers."
+    ),
     no_normalize: bool = Option(False, "--no-normalize", help="Leave the vectors' lengths as the model gives them."),
     long: str = Option(
         "truncate", "--long", choices=("truncate", "error", "mean"), help="Records over the model's limit."
@@ -45,13 +49,32 @@ def embed(
 @command
 def index(
     call: Call,
-    paths: list[str] = Argument([], metavar="PATH", help="Files and directories; without any, records on standard input."),
-    output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."),
-    update: str | None = Option(None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."),
+    paths: list[str] = Argument(
+        [], metavar="PATH", help="Files and directories; without any, records on standard input."
+    ),
+    output: str | None = Option(
+        None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."
+    ),
+    update: str | None = Option(
+        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."
+    ),
     merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
-    files_from: str | None = Option(None, "--files-from", metavar="FILE", help="Names of all files, one a line (-0: NUL); - is standard input. With -u, files not named are dropped."),
-    model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own."),
-    chunk: str | None = Option(None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."),
+    files_from: str | None = Option(
+        None,
+        "--files-from",
+        metavar="FILE",
+        help="Names of all files, one a line (-0: NUL); - is standard input. With -u, files not named are dropped.",
+    ),
+    model: str | None = Option(
+        None,
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own.",
+    ),
+    chunk: str | None = Option(
+        None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."
+    ),
     exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),
     largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
     nul: bool = NUL,
@@ -98,16 +121,26 @@ def index(
 def search(
     call: Call,
     query: str | None = Argument(None, metavar="QUERY", help="What to look for."),
-    files: list[str] = Argument([], metavar="FILE", help="Indexes and texts; else standard input, else the nearest .index.db."),
+    files: list[str] = Argument(
+        [], metavar="FILE", help="Indexes and texts; else standard input, else the nearest .index.db."
+    ),
     index: str | None = Option(None, "-i", "--index", metavar="FILE", help="The index to search."),
-    queries: str | None = Option(None, "--queries", metavar="FILE", help="Many queries: lines, or JSON objects with a text."),
+    queries: str | None = Option(
+        None, "--queries", metavar="FILE", help="Many queries: lines, or JSON objects with a text."
+    ),
     k: int = Option(10, "-k", metavar="N", min=1, help="Hits of a query, at most."),
     mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
     threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S."),
-    path: str | None = Option(None, "--path", metavar="GLOB", help="Only files whose path, or whose name, is like GLOB."),
-    where: list[str] = Option([], "--where", metavar="FIELD=VALUE", help="Only records with this value; all that are given."),
+    path: str | None = Option(
+        None, "--path", metavar="GLOB", help="Only files whose path, or whose name, is like GLOB."
+    ),
+    where: list[str] = Option(
+        [], "--where", metavar="FIELD=VALUE", help="Only records with this value; all that are given."
+    ),
     rerank: bool = Option(False, "--rerank", help="Sort the best hits again, by reading them with the query."),
-    rerank_model: str = Option("minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="What --rerank reads with."),
+    rerank_model: str = Option(
+        "minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="What --rerank reads with."
+    ),
     model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Where the index's embedding model is."),
     paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
     count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits, of the -k best."),

@@ -3,14 +3,13 @@
 docs/formats.md describes it. Knows nothing of models, of ranking or of where texts come from.
 """
 
+import _sqlite3 as sqlite  # the package around it imports datetime, for a third of a search's start
 import os
 import stat
+from _blake2 import blake2b
 from array import array
 from bisect import bisect_left
 from contextlib import contextmanager
-
-from _blake2 import blake2b
-import _sqlite3 as sqlite  # the package around it imports datetime, for a third of a search's start
 
 from embed import checksum
 from embed.words import TOKENIZER, terms
@@ -173,7 +172,9 @@ def check(db):
     found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'words\\__%' ESCAPE '\\'")
     if sorted(sql for (sql,) in found) != sorted(SCHEMA):
         raise ValueError("its tables are not ours")
-    shadow = db.execute("SELECT count(*) FROM sqlite_master WHERE name LIKE 'words\\__%' ESCAPE '\\' AND type = 'table'")
+    shadow = db.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name LIKE 'words\\__%' ESCAPE '\\' AND type = 'table'"
+    )
     if shadow.fetchone() != (4,):
         raise ValueError("its word tables are not ours")
     return db
@@ -234,7 +235,8 @@ def put_segment(db, rows, ids) -> None:
     exact = b"".join(exact) if exact[0] is not None else None
     blob = array("q", ids).tobytes()
     db.execute(
-        "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)", (ids[0], blob, b"".join(codes), b"".join(scales), exact)
+        "INSERT OR REPLACE INTO segments VALUES (?, ?, ?, ?, ?)",
+        (ids[0], blob, b"".join(codes), b"".join(scales), exact),
     )
 
 

@@ -5,7 +5,6 @@ Knows paths, bytes and fields; nothing of chunks, models or tables.
 
 import os
 import re
-
 from _blake2 import blake2b
 
 from toast import pipes
@@ -74,7 +73,7 @@ class RecordsOf:
         if type(id) is not str or NUMBER.fullmatch(id):
             self.kinds.add(type(id) is str)
         if len(self.kinds) > 1:
-            raise BadInput(f"{where}: ids are numbers and numbers as text", "1 and \"1\" would be one record")
+            raise BadInput(f"{where}: ids are numbers and numbers as text", '1 and "1" would be one record')
         return str(id)
 
 

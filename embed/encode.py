@@ -1,13 +1,13 @@
 """`embed`: records to vectors, a row for each record, in the order of the input.
 
-Owns the forms of a vector and the verb. Knows nothing of models (`toast/encoder.py`) or of
+Owns the forms of a vector and the verb. Knows nothing of models (`toast/encoding/encoder.py`) or of
 descriptors (`toast/pipes.py`).
 """
 
 import mlx.core as mx
 
 from toast import pipes
-from toast.encoder import Encoder
+from toast.encoding.encoder import Encoder
 
 # ---------------------------------------------------------------- forms of a vector
 

@@ -17,7 +17,21 @@ class Found:
 
     index: the name of the file that it is in."""
 
-    __slots__ = ("db", "index", "document", "start", "end", "text", "path", "number", "name", "data", "score", "cosine", "bm25")
+    __slots__ = (
+        "db",
+        "index",
+        "document",
+        "start",
+        "end",
+        "text",
+        "path",
+        "number",
+        "name",
+        "data",
+        "score",
+        "cosine",
+        "bm25",
+    )
 
     @classmethod
     def load(cls, db, hit, index):
@@ -104,12 +118,16 @@ class Printer:
         self.terminal = os.isatty(call.stdout)
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
-    def print(self, number: int, query: str, hits: list, speller) -> None:
+    def print(self, number: int, query: str, hits: list, extractor) -> None:
         if self.json:
             out = b"".join(self._json(number, hit) for hit in hits)
         else:
             prefix = f"{number}:" if self.many else ""
-            lines = map(self._shown, self._summary(hits)) if self.paths or self.count else self._lines(query, hits, speller)
+            lines = (
+                map(self._shown, self._summary(hits))
+                if self.paths or self.count
+                else self._lines(query, hits, extractor)
+            )
             out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
         pipes.write_all(self.call.stdout, out)
 
@@ -131,11 +149,11 @@ class Printer:
             counts[hit.label()] = counts.get(hit.label(), 0) + 1
         return (f"{path}:{count}" if self.count else path for path, count in counts.items())
 
-    def _lines(self, query, hits, speller):
-        asked = set(speller.terms(query)) if hits else ()
+    def _lines(self, query, hits, extractor):
+        asked = set(extractor.terms(query)) if hits else ()
         for i, hit in enumerate(hits):
             lines = hit.lines()
-            at = best(lines, asked, speller)
+            at = best(lines, asked, extractor)
             number, text = lines[at]
             score = self._score(hit)
             if self.before or self.after:
@@ -143,7 +161,7 @@ class Printer:
                     yield "--"
                 yield from self._context(hit, number, text, score)
             else:
-                yield self._line(hit.label(), number, self._highlight(text, asked, speller), score)
+                yield self._line(hit.label(), number, self._highlight(text, asked, extractor), score)
 
     def _context(self, hit, number, text, score):
         for label, n, line in hit.around(number, self.before, self.after):
@@ -170,7 +188,7 @@ class Printer:
             parts += [f"{name} {part:.4f}" for name, part in named if part is not None]
         return "\t".join(parts) + "\t"
 
-    def _highlight(self, text, asked, speller):
+    def _highlight(self, text, asked, extractor):
         """The line with its best sentence in bold, on a terminal."""
         text = self._shown(text)
         if not self.color:
@@ -179,16 +197,16 @@ class Printer:
 
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
         parts = [text[a:b] for a, b in zip([0, *ends], ends)]
-        at = best(list(enumerate(parts)), asked, speller)
+        at = best(list(enumerate(parts)), asked, extractor)
         parts[at] = f"{BOLD}{parts[at]}{RESET}"
         return "".join(parts)
 
 
-def best(lines, asked, speller) -> int:
+def best(lines, asked, extractor) -> int:
     """Which line has most of the query's terms; the first that is not blank when none has any."""
     if len(lines) == 1:
         return 0
-    shared = [len(asked & terms) for terms in speller.stems([text for _, text in lines])]
+    shared = [len(asked & terms) for terms in extractor.stems([text for _, text in lines])]
     most = max(shared)
     return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
 

@@ -4,17 +4,16 @@ Owns the order of the steps: what has changed, what is written, what goes away, 
 """
 
 import os
+from _blake2 import blake2b
 from contextlib import contextmanager
 
-from _blake2 import blake2b
-
 from embed import database, model
+from embed.build import Target
 from embed.database import sqlite
-from embed.target import Target
-from embed.writer import BATCH, Known, Writer, below, pack, transaction, unchanged
+from embed.writer import BATCH, Writer, below, pack, transaction, unchanged
 from toast import pipes
 from toast.errors import BadInput, UsageError
-from toast.store.digest import digest, name_of
+from toast.store.fingerprint import digest, name_of
 
 
 def index(call, source, output, update, name, mode, exact) -> None:
@@ -120,7 +119,9 @@ def source_size(call, source):
 
 
 def _missing(call, writer, document, update):
-    rows = writer.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (database.stored(document.path),))
+    rows = writer.db.execute(
+        "SELECT id FROM documents WHERE path = ? AND number IS NULL", (database.stored(document.path),)
+    )
     ids = [id for (id,) in rows]
     if not (update and ids):
         call.error(f"cannot open {document.path}: No such file or directory")

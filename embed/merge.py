@@ -7,8 +7,8 @@ import os
 from contextlib import contextmanager
 
 from embed import database
+from embed.build import Target
 from embed.index import disk, key_of
-from embed.target import Target
 from embed.writer import BATCH, pack, transaction
 from toast import pipes
 from toast.errors import BadInput, UsageError
@@ -60,7 +60,9 @@ def _settings(call, paths) -> dict:
             made = {key: database.meta(db)[key] for key in ("model", "chunk", *SAME)}
         first = first or made
         if any(made[key] != first[key] for key in SAME):
-            raise BadInput(f"{path} was made with another model than {paths[0]}", f"index it again with -m {first['model']}")
+            raise BadInput(
+                f"{path} was made with another model than {paths[0]}", f"index it again with -m {first['model']}"
+            )
     return first
 
 
@@ -78,9 +80,13 @@ class Join:
     def documents(self, ids) -> None:
         rows, chunks, replaced = [], [], []
         for id in ids:
-            row = self.source.execute("SELECT path, number, name, hash, data FROM documents WHERE id = ?", (id,)).fetchone()
+            row = self.source.execute(
+                "SELECT path, number, name, hash, data FROM documents WHERE id = ?", (id,)
+            ).fetchone()
             replaced += self._versions(*row[:3])
-            new = self.db.execute("INSERT INTO documents (path, number, name, hash, data) VALUES (?, ?, ?, ?, ?)", row).lastrowid
+            new = self.db.execute(
+                "INSERT INTO documents (path, number, name, hash, data) VALUES (?, ?, ?, ?, ?)", row
+            ).lastrowid
             for old, *piece in self.source.execute(
                 "SELECT id, start_line, end_line, hash, text FROM chunks WHERE document = ? ORDER BY id", (id,)
             ):

@@ -4,7 +4,7 @@ Knows models by name and by the digest of their weights; nothing of tables or of
 """
 
 from toast.errors import BadInput
-from toast.store.digest import digest
+from toast.store.fingerprint import digest
 
 DEFAULT = "minilm"
 
@@ -18,7 +18,7 @@ class Embedder:
     """Texts to rows (codes, scale, exact or None) of bytes; a chunk has at most `limit` tokens."""
 
     def __init__(self, call, name: str, exact: bool = False):
-        from toast.encoder import Encoder
+        from toast.encoding.encoder import Encoder
 
         self.encoder, self.exact = Encoder(call, name), exact
         self.dims, tokens = self.encoder.dims, self.encoder.tokens

@@ -28,7 +28,7 @@ class Hit:
         self.chunk, self.score, self.cosine, self.bm25 = chunk, score, cosine, bm25
 
 
-class Speller:
+class TermExtractor:
     """Texts to terms as an index with our tokenizer has them: FTS5 itself does it, in memory."""
 
     def __init__(self):
@@ -42,8 +42,12 @@ class Speller:
         """The distinct terms of a text, in its order: stem -> the word that has it."""
         db = self.db
         db.execute("INSERT INTO plain (rowid, text) VALUES (1, ?)", (terms(text),))
-        words = db.execute("SELECT term FROM plain_terms GROUP BY term ORDER BY min(offset) LIMIT ?", (QUERY_TERMS,)).fetchall()
-        db.executemany("INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, word) for i, (word,) in enumerate(words, 1)))
+        words = db.execute(
+            "SELECT term FROM plain_terms GROUP BY term ORDER BY min(offset) LIMIT ?", (QUERY_TERMS,)
+        ).fetchall()
+        db.executemany(
+            "INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, word) for i, (word,) in enumerate(words, 1))
+        )
         stems = db.execute("SELECT term, doc FROM stems_terms ORDER BY doc DESC").fetchall()
         for table in ("plain", "stems"):
             db.execute(f"INSERT INTO {table} ({table}) VALUES ('delete-all')")
@@ -51,7 +55,9 @@ class Speller:
 
     def stems(self, texts) -> list:
         """The set of each text's stems."""
-        self.db.executemany("INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, terms(t)) for i, t in enumerate(texts)))
+        self.db.executemany(
+            "INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, terms(t)) for i, t in enumerate(texts))
+        )
         found = [set() for _ in texts]
         for stem, i in self.db.execute("SELECT term, doc FROM stems_terms"):
             found[i].add(stem)
@@ -62,8 +68,8 @@ class Speller:
 class Index:
     """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
 
-    def __init__(self, db, dims: int, exact: bool, speller: Speller):
-        self.db, self.dims, self.exact, self.speller = db, dims, exact, speller
+    def __init__(self, db, dims: int, exact: bool, extractor: TermExtractor):
+        self.db, self.dims, self.exact, self.extractor = db, dims, exact, extractor
         self.count = db.execute("SELECT coalesce(sum(length(ids)), 0) / 8 FROM segments").fetchone()[0]
         self.common = max(POSTINGS, self.count // COMMON)
         self._held = None
@@ -76,7 +82,7 @@ class Index:
 
         alone: nothing else ranks, so that even of common words the rarest is asked for.
         """
-        words = {stem: '"' + word.replace('"', '""') + '"' for stem, word in self.speller.terms(text).items()}
+        words = {stem: '"' + word.replace('"', '""') + '"' for stem, word in self.extractor.terms(text).items()}
         found = sorted((self.rows(word), word) for word in words.values())
         kept, rows = [], 0
         for frequency, word in found:
@@ -191,7 +197,9 @@ class Scale:
         few = max(0, FEW - sum(n for n, _, _ in means))
         count = few + sum(n for n, _, _ in means)
         # of one index the mean is taken as it is, to the bit
-        self.mean = means[0][1] if len(means) == 1 and not few else (few * NOTHING + sum(n * m for n, m, _ in means)) / count
+        self.mean = (
+            means[0][1] if len(means) == 1 and not few else (few * NOTHING + sum(n * m for n, m, _ in means)) / count
+        )
         self.height = 1 / max(1 - self.mean, 1e-6)
         self.most = max(words, default=1.0)
         best = max((best for _, _, best in means), default=0.0)

@@ -40,7 +40,7 @@ def search(call, queries, inputs, wanted: Wanted, printer: Printer) -> Exit:
         hits = answer(indexes, query, vector, wanted, judge) if query.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query, hits, indexes[0].index.speller)
+        printer.print(number, query, hits, indexes[0].index.extractor)
     return found
 
 
@@ -71,7 +71,7 @@ class Opened:
             self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
             if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
                 raise ValueError("its settings are no settings")
-            self.index = rank.Index(db, dims, bool(made["exact"]), rank.Speller())
+            self.index = rank.Index(db, dims, bool(made["exact"]), rank.TermExtractor())
             self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
 
     def score(self, query, vector, mode):
@@ -120,7 +120,12 @@ def allowed(db, wanted) -> set:
         )
         values += [pipes.clean(name), pipes.clean(value)]
     where = " AND ".join(conditions)
-    return {id for (id,) in db.execute(f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values)}
+    return {
+        id
+        for (id,) in db.execute(
+            f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values
+        )
+    }
 
 
 def encode(call, queries, indexes, wanted) -> list:
@@ -132,7 +137,7 @@ def encode(call, queries, indexes, wanted) -> list:
     name = wanted.model or first.model
     if first.digest:
         model.check(call, name, first.digest, first.name)
-    from toast.encoder import Encoder
+    from toast.encoding.encoder import Encoder
 
     encoder = Encoder(call, name, "query")
     if encoder.dims != first.index.dims:
@@ -163,7 +168,7 @@ class Judge:
     FUSED = 10.0  # logits that a fused score of 1 is worth; tests/bench/retrieval.py measures it
 
     def __init__(self, call, name):
-        from toast import relevance
+        from toast.encoding import relevance
 
         self.scorer = relevance.open_scorer(call, name)
 

@@ -8,10 +8,10 @@ from copy import deepcopy
 import mlx.core as mx
 
 from toast.errors import UsageError
-from toast.generate import read
-from toast.models import decoder
-from toast.prompt import Template
-from toast.tokenizer import Tokenizer
+from toast.generation import decoder
+from toast.generation.chat_template import Template
+from toast.generation.generate import read
+from toast.generation.tokenizer import Tokenizer
 
 QUESTION = "Which label fits the text? Answer with the label alone.\nLabels:\n{labels}\n\nText: {text}"
 CONTEXT = 4096  # tokens of a prompt, at most

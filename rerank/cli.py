@@ -13,18 +13,31 @@ def rerank(
     query: str = Argument("", metavar="QUERY", help="What to rank by; it comes before any FILE."),
     files: list[str] = Argument([], metavar="FILE", help="Records to rank; standard input when none is given."),
     model: str = Option(
-        "minilm", "-m", "--model", env="RERANK_MODEL", metavar="MODEL",
+        "minilm",
+        "-m",
+        "--model",
+        env="RERANK_MODEL",
+        metavar="MODEL",
         help="A cross-encoder, Qwen3-Reranker, late-interaction or embedding model: a name, a folder.",
     ),
     k: int | None = Option(None, "-k", metavar="N", min=1, help="Only the best N records of each query."),
-    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only records that score at least S, with --raw-scores in logits."),
+    threshold: float | None = Option(
+        None, "--threshold", metavar="S", help="Only records that score at least S, with --raw-scores in logits."
+    ),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB>RECORD; scores are from 0 to 1."),
     raw_scores: bool = Option(False, "--raw-scores", help="As --scores, with the model's logit as the score."),
     long: str = Option(
-        "best", "--long", choices=("best", "truncate", "error"), help="Records over the model's limit: best of their windows."
+        "best",
+        "--long",
+        choices=("best", "truncate", "error"),
+        help="Records over the model's limit: best of their windows.",
     ),
-    instruction: str | None = Option(None, "--instruction", metavar="TEXT", help="What counts as an answer (Qwen3-Reranker)."),
-    group: str | None = Option(None, "--group", metavar="FIELD", help="Rank the records apart that differ in this field; implies --jsonl."),
+    instruction: str | None = Option(
+        None, "--instruction", metavar="TEXT", help="What counts as an answer (Qwen3-Reranker)."
+    ),
+    group: str | None = Option(
+        None, "--group", metavar="FIELD", help="Rank the records apart that differ in this field; implies --jsonl."
+    ),
     query_field: str | None = Option(
         None, "--query-field", metavar="FIELD", help="Take the query from this field instead; implies --jsonl."
     ),
@@ -43,7 +56,7 @@ def rerank(
         files, query = [query, *files] if query else files, ""
     records = Records(call, files, nul, jsonl or bool(group or query_field), field)
     from rerank import score
-    from toast import relevance
+    from toast.encoding import relevance
 
     form = score.Form(k, threshold, scores, raw_scores, json, b"\0" if nul else b"\n")
     scorer = relevance.open_scorer(call, model, instruction)
@@ -55,20 +68,42 @@ def classify(
     call: Call,
     files: list[str] = Argument([], metavar="FILE", help="Records to label; standard input when none is given."),
     labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels."),
-    label_file: str | None = Option(None, "-L", "--label-file", metavar="FILE", help="Labels, one `label: description` on each line; empty lines do not count."),
+    label_file: str | None = Option(
+        None,
+        "-L",
+        "--label-file",
+        metavar="FILE",
+        help="Labels, one `label: description` on each line; empty lines do not count.",
+    ),
     model: str = Option(
-        "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL",
+        "minilm",
+        "-m",
+        "--model",
+        env="EMBED_MODEL",
+        metavar="MODEL",
         help="A classifier, an NLI model, an LLM, an embedding model or a probe of --learn.",
     ),
-    k: int | None = Option(None, "-k", metavar="N", min=1, help="Write the best N labels of each record, a line for each."),
-    multi: bool = Option(False, "--multi", help="A record may have any number of labels: those that score at least the threshold."),
-    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only labels that score at least S (with --multi 0.5)."),
-    only: list[str] = Option([], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."),
+    k: int | None = Option(
+        None, "-k", metavar="N", min=1, help="Write the best N labels of each record, a line for each."
+    ),
+    multi: bool = Option(
+        False, "--multi", help="A record may have any number of labels: those that score at least the threshold."
+    ),
+    threshold: float | None = Option(
+        None, "--threshold", metavar="S", help="Only labels that score at least S (with --multi 0.5)."
+    ),
+    only: list[str] = Option(
+        [], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."
+    ),
     invert: bool = Option(False, "--invert", help="With --only: the records without it."),
     count: bool = Option(False, "-c", "--count", help="Write the number of records: with --only, else of each label."),
-    learn: str | None = Option(None, "--learn", metavar="FILE", help='Learn a probe from JSON lines {"text", "label"}; needs -o.'),
+    learn: str | None = Option(
+        None, "--learn", metavar="FILE", help='Learn a probe from JSON lines {"text", "label"}; needs -o.'
+    ),
     output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Where --learn writes the probe."),
-    report: str | None = Option(None, "--report", metavar="FILE", help='Accuracy and calibration on JSON lines {"text", "label"}.'),
+    report: str | None = Option(
+        None, "--report", metavar="FILE", help='Accuracy and calibration on JSON lines {"text", "label"}.'
+    ),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
@@ -83,14 +118,24 @@ def classify(
     from rerank import classify as verb
 
     own = {"-l": labels, "-L": label_file, "--multi": multi}
-    written = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--json": json, "-0": nul}
+    written = {
+        "-k": k,
+        "--threshold": threshold,
+        "--only": only,
+        "--invert": invert,
+        "-c": count,
+        "--json": json,
+        "-0": nul,
+    }
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
         raise UsageError("-o goes with --learn", "classify --learn examples.jsonl -o model.probe")
     if learn is not None:
         if not learn or learn[0] == "-" != learn:
-            raise UsageError("--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe")
+            raise UsageError(
+                "--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe"
+            )
         refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
         from rerank import probe
 

@@ -8,11 +8,12 @@ import os
 
 import mlx.core as mx
 
-from toast import batches, kernels, pipes, store
-from toast.encoder import Encoder
+from rerank.blocks import Blocks
+from toast import kernels, pipes, store
+from toast.encoding import length_batches
+from toast.encoding.encoder import Encoder
 from toast.errors import BadModel, UsageError
-from toast.models.purpose import need
-from toast.relevance import BLOCK
+from toast.task import need
 
 # Zero-shot by an embedder: cosines of a text and its label's description, as logits.
 SHARPNESS, MIDDLE = 18.0, 0.25
@@ -44,7 +45,7 @@ def open_engine(call, name: str, labels: list, multi: bool):
 
 
 def _classifier(name, path, labels, multi):
-    from toast.models.scorer import scorer
+    from toast.encoding.cross_encoder import scorer
 
     model = scorer(path)
     if len(model.labels) == 1:
@@ -52,23 +53,6 @@ def _classifier(name, path, labels, multi):
     if labels and any(label.lower().startswith("entail") for label in model.labels):
         return Entailment(model, labels, multi)
     return Classifier(name, model, labels, multi)
-
-
-class Blocks:
-    """Texts over any limit are cut; blocks bound what is held at once."""
-
-    cut = 0
-
-    def probabilities(self, texts: list[str]) -> list[list[float]]:
-        rows = []
-        for start in range(0, len(texts), BLOCK):
-            rows += self.block(texts[start : start + BLOCK]).tolist()
-        return rows
-
-    def compute(self, encodings, function):
-        parts, _, cut = batches.pieces(encodings, "truncate")
-        self.cut += cut
-        return batches.compute(function, parts)
 
 
 class Classifier(Blocks):
@@ -104,7 +88,7 @@ class Entailment(Blocks):
         encodings = self.model.encode(pairs, truncate="only_first")
         each = len(self.labels)
         cut = [any(e.overflowing for e in encodings[i : i + each]) for i in range(0, len(pairs), each)]
-        logits = batches.compute(self.model.logits, batches.pieces(encodings, "truncate")[0])
+        logits = length_batches.compute(self.model.logits, length_batches.pieces(encodings, "truncate")[0])
         self.cut += sum(cut)
         logits = logits.reshape(len(texts), each, -1)
         entailed = logits[..., self.entailed]

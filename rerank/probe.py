@@ -9,15 +9,16 @@ import os
 
 import mlx.core as mx
 
-from rerank.engines import Blocks
-from toast import batches, pipes
-from toast.encoder import Encoder
+from rerank.blocks import Blocks
+from toast import pipes
+from toast.encoding import length_batches
+from toast.encoding.encoder import Encoder
+from toast.encoding.relevance import BLOCK
+from toast.encoding.sentence_transformers import normalize
 from toast.errors import BadInput, BadModel, UsageError, os_error
-from toast.models.sentence import normalize
 from toast.records import Records
-from toast.relevance import BLOCK
 from toast.store import is_probe
-from toast.store.digest import digest, name_of
+from toast.store.fingerprint import digest, name_of
 
 FORMAT = "toast probe 1"
 LARGEST = 256 << 20  # bytes of a file that may be a probe
@@ -36,7 +37,7 @@ class Features:
 
     def __call__(self, texts):
         """(N, dims + hidden size) float32, both parts of length 1."""
-        return batches.compute(self._rows, self.encoder.pieces(texts)[0])
+        return length_batches.compute(self._rows, self.encoder.pieces(texts)[0])
 
     def _rows(self, encodings):
         states, lengths, pooled = self.encoder.states(encodings)
@@ -103,7 +104,9 @@ def read(path: str) -> tuple[list[str], mx.array, dict]:
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         if is_probe(path):
             raise BadModel(f"{path} is a damaged probe", "learn it again") from None
-        raise BadModel(f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote") from None
+        raise BadModel(
+            f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote"
+        ) from None
     return labels, weight, facts
 
 
@@ -162,7 +165,10 @@ def learn(call, model: str, file: str, output: str | None, field: str | None) ->
     texts, named = examples(records)
     labels = sorted(set(named))
     if len(labels) < 2:
-        raise BadInput(f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}", "a probe chooses between two or more")
+        raise BadInput(
+            f"{file}: {pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}",
+            "a probe chooses between two or more",
+        )
     features = Features(call, model)
 
     import numpy as np

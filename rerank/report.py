@@ -20,7 +20,9 @@ def report(call, records, engine) -> int:
     index = {label: i for i, label in enumerate(engine.labels)}
     unknown = next((label for label in named if label not in index), None)
     if unknown is not None:
-        raise BadInput(f"{records.where(records.files[0])}: label {unknown!r} is not one of {', '.join(engine.labels[:20])}")
+        raise BadInput(
+            f"{records.where(records.files[0])}: label {unknown!r} is not one of {', '.join(engine.labels[:20])}"
+        )
     y = np.array([index[label] for label in named])
     P = np.array(engine.probabilities(texts))
     table = np.zeros((len(index), len(index)), int)

@@ -1,12 +1,12 @@
 """`rerank`: the same records, best first, as they came.
 
 Owns groups of records, order, threshold and the forms of an answer. Knows nothing of models
-(`toast/relevance.py`) or of descriptors (`toast/pipes.py`).
+(`toast/encoding/relevance.py`) or of descriptors (`toast/pipes.py`).
 """
 
 from toast import pipes
+from toast.encoding.relevance import Relevance
 from toast.errors import BadInput, Exit, UsageError
-from toast.relevance import Relevance
 
 
 class Form:

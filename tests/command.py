@@ -39,9 +39,7 @@ def command(name, *args, stdin=b"", env=None, timeout=120, **options) -> Result:
     """Run an installed command; stdin is bytes, or anything that subprocess takes."""
     words = [os.path.join(BIN, name), *args]
     given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-    ran = subprocess.run(
-        words, capture_output=True, env=environment(env), timeout=timeout, **given, **options
-    )
+    ran = subprocess.run(words, capture_output=True, env=environment(env), timeout=timeout, **given, **options)
     return Result([name, *args], ran.returncode, ran.stdout, ran.stderr)
 
 

@@ -4,9 +4,9 @@ import os
 
 import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
+import tiny
 from hypothesis import settings
 
-import tiny
 from toast import kernels
 
 # where a change is judged, the same examples every time; at a desk, new ones

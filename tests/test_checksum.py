@@ -47,7 +47,9 @@ def test_any_bytes(variant):
 
 
 @pytest.mark.parametrize("variant", (*VARIANTS, "off"))
-@pytest.mark.parametrize("size, block", [(0, 8), (1, 8), (1000, 7), (1_000_000, 1 << 18), (3 << 20, 1 << 18), (200_000, 65_537)])
+@pytest.mark.parametrize(
+    "size, block", [(0, 8), (1, 8), (1000, 7), (1_000_000, 1 << 18), (3 << 20, 1 << 18), (200_000, 65_537)]
+)
 def test_a_whole_file(tmp_path, variant, size, block):
     if variant != "off":
         extension(variant)

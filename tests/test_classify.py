@@ -6,11 +6,11 @@ import os
 
 import numpy as np
 import pytest
-
 import tiny
 from command import command
+
 from rerank.engines import Entailment
-from toast.models.scorer import scorer
+from toast.encoding.cross_encoder import scorer
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LINES = b"the cat sat\nblue sky\n\na dog ran \xff\n"
@@ -97,7 +97,9 @@ def test_entailment_against_its_reference():
     labels = [(label, label) for label in case["labels"]]
     (row,) = as_json("-q", "--jsonl", "-m", path, "-l", ",".join(case["labels"]), stdin=jsonl(["A cat."]))
     (expected,) = Entailment(model, labels, False).probabilities(["A cat."])
-    assert {one["label"]: one["score"] for one in row["labels"]} == pytest.approx(dict(zip(case["labels"], expected)), abs=1e-5)
+    assert {one["label"]: one["score"] for one in row["labels"]} == pytest.approx(
+        dict(zip(case["labels"], expected)), abs=1e-5
+    )
 
 
 def test_some_of_a_classifiers_labels(moods):

@@ -7,13 +7,13 @@ import subprocess
 import time
 
 import pytest
+from command import command, environment, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from command import command, environment, start
 from toast import options, usage
 from toast.command import Call, Command, run
-from toast.errors import Exit, Said, ToastError
+from toast.errors import Exit, HelpRequested, ToastError
 from toast.options import Argument, Option
 
 
@@ -35,7 +35,27 @@ def everything(
 EVERYTHING = Command(everything)
 FLAGS = ["-q", "-v", "-j", "-0", "-qv", "-jq0", "--json", "--no-input", "--strict", "--json=1", "--nope", "-z"]
 VALUED = ["-k", "--count", "-t", "--heat", "--as", "-s", "--stop", "-n", "--name", "-jk", "-qt"]
-VALUES = ["5", "0", "-1", "100", "x", "", "1.5", "nan", "plain", "fancy", "-q", "--", "-", "é", "日本", "a b", "\udcff", "=", "1_0"]
+VALUES = [
+    "5",
+    "0",
+    "-1",
+    "100",
+    "x",
+    "",
+    "1.5",
+    "nan",
+    "plain",
+    "fancy",
+    "-q",
+    "--",
+    "-",
+    "é",
+    "日本",
+    "a b",
+    "\udcff",
+    "=",
+    "1_0",
+]
 word = st.one_of(
     st.sampled_from(FLAGS + VALUED + VALUES + ["-", "--"]),
     st.builds(lambda flag, value: flag + "=" + value, st.sampled_from(VALUED), st.sampled_from(VALUES)),
@@ -48,7 +68,7 @@ def told(parse, words):
     """What a parser gives, all parameters filled in, or what it says is wrong; None when it leaves the line."""
     try:
         given = parse(words)
-    except Said:
+    except HelpRequested:
         return "help"
     except ToastError as error:
         return str(error)
@@ -224,7 +244,9 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-@pytest.mark.parametrize("module", ["toast.command", "toast.errors", "mlx.core", "mlx._reprlib_fix", "toast.encoder"])
+@pytest.mark.parametrize(
+    "module", ["toast.command", "toast.errors", "mlx.core", "mlx._reprlib_fix", "toast.encoding.encoder"]
+)
 def test_ctrl_c_at_the_start_is_silent(model, tmp_path, module):
     """Wherever an import is interrupted: Python says nothing, and the shell sees a death by SIGINT."""
     (tmp_path / "sitecustomize.py").write_text(INTERRUPTED)

@@ -7,14 +7,14 @@ import re
 from functools import cache
 
 import pytest
-
 from command import command
-from toast.constrain import Constraint, Unfinished
+
 from toast.errors import UsageError
-from toast.generate import Generation, read
-from toast.models import decoder
-from toast.sample import Sampler
-from toast.tokenizer import Tokenizer
+from toast.generation import decoder
+from toast.generation.constrain import Constraint, Unfinished
+from toast.generation.generate import Generation, read
+from toast.generation.sample import Sampler
+from toast.generation.tokenizer import Tokenizer
 
 jsonschema = pytest.importorskip("jsonschema")
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -123,7 +123,12 @@ def toast(*words, **options):
 
 
 def test_commands(tmp_path):
-    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"], "additionalProperties": False}
+    schema = {
+        "type": "object",
+        "properties": {"n": {"type": "integer"}},
+        "required": ["n"],
+        "additionalProperties": False,
+    }
     (tmp_path / "s.json").write_text(json.dumps(schema))
     for given in (str(tmp_path / "s.json"), json.dumps(schema)):
         jsonschema.validate(json.loads(toast("-n", "60", "--schema", given, "hi").ok().out), schema)
@@ -153,7 +158,10 @@ def test_each():
 def test_what_the_parser_says_is_a_short_line(tmp_path):
     """Neither its state nor the file; and files have a bound."""
     (tmp_path / "long").write_text("// comment\n" * 1000 + "A" * 5000)
-    for words, said in ((["--grammar", tmp_path / "long"], "--grammar"), (["--regex", "a{100000}{1000}"], "the constraint failed")):
+    for words, said in (
+        (["--grammar", tmp_path / "long"], "--grammar"),
+        (["--regex", "a{100000}{1000}"], "the constraint failed"),
+    ):
         ran = command("toast", "-m", QWEN, "-n", "4", *words, "hi").fails(said)
         assert len(ran.err) < 300 and b"<" not in ran.err
     command("toast", "-m", QWEN, "--grammar", "/dev/zero", "hi").fails("/dev/zero is longer than the 1048576 bytes")

@@ -9,7 +9,6 @@ import signal
 import time
 
 import pytest
-
 from command import command, shell, start
 
 QWEN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "qwen3-causal")
@@ -175,7 +174,7 @@ def test_no_input_in_a_while_read_loop(filter, tmp_path):
 def test_eight_at_once(filter, tmp_path):
     name, words, line = filter
     one = command(name, *words, stdin=b"a cat\n").ok().out
-    shell(f"seq 16 | xargs -P8 -I{{}} sh -c \"echo a cat | {name} {line} > {{}}\"", cwd=tmp_path).ok()
+    shell(f'seq 16 | xargs -P8 -I{{}} sh -c "echo a cat | {name} {line} > {{}}"', cwd=tmp_path).ok()
     assert [(tmp_path / str(i)).read_bytes() for i in range(1, 17)] == [one] * 16
 
 

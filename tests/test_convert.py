@@ -13,7 +13,7 @@ from gguf_file import gguf
 from mlx.utils import tree_flatten
 
 from toast.errors import BadModel
-from toast.models import decoder
+from toast.generation import decoder
 from toast.store import convert, vocab
 
 VOCAB = [f"t{i}" for i in range(64)]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from toast.errors import BadModel
-from toast.models import decoder
+from toast.generation import decoder
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]

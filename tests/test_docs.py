@@ -6,7 +6,6 @@ import sys
 import tomllib
 
 import pytest
-
 from command import command
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -8,7 +8,6 @@ import shutil
 
 import numpy as np
 import pytest
-
 import tiny
 from command import command, shell, start
 
@@ -42,7 +41,9 @@ def test_batch_equals_single(embed):
 
 def test_pipe_file_and_append_give_the_same_bytes(model, tmp_path):
     (tmp_path / "in").write_bytes(LINES)
-    script = f"embed -m {model} in | cat > a; embed -m {model} in > b; embed -m {model} in >> c; embed -m {model} < in > d"
+    script = (
+        f"embed -m {model} in | cat > a; embed -m {model} in > b; embed -m {model} in >> c; embed -m {model} < in > d"
+    )
     shell(script, cwd=tmp_path).ok()
     a, b, c, d = ((tmp_path / name).read_bytes() for name in "abcd")
     assert a == b == c == d and len(a) == 128 + 6 * 32 * 4
@@ -234,7 +235,8 @@ def peak_memory(line, cwd):
 
 def test_memory_does_not_grow_with_the_lines(model, tmp_path):
     small, large = (
-        peak_memory(f"yes 'cat' | head -{n} | embed -m {model} --batch 512 | cat > out.npy", tmp_path) for n in (20000, 200000)
+        peak_memory(f"yes 'cat' | head -{n} | embed -m {model} --batch 512 | cat > out.npy", tmp_path)
+        for n in (20000, 200000)
     )
     assert np.load(tmp_path / "out.npy", mmap_mode="r").shape == (200000, 32)
     assert large < small + 30_000, (small, large)

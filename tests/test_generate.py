@@ -8,11 +8,11 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from toast import generate, kernels
-from toast.draft import PAUSE, Drafter
-from toast.generate import Generation, read
-from toast.models import decoder
-from toast.sample import Sampler
+from toast import kernels
+from toast.generation import decoder, generate
+from toast.generation.generate import Generation, read
+from toast.generation.prompt_lookup import PAUSE, Drafter
+from toast.generation.sample import Sampler
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
@@ -214,7 +214,7 @@ def test_default_model_follows_the_reference(smollm2):
 @pytest.mark.model
 def test_default_model_drafts_and_batches_change_nothing(smollm2):
     """Under our kernels, on quantised weights: plain, drafted and batched give the same ids."""
-    from toast.batch import Job, decode
+    from toast.generation.batch_generate import Job, decode
 
     if kernels.install() == "off":
         pytest.skip("plain MLX is not row-invariant")

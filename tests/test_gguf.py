@@ -5,10 +5,10 @@ import struct
 import mlx.core as mx
 import numpy as np
 import pytest
+from gguf_file import gguf, string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gguf_file import gguf, string
 from toast.errors import BadModel
 from toast.store import ggml
 from toast.store.gguf import TYPES, Gguf

@@ -10,7 +10,19 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
 STDLIB_ONLY = {"toast/pipes.py", "toast/records.py", "toast/errors.py", "toast/command.py", "toast/options.py"}
-HEAVY = {"numpy", "typer", "click", "rich", "transformers", "mlx.nn", "pydantic", "tqdm", "inspect", "tempfile", "tokenizers"}
+HEAVY = {
+    "numpy",
+    "typer",
+    "click",
+    "rich",
+    "transformers",
+    "mlx.nn",
+    "pydantic",
+    "tqdm",
+    "inspect",
+    "tempfile",
+    "tokenizers",
+}
 
 
 def sources():

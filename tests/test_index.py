@@ -17,10 +17,10 @@ import termios
 import time
 
 import pytest
-
 from command import command, shell, start
+
 from embed import checksum, database
-from embed.target import Target
+from embed.build import Target
 from embed.walk import Walk
 from toast.command import Call
 
@@ -162,7 +162,15 @@ def test_gitignore_files_that_cannot_be_read(tree, model):
 
 
 def test_gitignore_reads_bytes_and_escaped_blanks(tree, model):
-    write(tree, {"docs/.gitignore": "tr\\ \nx?.txt\ny??.txt\n", "docs/tr ": "red", "docs/x\u00e9.txt": "red", "docs/y\u00e9.txt": "red"})
+    write(
+        tree,
+        {
+            "docs/.gitignore": "tr\\ \nx?.txt\ny??.txt\n",
+            "docs/tr ": "red",
+            "docs/x\u00e9.txt": "red",
+            "docs/y\u00e9.txt": "red",
+        },
+    )
     index(model, "docs", "-o", "x.db", cwd=tree).ok()
     assert paths(tree / "x.db") == ["docs/cat.md", "docs/deep/pipe.txt", "docs/sky.txt", "docs/x\u00e9.txt"]
 
@@ -271,7 +279,12 @@ def test_wrong_usage(tree, model):
 
 def test_an_output_that_cannot_be_replaced(tree, model):
     os.mkfifo(tree / "pipe")
-    for name, why in (("docs", "Is a directory"), ("pipe", "not a regular"), ("/dev/null", "not a regular"), ("", "''")):
+    for name, why in (
+        ("docs", "Is a directory"),
+        ("pipe", "not a regular"),
+        ("/dev/null", "not a regular"),
+        ("", "''"),
+    ):
         for option in ("-o", "-u"):
             index("none/such", "docs", option, name, cwd=tree).fails("cannot write", why)
     assert stat.S_ISFIFO(os.stat(tree / "pipe").st_mode)
@@ -455,7 +468,9 @@ def sealed(path):
 def test_every_finished_index_ends_in_checksums(tree, model):
     index(model, "docs/cat.md", "-o", "a.db", cwd=tree).ok()
     index(model, "docs/deep", "-o", "b.db", cwd=tree).ok()
-    shell(f"index -m {model} docs > c.db; index --merge a.db b.db > d.db; index --merge a.db b.db -o e.db", cwd=tree).ok()
+    shell(
+        f"index -m {model} docs > c.db; index --merge a.db b.db > d.db; index --merge a.db b.db -o e.db", cwd=tree
+    ).ok()
     shutil.copy(tree / "a.db", tree / "f.db")
     index(model, "docs/sky.txt", "-u", "f.db", cwd=tree).ok()
     os.truncate(tree / "b.db", sealed(tree / "b.db"))  # as older ones are

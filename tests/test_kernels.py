@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-
 from command import command
+
 from toast import kernels
 
 pytest.importorskip("toast.kernels._ext")
@@ -31,7 +31,9 @@ SETUP = "import mlx.core as mx; from toast import kernels; "
 
 
 def test_off_changes_nothing_but_the_compiler():
-    code = SETUP + "f = mx.matmul; kernels.install('off'); print(mx.matmul is f, kernels.variant(), kernels.map_tensors)"
+    code = (
+        SETUP + "f = mx.matmul; kernels.install('off'); print(mx.matmul is f, kernels.variant(), kernels.map_tensors)"
+    )
     assert python(code) == ["True", "off", "None"]
 
 
@@ -50,7 +52,10 @@ def test_an_unknown_variant_falls_back_with_one_line():
 
 
 def test_another_mlx_falls_back_with_one_line():
-    code = SETUP + "kernels.MLX = '0.0'; print(kernels.install(warn=lambda text: print('warned' if '0.0' in text else text)))"
+    code = (
+        SETUP
+        + "kernels.MLX = '0.0'; print(kernels.install(warn=lambda text: print('warned' if '0.0' in text else text)))"
+    )
     assert python(code) == ["warned", "off"]
 
 
@@ -109,7 +114,10 @@ f = lambda: e.quantized_matmul(x, *w, group_size=32, bits=4)
 
 
 def test_threads_may_change_between_calls():
-    code = POOL + "y = f()\nfor n in (1, 3, 8, 2, 0):\n    e.set_threads(n); assert mx.array_equal(y, f()).item()\nprint(e.threads() > 0)"
+    code = (
+        POOL
+        + "y = f()\nfor n in (1, 3, 8, 2, 0):\n    e.set_threads(n); assert mx.array_equal(y, f()).item()\nprint(e.threads() > 0)"
+    )
     assert python(code) == ["True"]
 
 

@@ -38,7 +38,16 @@ def check(ours, exact, dtype, k):
 
 
 @property_test
-@given(variants, dtypes, sizes, sizes, sizes, st.booleans(), st.booleans(), st.lists(st.sampled_from([1, 2, 3]), max_size=2))
+@given(
+    variants,
+    dtypes,
+    sizes,
+    sizes,
+    sizes,
+    st.booleans(),
+    st.booleans(),
+    st.lists(st.sampled_from([1, 2, 3]), max_size=2),
+)
 def test_matmul_equals_mlx(variant, dtype, m, k, n, a_turned, b_turned, batch):
     ext.choose(variant)
     a = numbers(*batch, *((k, m) if a_turned else (m, k)), dtype=dtype)
@@ -69,7 +78,10 @@ def test_batches_broadcast_and_strides(variant):
 @given(variants, st.sampled_from([mx.float32, mx.bfloat16]), st.sampled_from([5, 9, 13]), sizes, sizes, st.booleans())
 def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, dtype, m, k, n, turned):
     ext.choose(variant)
-    a, b = numbers(m, k, dtype=dtype), numbers(n, k, dtype=dtype, seed=1).T if turned else numbers(k, n, dtype=dtype, seed=1)
+    a, b = (
+        numbers(m, k, dtype=dtype),
+        numbers(n, k, dtype=dtype, seed=1).T if turned else numbers(k, n, dtype=dtype, seed=1),
+    )
     whole = ext.matmul(a, b)
     alone = mx.concatenate([ext.matmul(a[i : i + 1], b) for i in range(m)])
     cut = mx.concatenate([ext.matmul(a[:3], b), ext.matmul(a[3:], b)])
@@ -89,7 +101,14 @@ def test_a_long_matrix_equals_its_rows():
 
 
 @property_test
-@given(variants, dtypes, sizes, sizes, st.sampled_from(["row", "scalar", "whole", "column"]), st.sampled_from([(1, 1), (0.5, -2)]))
+@given(
+    variants,
+    dtypes,
+    sizes,
+    sizes,
+    st.sampled_from(["row", "scalar", "whole", "column"]),
+    st.sampled_from([(1, 1), (0.5, -2)]),
+)
 def test_addmm_equals_mlx(variant, dtype, m, n, kind, factors):
     ext.choose(variant)
     alpha, beta = factors

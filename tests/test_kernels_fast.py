@@ -2,6 +2,7 @@
 
 Half types are held to MLX's result in float32 on the same inputs: one rounding of ours, not MLX's several.
 """
+
 import math
 
 import mlx.core as mx
@@ -82,9 +83,7 @@ def test_norms_equal_mlx(variant, dtype, rows, n, weighted, biased, transposed):
     for eps in (1e-5, 1e-12):
         against_plain(lambda x, w: ext.rms_norm(x, w, eps), lambda x, w: PLAIN["rms_norm"](x, w, eps), dtype, x, w)
     # A row of two or three nearly equal numbers is ill-conditioned: a larger eps.
-    against_plain(
-        lambda *a: ext.layer_norm(*a, 1e-2), lambda *a: PLAIN["layer_norm"](*a, 1e-2), dtype, x, w, b
-    )
+    against_plain(lambda *a: ext.layer_norm(*a, 1e-2), lambda *a: PLAIN["layer_norm"](*a, 1e-2), dtype, x, w, b)
 
 
 @property_test
@@ -92,9 +91,7 @@ def test_norms_equal_mlx(variant, dtype, rows, n, weighted, biased, transposed):
 def test_softmax_equals_mlx(variant, dtype, rows, n, axis):
     ext.choose(variant)
     x = numbers((*rows, n), dtype) * 8
-    against_plain(
-        lambda x: ext.softmax(x, axis), lambda x: PLAIN["softmax"](x, axis, precise=True), dtype, x
-    )
+    against_plain(lambda x: ext.softmax(x, axis), lambda x: PLAIN["softmax"](x, axis, precise=True), dtype, x)
 
 
 @property_test
@@ -135,15 +132,25 @@ def test_nan_and_infinity_travel_as_in_mlx(variant, name, odd):
 
 @property_test
 @given(
-    variants, dtypes, st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 20), st.integers(0, 5),
-    st.booleans(), st.booleans(), st.sampled_from([1.0, 0.25]), st.sampled_from(["int", "scalar", "batch"]), st.booleans(),
+    variants,
+    dtypes,
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 9),
+    st.integers(1, 20),
+    st.integers(0, 5),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([1.0, 0.25]),
+    st.sampled_from(["int", "scalar", "batch"]),
+    st.booleans(),
 )
 def test_rope_equals_mlx(variant, dtype, B, N, T, half, rest, traditional, with_freqs, scale, offset, transposed):
     ext.choose(variant)
     D = 2 * half + rest
     x = numbers((B, T, N, D), dtype).transpose(0, 2, 1, 3) if transposed else numbers((B, N, T, D), dtype)
     at = {"int": 37, "scalar": mx.array(37), "batch": mx.array([5, 90, 11][:B])}[offset]
-    freqs = mx.array([1.5 ** i for i in range(half)]) if with_freqs else None
+    freqs = mx.array([1.5**i for i in range(half)]) if with_freqs else None
     rope = dict(traditional=traditional, base=None if with_freqs else 1e4, scale=scale, offset=at, freqs=freqs)
     tolerance = max(TOLERANCE[dtype], 1e-4)  # MLX's exp(): its inverse frequencies are off by 1e-6
     ours = ext.rope(x, 2 * half, **rope)
@@ -189,8 +196,18 @@ KINDS = [None, "causal", "bool", "window", "padding", "additive"]
 
 @settings(max_examples=150, deadline=None)
 @given(
-    variants, dtypes, st.integers(1, 3), st.integers(1, 3), st.integers(1, 4), sizes, sizes, sizes, sizes,
-    st.sampled_from(KINDS), st.booleans(), st.booleans(),
+    variants,
+    dtypes,
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    sizes,
+    sizes,
+    sizes,
+    sizes,
+    st.sampled_from(KINDS),
+    st.booleans(),
+    st.booleans(),
 )
 def test_attention_equals_mlx(variant, dtype, B, G, group, L, S, dk, dv, kind, with_sinks, transposed):
     ext.choose(variant)
@@ -232,7 +249,12 @@ def test_rows_that_see_nothing_are_as_in_mlx(variant):
 
 def test_empty_inputs():
     none = mx.zeros((0, 8))
-    for ours in (ext.rms_norm(none, None, 1e-5), ext.layer_norm(none, None, None, 1e-5), ext.softmax(none, -1), ext.gelu(none)):
+    for ours in (
+        ext.rms_norm(none, None, 1e-5),
+        ext.layer_norm(none, None, None, 1e-5),
+        ext.softmax(none, -1),
+        ext.gelu(none),
+    ):
         assert ours.shape == (0, 8)
     q, k = mx.ones((1, 2, 3, 4)), mx.ones((1, 2, 0, 4))
     assert not np.array(attention(q, k, k, scale=1.0)).any()
@@ -282,15 +304,29 @@ def test_a_row_alone_is_the_row_in_a_batch(variant, dtype, rows, n, threads):
     ext.choose(variant)
     ext.set_threads(threads)
     x, w = numbers((rows, n), dtype), numbers((n,), dtype, 1)
-    for f in (lambda x: ext.rms_norm(x, w, 1e-5), lambda x: ext.layer_norm(x, w, w, 1e-5), lambda x: ext.softmax(x, -1),
-              ext.gelu, ext.gelu_approx, ext.silu):
+    for f in (
+        lambda x: ext.rms_norm(x, w, 1e-5),
+        lambda x: ext.layer_norm(x, w, w, 1e-5),
+        lambda x: ext.softmax(x, -1),
+        ext.gelu,
+        ext.gelu_approx,
+        ext.silu,
+    ):
         whole = bits(f(x))
         for r in (0, rows // 2, rows - 1):
             np.testing.assert_array_equal(whole[r], bits(f(x[r : r + 1]))[0])
 
 
 @property_test
-@given(variants, dtypes, st.integers(2, 90), st.integers(0, 60), st.integers(1, 3), st.sampled_from([8, 20, 64]), st.booleans())
+@given(
+    variants,
+    dtypes,
+    st.integers(2, 90),
+    st.integers(0, 60),
+    st.integers(1, 3),
+    st.sampled_from([8, 20, 64]),
+    st.booleans(),
+)
 def test_a_prompt_in_pieces_is_the_prompt(variant, dtype, L, past, group, D, rotary):
     """Whole, in two pieces, and its last position as a decode step."""
     ext.choose(variant)
@@ -340,10 +376,17 @@ def test_threads_change_no_bit(variant):
     results = []
     for threads in (1, 2, 5):
         ext.set_threads(threads)
-        results.append([bits(y) for y in (
-            attention(q, k, k, scale=0.1, mask="causal"), ext.rms_norm(x, w, 1e-5), ext.gelu(x),
-            ext.rope(q, 64, traditional=True, base=1e4, scale=1.0, offset=3),
-        )])
+        results.append(
+            [
+                bits(y)
+                for y in (
+                    attention(q, k, k, scale=0.1, mask="causal"),
+                    ext.rms_norm(x, w, 1e-5),
+                    ext.gelu(x),
+                    ext.rope(q, 64, traditional=True, base=1e4, scale=1.0, offset=3),
+                )
+            ]
+        )
     for other in results[1:]:
         for a, b in zip(results[0], other):
             np.testing.assert_array_equal(a, b)

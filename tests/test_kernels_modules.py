@@ -1,17 +1,25 @@
 """The shorter ways through MLX-LM's modules give the bits of the long ones."""
+
 import mlx.core as mx
 import numpy as np
 import pytest
 from test_kernels_fast import bits, numbers
 
 from toast import kernels
-from toast.models.decoder import architecture
+from toast.generation.decoder import architecture
 
 ext = pytest.importorskip("toast.kernels._ext")
 
 ARGS = dict(
-    model_type="llama", hidden_size=64, num_hidden_layers=2, intermediate_size=96, num_attention_heads=4,
-    num_key_value_heads=2, rms_norm_eps=1e-5, vocab_size=50, rope_theta=10000.0,
+    model_type="llama",
+    hidden_size=64,
+    num_hidden_layers=2,
+    intermediate_size=96,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    rms_norm_eps=1e-5,
+    vocab_size=50,
+    rope_theta=10000.0,
 )
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}
 
@@ -87,7 +95,13 @@ def test_layers_are_their_parts(llama, monkeypatch, dtype, more):
     import mlx.nn as nn
 
     model = tiny(llama, dtype, intermediate_size=128, **more)
-    nn.quantize(model, **FORMS[0], class_predicate=lambda path, m: FORMS["v_proj" in path or "down" in path] if hasattr(m, "to_quantized") else False)
+    nn.quantize(
+        model,
+        **FORMS[0],
+        class_predicate=lambda path, m: (
+            FORMS["v_proj" in path or "down" in path] if hasattr(m, "to_quantized") else False
+        ),
+    )
     model.model.embed_tokens.scales[7] = float("inf")
     tokens = np.random.default_rng(0).integers(8, 50, 300).tolist()
     pieces = [tokens[:100], tokens[100:113], [*tokens[113:239], 7], *[[t] for t in tokens[240:262]]]
@@ -111,7 +125,7 @@ def test_a_narrower_embedding_goes_the_short_way(llama, monkeypatch):
     pieces = [list(range(8, 40)), [5], [6]]
     cache = model.make_cache()
     short = logits(model, pieces, cache)
-    assert cache[0].keys.dtype == mx.float16 and modules.tells_texts_apart(model)
+    assert cache[0].keys.dtype == mx.float16 and modules.supports_ragged_batch(model)
     long_way(llama, monkeypatch, "LlamaModel", "TransformerBlock")
     for a, b in zip(short, logits(model, pieces, narrow(model))):
         np.testing.assert_array_equal(a, b)
@@ -122,7 +136,17 @@ def test_texts_that_do_not_fit_a_cache_are_refused(llama):
     logits(model, [[1]], model.make_cache())
     layer = model.layers[0].shorter
     assert layer(x, [cache], [cache], [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
-    for texts in ([], [(0, 2, 0)], [(0, 3, 6)], [(2, 3, 0)], [(-1, 3, 0)], [(0, 3, -1)], [(0, 3, 0), (1, 0, 0)], [(0, 3, 2**31 - 2)], [(0, 2**31 - 1, 0)]):
+    for texts in (
+        [],
+        [(0, 2, 0)],
+        [(0, 3, 6)],
+        [(2, 3, 0)],
+        [(-1, 3, 0)],
+        [(0, 3, -1)],
+        [(0, 3, 0), (1, 0, 0)],
+        [(0, 3, 2**31 - 2)],
+        [(0, 2**31 - 1, 0)],
+    ):
         with pytest.raises(ValueError):
             layer(x, [cache], [cache], texts)
 
@@ -201,9 +225,9 @@ def test_caches_alone_are_those_of_a_whole_pass(llama):
 
 def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
     """Texts side by side, prompts and two steps each, give the bits that each gives alone."""
-    from toast.generate import read
-    from toast.models.decoder import caches
-    from toast.rows import Rows
+    from toast.generation.decoder import caches
+    from toast.generation.generate import read
+    from toast.generation.ragged_cache import Rows
 
     rows, singles = Rows(model, lambda: caches(model)), []
     rows.place(dict(enumerate(prompts)))
@@ -238,7 +262,7 @@ def test_texts_side_by_side_in_a_model_with_a_loop_of_its_own():
     model = helium.Model(helium.ModelArgs.from_dict(args))
     nn.quantize(model, 32, 4)
     mx.eval(model.parameters())
-    assert kernels.tells_texts_apart(model)
+    assert kernels.supports_ragged_batch(model)
     batch_is_single(model)
 
 
@@ -280,7 +304,9 @@ def test_layers_of_several_shapes_go_one_by_one(llama):
     import mlx.nn as nn
 
     model = tiny(llama, intermediate_size=128)
-    model.layers[1] = llama.TransformerBlock(llama.ModelArgs(**{**ARGS, "intermediate_size": 128, "num_key_value_heads": 1}))
+    model.layers[1] = llama.TransformerBlock(
+        llama.ModelArgs(**{**ARGS, "intermediate_size": 128, "num_key_value_heads": 1})
+    )
     nn.quantize(model, 32, 4)
     logits(model, [[1, 2, 3], [4]], model.make_cache())
     assert model.model.shorter is None and all(layer.shorter for layer in model.layers)
@@ -311,13 +337,39 @@ def test_a_step_that_does_not_fit_is_refused():
     x, cache = mx.ones((1, 1, 8)), mx.ones((1, 2, 4, 4))
 
     def step(**wrong):
-        good = dict(q=x, k=x, v=x, keys=cache, values=cache, offset=0, heads=2, kv_heads=2, scale=1.0, causal=True,
-                    dims=4, traditional=False, base=1e4, rope_scale=1.0, freqs=None)
+        good = dict(
+            q=x,
+            k=x,
+            v=x,
+            keys=cache,
+            values=cache,
+            offset=0,
+            heads=2,
+            kv_heads=2,
+            scale=1.0,
+            causal=True,
+            dims=4,
+            traditional=False,
+            base=1e4,
+            rope_scale=1.0,
+            freqs=None,
+        )
         return ext.attention_step(**{**good, **wrong})
 
     mx.eval(step())
     half = x.astype(mx.float16)
-    for wrong in (dict(offset=4), dict(offset=-1), dict(q=half), dict(heads=3), dict(dims=6), dict(dims=3), dict(base=None),
-                  dict(keys=mx.ones((1, 4, 4, 2))), dict(values=mx.ones((1, 2, 4, 3))), dict(values=mx.ones((1, 64, 4, 4))), dict(dims=0)):
+    for wrong in (
+        dict(offset=4),
+        dict(offset=-1),
+        dict(q=half),
+        dict(heads=3),
+        dict(dims=6),
+        dict(dims=3),
+        dict(base=None),
+        dict(keys=mx.ones((1, 4, 4, 2))),
+        dict(values=mx.ones((1, 2, 4, 3))),
+        dict(values=mx.ones((1, 64, 4, 4))),
+        dict(dims=0),
+    ):
         with pytest.raises(ValueError):
             step(**wrong)

@@ -102,7 +102,9 @@ def test_whole_numbers_are_exact_to_the_bit():
     x[:, ::32] = 127
     for bits in (4, 8):
         q = rng.integers(0, 1 << bits, (70, 256), dtype=np.uint32)
-        packed = (q.reshape(70, -1, 32 // bits) << (np.arange(32 // bits, dtype=np.uint32) * bits)).sum(-1, dtype=np.uint32)
+        packed = (q.reshape(70, -1, 32 // bits) << (np.arange(32 // bits, dtype=np.uint32) * bits)).sum(
+            -1, dtype=np.uint32
+        )
         ones, zeros = mx.ones((70, 8)), mx.zeros((70, 8))
         for variant in VARIANTS:
             ext.choose(variant)
@@ -232,7 +234,13 @@ def test_nan_and_infinity_travel(variant):
 def test_shapes_batches_and_strides(variant):
     ext.choose(variant)
     w = weights(24, 64, group=32, bits=8)
-    for x in (numbers(64), numbers(2, 3, 64), numbers(5, 8, 64)[::2, 1::3], numbers(64, 6).T, mx.broadcast_to(numbers(1, 64), (3, 64))):
+    for x in (
+        numbers(64),
+        numbers(2, 3, 64),
+        numbers(5, 8, 64)[::2, 1::3],
+        numbers(64, 6).T,
+        mx.broadcast_to(numbers(1, 64), (3, 64)),
+    ):
         y = ext.quantized_matmul(x, *w, group_size=32, bits=8)
         assert y.shape == (*x.shape[:-1], 24)
         assert error(y, in_float(x, *w, 32, 8)) <= TOLERANCE
@@ -315,7 +323,9 @@ def test_linear_is_its_parts(variant, bits):
     gelu = ext.gelu(product + bias)
     assert same_bits(ext.linear(x, *args), product)
     np.testing.assert_allclose(ext.linear(x, *args, bias=bias), product + bias, atol=1e-6)
-    np.testing.assert_allclose(ext.linear(x, *args, bias=bias, activation="gelu", residual=residual), gelu + residual, atol=2e-6)
+    np.testing.assert_allclose(
+        ext.linear(x, *args, bias=bias, activation="gelu", residual=residual), gelu + residual, atol=2e-6
+    )
     for wrong in ({"activation": "swish"}, {"bias": numbers(49)}, {"residual": numbers(5, 50)}):
         with pytest.raises(ValueError):
             ext.linear(x, *args, **wrong)

@@ -12,17 +12,17 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
-
 import tiny
+
 from toast import kernels, models
+from toast.encoding.colbert import Late
+from toast.encoding.cross_encoder import scorer
+from toast.encoding.sentence_transformers import Sentence, normalize
+from toast.encoding.tokens import Tokens, batch, pad
 from toast.errors import BadModel
-from toast.models.late import Late
-from toast.models.purpose import is_late, purpose
-from toast.models.scorer import scorer
-from toast.models.sentence import Sentence, normalize
-from toast.models.tokens import Tokens, batch, pad
 from toast.store import weights
 from toast.store.quantize import quantize, source_digest
+from toast.task import is_late, purpose
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 

@@ -5,11 +5,11 @@ import os
 
 import numpy as np
 import pytest
+import tiny
+from command import command, shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny
-from command import command, shell
 from rerank import logistic
 
 ANIMALS, SKIES = ["cat", "dog", "bird"], ["sky", "blue", "red"]
@@ -95,7 +95,10 @@ def test_an_applied_probe_loads_no_numpy(learnt, tmp_path):
         ([], "0 labels in 0 examples"),
         ([{"text": "cat", "label": "a"}], "1 label in 1 example"),
         ([{"text": "cat"}], "line 1: no field 'label'"),
-        ([{"text": "cat", "label": "a"}, {"text": "cat", "label": "a\tb"}], "line 2: label 'a\\tb' is no printable text"),
+        (
+            [{"text": "cat", "label": "a"}, {"text": "cat", "label": "a\tb"}],
+            "line 2: label 'a\\tb' is no printable text",
+        ),
         ([{"text": "cat", "label": ["a"]}], "line 1: label ['a'] is no printable text"),
         ([{"label": "a"}], "no field 'text'"),
     ],
@@ -124,7 +127,9 @@ def test_learn_and_output_go_together(model, tmp_path):
     shell(f"classify --learn - -o e.jsonl -m {model} < e.jsonl", cwd=tmp_path).fails("its own examples, standard input")
     assert (tmp_path / "e.jsonl").read_bytes() == before
     for name in ("no/x", "/dev/null", ".", ""):
-        command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails("cannot write", name)
+        command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails(
+            "cannot write", name
+        )
 
 
 def test_words_that_a_probe_does_not_take(learnt):
@@ -146,7 +151,15 @@ def test_damaged_files(learnt, tmp_path):
         whole = file.read()
     header = whole[8 : 8 + int.from_bytes(whole[:8], "little")]
     other = header.replace(b'"shape": [2', b'"shape": [3')
-    broken = [whole[:7], whole[:40], whole[:-4], whole + b"more", b"\xff" * 4096, b"", whole[:8] + other + whole[8 + len(header) :]]
+    broken = [
+        whole[:7],
+        whole[:40],
+        whole[:-4],
+        whole + b"more",
+        b"\xff" * 4096,
+        b"",
+        whole[:8] + other + whole[8 + len(header) :],
+    ]
     broken.append(whole.replace(b"toast probe 1", b"toast probe 9"))
     broken.append(whole[:-4] + np.float32(np.nan).tobytes())
     for i, data in enumerate(broken):

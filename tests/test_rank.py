@@ -18,7 +18,7 @@ def index(monkeypatch):
     texts = ["the"] * 4 + ["the cat"] * 3 + ["the mats"] * 2 + ["the cat dog"]
     for i, text in enumerate(texts, 1):
         database.add_chunk(db, i, 1, 1, database.text_hash(text), text)
-    return rank.Index(db, 0, False, rank.Speller())
+    return rank.Index(db, 0, False, rank.TermExtractor())
 
 
 def test_rare_words_are_looked_up_and_common_ones_dropped(index):
@@ -92,7 +92,12 @@ def test_equal_scores_come_in_the_order_of_their_chunks():
     assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, {1, 3}, 1)] == [1]
 
 
-@given(st.text(st.sampled_from("ab \u00e9\u2019\u0e00\u0e41\u0fff\u1000\u10a0\u4e2d\u6587\u9fff\ua000\U00020000\U00040000") | st.characters(exclude_categories=["Cs"])))
+@given(
+    st.text(
+        st.sampled_from("ab \u00e9\u2019\u0e00\u0e41\u0fff\u1000\u10a0\u4e2d\u6587\u9fff\ua000\U00020000\U00040000")
+        | st.characters(exclude_categories=["Cs"])
+    )
+)
 def test_only_unspaced_scripts_become_pairs(text):
     inside = [any(ord(a) <= ord(c) <= ord(b) for a, _, b in words.UNSPACED) for c in text]
     found = words.terms(text)

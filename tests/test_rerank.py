@@ -5,13 +5,13 @@ import os
 import shutil
 
 import pytest
+import tiny
+from command import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import tiny
-from command import command
-from toast.idf import token_weights
-from toast.relevance import Relevance, sigmoid
+from toast.encoding.idf import token_weights
+from toast.encoding.relevance import Relevance, sigmoid
 
 LINES = b"the cat sat\nblue sky\n\n a dog ran fast \nthe cat sat\n"
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -206,7 +206,10 @@ def test_late_interaction_against_its_reference(name):
     path, facts = oracle(name)
     stdin = "\n".join(json.dumps({"text": text}) for text in facts["documents"]).encode()
     words = ["rerank", "--jsonl", "--json", "--long", "truncate", "-q", "-m", path, facts["query"]]
-    found = {row["index"]: row["score"] for row in map(json.loads, command(*words, "--raw-scores", stdin=stdin).ok().out.splitlines())}
+    found = {
+        row["index"]: row["score"]
+        for row in map(json.loads, command(*words, "--raw-scores", stdin=stdin).ok().out.splitlines())
+    }
     for i, score in enumerate(facts["scores"]):
         assert found[i] == pytest.approx(score, abs=facts["tolerance_max_abs"]["scores"])
     rows = list(map(json.loads, command(*words, stdin=stdin).ok().out.splitlines()))

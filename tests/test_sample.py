@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toast.sample import Sampler, logprobs
+from toast.generation.sample import Sampler, logprobs
 
 LOGITS = mx.array([1.0, 3.0, 2.0, -1.0, 0.0, 2.5])
 ROWS = st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=30)
@@ -58,7 +58,7 @@ def test_what_is_left(settings, left):
 
 @given(ROWS, st.floats(0.01, 0.99))
 def test_nucleus_is_the_smallest_set_that_holds_p(row, p):
-    from toast.sample import _nucleus
+    from toast.generation.sample import _nucleus
 
     logits = mx.array(row)
     kept = np.array(_nucleus(logits, p)) > -np.inf

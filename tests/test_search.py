@@ -11,8 +11,8 @@ import subprocess
 import sys
 
 import pytest
-
 from command import command, shell, start
+
 from embed import checksum, database
 from toast.command import Call
 from toast.errors import BadInput
@@ -105,7 +105,7 @@ def test_pipes_that_are_named(made, model):
     line = "(sleep 0.2; echo a cat; sleep 0.2; echo a dog) > pipe & search --mode lexical dog ./pipe"
     assert lines(shell(line, cwd=made, env=env)) == ["pipe:2:a dog"]
     os.unlink(made / "pipe")
-    line = "search --jsonl --mode lexical dog <(echo '{\"text\": \"a dog\"}')"
+    line = 'search --jsonl --mode lexical dog <(echo \'{"text": "a dog"}\')'
     assert lines(shell(line, cwd=made, env=env))[0].endswith(":1:a dog")
 
 
@@ -126,7 +126,9 @@ def test_records_come_once_with_their_fields(tmp_path, model):
         assert [hit["start_line"] == hit["end_line"] == hit["id"] + 1 for hit in found]
         scores = [hit["score"] for hit in found]
         assert scores == sorted(scores, reverse=True)
-        found = hits(search(tmp_path, "cat", "--json", "--where", "kind=b", "--where", "ok=true", "--mode", mode, "-i", "x.db"))
+        found = hits(
+            search(tmp_path, "cat", "--json", "--where", "kind=b", "--where", "ok=true", "--mode", mode, "-i", "x.db")
+        )
         assert sorted(hit["id"] for hit in found) == [3, 5]
     assert lines(search(tmp_path, "5", "--mode", "lexical", "-i", "x.db"))[0].startswith("5:6:the cat 5")
 
@@ -136,7 +138,9 @@ def test_records_come_once_with_their_fields(tmp_path, model):
 
 def test_a_text_finds_itself(made, model):
     """The query's prompt is "red ": the passage that says it has the same vector, and score 1."""
-    found = hits(search(made, "--json", "--mode", "vector", "the sky", stdin=b"blue\nred the sky\n", env={"EMBED_MODEL": model}))
+    found = hits(
+        search(made, "--json", "--mode", "vector", "the sky", stdin=b"blue\nred the sky\n", env={"EMBED_MODEL": model})
+    )
     assert found[0]["text"] == "red the sky" and found[0]["score"] == pytest.approx(1, abs=0.01)
 
 
@@ -160,7 +164,9 @@ def test_version_1_stays_readable():
 
 def test_filters_apply_before_the_best_are_taken(made):
     for mode in ("hybrid", "vector", "lexical"):
-        found = hits(search(made, "the red dog", "-k", "1", "--json", "--path", "sky.txt", "--mode", mode, "-i", "x.db"))
+        found = hits(
+            search(made, "the red dog", "-k", "1", "--json", "--path", "sky.txt", "--mode", mode, "-i", "x.db")
+        )
         assert [hit["path"] for hit in found] == ["docs/sky.txt"]
     assert hits(search(made, "a", "--json", "--path", "docs/deep/*", "-i", "x.db"))[0]["path"] == "docs/deep/pipe.txt"
     assert search(made, "dog", "--path", "*.c", "-i", "x.db").status == 1
@@ -182,7 +188,9 @@ def test_statuses(made, model):
     search(made, "dog", "--where", "x", "-i", "x.db").fails("FIELD=VALUE")
 
 
-@pytest.mark.parametrize("query", ["...", '" OR NEAR *', "dog AND (", "^dog : -", "'", "\u72d7", "\0", "a\nb", "\udcff", "dog*"])
+@pytest.mark.parametrize(
+    "query", ["...", '" OR NEAR *', "dog AND (", "^dog : -", "'", "\u72d7", "\0", "a\nb", "\udcff", "dog*"]
+)
 def test_any_query_is_text(made, query):
     if "\0" in query:
         query = query.replace("\0", "\x01")
@@ -243,15 +251,22 @@ def test_rerank_adds_its_logit_to_the_fused_score(made, model):
 
 def test_rerank_outside_hybrid_is_the_reranker_alone(made, model):
     for mode in ("lexical", "vector"):
-        found = hits(search(made, "the dog", "--mode", mode, "--rerank", "--rerank-model", model, "--json", "-i", "x.db"))
+        found = hits(
+            search(made, "the dog", "--mode", mode, "--rerank", "--rerank-model", model, "--json", "-i", "x.db")
+        )
         records = "".join(json.dumps(hit) + "\n" for hit in found).encode()
         alone = hits(command("rerank", "-m", model, "--jsonl", "--json", "the dog", stdin=records))
-        assert [(hit["text"], hit["score"]) for hit in found] == [(hit["text"], pytest.approx(hit["score"])) for hit in alone]
+        assert [(hit["text"], hit["score"]) for hit in found] == [
+            (hit["text"], pytest.approx(hit["score"])) for hit in alone
+        ]
 
 
 def test_rerank_by_late_interaction_scores_from_0_to_1(made):
     late = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "tiny-colbert-pylate")
-    scores = [hit["score"] for hit in hits(search(made, "the dog", "--rerank", "--rerank-model", late, "--json", "-i", "x.db"))]
+    scores = [
+        hit["score"]
+        for hit in hits(search(made, "the dog", "--rerank", "--rerank-model", late, "--json", "-i", "x.db"))
+    ]
     assert all(0 <= score <= 1 for score in scores) and len(set(scores)) == len(scores)
 
 
@@ -259,7 +274,9 @@ def test_an_exact_match_comes_first_whatever_lies_beside_it(made, model, tmp_pat
     (tmp_path / "small.txt").write_text("red zebra quagga\n")
     words = ["zebra quagga", "-k", "1", "--json", "-i", "x.db", str(tmp_path / "small.txt")]
     assert best(made, *words)["path"] == str(tmp_path / "small.txt")
-    [hit] = hits(search(made, "red the cat", "--threshold", "0.3", "--json", stdin=b"red the cat\n", env={"EMBED_MODEL": model}))
+    [hit] = hits(
+        search(made, "red the cat", "--threshold", "0.3", "--json", stdin=b"red the cat\n", env={"EMBED_MODEL": model})
+    )
     assert hit["text"] == "red the cat"
 
 
@@ -280,7 +297,9 @@ def test_queries_that_are_not_there(made):
 def test_standard_input_by_name(made):
     for words in (["dog", "-"], ["-i", "-", "dog"]):
         with open(made / "x.db") as file:
-            assert "docs/cat.md:7:the dog ran to the red bird" in lines(search(made, "--mode", "lexical", *words, stdin=file))
+            assert "docs/cat.md:7:the dog ran to the red bird" in lines(
+                search(made, "--mode", "lexical", *words, stdin=file)
+            )
     search(made, "dog", "-", "x.db").fails("- goes alone")
     search(made, "--no-input", "dog", "-").fails("standard input")
     search(made, "--queries", "-", "-").fails("--queries - and - both want standard input")
@@ -313,7 +332,11 @@ def test_forms(made):
     score, line = lines(lexical("--scores", "-k", "1"))[0].split("\t")
     assert float(score) > 0 and line.startswith("docs/cat.md:7:")
     assert "lexical" in lines(lexical("--explain"))[0]
-    assert lines(lexical("-k", "1", "-B", "2", "-A", "1")) == ["docs/cat.md-5-# Dog", "docs/cat.md-6-", "docs/cat.md:7:the dog ran to the red bird"]
+    assert lines(lexical("-k", "1", "-B", "2", "-A", "1")) == [
+        "docs/cat.md-5-# Dog",
+        "docs/cat.md-6-",
+        "docs/cat.md:7:the dog ran to the red bird",
+    ]
     hit = hits(lexical("--json", "-k", "1"))[0]
     assert {key: hit[key] for key in ("path", "start_line", "end_line", "text")} == {
         "path": "docs/cat.md", "start_line": 7, "end_line": 7, "text": "the dog ran to the red bird",
@@ -346,7 +369,10 @@ def test_context_of_a_record_is_the_records_beside_it(tmp_path, model):
     command("index", "-m", model, "-o", "x.db", stdin=text, cwd=tmp_path).ok()
     command("index", "-m", model, "-u", "x.db", stdin=b"a mat\na bird\nfast\nslow\n", cwd=tmp_path).ok()
     assert lines(search(tmp_path, *words, "-i", "x.db")) == expected
-    assert lines(search(tmp_path, "--mode", "lexical", "bird", "-A", "9" * 18, "-i", "x.db"))[:2] == ["-:2:a bird", "--3-fast"]
+    assert lines(search(tmp_path, "--mode", "lexical", "bird", "-A", "9" * 18, "-i", "x.db"))[:2] == [
+        "-:2:a bird",
+        "--3-fast",
+    ]
     records = b'{"id": "a", "text": "the cat"}\n{"id": "b", "text": "the dog ran"}\n'
     command("index", "--jsonl", "--id", "id", "-m", model, "-o", "x.db", stdin=records, cwd=tmp_path).ok()
     assert lines(search(tmp_path, *words, "-i", "x.db")) == ["a-1-the cat", "b:2:the dog ran"]
@@ -361,7 +387,18 @@ def test_a_reader_that_leaves(made):
 def test_a_search_starts_light(made):
     words = f"{sys.executable} -X importtime $(command -v search) 'the dog' -i x.db"
     loaded = {line.rsplit(b"|")[-1].strip() for line in shell(words, cwd=made).ok(quiet=False).err.splitlines()}
-    heavy = {b"numpy", b"typer", b"tqdm", b"mlx.nn", b"inspect", b"tempfile", b"subprocess", b"sqlite3", b"datetime", b"tokenizers"}
+    heavy = {
+        b"numpy",
+        b"typer",
+        b"tqdm",
+        b"mlx.nn",
+        b"inspect",
+        b"tempfile",
+        b"subprocess",
+        b"sqlite3",
+        b"datetime",
+        b"tokenizers",
+    }
     assert b"mlx.core" in loaded and not heavy & loaded
 
 
@@ -408,7 +445,13 @@ def test_any_cut_and_any_more_is_found(whole):
     path, data, size = whole
     trailer = data[size:]
     cuts = {1, 16, 99, 100, 4096, size // 2, size - 16384, size - 1, size + 1, size + 9, len(data) - 4, len(data) - 1}
-    for bad in [*(data[:at] for at in cuts), data + b"\0", data + trailer, data[:size] + bytes(len(trailer)), data[:size] + bytes(16384)]:
+    for bad in [
+        *(data[:at] for at in cuts),
+        data + b"\0",
+        data + trailer,
+        data[:size] + bytes(len(trailer)),
+        data[:size] + bytes(16384),
+    ]:
         with open(path, "wb") as file:
             file.write(bad)
         assert refusal(path), len(bad)

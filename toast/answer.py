@@ -7,11 +7,11 @@ the question came together (`question.py`).
 from time import perf_counter
 
 from toast import kernels, pipes
-from toast.draft import Drafter
-from toast.engine import Engine
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
-from toast.generate import Generation, is_plain, read
+from toast.generation.engine import Engine
+from toast.generation.generate import Generation, is_plain, read
+from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
@@ -137,6 +137,7 @@ def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: i
         "logprob": sum(t.logprob for t in tokens),
     }
     if logprobs is not None:
+
         def one(i, value):
             return {"token": spell([i], skip_special_tokens=False), "logprob": value}
 
@@ -152,7 +153,7 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
         question.history = request.session.read(question.system)
     prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
     generation = _generation(request, ids)
-    answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.murmur(call.stderr, text))
+    answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = engine.prefix(call) if request.cache else None
     seconds, gone = _read(call, engine, generation.caches, ids, prefix), None
     try:

@@ -20,17 +20,29 @@ def toast(
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
     no_template: bool = Option(False, "--no-template", help="Give the text as it is, without chat template."),
     long: str = Option("error", "--long", choices=("error", "truncate"), help="A prompt over the model's context."),
-    max_tokens: int | None = Option(None, "-n", "--max-tokens", metavar="N", min=1, help="Tokens of the answer, at most."),
-    temperature: float | None = Option(None, "-t", "--temperature", metavar="T", min=0, help="0: always the likeliest token."),
-    top_p: float | None = Option(None, "--top-p", metavar="P", min=0, max=1, help="Draw from the likeliest tokens that hold P."),
+    max_tokens: int | None = Option(
+        None, "-n", "--max-tokens", metavar="N", min=1, help="Tokens of the answer, at most."
+    ),
+    temperature: float | None = Option(
+        None, "-t", "--temperature", metavar="T", min=0, help="0: always the likeliest token."
+    ),
+    top_p: float | None = Option(
+        None, "--top-p", metavar="P", min=0, max=1, help="Draw from the likeliest tokens that hold P."
+    ),
     top_k: int | None = Option(None, "--top-k", metavar="K", min=0, help="Draw from the K likeliest tokens."),
-    min_p: float | None = Option(None, "--min-p", metavar="P", min=0, max=1, help="Drop tokens under P times the likeliest."),
-    repeat_penalty: float | None = Option(None, "--repeat-penalty", metavar="X", min=0.01, help="Over 1: say nothing twice."),
+    min_p: float | None = Option(
+        None, "--min-p", metavar="P", min=0, max=1, help="Drop tokens under P times the likeliest."
+    ),
+    repeat_penalty: float | None = Option(
+        None, "--repeat-penalty", metavar="X", min=0.01, help="Over 1: say nothing twice."
+    ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
-    logprobs: int | None = Option(None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."),
+    logprobs: int | None = Option(
+        None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."
+    ),
     schema: str | None = Option(None, "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
     regex: str | None = Option(None, "--regex", metavar="REGEX", help="The answer matches this regular expression."),
     choice: str | None = Option(None, "--choice", metavar="A,B,C", help="The answer is one of these."),
@@ -42,7 +54,9 @@ def toast(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
-    warm: str | None = Option(None, "-p", metavar="toasted", choices=("toasted",), help="Insist on the warm process (not there yet)."),
+    warm: str | None = Option(
+        None, "-p", metavar="toasted", choices=("toasted",), help="Insist on the warm process (not there yet)."
+    ),
 ):
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
@@ -73,7 +87,7 @@ def toast(
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
     from toast.answer import Request
     from toast.answer import toast as answer
-    from toast.engine import Engine
+    from toast.generation.engine import Engine
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip

@@ -9,7 +9,7 @@ import sys
 from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from toast import options, pipes
-from toast.errors import Exit, Said, ToastError
+from toast.errors import Exit, HelpRequested, ToastError
 from toast.options import Option
 
 COMMON = [
@@ -82,7 +82,7 @@ class Command:
         _main(self)
 
     def parse(self, words: list[str], env) -> dict:
-        """Every parameter's value; raises UsageError, or Said for --help."""
+        """Every parameter's value; raises UsageError, or HelpRequested for --help."""
         given = options.parse(self.parameters, words)
         if given is None:
             from toast import usage
@@ -105,7 +105,7 @@ def run(command: Command, words: list[str], call: Call) -> int:
         status = command.function(call, **values) or Exit.OK
     except BrokenPipeError:  # the reader has what it wanted
         return Exit.OK
-    except Said as answer:
+    except HelpRequested as answer:
         return _say(call, str(answer))
     except ToastError as error:
         return _failed(call, str(error))

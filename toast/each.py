@@ -5,9 +5,9 @@ Owns what becomes of records that fail. Does not know how rows share a batch (`b
 
 from toast import pipes
 from toast.answer import NO_CODE, Answer, Request, as_json
-from toast.batch import Job, decode
 from toast.errors import BadInput, ToastError
-from toast.generate import Generation, is_plain, read
+from toast.generation.batch_generate import Job, decode
+from toast.generation.generate import Generation, is_plain, read
 from toast.question import fit, gather
 
 
@@ -20,7 +20,10 @@ class Asked(Job):
         prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill, name)
         self.index, self.record, self.thoughts = index, record, []
         self.answer = Answer(request, prompt, self.thoughts.append)
-        limit, sampler = min(request.limit or engine.context, engine.context - len(ids)), engine.sampler(request.sampling)
+        limit, sampler = (
+            min(request.limit or engine.context, engine.context - len(ids)),
+            engine.sampler(request.sampling),
+        )
         super().__init__(ids, sampler, engine.ends, limit, self._take, request.top, request.guide(limit))
 
     def _take(self, token) -> bool:
@@ -49,7 +52,9 @@ class Lines:
         except ToastError as error:
             return self.failed(job.index, job.record, error)
         if self.request.json:
-            found = as_json(self.request.engine, job.answer, job.reason, len(job.ids), job.tokens, self.request.logprobs)
+            found = as_json(
+                self.request.engine, job.answer, job.reason, len(job.ids), job.tokens, self.request.logprobs
+            )
             self._put(job.index, pipes.json_line({**(job.record.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))

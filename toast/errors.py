@@ -27,7 +27,7 @@ class ToastError(Exception):
         return " ".join(text.split()) or type(self).__name__
 
 
-class Said(Exception):
+class HelpRequested(Exception):
     """Help or the version was asked for: the text goes to standard output, the status is 0."""
 
 

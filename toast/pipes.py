@@ -136,7 +136,7 @@ def _invalid(text: str, data) -> int:
     return text.count("\ufffd") - data.count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
 
 
-def murmur(fd: int, text: str) -> None:
+def write_stderr(fd: int, text: str) -> None:
     """Text on standard error as it comes, without a line of its own."""
     try:
         os.write(fd, clean(text).encode())

@@ -3,12 +3,10 @@
 Owns what is read, and what is cut when it does not fit. Does not know how an answer is made.
 """
 
-import os
-
 from toast import pipes
-from toast.engine import Engine
 from toast.errors import BadInput, UsageError, os_error
-from toast.prompt import message
+from toast.generation.chat_template import message
+from toast.generation.engine import Engine
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused

@@ -62,7 +62,9 @@ class Records:
 
     def _file(self, name):
         number = 0
-        for raws in split(pipes.read_chunks(self.call, name, self.where(name), lambda: self.busy()), b"\0" if self.nul else b"\n"):
+        for raws in split(
+            pipes.read_chunks(self.call, name, self.where(name), lambda: self.busy()), b"\0" if self.nul else b"\n"
+        ):
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
                 window, bad = self._window(part, name, number)

@@ -7,7 +7,7 @@ import os
 
 from toast import pipes, store
 from toast.errors import BadInput
-from toast.tokenizer import Tokenizer
+from toast.generation.tokenizer import Tokenizer
 
 
 def tokenizer_for(call, name: str) -> Tokenizer:

@@ -12,24 +12,24 @@ import typer
 from typer.exceptions import Exit, TyperException
 
 from toast import options
-from toast.errors import Said, UsageError
+from toast.errors import HelpRequested, UsageError
 from toast.options import Argument
 
-EPILOG = (
-    "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
-)
+EPILOG = "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
 
 
 def parse(command, words: list[str]) -> dict:
-    """What the command line gives, by name, as `options.parse`; raises Said or UsageError."""
+    """What the command line gives, by name, as `options.parse`; raises HelpRequested or UsageError."""
     spoken = io.StringIO()
     try:
         with redirect_stdout(spoken), redirect_stderr(spoken):
             context = build(command).make_context(command.name, list(words))
     except (Exit, SystemExit) as end:  # Typer's completion options end the process
         if getattr(end, "exit_code", 0) or getattr(end, "code", 0):
-            raise UsageError(spoken.getvalue().strip().rstrip("."), "bash, zsh, fish and powershell are known") from None
-        raise Said(spoken.getvalue()) from None
+            raise UsageError(
+                spoken.getvalue().strip().rstrip("."), "bash, zsh, fish and powershell are known"
+            ) from None
+        raise HelpRequested(spoken.getvalue()) from None
     except TyperException as error:
         message = error.format_message().replace("Value error, ", "").rstrip(".")
         hint = f"try: {command.name} --help"

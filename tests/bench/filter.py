@@ -12,12 +12,12 @@ import sys
 import tempfile
 import time
 
-from toast.batch import Job, decode
 from toast.command import Call
-from toast.draft import Drafter
-from toast.engine import Engine
-from toast.generate import Generation, read
-from toast.sample import Sampler
+from toast.generation.batch_generate import Job, decode
+from toast.generation.engine import Engine
+from toast.generation.generate import Generation, read
+from toast.generation.prompt_lookup import Drafter
+from toast.generation.sample import Sampler
 
 TOAST = os.path.join(os.path.dirname(sys.executable), "toast")
 LINES = "the lighthouse keeper walked down to the harbour and counted every boat before the storm came in".split()
@@ -58,7 +58,9 @@ def in_turn(runs, turns=5):
 def cold(peer):
     ours = lambda: seconds([TOAST, "--no-input", "-n", "1", "hi"])  # noqa: E731
     found = in_turn([ours, lambda: first_byte(peer)] if peer else [ours])
-    print(f"cold, one token: {found[0]:.3f} s" + (f", {found[0] / found[1]:.2f} of the peer's first byte" if peer else ""))
+    print(
+        f"cold, one token: {found[0]:.3f} s" + (f", {found[0] / found[1]:.2f} of the peer's first byte" if peer else "")
+    )
 
 
 def second_question():
@@ -118,11 +120,16 @@ class Bench:
     def drafts(self):
         """Whole answers: what the model would say after its end is no answer."""
         ends = self.engine.ends
-        for name, text in (("editing", f"{TEXT}\n\nRepeat this text with the typos fixed."), ("free", "Tell me a story.")):
+        for name, text in (
+            ("editing", f"{TEXT}\n\nRepeat this text with the typos fixed."),
+            ("free", "Tell me a story."),
+        ):
             ids = self.ids(text)
             answer = self.alone(ids, 256, ends=ends)[0]
             assert answer == self.alone(ids, 256, True, ends)[0]
-            plain, drafted = in_turn([lambda: self.alone(ids, 256, ends=ends)[1], lambda: self.alone(ids, 256, True, ends)[1]])
+            plain, drafted = in_turn(
+                [lambda: self.alone(ids, 256, ends=ends)[1], lambda: self.alone(ids, 256, True, ends)[1]]
+            )
             print(f"drafts, {name}: {plain / drafted:.2f} times plain decoding, {len(answer)} tokens")
 
 

@@ -1,4 +1,4 @@
-"""Makes toast/idf.txt of a text with a paragraph on each line: idf.py < wiki.test.raw > toast/idf.txt
+"""Makes toast/encoding/idf.txt of a text with a paragraph on each line: idf.py < wiki.test.raw > toast/encoding/idf.txt
 
 The table in the package is of WikiText-2's raw test text (Merity et al. 2016, CC BY-SA 3.0).
 """
@@ -6,7 +6,7 @@ The table in the package is of WikiText-2's raw test text (Merity et al. 2016, C
 import math
 import sys
 
-from toast.idf import WORD
+from toast.encoding.idf import WORD
 
 LEAST = 5  # paragraphs with a word, for it to be in the table
 

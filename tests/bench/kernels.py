@@ -9,7 +9,9 @@ import time
 
 import mlx.core as mx
 
-sys.path[0] = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # not this folder: it has a toast.py
+sys.path[0] = os.path.dirname(
+    os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+)  # not this folder: it has a toast.py
 from toast.kernels import _ext as ext  # noqa: E402
 
 SHAPES = [  # M, N, K, group, bits (0: float32)
@@ -47,4 +49,6 @@ for shape in SHAPES:
     M, N, K, group, bits = shape
     t = best(run)
     form = f"{bits} bits group {group}" if bits else "float32"
-    print(f"{M:4} x {N:6} x {K:5} {form:16} {t * 1e3:8.3f} ms {2 * M * N * K / t / 1e9:7.0f} GOPS {size / t / 1e9:6.1f} GB/s")
+    print(
+        f"{M:4} x {N:6} x {K:5} {form:16} {t * 1e3:8.3f} ms {2 * M * N * K / t / 1e9:7.0f} GOPS {size / t / 1e9:6.1f} GB/s"
+    )

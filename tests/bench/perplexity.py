@@ -33,8 +33,8 @@ def main():
     args = parser.parse_args()
     from toast import kernels, store
     from toast.command import Call
-    from toast.models import decoder
-    from toast.tokenizer import Tokenizer
+    from toast.generation import decoder
+    from toast.generation.tokenizer import Tokenizer
 
     call = Call("perplexity", os.environ, os.open(".", os.O_RDONLY))
     kernels.install_for(call)

@@ -82,9 +82,16 @@ def ir(folder, index, options):
     before = defaultdict(list)
     for hit in hits:
         before[hit["query"]].append(hit)
-    rows = [{"q": hit["query"], "id": hit["id"], "query": queries[hit["query"]]["text"], "text": hit["text"]} for hit in hits]
+    rows = [
+        {"q": hit["query"], "id": hit["id"], "query": queries[hit["query"]]["text"], "text": hit["text"]}
+        for hit in hits
+    ]
     for name, ranked in (("search", before), ("rerank", rerank(rows, options))):
-        each = [ndcg([row["id"] for row in ranked[i]], grades[query["id"]]) for i, query in enumerate(queries) if any(grades[query["id"]].values())]
+        each = [
+            ndcg([row["id"] for row in ranked[i]], grades[query["id"]])
+            for i, query in enumerate(queries)
+            if any(grades[query["id"]].values())
+        ]
         print(f"{name}\tnDCG@10 {sum(each) / len(each):.4f}\t{len(each)} queries")
 
 

@@ -1,6 +1,6 @@
 """recall@10 of search's int8 scan against exact float32, by the commands, on an index made with --exact.
 
-    python tests/bench/recall.py INDEX QUERIES.txt
+python tests/bench/recall.py INDEX QUERIES.txt
 """
 
 import json

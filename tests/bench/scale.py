@@ -23,7 +23,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspa
 from embed import checksum, database, model, writer  # noqa: E402
 from embed.documents import Document  # noqa: E402
 from toast import command  # noqa: E402
-from toast.store.digest import digest  # noqa: E402
+from toast.store.fingerprint import digest  # noqa: E402
 
 COMMON = "the of and to a in is that it for was on are as with his they be at one have this".split()
 RARE = "install compiler borrow lifetime thread iterator closure trait module ownership".split()

@@ -24,7 +24,7 @@ def generate(prompt=512, new=128):
 
     call = _call()
     from toast import kernels, store
-    from toast.models import decoder
+    from toast.generation import decoder
 
     model, _ = decoder.load(store.find(call, "smollm2"))
     kernels.install_nn()
@@ -48,7 +48,7 @@ def embed(path):
     import mlx.core as mx
 
     call = _call()
-    from toast.encoder import Encoder
+    from toast.encoding.encoder import Encoder
 
     with open(path, encoding="utf-8") as f:
         lines = f.read().splitlines()
@@ -116,13 +116,22 @@ def main():
     if args.peers:
         llama = [f"{args.peers}/venv-llama/bin/python", f"{args.scripts}/generate_peer.py", args.peers, "512", "128"]
         ct2 = [f"{args.peers}/venv-torch/bin/python", f"{args.scripts}/embed_peer.py", "ct2-int8", args.peers]
-    for key, title in (("prefill_tok_s", "prompt of 512, tok/s (llama.cpp)"), ("decode_tok_s", "decode of 128, tok/s (llama.cpp)")):
+    for key, title in (
+        ("prefill_tok_s", "prompt of 512, tok/s (llama.cpp)"),
+        ("decode_tok_s", "decode of 128, tok/s (llama.cpp)"),
+    ):
         compare(title, key, [*here, "generate"], llama, args.turns)
     with tempfile.TemporaryDirectory() as folder:
         for count, words in ((2000, 14), (300, 120)):
             path = lines(folder, count, words)
             peer = ct2 and [*ct2, path]
-            compare(f"{count} lines of {words} words, lines/s (CT2)", "lines_per_s", [*here, "embed", path], peer, args.turns)
+            compare(
+                f"{count} lines of {words} words, lines/s (CT2)",
+                "lines_per_s",
+                [*here, "embed", path],
+                peer,
+                args.turns,
+            )
     compare("mapping 100 MB, ms", "map_ms", [*here, "mapping"], None, args.turns)
 
 

@@ -8,8 +8,9 @@ import sys
 import mlx.core as mx
 import numpy as np
 
-from toast.models import decoder, encoder
-from toast.models.tokens import Tokens
+from toast.generation import decoder
+from toast.models import encoder
+from toast.encoding.tokens import Tokens
 
 TEXT = "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised by it."
 

@@ -33,7 +33,9 @@ def variant():
 def install_for(call, tell=True):
     """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for; tell: warn when there are none."""
     threads = call.env.get("TOAST_THREADS", "")
-    install(call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn if tell else None)
+    install(
+        call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn if tell else None
+    )
 
 
 def install(variant="auto", threads=0, warn=None):
@@ -82,13 +84,13 @@ def install_nn():
     modules.shorten(_ext)
 
 
-def tells_texts_apart(model) -> bool:
+def supports_ragged_batch(model) -> bool:
     """Whether a decoder's layers take the rows of several texts, of any lengths, in one call."""
     if _variant == "off":
         return False
     from . import modules
 
-    return modules.tells_texts_apart(model)
+    return modules.supports_ragged_batch(model)
 
 
 def replace(owner, name, function):

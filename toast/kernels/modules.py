@@ -5,6 +5,7 @@ Knows the code of one architecture, Llama's, which a dozen model files repeat wo
 Does not change what is computed: the same kernels in the same order. Layers in float32 keep keys and values in half
 precision, and the long way over a cache that they began does too: the same bits again.
 """
+
 import sys
 
 import mlx.core as mx
@@ -176,7 +177,7 @@ def _run(layers, x, caches, causal):
     return y
 
 
-def tells_texts_apart(model) -> bool:
+def supports_ragged_batch(model) -> bool:
     """Whether every layer takes the rows of several texts in one call (`TextCache` in toast/rows.py)."""
     parts = _parts(model)
     return all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))

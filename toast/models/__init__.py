@@ -8,7 +8,7 @@ import os
 from toast.errors import BadModel
 from toast.store.folder import blame, read_config, transformer
 
-NOT_ARCHITECTURES = {"__init__", "layers", "tokens", "sentence", "scorer", "late", "decoder", "purpose"}
+NOT_ARCHITECTURES = {"__init__", "layers"}
 
 
 def encoder(path):

@@ -33,9 +33,7 @@ class Layer:
         return x + self.down(self.act(y) * gate)
 
     def rope(self, x):
-        return mx.fast.rope(
-            x, x.shape[-1], traditional=False, base=self.theta, scale=1.0, offset=0
-        )
+        return mx.fast.rope(x, x.shape[-1], traditional=False, base=self.theta, scale=1.0, offset=0)
 
 
 def kind(config, i):
@@ -48,9 +46,7 @@ def kind(config, i):
 
 def theta(config, local):
     """Rotary base, under its name since transformers 5 or the older one."""
-    new = (config.get("rope_parameters") or {}).get(
-        "sliding_attention" if local else "full_attention", {}
-    )
+    new = (config.get("rope_parameters") or {}).get("sliding_attention" if local else "full_attention", {})
     old = ("local_rope_theta", 10000.0) if local else ("global_rope_theta", 160000.0)
     return new.get("rope_theta") or config.get(*old)
 

@@ -39,9 +39,7 @@ class Layer:
         return x + self.down(self.act(self.gate(y)) * self.up(y))
 
     def rope(self, x):
-        return mx.fast.rope(
-            x, x.shape[-1], traditional=False, base=self.theta, scale=1.0, offset=0
-        )
+        return mx.fast.rope(x, x.shape[-1], traditional=False, base=self.theta, scale=1.0, offset=0)
 
 
 def theta(config):
@@ -58,9 +56,7 @@ class Model:
         whole = layers.Tensors(weights, config)
         w, D, V = whole.under("model"), config["hidden_size"], config["vocab_size"]
         self.words = w.embedding("embed_tokens", V, D)
-        self.layers = [
-            Layer(config, w.at(f"layers.{i}")) for i in range(config["num_hidden_layers"])
-        ]
+        self.layers = [Layer(config, w.at(f"layers.{i}")) for i in range(config["num_hidden_layers"])]
         self.norm = w.rms_norm("norm", D, config["rms_norm_eps"])
         tied = config.get("tie_word_embeddings", True)
         self.unembedding = self.words if tied else whole.embedding("lm_head", V, D)

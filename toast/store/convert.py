@@ -9,7 +9,7 @@ import re
 import mlx.core as mx
 
 from toast.errors import BadModel
-from toast.store import ggml, made, quantize, vocab
+from toast.store import converted, ggml, quantize, vocab
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
 
@@ -46,7 +46,7 @@ IGNORED = re.compile(r"rope_freqs|rope_factors|blk\.\d+\.attn_rot_embd")
 
 def folder_for(call, path: str) -> str:
     """The converted folder of the GGUF file at `path`, made in the store the first time."""
-    return made.folder(call, path, "model", gguf_to_folder)
+    return converted.folder(call, path, "model", gguf_to_folder)
 
 
 def gguf_to_folder(path: str, out: str) -> None:

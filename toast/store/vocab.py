@@ -4,7 +4,7 @@ Owns the pre-tokenizer families; does not run a tokenizer.
 Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every family."""
 
 from toast.errors import BadModel
-from toast.store import made
+from toast.store import converted
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
 
@@ -54,7 +54,7 @@ ENDS = {  # what ends a turn, where the metadata says less
 
 def folder_for(call, path: str) -> str:
     """The folder with nothing but the vocabulary of the GGUF file at `path`, which need not hold weights."""
-    return made.folder(call, path, "vocabulary", _write)
+    return converted.folder(call, path, "vocabulary", _write)
 
 
 def _write(path: str, out: str) -> None:
@@ -120,10 +120,7 @@ def _byte_bpe(meta: dict) -> dict:
     pre = meta.get("tokenizer.ggml.pre", "default")
     if pre not in PRE:
         raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
-    splits = [
-        {"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False}
-        for p in PRE[pre]
-    ]
+    splits = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in PRE[pre]]
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokens, _ = _tokens(meta)
     model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
@@ -154,9 +151,14 @@ def _sentencepiece(meta: dict) -> dict:
         "pre_tokenizer": None,
         "post_processor": _ends(meta, bos=True),
         "decoder": {"type": "Sequence", "decoders": spaces},
-        "model": {"type": "BPE", "unk_token": None if unknown is None else tokens[unknown],
-                  "fuse_unk": True, "byte_fallback": "<0x00>" in vocab, "vocab": vocab,
-                  "merges": _merges(meta["tokenizer.ggml.scores"], vocab)},  # fmt: skip
+        "model": {
+            "type": "BPE",
+            "unk_token": None if unknown is None else tokens[unknown],
+            "fuse_unk": True,
+            "byte_fallback": "<0x00>" in vocab,
+            "vocab": vocab,
+            "merges": _merges(meta["tokenizer.ggml.scores"], vocab),
+        },  # fmt: skip
     }
 
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toast import kernels, prefix
-from toast.generate import Generation, read
-from toast.models import decoder
-from toast.prefix import BLOCK, PrefixCache, pack, unpack
-from toast.sample import Sampler
+from toast import kernels
+from toast.generation import decoder, prefix_cache
+from toast.generation.generate import Generation, read
+from toast.generation.prefix_cache import BLOCK, PrefixCache, pack, unpack
+from toast.generation.sample import Sampler
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LLAMA = os.path.join(ORACLES, "llama-causal")
@@ -207,4 +207,4 @@ def test_round_trip():
     found = unpack(memoryview(data), "k")
     assert found[0][0].tolist() == [[0, 1, 2], [3, 4, 5]] and found[0][1:] == [None, 7]
     assert found[1][0].dtype == mx.bfloat16 and found[1][2].shape == (0, 4)
-    assert unpack(memoryview(data), "other") is None and len(data) % prefix.BLOCK == 0
+    assert unpack(memoryview(data), "other") is None and len(data) % prefix_cache.BLOCK == 0

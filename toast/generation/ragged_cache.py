@@ -8,12 +8,12 @@ interface: `Ragged` where every layer can tell its rows' texts apart (kernels/mo
 import mlx.core as mx
 
 from toast import kernels
-from toast.generate import PIECE, STEP, read
+from toast.generation.generate import PIECE, STEP, read
 
 
 def Rows(model, make):
     """Rows for texts, as many as are placed; make() -> new caches for a single text, which all are KVCaches."""
-    return (Ragged if kernels.tells_texts_apart(model) else Masked)(model, make)
+    return (Ragged if kernels.supports_ragged_batch(model) else Masked)(model, make)
 
 
 def shared(a: list[int], b: list[int]) -> int:

@@ -5,9 +5,9 @@ Knows what a text asks for and when it is over; no caches (`rows.py`), no tokeni
 
 import mlx.core as mx
 
-from toast.generate import Token
-from toast.rows import Rows
-from toast.sample import logprobs
+from toast.generation.generate import Token
+from toast.generation.ragged_cache import Rows
+from toast.generation.sample import logprobs
 
 ROWS = 16  # more rows gain little once a step is bound by arithmetic
 

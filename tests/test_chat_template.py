@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toast import plain
 from toast.errors import BadInput, BadModel
-from toast.prompt import Template, environment, message
+from toast.generation import static_template
+from toast.generation.chat_template import Template, environment, message
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 SMOLLM2 = os.path.join(ORACLES, "smollm2")
@@ -49,7 +49,7 @@ def test_remembered_pieces_are_what_jinja_renders(tmp_path_factory, messages):
 
 def test_a_known_prompt_needs_no_jinja(tmp_path):
     code = (
-        "import sys; from toast.prompt import Template;"
+        "import sys; from toast.generation.chat_template import Template;"
         "Template(sys.argv[1], sys.argv[2]).render([{'role': 'user', 'content': 'hi'}]); print('jinja2' in sys.modules)"
     )
     runs = [subprocess.run([sys.executable, "-c", code, SMOLLM2, str(tmp_path)], capture_output=True, text=True)
@@ -87,12 +87,12 @@ LOOKING = [
 
 @pytest.mark.parametrize("source", PLAIN)
 def test_plain_templates(source):
-    assert plain.is_plain(environment().parse(source))
+    assert static_template.is_plain(environment().parse(source))
 
 
 @pytest.mark.parametrize("source", LOOKING)
 def test_templates_that_look_into_contents(source):
-    assert not plain.is_plain(environment().parse(source))
+    assert not static_template.is_plain(environment().parse(source))
 
 
 def render(source, messages=({"role": "user", "content": "hi"},), **variables):

@@ -7,7 +7,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
-from toast.sample import Sampler, logprobs
+from toast.generation.sample import Sampler, logprobs
 
 PIECE = 512  # tokens of a prompt that are read at once: bounds the memory of a layer's activations
 STEP = 256  # positions that a cache grows by, MLX-LM's KVCache and ours

@@ -6,11 +6,12 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 import mlx.core as mx
 
-from toast import batches, kernels, models, store
+from toast import kernels, models, store
+from toast.encoding import length_batches
+from toast.encoding.sentence_transformers import Sentence, normalize
+from toast.encoding.tokens import Tokens, batch
 from toast.errors import BadInput
-from toast.models.purpose import need
-from toast.models.sentence import Sentence, normalize
-from toast.models.tokens import Tokens, batch
+from toast.task import need
 
 HEAD = 1 << 14  # characters of a record that are tokenized at first
 
@@ -23,7 +24,9 @@ class Encoder:
     the model's limit: `truncate`, `error`, or `mean` of their pieces, weighted by length.
     """
 
-    def __init__(self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=batches.BATCH):
+    def __init__(
+        self, call, name, kind="document", dims=None, normalized=True, long="truncate", size=length_batches.BATCH
+    ):
         kernels.install_for(call)
         path = store.find(call, name)
         need(name, path, "embed")
@@ -48,7 +51,7 @@ class Encoder:
         if not texts:
             return mx.zeros((0, self.dims))
         parts, owners = self.pieces(texts)
-        vectors = batches.compute(self._vectors, parts, self.size)
+        vectors = length_batches.compute(self._vectors, parts, self.size)
         if len(parts) > len(texts):
             extra = self.tokens.tokenizer.num_special_tokens_to_add(False)
             vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in parts])
@@ -57,7 +60,7 @@ class Encoder:
     def pieces(self, texts):
         """Encodings within the limit and, for each, the index of its text."""
         encodings = self._encodings([self.prompt + text for text in texts])
-        parts, owners, cut = batches.pieces(encodings, self.long)
+        parts, owners, cut = length_batches.pieces(encodings, self.long)
         self.cut += cut
         return parts, owners
 

@@ -97,7 +97,9 @@ class Guide:
         if self.matcher.is_error():
             raise Unfinished(f"the constraint failed: {_brief(self.matcher.get_error())}")
         if not self.matcher.is_accepting() and self.matcher.stop_reason() not in ("EndOfSentence", "NoExtension"):
-            raise Unfinished(f"the answer reached its limit before it satisfied --{self.constraint.kind}", "a larger -n")
+            raise Unfinished(
+                f"the answer reached its limit before it satisfied --{self.constraint.kind}", "a larger -n"
+            )
 
 
 def _brief(told: str) -> str:

@@ -7,12 +7,13 @@ import string
 
 import mlx.core as mx
 
+from toast.encoding import tokens
+from toast.encoding.sentence_transformers import dense, normalize
 from toast.errors import BadModel
-from toast.models import encoder, layers, tokens
-from toast.models.purpose import is_stanford
-from toast.models.sentence import dense, normalize
+from toast.models import encoder, layers
 from toast.store import weights
 from toast.store.folder import modules, read_config, read_json, transformer
+from toast.task import is_stanford
 
 
 class Late:

@@ -7,8 +7,8 @@ Does not know where texts come from, nor ranking.
 
 import mlx.core as mx
 
-from toast import idf
-from toast.models.sentence import normalize
+from toast.encoding import idf
+from toast.encoding.sentence_transformers import normalize
 
 # Fitted to the judgements of three collections (TREC-QA, Cranfield, SciFact): their logistic slopes
 # and the middles, where half of such candidates are relevant, lie around these.

@@ -6,9 +6,10 @@ texts come from, nor what becomes of the scores.
 
 import math
 
-from toast import batches, kernels, store
+from toast import kernels, store
+from toast.encoding import length_batches
 from toast.errors import BadModel, UsageError
-from toast.models.purpose import need
+from toast.task import need
 
 BLOCK = 256  # texts tokenised at once: encodings are large
 
@@ -28,14 +29,14 @@ def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
         return Relevance(_Late(path))
     if kind != "embed":
         return Relevance(_Pairs(_pair_scorer(name, path, instruction)))
-    from toast.encoder import Encoder
-    from toast.maxsim import Matcher
+    from toast.encoding.encoder import Encoder
+    from toast.encoding.maxsim import Matcher
 
     return Relevance(Matcher(Encoder(call, name)))
 
 
 def _pair_scorer(name, path, instruction):
-    from toast.models.scorer import scorer
+    from toast.encoding.cross_encoder import scorer
 
     found = scorer(path)
     if len(found.labels) != 1:
@@ -62,7 +63,7 @@ class _Late:
     """A late-interaction model; its logits are sums of cosines, one for each token of the query."""
 
     def __init__(self, path):
-        from toast.models.late import Late
+        from toast.encoding.colbert import Late
 
         self.model = Late(path)
 
@@ -107,10 +108,10 @@ class Relevance:
 
     def _block(self, texts, long):
         truncate = "longest_first" if long == "truncate" else "only_second"
-        parts, owners, cut = batches.pieces(self.scorer.encode(texts, truncate), long)
+        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, truncate), long)
         self.cut += cut
         best = [-math.inf] * len(texts)
-        for owner, logit in zip(owners, batches.compute(self.scorer.logits, parts)[:, 0].tolist()):
+        for owner, logit in zip(owners, length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()):
             best[owner] = max(best[owner], logit)
         return best
 

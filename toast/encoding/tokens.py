@@ -8,7 +8,7 @@ from array import array
 
 import mlx.core as mx
 
-from toast import wordpiece
+from toast.encoding import wordpiece
 from toast.errors import BadModel
 from toast.store.folder import read_config, read_json, transformer
 

@@ -84,14 +84,14 @@ class Template:
 
         from jinja2 import TemplateSyntaxError
 
-        from toast import plain
+        from toast.generation import static_template
 
         pieces = None
         try:
             tree = environment().parse(self.source)
         except (TemplateSyntaxError, RecursionError):
             return None  # `_render` will tell
-        if plain.is_plain(tree) and "\0" not in self.source:
+        if static_template.is_plain(tree) and "\0" not in self.source:
             marked = self._render([{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)])
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
         beside = f"{path}.{os.getpid()}"

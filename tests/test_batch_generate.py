@@ -7,12 +7,13 @@ from functools import cache
 import mlx.core as mx
 import pytest
 
-from toast import kernels, rows as text_rows
-from toast.batch import Job, decode
-from toast.rows import LastPrompt, RowCache
-from toast.generate import Generation, read
-from toast.models import decoder
-from toast.sample import Sampler
+from toast import kernels
+from toast.generation import decoder
+from toast.generation import ragged_cache as text_rows
+from toast.generation.batch_generate import Job, decode
+from toast.generation.generate import Generation, read
+from toast.generation.ragged_cache import LastPrompt, RowCache
+from toast.generation.sample import Sampler
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 QUANTISED = "llama, quantised"  # its layers tell texts apart in one call
@@ -46,7 +47,9 @@ def quantised():
 
 @cache
 def prompts(name):
-    with open(os.path.join(ORACLES, FIXTURES[0] if name == QUANTISED else name, "oracle.json"), encoding="utf-8") as file:
+    with open(
+        os.path.join(ORACLES, FIXTURES[0] if name == QUANTISED else name, "oracle.json"), encoding="utf-8"
+    ) as file:
         return [run["ids"] for run in json.load(file)["runs"] if run["ids"]]
 
 
@@ -107,7 +110,7 @@ def test_take_ends_a_text():
 def test_jobs_may_come_later(monkeypatch, name, form):
     """Rows are added while others are under way, and taken again after they were free for a while."""
     if form == "Masked":
-        monkeypatch.setattr(kernels, "tells_texts_apart", lambda model: False)
+        monkeypatch.setattr(kernels, "supports_ragged_batch", lambda model: False)
     limits = [9, 3, 17, 2, 24, 5, 1, 8]
     cases = list(zip(prompts(name) * 2, limits))
     want = [alone(name, ids, Sampler(), limit) for ids, limit in cases]
@@ -167,7 +170,9 @@ def test_beginnings_are_copied_from_other_rows(monkeypatch):
 
 def test_shared_beginnings_are_read_once(monkeypatch):
     counted = []
-    monkeypatch.setattr(text_rows, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids)))
+    monkeypatch.setattr(
+        text_rows, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids))
+    )
     prefix = LastPrompt(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
     for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
         caches = prefix.read(ids)

@@ -8,7 +8,6 @@ from itertools import islice
 
 from toast.errors import BadModel
 
-
 PIECE = 1 << 16  # characters of a text that are encoded at once, about
 TRIES, NEAR = 16, 100  # ends of lines that are tried; characters around one that are looked at
 

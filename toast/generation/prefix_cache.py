@@ -19,7 +19,7 @@ import mlx.core as mx
 
 import toast
 from toast import kernels
-from toast.generate import STEP, is_plain
+from toast.generation.generate import STEP, is_plain
 
 BLOCK = 64
 MAGIC = b"toastKV1"

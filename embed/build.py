@@ -12,7 +12,6 @@ from embed.database import sqlite
 from toast import pipes, store
 from toast.errors import os_error
 
-
 KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
 
 
@@ -105,7 +104,12 @@ class Target:
 
     def _connect(self):
         db = database.connect(self.part)
-        for pragma in ("locking_mode = EXCLUSIVE", "synchronous = NORMAL", "cache_size = -32000", "temp_store = MEMORY"):
+        for pragma in (
+            "locking_mode = EXCLUSIVE",
+            "synchronous = NORMAL",
+            "cache_size = -32000",
+            "temp_store = MEMORY",
+        ):
             db.execute(f"PRAGMA {pragma}")
         return db
 

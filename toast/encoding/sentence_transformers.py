@@ -5,9 +5,9 @@ Owns: modules.json, pooling, dense layers, prompts. Does not know: architectures
 
 import mlx.core as mx
 
+from toast.encoding.tokens import limits
 from toast.errors import BadModel
 from toast.models import layers
-from toast.models.tokens import limits
 from toast.store.folder import blame, modules, read_config, read_json
 
 # Order of concatenation when several are on.

@@ -3,11 +3,11 @@
 Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not know: ranking.
 """
 
-
 import mlx.core as mx
 
+from toast.encoding import tokens
 from toast.errors import BadModel
-from toast.models import encoder, tokens
+from toast.models import encoder
 from toast.store.folder import blame, read_config, transformer
 
 # The published recipe of Qwen3-Reranker (its model card).

@@ -4,7 +4,6 @@ Knows the files' names, sizes and times, and where the store keeps what was comp
 """
 
 import os
-
 from _blake2 import blake2b
 
 from toast import store

@@ -8,8 +8,8 @@ import os
 from toast import kernels, store
 from toast.errors import UsageError
 from toast.filters import marks_for
-from toast.prompt import Template
-from toast.tokenizer import Detokenizer, Tokenizer
+from toast.generation.chat_template import Template
+from toast.generation.tokenizer import Detokenizer, Tokenizer
 
 
 class Engine:
@@ -22,7 +22,7 @@ class Engine:
 
             path = convert.folder_for(call, path)
         kernels.install_for(call)
-        from toast.models import decoder
+        from toast.generation import decoder
 
         self.name, self.path = name, path
         self.tokenizer = Tokenizer(path)
@@ -36,7 +36,7 @@ class Engine:
 
     def prefix(self, call):
         """The cache of prompts on disk; None where the environment gives it no room."""
-        from toast.prefix import PrefixCache
+        from toast.generation.prefix_cache import PrefixCache
 
         room = call.env.get("TOAST_PREFIX_MB") or "2048"
         if not room.isdecimal():
@@ -46,14 +46,14 @@ class Engine:
 
     def constraint(self, kind: str, text: str):
         """A compiled constraint on answers (`constrain.py`)."""
-        from toast.constrain import Constraint
+        from toast.generation.constrain import Constraint
 
         size = (self.config.get("text_config") or self.config)["vocab_size"]
         return Constraint(self.tokenizer, self.ends, size, kind, text)
 
     def sampler(self, asked: dict):
         """A sampler by what was asked, else by the model's generation_config; greedy without either."""
-        from toast.sample import Sampler
+        from toast.generation.sample import Sampler
 
         return Sampler(**self.defaults | {k: v for k, v in asked.items() if v is not None})
 
