@@ -174,7 +174,7 @@ def search(
     printer = verb.Printer(call, json, scores, explain, paths, count, *lines, nul, queries is not None)
     asked = [clean(query)] if queries is None else verb.read_queries(call, queries)
     if queries == "-":
-        call.no_input = True  # it has been read
+        call = call.but(no_input=True)  # it has been read
     inputs = verb.Inputs(index, files, nul, jsonl, field)
     wanted = verb.Wanted(k, mode, threshold, path, where, model, rerank_model if rerank else None)
     return verb.search(call, asked, inputs, wanted, printer)

@@ -32,7 +32,7 @@ def index(call, source, output, update, name, mode, exact) -> None:
             db = target.open()
         with disk(target):
             _build(call, db, source, made, bool(update))
-            if call.had_errors and not update and not _documents(db):
+            if call.outcome.had_errors and not update and not _documents(db):
                 return target.discard()
             target.finish()
     except BaseException:

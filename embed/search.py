@@ -233,7 +233,7 @@ class Inputs:
             for chunk in _rest(call.stdin, first):
                 pipes.write_all(fd, chunk, "the temporary file")
             os.lseek(fd, 0, os.SEEK_SET)
-            call.stdin = fd
+            call = call.but(stdin=fd)
         else:
             return None
         return self._texts(call, wanted, [])

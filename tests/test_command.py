@@ -143,8 +143,9 @@ class Caller(Call):
     """A Call whose standard error is a pipe that can be read back."""
 
     def __init__(self):
-        self.reader, stderr = os.pipe()
+        reader, stderr = os.pipe()
         super().__init__("test", {}, os.open(".", os.O_RDONLY), stderr=stderr)
+        self.__dict__["reader"] = reader
 
     def said(self):
         os.close(self.stderr)
@@ -170,6 +171,22 @@ def test_errors_become_statuses(error, status, said):
     call = Caller()
     assert run(Command(verb), [], call) == status
     assert call.said() == said
+
+
+def test_a_call_is_read_only():
+    call = Call("test", {"HOME": "/home/caller"}, None)
+    with pytest.raises(AttributeError, match="read-only"):
+        call.stdin = 3
+    other = call.but(stdin=3, quiet=True)
+    other.error("a record is bad")
+    assert (call.stdin, call.quiet, other.stdin, other.quiet) == (0, False, 3, True)
+    assert call.outcome.had_errors  # what came of a run is common to all copies
+
+
+def test_the_tilde_is_the_callers_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/process")
+    call = Call("test", {"HOME": "/home/caller"}, None)
+    assert [call.path(p) for p in ("~", "~/x", "/y/~")] == ["/home/caller", "/home/caller/x", "/y/~"]
 
 
 def test_soft_errors_and_cuts_become_statuses():

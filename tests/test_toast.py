@@ -454,8 +454,7 @@ def test_the_prompt_is_kept_after_the_answer(tmp_path, monkeypatch, reader):
 
 
 def caller(home, stdout):
-    call = Call("toast", {"TOAST_HOME": str(home)}, os.open(".", os.O_RDONLY), stdout=stdout)
-    call.no_input = True
+    call = Call("toast", {"TOAST_HOME": str(home)}, os.open(".", os.O_RDONLY), stdout=stdout).but(no_input=True)
     return call
 
 

@@ -219,6 +219,6 @@ def _remember(session, question, answer) -> None:
 
 def _stopped_short(call, request, limit) -> None:
     """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
-    call.was_cut = True
+    call.outcome.was_cut = True
     say = call.info if limit == request.limit and not call.strict else call.warn
     say(f"the answer stopped at {pipes.plural(limit, 'token')}")

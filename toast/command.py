@@ -4,6 +4,8 @@ The only file that ends the process or reads the process's own arguments, enviro
 directory. What the command does is the verb's business; what it reads and writes, `pipes.py`'s.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, signal
@@ -11,6 +13,11 @@ from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, si
 from toast import options, pipes
 from toast.errors import Exit, HelpRequested, ToastError
 from toast.options import Option
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
 
 COMMON = [
     Option(False, "-q", "--quiet", help="Print nothing but errors on standard error.").bind("quiet", bool),
@@ -20,20 +27,49 @@ COMMON = [
 ]
 
 
+class Outcome:
+    """What a run has come to so far: all that changes about a Call."""
+
+    was_cut = had_errors = False
+
+
 class Call:
-    """One run of a command: all that a verb may know of whoever called it.
+    """One run of a command: all that a verb may know of whoever called it. Read-only; `but` gives a changed copy.
 
     `env` maps names to values; `cwd` is a descriptor of the working directory, None where it cannot be
     opened; `stdin`, `stdout` and `stderr` are descriptors. Relative paths are resolved against `cwd`.
+    `kept` holds what pipes gave: path -> descriptor of a private file.
     """
 
-    quiet = verbose = no_input = strict = False
-    was_cut = had_errors = False
+    name: str
+    env: Mapping[str, str]
+    cwd: int | None
+    stdin: int
+    stdout: int
+    stderr: int
+    quiet: bool
+    verbose: bool
+    no_input: bool
+    strict: bool
+    outcome: Outcome
+    kept: dict[str, int]
 
-    def __init__(self, name: str, env, cwd: int | None, stdin: int = 0, stdout: int = 1, stderr: int = 2):
-        self.name, self.env, self.cwd = name, env, cwd
-        self.stdin, self.stdout, self.stderr = stdin, stdout, stderr
-        self.kept = {}  # names of pipes -> descriptors of what they gave
+    def __init__(
+        self, name: str, env: Mapping[str, str], cwd: int | None, stdin: int = 0, stdout: int = 1, stderr: int = 2
+    ) -> None:
+        self.__dict__.update(
+            name=name, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
+            quiet=False, verbose=False, no_input=False, strict=False, outcome=Outcome(), kept={},
+        )  # fmt: skip
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Call is read-only: but({name}=...) gives another")
+
+    def but(self, **changes: Any) -> Call:
+        """The same Call with these changes; its outcome and what pipes gave stay common to both."""
+        other = object.__new__(Call)
+        other.__dict__.update(self.__dict__, **changes)
+        return other
 
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0o666) -> int:
         """A descriptor of the file; OSError as `os.open`."""
@@ -45,8 +81,10 @@ class Call:
         return os.open(path, flags | os.O_CLOEXEC, mode, dir_fd=self.cwd)
 
     def path(self, path: str) -> str:
-        """The absolute path, for libraries that cannot take a descriptor."""
-        path = os.path.expanduser(path) if self.env.get("HOME") else path
+        """The absolute path, for libraries that cannot take a descriptor; `~` is the caller's HOME."""
+        home = self.env.get("HOME")
+        if home and (path == "~" or path.startswith("~/")):
+            path = home + path[1:]
         return path if os.path.isabs(path) else os.path.join(pipes.path_of(self.cwd), path)
 
     def info(self, text: str) -> None:
@@ -61,12 +99,12 @@ class Call:
 
     def cut(self, text: str) -> None:
         """Something was cut short: say so; with --strict the status will be 3."""
-        self.was_cut = True
+        self.outcome.was_cut = True
         self.warn(text)
 
     def error(self, text: str) -> None:
         """A soft error: say it, go on; the status will be 2."""
-        self.had_errors = True
+        self.outcome.had_errors = True
         pipes.say(self.stderr, f"{self.name}: {text}")
 
 
@@ -100,8 +138,7 @@ def run(command: Command, words: list[str], call: Call) -> int:
     """Run a command for a caller; the exit status. Only signals pass through."""
     try:
         values = command.parse(words, call.env)
-        for p in COMMON:
-            setattr(call, p.name, values.pop(p.name))
+        call = call.but(**{p.name: values.pop(p.name) for p in COMMON})
         status = command.function(call, **values) or Exit.OK
     except BrokenPipeError:  # the reader has what it wanted
         return Exit.OK
@@ -116,9 +153,9 @@ def run(command: Command, words: list[str], call: Call) -> int:
         return _failed(call, "out of memory")
     except Exception as error:
         return _failed(call, f"unexpected {type(error).__name__}: {error} (TOAST_DEBUG=1 shows where)")
-    if call.had_errors:
+    if call.outcome.had_errors:
         return Exit.ERROR
-    return Exit.CUT if status == Exit.OK and call.strict and call.was_cut else status
+    return Exit.CUT if status == Exit.OK and call.strict and call.outcome.was_cut else status
 
 
 def _say(call: Call, text: str) -> int:

@@ -89,7 +89,7 @@ def answer_each(call, request: Request, records, instruction: str, system: str, 
             short += job.reason == "length"
             bar.update()
     if short:
-        call.was_cut = True
+        call.outcome.was_cut = True
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
 
 

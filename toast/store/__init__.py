@@ -64,6 +64,16 @@ def find(call, name: str) -> str:
     return found
 
 
+def folder(call, name: str) -> str:
+    """The folder of a model as `find` gives it; of a GGUF file, what it was converted to, once."""
+    path = find(call, name)
+    if not os.path.isfile(path):
+        return path
+    from toast.store import convert
+
+    return convert.folder_for(call, path)
+
+
 def is_probe(path: str) -> bool:
     """Whether a regular file is, or was, a probe of `classify --learn`; a pipe is not read for it."""
     if not os.path.isfile(path):

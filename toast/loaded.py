@@ -1,0 +1,60 @@
+"""Loaded models and tokenizers, each once in a process: immutable, for any number of Calls at once.
+
+Owns the cache and its locks. What is made of a folder, and how, is the business of the class that is asked for;
+one use of it is an object of its own, and what a Call asks for is kept there.
+"""
+
+from __future__ import annotations
+
+import os
+from _thread import allocate_lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
+    from toast.command import Call
+
+    T = TypeVar("T")
+
+
+class _Slot:
+    """Where a model is, or will be once the thread that holds the lock has made it."""
+
+    def __init__(self) -> None:
+        self.lock, self.model = allocate_lock(), None
+
+
+_slots: dict[tuple, _Slot] = {}  # (what makes it, folder, state of its files) -> slot
+
+
+def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
+    """What kind(folder) makes of the model called `name`, made when it is first asked for.
+
+    kind must leave nothing to be computed: MLX's lazy arrays belong to the thread that began them.
+    Raises ModelNotFound, BadModel.
+    """
+    from toast import kernels, store
+
+    kernels.install_for(call)
+    return at(store.folder(call, name), kind)
+
+
+def at(folder: str, kind: Callable[[str], T]) -> T:
+    """The same for a folder whose kernels are installed."""
+    state = _state(folder)
+    for key in [k for k in _slots if k[:2] == (kind, folder) and k[2] != state]:
+        _slots.pop(key, None)  # its files have changed
+    slot = _slots.setdefault((kind, folder, state), _Slot())
+    with slot.lock:
+        if slot.model is None:
+            slot.model = kind(folder)
+    return slot.model
+
+
+def _state(folder: str) -> tuple:
+    """What changes when a file of the folder does."""
+    with os.scandir(folder) as entries:
+        stats = [(entry.name, entry.stat()) for entry in entries]
+    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
