@@ -231,7 +231,7 @@ def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
 
     rows, singles = Rows(model, lambda: caches(model)), []
     rows.place(dict(enumerate(prompts)))
-    steps = [bits(rows.step({n: token for n in range(len(prompts))})) for token in (10, 11)]
+    steps = [bits(rows.step(dict.fromkeys(range(len(prompts)), token))) for token in (10, 11)]
     for n, ids in enumerate(prompts):
         single = caches(model)
         read(model, single, ids[:-1])

@@ -97,7 +97,7 @@ def toast(
     if each:
         from toast.each import answer_each
 
-        records = Records(call, None, nul, jsonl, field, soft=True)
+        records = Records(call, None, nul=nul, jsonl=jsonl, field=field, soft=True)
         return answer_each(call, request, records, instruction, system, files)
     return answer(call, request, instruction, system, files)
 

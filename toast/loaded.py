@@ -12,7 +12,7 @@ from _thread import allocate_lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from toast.command import Call
 
@@ -23,7 +23,8 @@ class _Slot:
     """Where a model is, or will be once the thread that holds the lock has made it."""
 
     def __init__(self) -> None:
-        self.lock, self.model = allocate_lock(), None
+        self.lock = allocate_lock()
+        self.model: Any = None
 
 
 _slots: dict[tuple, _Slot] = {}  # (what makes it, folder, state of its files) -> slot

@@ -20,7 +20,25 @@ from toast.generation.prompt_lookup import Drafter
 from toast.generation.sample import Sampler
 
 TOAST = os.path.join(os.path.dirname(sys.executable), "toast")
-LINES = "the lighthouse keeper walked down to the harbour and counted every boat before the storm came in".split()
+LINES = [
+    "the",
+    "lighthouse",
+    "keeper",
+    "walked",
+    "down",
+    "to",
+    "the",
+    "harbour",
+    "and",
+    "counted",
+    "every",
+    "boat",
+    "before",
+    "the",
+    "storm",
+    "came",
+    "in",
+]
 TEXT = (
     "Local modles are tools. A tool reads its standrd input, writes its standard outptu and ends with a status. "
     "Nobody has to start a server before thay can search a file, and nobody has to stop one afterwards. The weights "
