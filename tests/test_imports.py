@@ -9,20 +9,12 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-STDLIB_ONLY = {f"toast/{name}.py" for name in ("start", "command", "options", "pipes", "files", "records", "errors")}
+BARE = ("start", "command", "options", "pipes", "files", "records", "errors")
+STDLIB_ONLY = {f"toast/{name}.py" for name in BARE}
 HEAVY = {
-    "numpy",
-    "typer",
-    "click",
-    "rich",
-    "transformers",
-    "mlx.nn",
-    "pydantic",
-    "tqdm",
-    "inspect",
-    "tempfile",
-    "tokenizers",
-}
+    "click", "inspect", "mlx.nn", "numpy", "pydantic", "rich",
+    "tempfile", "tokenizers", "tqdm", "transformers", "typer",
+}  # fmt: skip
 
 
 # who may import whom: what stands further right knows nothing of what stands further left
