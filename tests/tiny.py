@@ -6,28 +6,7 @@ import os
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-WORDS = [
-    "the",
-    "a",
-    "of",
-    "to",
-    "and",
-    "cat",
-    "dog",
-    "bird",
-    "sat",
-    "mat",
-    "ran",
-    "sky",
-    "blue",
-    "red",
-    "fast",
-    "slow",
-    "model",
-    "filter",
-    "pipe",
-    "line",
-]
+WORDS = "the a of to and cat dog bird sat mat ran sky blue red fast slow model filter pipe line".split()
 
 
 def write_json(folder, name, value):

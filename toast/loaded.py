@@ -39,7 +39,7 @@ def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
     from toast import kernels, store
 
     kernels.install_for(call)
-    return at(store.folder(call, name), kind)
+    return at(store.as_folder(call, name), kind)
 
 
 def at(folder: str, kind: Callable[[str], T]) -> T:

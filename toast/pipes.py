@@ -123,7 +123,7 @@ class Input:
         self.call, self.data, self.ended = call, bytearray(), call.no_input
         self.whole, self.invalid = False, 0
 
-    def beginning(self, size: int) -> str:
+    def head(self, size: int) -> str:
         """The text of the first `size` bytes, in whole characters, or all of it (`whole`)."""
         while len(self.data) <= size and not self.ended:
             chunk = read_some(self.call.stdin)
@@ -135,7 +135,7 @@ class Input:
         return text
 
     def all(self) -> str:
-        return self.beginning(1 << 62)
+        return self.head(1 << 62)
 
     def warn(self) -> None:
         """Tell of what was not UTF-8 in what was read."""

@@ -97,25 +97,7 @@ def compare(title, key, ours, peer, turns):
 
 def lines(folder, count, words):
     rng = random.Random(words)
-    vocabulary = [
-        "the",
-        "of",
-        "and",
-        "time",
-        "year",
-        "people",
-        "way",
-        "day",
-        "man",
-        "thing",
-        "woman",
-        "life",
-        "child",
-        "world",
-        "school",
-        "state",
-        "family",
-    ]
+    vocabulary = "the of and time year people way day man thing woman life child world school state family".split()
     path = os.path.join(folder, f"{count}x{words}.txt")
     with open(path, "w", encoding="utf-8") as f:
         for _ in range(count):
