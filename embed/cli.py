@@ -42,7 +42,7 @@ def embed(
     records = Records(call, files, nul=nul, jsonl=jsonl, field=field)
     from embed import encode
 
-    encoder = encode.Encoder(call, model, kind, dims, not no_normalize, long, batch)
+    encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
     encode.embed(call, records, encoder, precision, json, raw)
 
 

@@ -139,7 +139,7 @@ def encode(call, queries, indexes, wanted) -> list:
         model.check(call, name, first.digest, first.name)
     from toast.encoding.encoder import Encoder
 
-    encoder = Encoder(call, name, "query")
+    encoder = Encoder(call, name, kind="query")
     if encoder.dims != first.index.dims:
         raise BadInput(f"{first.name} is damaged: {first.index.dims} dimensions, {name} has {encoder.dims}")
     rows, shares = memoryview(encoder.encode(queries)).cast("B"), read_shares(encoder.tokens, queries)
