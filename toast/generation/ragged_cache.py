@@ -42,15 +42,17 @@ def longer(buffer, shape, dtype):
 
 
 class TextCache:
-    """A layer's keys and values (R, H, T, D) of R texts. texts: whose new rows the next call brings, as
-    (row, how many, rows so far)."""
+    """A layer's keys and values (R, H, T, D) of R texts. segments: the packed batch of the next call, as
+    (cache row, new tokens, tokens already cached)."""
+
+    ragged = True  # what kernels/modules.py asks a cache: its layers read `segments` and call reserve()
 
     def __init__(self):
-        self.rows, self.keys, self.values, self.texts = 0, None, None, []
+        self.rows, self.keys, self.values, self.segments = 0, None, None, []
 
     def reserve(self, heads: int, dims: int, dtype) -> None:
         """Room for what comes; the layer calls it, which alone knows the shape."""
-        shape = self.rows, heads, max(length + offset for _, length, offset in self.texts), dims
+        shape = self.rows, heads, max(length + offset for _, length, offset in self.segments), dims
         self.keys, self.values = longer(self.keys, shape, dtype), longer(self.values, shape, dtype)
 
     def beginning(self, row: int, count: int):
@@ -136,7 +138,7 @@ class Ragged:
 
     def _forward(self, texts, tokens):
         for cache in self.caches:
-            cache.texts = texts
+            cache.segments = texts
         return self.model(mx.array([tokens]), cache=self.caches)[0]
 
 
@@ -146,10 +148,10 @@ class Ragged:
 class RowCache:
     """MLX-LM's KVCache for rows of different lengths: keys and values (B, H, T, D).
 
-    `offset` (B,) is each row's length, to which a step adds one position. kept: the dtype that a layer keeps alone."""
+    `offset` (B,) is each row's length, to which a step adds one position. kv_dtype: what a fused layer stores, else None."""
 
     def __init__(self, rows: int = 0):
-        self.keys = self.values = self.kept = None
+        self.keys = self.values = self.kv_dtype = None
         self.lengths = [0] * rows
         self.begin_step()
 
@@ -165,7 +167,7 @@ class RowCache:
 
     def _reserve(self, length, keys, values):
         def room(buffer, like):
-            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), self.kept or like.dtype)
+            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), self.kv_dtype or like.dtype)
 
         self.keys, self.values = room(self.keys, keys), room(self.values, values)
 
