@@ -88,8 +88,8 @@ struct Quantized {
   }
 };
 
-// Codes up to `most`; every third row of x is as large as sums of 16 and of 32 bits can hold, with and against a third of
-// the codes: of one sign over 64 k and just below a power of two, where scales are largest.
+// Codes up to `most`; every third row of x is as large as sums of 16 and of 32 bits can hold, with and against a third
+// of the codes: of one sign over 64 k and just below a power of two, where scales are largest.
 static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, int K, int group, int bits, bool whole,
                             int most = 255) {
   Random random;
@@ -120,10 +120,12 @@ static void check_quantized(const Kernels& k, const Kernels& g, int M, int N, in
   std::vector<float> a(M * N), b(M * N), alone(M * N);
   k.quantized_matmul(weights, ours.rows, order.data(), order.data(), M, 0, N, e, a.data(), Type::f32);
   g.quantized_matmul(weights, theirs.rows, order.data(), order.data(), M, 0, N, e, b.data(), Type::f32);
-  expect(whole ? same(a, b) : close(a, b, 1e-4f * std::sqrt((float)K)), whole ? "whole numbers" : "quantized_matmul", M, N, K);
+  expect(whole ? same(a, b) : close(a, b, 1e-4f * std::sqrt((float)K)), whole ? "whole numbers" : "quantized_matmul", M,
+         N, K);
   for (int m = 0; m < M; m++)
     for (int n = 0; n < N; n += k.panel)
-      k.quantized_matmul(weights, ours.rows, &order[m], &order[m], 1, n, std::min(N, n + k.panel), e, alone.data(), Type::f32);
+      k.quantized_matmul(weights, ours.rows, &order[m], &order[m], 1, n, std::min(N, n + k.panel), e, alone.data(),
+                         Type::f32);
   expect(same(a, alone), "rows alone", M, N, K);
   char* memory = (char*)std::aligned_alloc(64, k.unpacked_bytes(weights) + 64);
   for (int n = 0; n < N; n += k.panel) k.unpack(weights, n, std::min(N, n + k.panel), memory);
@@ -160,7 +162,8 @@ static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
     expect(close(ours, theirs, 1e-5f), what, n);
   };
   both("rms_norm", [&](const Kernels& t, float* y) { t.rms_norm(x.data(), w.data(), y, Type::f32, 3, n, 1e-5f); });
-  both("layer_norm", [&](const Kernels& t, float* y) { t.layer_norm(x.data(), w.data(), b.data(), y, Type::f32, 3, n, 1e-5f); });
+  both("layer_norm",
+       [&](const Kernels& t, float* y) { t.layer_norm(x.data(), w.data(), b.data(), y, Type::f32, 3, n, 1e-5f); });
   both("softmax", [&](const Kernels& t, float* y) { t.softmax(x.data(), y, Type::f32, 3, n); });
   for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
     both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
@@ -175,7 +178,8 @@ static void check_rope(const Kernels& k, const Kernels& g, size_t half, bool tra
     k.rope_angles(position, inverse.data(), cosine.data(), sine.data(), half);
     double angle = (double)(position * 0.9f);
     for (size_t i = 0; i < half; i++)
-      expect(std::fabs(cosine[i] - std::cos(angle)) < 5e-7 && std::fabs(sine[i] - std::sin(angle)) < 5e-7, "angles", half);
+      expect(std::fabs(cosine[i] - std::cos(angle)) < 5e-7 && std::fabs(sine[i] - std::sin(angle)) < 5e-7, "angles",
+             half);
     k.rope(x.data(), ours.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
     g.rope(x.data(), theirs.data(), Type::f32, dim, dims, traditional, cosine.data(), sine.data());
     expect(close(ours, theirs, 1e-6f), "rope", half, traditional);
@@ -196,10 +200,30 @@ static void check_attention(const Kernels& k, const Kernels& g, size_t queries, 
   auto run = [&](const Kernels& t, std::vector<float>& y, Type kept) {
     const void *keys_at = kv.data(), *values_at = v.data();
     if (kept == Type::f16) keys_at = narrow_k.data(), values_at = narrow_v.data();
-    Attention a{Type::f32, kept, mask, group, queries, keys, d, d, q.data(), keys_at, values_at, y.data(),
-                (int64_t)(queries * d), (int64_t)d, (int64_t)d, (int64_t)d, (int64_t)(queries * d), (int64_t)d, 0.3f,
-                (int64_t)(keys - queries + 1), mask == Mask::additive ? additive.data() : nullptr,
-                (int64_t)(queries * keys), (int64_t)keys, nullptr};
+    Attention a{Type::f32,
+                kept,
+                mask,
+                group,
+                queries,
+                keys,
+                d,
+                d,
+                q.data(),
+                keys_at,
+                values_at,
+                y.data(),
+                (int64_t)(queries * d),
+                (int64_t)d,
+                (int64_t)d,
+                (int64_t)d,
+                (int64_t)(queries * d),
+                (int64_t)d,
+                0.3f,
+                (int64_t)(keys - queries + 1),
+                mask == Mask::additive ? additive.data() : nullptr,
+                (int64_t)(queries * keys),
+                (int64_t)keys,
+                nullptr};
     std::vector<float> room(t.attention_scratch(a));
     t.attention(a, room.data());
   };
@@ -215,7 +239,8 @@ struct Weights {
   std::vector<uint8_t> codes;
   std::vector<float> scales, biases;
   QuantWeights w;
-  Weights(Random& random, int N, int K) : codes((size_t)N * K / 2), scales(random.numbers(N * K / 32)), biases(scales.size()) {
+  Weights(Random& random, int N, int K)
+      : codes((size_t)N * K / 2), scales(random.numbers(N * K / 32)), biases(scales.size()) {
     for (uint8_t& c : codes) c = random.next();
     for (size_t i = 0; i < scales.size(); i++) scales[i] *= 0.02f, biases[i] = -7.5f * scales[i];
     w = {codes.data(), scales.data(), biases.data(), Type::f32, N, K, 32, 4};
@@ -231,12 +256,17 @@ struct Decoder {
   Layers layers;
   Decoder() {
     constexpr int kept = kv_heads * D;
-    for (auto [N, K] : {std::pair(width, width), {kept, width}, {kept, width}, {width, width}, {hidden, width}, {hidden, width},
+    for (auto [N, K] : {std::pair(width, width),
+                        {kept, width},
+                        {kept, width},
+                        {width, width},
+                        {hidden, width},
+                        {hidden, width},
                         {width, hidden}})
       all.emplace_back(random, N, K);
     Rope rope{D, false, 1, inverse_frequencies(10000, D / 2)};
     Layer l{all[0].w, all[1].w, all[2].w, all[3].w, all[4].w, all[5].w, all[6].w, norms.data(), norms.data() + width,
-            1e-5f, 1e-5f, heads, kv_heads, D, 0.25f, rope, Type::f32};
+            1e-5f,    1e-5f,    heads,    kv_heads, D,        0.25f,    rope,     Type::f32};
     layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(l)};
   }
   std::vector<float> run(const std::vector<float>& x, const Segments& segments, std::vector<std::vector<float>>& memory,
@@ -247,7 +277,8 @@ struct Decoder {
     std::vector<float> states(rows * halfway(*layers[0])), y(x.size());
     std::vector<char> room(std::max(run_layers_bytes(layers, rows), end_layer_bytes(*layers[1], rows)));
     run_layers(layers, (const char*)x.data(), rows, segments, true, caches, (char*)states.data(), room.data());
-    end_layer(*layers[1], (const char*)states.data(), rows, segments, true, caches[2], caches[3], (char*)y.data(), room.data());
+    end_layer(*layers[1], (const char*)states.data(), rows, segments, true, caches[2], caches[3], (char*)y.data(),
+              room.data());
     return y;
   }
 };
@@ -261,7 +292,8 @@ static void check_layers(Type kept) {
   std::vector<std::vector<float>> one(4, std::vector<float>(size)), other = one;
   auto whole = decoder.run(x, {{1, 0, 7, 0}, {0, 7, 5, 0}}, one, kept);
   std::vector<float> pieces;
-  for (auto [row, first, length, offset] : Segments{{1, 0, 3, 0}, {1, 3, 1, 3}, {1, 4, 3, 4}, {0, 7, 4, 0}, {0, 11, 1, 4}}) {
+  for (auto [row, first, length, offset] :
+       Segments{{1, 0, 3, 0}, {1, 3, 1, 3}, {1, 4, 3, 4}, {0, 7, 4, 0}, {0, 11, 1, 4}}) {
     std::vector<float> some(x.begin() + first * width, x.begin() + (first + length) * width);
     for (float y : decoder.run(some, {{row, 0, length, offset}}, other, kept)) pieces.push_back(y);
   }

@@ -24,7 +24,9 @@ static void activate(Activation f, const void* x, const void* up, void* y, Type 
 static void add(const void* x, const void* y, void* sum, Type type, size_t n) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    blocks(n, [&](size_t i, int m) { store_some((T*)sum + i, load_some((const T*)x + i, m) + load_some((const T*)y + i, m), m); });
+    blocks(n, [&](size_t i, int m) {
+      store_some((T*)sum + i, load_some((const T*)x + i, m) + load_some((const T*)y + i, m), m);
+    });
   });
 }
 

@@ -8,23 +8,30 @@
 namespace toast::TOAST_VARIANT {
 namespace {
 
-constexpr int ROWS = 4;                // queries in one block of registers
-constexpr int COLS = W == 8 ? 2 : 4;   // vectors beside them
-constexpr size_t KEYS = COLS * W;      // keys packed at a time for the scores
-constexpr size_t VALUES = 64;          // values mixed at a time
+constexpr int ROWS = 4;               // queries in one block of registers
+constexpr int COLS = W == 8 ? 2 : 4;  // vectors beside them
+constexpr size_t KEYS = COLS * W;     // keys packed at a time for the scores
+constexpr size_t VALUES = 64;         // values mixed at a time
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-template <int N> struct Count { static constexpr int n = N; };
+template <int N>
+struct Count {
+  static constexpr int n = N;
+};
 
 // f(Count<n>) for n in 1..COLS (or ROWS, which is never less).
 template <class F>
 inline void counted(size_t n, F f) {
-  if (n == 1) f(Count<1>{});
-  else if (n == 2) f(Count<2>{});
-  else if (n == 3) f(Count<3>{});
-  else f(Count<4>{});
+  if (n == 1)
+    f(Count<1>{});
+  else if (n == 2)
+    f(Count<2>{});
+  else if (n == 3)
+    f(Count<3>{});
+  else
+    f(Count<4>{});
 }
 
 // q[R, d] kt[d, KEYS] -> s[R, C * W]: each score is one chain of fma over d.
@@ -118,10 +125,14 @@ template <class T, class KV>
 class Tile {
  public:
   Tile(const Attention& a, float* scratch) : a(a), rows(a.group * a.queries), width(round_up(a.dv, W)) {
-    if (a.mask == Mask::boolean) range<uint8_t>();
-    else if (a.mask == Mask::additive) range<T>();
-    else if (a.mask == Mask::causal && a.visible > 0) end = least(a.keys, a.visible + a.queries - 1);
-    else end = a.keys;
+    if (a.mask == Mask::boolean)
+      range<uint8_t>();
+    else if (a.mask == Mask::additive)
+      range<T>();
+    else if (a.mask == Mask::causal && a.visible > 0)
+      end = least(a.keys, a.visible + a.queries - 1);
+    else
+      end = a.keys;
     stride = round_up(end - begin, KEYS);
     q = scratch;
     s = q + rows * a.dk;
@@ -143,8 +154,8 @@ class Tile {
 
  private:
   const Attention& a;
-  size_t rows, width, stride;   // rows: head by head, query by query
-  size_t begin = 0, end = 0;    // keys outside are hidden from every row
+  size_t rows, width, stride;  // rows: head by head, query by query
+  size_t begin = 0, end = 0;   // keys outside are hidden from every row
   float *q, *s, *y, *sums, *packed;
 
   // How many keys row r sees under the causal mask; a row that sees none averages them all, as in MLX.
@@ -228,8 +239,10 @@ class Tile {
     for (size_t j = begin; j < end; j += VALUES) {
       size_t n = least(VALUES, end - j);
       const KV* v = (const KV*)a.v + (int64_t)j * a.v_row;
-      if (in_place) mix_all(j, n, v, a.v_row);
-      else mix_all(j, n, widened(v, n), width);
+      if (in_place)
+        mix_all(j, n, v, a.v_row);
+      else
+        mix_all(j, n, widened(v, n), width);
     }
   }
 

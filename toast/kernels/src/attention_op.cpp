@@ -32,7 +32,8 @@ Attending attending(Mask mask, bool has_sinks, float scale, const Arrays& in, mx
   Attending all{a, (size_t)q.shape(0), (size_t)G, step(q, group), step(k, 1), step(v, 1), step(y, group)};
   if (mask > Mask::causal) {
     auto m = rows_contiguous(in[3], s);
-    all.first.m = m.data<char>(), all.first.m_head = m.strides(1), all.first.m_row = m.strides(2), all.m = step(m, group);
+    all.first.m = m.data<char>(), all.first.m_head = m.strides(1), all.first.m_row = m.strides(2),
+    all.m = step(m, group);
   }
   if (has_sinks) all.first.sinks = contiguous(in.back(), s).data<char>(), all.sinks = {0, group};
   return all;
@@ -65,8 +66,8 @@ mx::array attention(const mx::array& q, const mx::array& k, const mx::array& v, 
   auto given = std::get_if<mx::array>(&mask);
   auto type = mx::result_type(q, k, v);
   if (!ours(s) || (name && *name != "causal") || !known(q, k, v, type, given, sinks))
-    return mx::fast::scaled_dot_product_attention(
-        q, k, v, scale, name ? *name : "", given ? Optional(*given) : Optional(), sinks, force_fused, where);
+    return mx::fast::scaled_dot_product_attention(q, k, v, scale, name ? *name : "",
+                                                  given ? Optional(*given) : Optional(), sinks, force_fused, where);
 
   auto kept = type == mx::float32 && k.dtype() == mx::float16 && v.dtype() == mx::float16 ? mx::float16 : type;
   Arrays inputs{mx::astype(q, type, s), mx::astype(k, kept, s), mx::astype(v, kept, s)};

@@ -26,15 +26,23 @@ static void keep_freed_memory() {
 
 NB_MODULE(_ext, m) {
   keep_freed_memory();
-  m.def("choose", [](const std::string& v) { auto k = toast::choose(v.c_str()); return k ? k->name : nullptr; },
-        "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
+  m.def(
+      "choose",
+      [](const std::string& v) {
+        auto k = toast::choose(v.c_str());
+        return k ? k->name : nullptr;
+      },
+      "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
   m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
   m.def("threads", &toast::threads);
-  m.def("parallel_sum", [](int n) {
-    std::atomic<int64_t> sum{0};
-    toast::parallel(n, [&](int i) { sum += i; });
-    return sum.load();
-  }, "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
+  m.def(
+      "parallel_sum",
+      [](int n) {
+        std::atomic<int64_t> sum{0};
+        toast::parallel(n, [&](int i) { sum += i; });
+        return sum.load();
+      },
+      "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
   toast::bind_floats(m);
   toast::bind_quantized(m);
   toast::bind_dense(m);

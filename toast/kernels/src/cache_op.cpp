@@ -31,8 +31,8 @@ SharedSegments equal_segments(int B, int L, int offset) {
 }
 
 // place() of rows in buffer (R, n, capacity, D): in place when nobody else holds it.
-mx::array write(const mx::array& rows, const SharedSegments& segments, const mx::array& buffer, const std::optional<Rope>& rope,
-                const mx::Stream& s) {
+mx::array write(const mx::array& rows, const SharedSegments& segments, const mx::array& buffer,
+                const std::optional<Rope>& rope, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take(in[1], out, s);
@@ -64,10 +64,11 @@ namespace {
 
 // One attention layer's step, between its projections: rope, the cache's update and attention over it.
 // -> y (B, L, H D), keys, values. All of one float dtype; offset + L <= capacity.
-std::tuple<mx::array, mx::array, mx::array> attention_step(
-    const mx::array& q, const mx::array& k, const mx::array& v, const mx::array& keys, const mx::array& values,
-    int offset, int heads, int kv_heads, float scale, bool causal, int dims, bool traditional,
-    std::optional<float> base, float rope_scale, const Optional& freqs) {
+std::tuple<mx::array, mx::array, mx::array> attention_step(const mx::array& q, const mx::array& k, const mx::array& v,
+                                                           const mx::array& keys, const mx::array& values, int offset,
+                                                           int heads, int kv_heads, float scale, bool causal, int dims,
+                                                           bool traditional, std::optional<float> base,
+                                                           float rope_scale, const Optional& freqs) {
   auto s = mx::to_stream({});
   int L = q.shape(1), D = keys.shape(3);
   for (auto x : {&q, &k, &v, &keys, &values})
@@ -75,8 +76,9 @@ std::tuple<mx::array, mx::array, mx::array> attention_step(
       throw std::invalid_argument("[attention_step] needs arrays of one float dtype and one batch.");
   if (!ours(s) || q.shape(2) != heads * D || k.shape(2) != kv_heads * D || v.shape(2) != kv_heads * values.shape(3) ||
       values.shape(3) != D || k.shape(1) != L || v.shape(1) != L || offset < 0 || L > keys.shape(2) - offset ||
-      L > values.shape(2) - offset || dims < 2 || dims > D || dims % 2 || values.shape(1) != kv_heads || base.has_value() == freqs.has_value() ||
-      (freqs && freqs->size() != (size_t)dims / 2) || kv_heads != keys.shape(1) || heads % kv_heads)
+      L > values.shape(2) - offset || dims < 2 || dims > D || dims % 2 || values.shape(1) != kv_heads ||
+      base.has_value() == freqs.has_value() || (freqs && freqs->size() != (size_t)dims / 2) ||
+      kv_heads != keys.shape(1) || heads % kv_heads)
     throw std::invalid_argument("[attention_step] shapes do not fit.");
   Rope rope{dims, traditional, rope_scale, frequencies(base, freqs, dims, s)};
   auto segments = equal_segments(q.shape(0), L, offset);

@@ -25,8 +25,10 @@ void each_place(const Segments& segments, size_t n, F f) {
 
 // x[D] kept at `to`
 void keep(const char* x, Type type, const Kept& kept, char* to) {
-  if (kept.type == type) std::memcpy(to, x, kept.D * size_of(type));
-  else kernels().from_f32((const float*)x, to, kept.type, kept.D);
+  if (kept.type == type)
+    std::memcpy(to, x, kept.D * size_of(type));
+  else
+    kernels().from_f32((const float*)x, to, kept.type, kept.D);
 }
 
 }  // namespace
@@ -55,7 +57,8 @@ void attend(const char* q, Type type, int n, const Segments& segments, const Rop
     Turn turn(rope);
     for (size_t t = first; t < stop; t++) {
       turn.at((float)places[t].position);
-      for (int h = 0; h < n; h++) turn.head(q + t * row + h * D * size_of(type), turned + t * row + h * D * size_of(type), type, D);
+      for (int h = 0; h < n; h++)
+        turn.head(q + t * row + h * D * size_of(type), turned + t * row + h * D * size_of(type), type, D);
     }
   });
   std::vector<Attending> all;
@@ -64,7 +67,8 @@ void attend(const char* q, Type type, int n, const Segments& segments, const Rop
     Attention a{};
     a.type = type, a.kept = keys.type, a.mask = causal && part.length > 1 ? Mask::causal : Mask::none;
     a.group = group, a.queries = part.length, a.keys = part.offset + part.length, a.dk = a.dv = D, a.scale = scale;
-    a.q = turned + part.first * row, a.y = y + part.first * row, a.k = keys.at(part.row, 0, 0), a.v = values.at(part.row, 0, 0);
+    a.q = turned + part.first * row, a.y = y + part.first * row, a.k = keys.at(part.row, 0, 0),
+    a.v = values.at(part.row, 0, 0);
     a.q_head = a.y_head = a.k_row = a.v_row = D, a.q_row = a.y_row = width, a.visible = part.offset + 1;
     Attending one{a, 1, keys.heads};
     one.q.head = one.y.head = group * D, one.k.head = keys.capacity * D, one.v.head = values.capacity * D;

@@ -45,9 +45,8 @@ nb::bytes crc32_blocks(int fd, size_t size, size_t block) {
   std::atomic<int> error{0};
   {
     nb::gil_scoped_release release;
-    if (count) parallel((int)count, [&](int i) {
-      y[i] = crc32_at(fd, i * block, std::min(block, size - i * block), error);
-    });
+    if (count)
+      parallel((int)count, [&](int i) { y[i] = crc32_at(fd, i * block, std::min(block, size - i * block), error); });
   }
   if (error == ended) throw nb::value_error("the file ends too early");
   if ((errno = error)) {

@@ -95,8 +95,8 @@ static void tiles(const float* a, int64_t a_row, const float* panel, int k, int 
   if (m < M) tile<1>(a + m * a_row, a_row, panel, k, acc + m * COLUMNS);
 }
 
-static void matmul(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
-                   void* out, Type type) {
+static void matmul(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e, void* out,
+                   Type type) {
   int chunk = M <= ROWS ? 64 : 512;  // few rows: what was packed is used at once
   float* panel = (float*)scratch(1, (size_t)chunk * COLUMNS * sizeof(float));
   float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));

@@ -110,8 +110,16 @@ void eval_untransposed(const std::vector<mx::array>& in, mx::array& out, const m
   int K = w.shape(-2), N = out.shape(-1);
   auto b = [&](size_t i) {
     size_t part = (size_t)K * (N / group) * sc.itemsize();
-    return Matrix{w.data<char>() + i * K * N * bits / 8, type_of(sc), 0, 0, K, N,
-                  sc.data<char>() + i * part, bi.data<char>() + i * part, group, bits};
+    return Matrix{w.data<char>() + i * K * N * bits / 8,
+                  type_of(sc),
+                  0,
+                  0,
+                  K,
+                  N,
+                  sc.data<char>() + i * part,
+                  bi.data<char>() + i * part,
+                  group,
+                  bits};
   };
   auto all = products(a, b, {}, out);
   dispatch(s, [all = std::move(all), M = out.shape(-2), type = type_of(out)] { run(all, M, type); });
@@ -119,7 +127,7 @@ void eval_untransposed(const std::vector<mx::array>& in, mx::array& out, const m
 
 bool suits(const mx::array& a, const mx::array& b, const mx::Stream& s) {
   return ours(s) && is_float(a.dtype()) && is_float(b.dtype()) && a.ndim() >= 1 && b.ndim() >= 2 &&
-      a.shape(-1) == b.shape(-2) && a.shape(-1) > 0;
+         a.shape(-1) == b.shape(-2) && a.shape(-1) > 0;
 }
 
 // One b for all of a's batches: its rows are one long matrix. Else the batches are broadcast.
@@ -129,8 +137,7 @@ std::pair<mx::array, mx::array> paired(const mx::array& a, const mx::array& b, c
 }
 
 // f(alpha a b + bias) + beta residual; the residual may be any shape that broadcasts.
-mx::array product(const mx::array& a, const mx::array& b, Extras extras, float alpha, float beta,
-                  const mx::Stream& s) {
+mx::array product(const mx::array& a, const mx::array& b, Extras extras, float alpha, float beta, const mx::Stream& s) {
   auto [left, right] = paired(a, b, s);
   auto flat = left.shape(), shape = b.ndim() > 2 ? left.shape() : a.shape();
   flat.back() = shape.back() = b.shape(-1);
@@ -165,8 +172,9 @@ mx::array addmm(const mx::array& c, const mx::array& a, const mx::array& b, floa
 
 }  // namespace
 
-std::function<Epilogue(const std::vector<mx::array>&, const mx::Stream&)> with_extras(
-    std::vector<mx::array>& inputs, const Extras& extras, int N, const mx::Stream& s) {
+std::function<Epilogue(const std::vector<mx::array>&, const mx::Stream&)> with_extras(std::vector<mx::array>& inputs,
+                                                                                      const Extras& extras, int N,
+                                                                                      const mx::Stream& s) {
   int bias = -1, residual = -1;
   auto add = [&](const mx::array& a) {
     inputs.push_back(mx::astype(a, mx::float32, s));

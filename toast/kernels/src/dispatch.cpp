@@ -20,20 +20,19 @@ struct Variant {
 
 bool always() { return true; }
 
-#define FILLS(v)                                                            \
-  {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope,       \
-   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense, v::fill_scan,  \
-   v::fill_checksum}
+#define FILLS(v)                                                                              \
+  {v::fill_convert,  v::fill_norms,     v::fill_activations, v::fill_rope, v::fill_attention, \
+   v::fill_quantize, v::fill_quantized, v::fill_dense,       v::fill_scan, v::fill_checksum}
 
 #if defined(__x86_64__)
 bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("pclmul");
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+         __builtin_cpu_supports("pclmul");
 }
 bool has_avx512() {
   return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni");
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vnni");
 }
 const Variant variants[] = {
     {"avx512", has_avx512, FILLS(avx512)},
@@ -63,7 +62,8 @@ const Kernels* choose(const char* name) {
     if (!(any || !std::strcmp(name, v.name)) || !v.runs_here()) continue;
     Kernels k{};
     k.name = v.name;
-    for (Fill fill : v.fill) if (fill) fill(k);
+    for (Fill fill : v.fill)
+      if (fill) fill(k);
     table = k;
     return &table;
   }

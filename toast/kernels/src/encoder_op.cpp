@@ -21,8 +21,9 @@ using namespace nb::literals;
 namespace toast {
 namespace {
 
-using Linear = std::tuple<mx::array, mx::array, mx::array, int, int, mx::array>;  // w, scales, biases, group, bits, bias
-using Norm = std::tuple<mx::array, mx::array, float>;                             // weight, bias, eps
+using Linear =
+    std::tuple<mx::array, mx::array, mx::array, int, int, mx::array>;  // w, scales, biases, group, bits, bias
+using Norm = std::tuple<mx::array, mx::array, float>;                  // weight, bias, eps
 
 struct Affine {
   QuantWeights w;
@@ -90,7 +91,8 @@ struct SelfAttention {
     multiply(qkv, x, rows, all, nullptr, Activation::none, (char*)(all + states));
     int tiles = (L + tile - 1) / tile;
     parallel(texts * heads * tiles, [&](int i) {
-      attend(all, y, first, i / (heads * tiles), i / tiles % heads, i % tiles * tile, std::min(L - i % tiles * tile, tile), L);
+      attend(all, y, first, i / (heads * tiles), i / tiles % heads, i % tiles * tile,
+             std::min(L - i % tiles * tile, tile), L);
     });
   }
 
@@ -99,7 +101,8 @@ struct SelfAttention {
     const float* q = all + (size_t)text * L * w + head * d;
     Attention a{};
     a.mask = mask, a.group = 1, a.queries = rows, a.keys = L, a.dk = a.dv = d, a.scale = scale;
-    a.q = q + (size_t)row * w, a.k = q + width(), a.v = q + 2 * width(), a.y = y + ((size_t)text * L + row) * width() + head * d;
+    a.q = q + (size_t)row * w, a.k = q + width(), a.v = q + 2 * width(),
+    a.y = y + ((size_t)text * L + row) * width() + head * d;
     a.q_row = a.k_row = a.v_row = w, a.y_row = width();
     int64_t size = mask == Mask::boolean ? 1 : sizeof(float);
     a.m_row = m_row, a.m = m + ((first + text) * m_text + head * m_head + row * m_row) * size;
@@ -114,7 +117,8 @@ void unpack(std::initializer_list<QuantWeights*> all) {
   char* to = (char*)scratch(4, bytes);
   for (auto w : all) {
     int panel = kernels().panel;
-    parallel((w->N + panel - 1) / panel, [&](int i) { kernels().unpack(*w, i * panel, std::min(w->N, (i + 1) * panel), to); });
+    parallel((w->N + panel - 1) / panel,
+             [&](int i) { kernels().unpack(*w, i * panel, std::min(w->N, (i + 1) * panel), to); });
     w->unpacked = to;
     to += kernels().unpacked_bytes(*w);
   }
@@ -166,12 +170,14 @@ void check(const mx::array& x, int K, const std::vector<Linear>& linears, const 
   int D = x.shape(-1);
   for (auto& [w, scales, biases, group, bits, bias] : linears) {
     mx::array row({1, K}, mx::float32, nullptr, {});
-    refuse(w.ndim() != 2 || !readable(row, w, scales, biases, true, group, bits, "affine"), "affine weights of 4 or 8 bits that fit.");
+    refuse(w.ndim() != 2 || !readable(row, w, scales, biases, true, group, bits, "affine"),
+           "affine weights of 4 or 8 bits that fit.");
     refuse(bias.shape() != mx::Shape{w.shape(0)}, "bias[N].");
     K = w.shape(0);
   }
   refuse(std::get<0>(linears[0]).shape(0) != D || K != D, "weights from and to x's width.");
-  for (auto& [weight, bias, eps] : norms) refuse(weight.shape() != mx::Shape{D} || bias.shape() != mx::Shape{D}, "norms[D].");
+  for (auto& [weight, bias, eps] : norms)
+    refuse(weight.shape() != mx::Shape{D} || bias.shape() != mx::Shape{D}, "norms[D].");
 }
 
 // An op's weights as its inputs from number `first` on, and back when it runs.
@@ -229,9 +235,8 @@ mx::array after_attention(const mx::array& y, const mx::array& x, const std::vec
     allocate(out);
     if (!out.size()) return;
     auto l = weights.after(a, 0, f);
-    dispatch(s, [l, y = a[0].data<float>(), x = a[1].data<float>(), z = out.data<float>(), rows = (int)(out.size() / l.D())] {
-      run_after(l, y, x, z, rows);
-    });
+    dispatch(s, [l, y = a[0].data<float>(), x = a[1].data<float>(), z = out.data<float>(),
+                 rows = (int)(out.size() / l.D())] { run_after(l, y, x, z, rows); });
   };
   return make("AfterAttention", x.shape(), mx::float32, s, std::move(inputs), eval);
 }
@@ -251,7 +256,8 @@ mx::array encoder_layer(const mx::array& x, const Optional& mask, int heads, con
   Weights weights(inputs, linears, norms, s);
   size_t plain = inputs.size();
   bool boolean = mask && mask->dtype() == mx::bool_;
-  if (mask) inputs.push_back(mx::broadcast_to(boolean ? *mask : mx::astype(*mask, mx::float32, s), {B, heads, L, L}, s));
+  if (mask)
+    inputs.push_back(mx::broadcast_to(boolean ? *mask : mx::astype(*mask, mx::float32, s), {B, heads, L, L}, s));
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto a = contiguous(in, plain, s);
     allocate(out);
@@ -262,7 +268,9 @@ mx::array encoder_layer(const mx::array& x, const Optional& mask, int heads, con
       self.mask = boolean ? Mask::boolean : Mask::additive;
       self.m = m.data<char>(), self.m_text = m.strides(0), self.m_head = m.strides(1), self.m_row = m.strides(2);
     }
-    dispatch(s, [=, l = weights.after(a, 1, f), x = a[0].data<float>(), z = out.data<float>()] { run_layer(self, l, x, z, B, L); });
+    dispatch(s, [=, l = weights.after(a, 1, f), x = a[0].data<float>(), z = out.data<float>()] {
+      run_layer(self, l, x, z, B, L);
+    });
   };
   return make("EncoderLayer", x.shape(), mx::float32, s, std::move(inputs), eval);
 }
@@ -272,9 +280,11 @@ mx::array encoder_layer(const mx::array& x, const Optional& mask, int heads, con
 void bind_encoder(nb::module_& m) {
   m.def("after_attention", &after_attention, "y"_a, "x"_a, "linears"_a, "norms"_a, "activation"_a,
         "norm2(h + down(f(up(h)))) of h = norm1(x + out(y)), float32: y (.., K), x (.., D) -> (.., D).\n"
-        "linears: (weight, scales, biases, group_size, bits, bias) of out, up, down; norms: (weight, bias, eps) of both.");
+        "linears: (weight, scales, biases, group_size, bits, bias) of out, up, down; norms: (weight, bias, eps) of "
+        "both.");
   m.def("encoder_layer", &encoder_layer, "x"_a, "mask"_a.none(), "heads"_a, "linears"_a, "norms"_a, "activation"_a,
-        "after_attention() of y = softmax(q k' / sqrt(d) + mask) v by heads, q, k, v = qkv(x): x (B, L, D) -> (B, L, D).\n"
+        "after_attention() of y = softmax(q k' / sqrt(d) + mask) v by heads, q, k, v = qkv(x): x (B, L, D) -> (B, L, "
+        "D).\n"
         "mask: boolean or float, broadcast to (B, heads, L, L); linears: qkv before the others.");
 }
 

@@ -12,8 +12,8 @@ struct Same {
 
 // V vectors of columns, `lanes` of the last: a row's next to each other, since they share a cache line.
 template <class F, int V, class T>
-static inline void finish_columns(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M,
-                                  int N, int n0, int lanes, T* out) {
+static inline void finish_columns(const float* sums, int stride, const float* units, const Epilogue& e, const int* to,
+                                  int M, int N, int n0, int lanes, T* out) {
   vf beta = set1(e.beta), bias[V];
   auto here = [&](int i) { return i < V - 1 ? W : lanes; };
   for (int i = 0; i < V; i++) bias[i] = e.bias ? load_some(e.bias + n0 + i * W, here(i)) : set1(0);
@@ -30,22 +30,22 @@ static inline void finish_columns(const float* sums, int stride, const float* un
 // out[to[m] * N + n0 + i] = f(alpha sums[m][i] + bias[n0 + i]) + beta c.
 // Row m of out is row to[m], or m itself without `to`.
 template <class F, class T>
-static inline void finish_as(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M, int N,
-                             int n0, int n, T* out) {
+static inline void finish_as(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M,
+                             int N, int n0, int n, T* out) {
   int i = 0;
   for (; i + 2 * W <= n; i += 2 * W) finish_columns<F, 2>(sums + i, stride, units, e, to, M, N, n0 + i, W, out);
   for (; i < n; i += W) finish_columns<F, 1>(sums + i, stride, units, e, to, M, N, n0 + i, n - i < W ? n - i : W, out);
 }
 
 // `sums` may be read up to a whole vector beyond n.
-static inline void finish(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M, int N,
-                          int n0, int n, void* out, Type type) {
+static inline void finish(const float* sums, int stride, const float* units, const Epilogue& e, const int* to, int M,
+                          int N, int n0, int n, void* out, Type type) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    auto go = e.activation == Activation::gelu ? finish_as<Gelu, T>
-        : e.activation == Activation::gelu_tanh ? finish_as<GeluTanh, T>
-        : e.activation == Activation::silu ? finish_as<Silu, T>
-        : finish_as<Same, T>;
+    auto go = e.activation == Activation::gelu        ? finish_as<Gelu, T>
+              : e.activation == Activation::gelu_tanh ? finish_as<GeluTanh, T>
+              : e.activation == Activation::silu      ? finish_as<Silu, T>
+                                                      : finish_as<Same, T>;
     go(sums, stride, units, e, to, M, N, n0, n, (T*)out);
   });
 }

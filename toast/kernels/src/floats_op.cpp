@@ -37,15 +37,18 @@ mx::array rms_norm(const mx::array& x, const Optional& weight, float eps, mx::St
     return mx::fast::rms_norm(x, weight, eps, where);
   Arrays inputs{mx::astype(x, type, s)};
   if (weight) inputs.push_back(mx::astype(*weight, type, s));
-  return make("RMSNorm", x.shape(), type, s, std::move(inputs), [eps](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    Optional w;
-    if (in.size() > 1) w = contiguous(in[1], s);
-    by_rows(in[0], out, s, [=, w = w ? w->data<char>() : nullptr, type = type_of(out), n = out.shape(-1)](
-        const char* x, char* y, size_t rows) { kernels().rms_norm(x, w, y, type, rows, n, eps); });
-  });
+  return make("RMSNorm", x.shape(), type, s, std::move(inputs),
+              [eps](const Arrays& in, mx::array& out, const mx::Stream& s) {
+                Optional w;
+                if (in.size() > 1) w = contiguous(in[1], s);
+                by_rows(in[0], out, s,
+                        [=, w = w ? w->data<char>() : nullptr, type = type_of(out), n = out.shape(-1)](
+                            const char* x, char* y, size_t rows) { kernels().rms_norm(x, w, y, type, rows, n, eps); });
+              });
 }
 
-mx::array layer_norm(const mx::array& x, const Optional& weight, const Optional& bias, float eps, mx::StreamOrDevice where) {
+mx::array layer_norm(const mx::array& x, const Optional& weight, const Optional& bias, float eps,
+                     mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   auto type = !weight ? x.dtype() : bias ? mx::result_type(x, *weight, *bias) : mx::result_type(x, *weight);
   if (!ours(s) || !is_float(type) || !x.ndim() || !x.size() || !fits(weight, x) || !fits(bias, x))
@@ -53,15 +56,16 @@ mx::array layer_norm(const mx::array& x, const Optional& weight, const Optional&
   Arrays inputs{mx::astype(x, type, s)};
   for (auto& w : {weight, bias})
     if (w) inputs.push_back(mx::astype(*w, type, s));
-  auto eval = [eps, weighted = weight.has_value(), biased = bias.has_value()](
-      const Arrays& in, mx::array& out, const mx::Stream& s) {
+  auto eval = [eps, weighted = weight.has_value(), biased = bias.has_value()](const Arrays& in, mx::array& out,
+                                                                              const mx::Stream& s) {
     Optional w, b;
     if (weighted) w = contiguous(in[1], s);
     if (biased) b = contiguous(in.back(), s);
-    by_rows(in[0], out, s, [=, w = w ? w->data<char>() : nullptr, b = b ? b->data<char>() : nullptr,
-                            type = type_of(out), n = out.shape(-1)](const char* x, char* y, size_t rows) {
-      kernels().layer_norm(x, w, b, y, type, rows, n, eps);
-    });
+    by_rows(in[0], out, s,
+            [=, w = w ? w->data<char>() : nullptr, b = b ? b->data<char>() : nullptr, type = type_of(out),
+             n = out.shape(-1)](const char* x, char* y, size_t rows) {
+              kernels().layer_norm(x, w, b, y, type, rows, n, eps);
+            });
   };
   return make("LayerNorm", x.shape(), type, s, std::move(inputs), eval);
 }
@@ -89,7 +93,9 @@ mx::array softmax(const mx::array& x, const Axes& axis, bool precise, mx::Stream
 
 // The same with MLX's ops, for other devices and dtypes.
 mx::array plain(Activation f, const mx::array& x, const mx::Stream& s) {
-  auto number = [&](double v) { return mx::array((float)v, mx::issubdtype(x.dtype(), mx::floating) ? x.dtype() : mx::float32); };
+  auto number = [&](double v) {
+    return mx::array((float)v, mx::issubdtype(x.dtype(), mx::floating) ? x.dtype() : mx::float32);
+  };
   auto times = [&](const mx::array& a, const mx::array& b) { return mx::multiply(a, b, s); };
   if (f == Activation::silu) return times(x, mx::sigmoid(x, s));
   if (f == Activation::gelu)
@@ -107,19 +113,20 @@ mx::array activate(Activation f, const mx::array& x, const Optional& up, mx::Str
   }
   Arrays inputs{x};
   if (up) inputs.push_back(*up);
-  return make("Activation", x.shape(), x.dtype(), s, std::move(inputs), [f](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = contiguous(in[0], s);
-    Optional up;
-    if (in.size() > 1) up = contiguous(in[1], s);
-    allocate(out);
-    dispatch(s, [=, x = x.data<char>(), up = up ? up->data<char>() : nullptr, y = out.data<char>(),
-                 type = type_of(out), n = out.size()] {
-      each_rows(n, 1, [&](size_t i, size_t count) {
-        size_t at = i * size_of(type);
-        kernels().activate(f, x + at, up ? up + at : nullptr, y + at, type, count);
-      });
-    });
-  });
+  return make("Activation", x.shape(), x.dtype(), s, std::move(inputs),
+              [f](const Arrays& in, mx::array& out, const mx::Stream& s) {
+                auto x = contiguous(in[0], s);
+                Optional up;
+                if (in.size() > 1) up = contiguous(in[1], s);
+                allocate(out);
+                dispatch(s, [=, x = x.data<char>(), up = up ? up->data<char>() : nullptr, y = out.data<char>(),
+                             type = type_of(out), n = out.size()] {
+                  each_rows(n, 1, [&](size_t i, size_t count) {
+                    size_t at = i * size_of(type);
+                    kernels().activate(f, x + at, up ? up + at : nullptr, y + at, type, count);
+                  });
+                });
+              });
 }
 
 mx::array to_float32(const mx::array& x, mx::StreamOrDevice where) {
@@ -148,8 +155,9 @@ void bind_floats(nb::module_& m) {
   define("gelu", Activation::gelu);
   define("gelu_approx", Activation::gelu_tanh);
   define("silu", Activation::silu);
-  m.def("swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
-        "gate"_a, "x"_a, "silu(gate) * x");
+  m.def(
+      "swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
+      "gate"_a, "x"_a, "silu(gate) * x");
 }
 
 }  // namespace toast

@@ -6,8 +6,12 @@
 
 namespace toast {
 
-struct f16 { uint16_t bits; };   // IEEE 754 binary16
-struct bf16 { uint16_t bits; };  // the upper half of a float32
+struct f16 {
+  uint16_t bits;
+};  // IEEE 754 binary16
+struct bf16 {
+  uint16_t bits;
+};  // the upper half of a float32
 enum class Type : uint8_t { f32, f16, bf16 };
 
 inline size_t size_of(Type t) { return t == Type::f32 ? 4 : 2; }
@@ -27,15 +31,16 @@ struct Outlier {
   int k;
   float x;
 };
-// 32 activations: x = unit * scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a register.
+// 32 activations: x = unit * scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a
+// register.
 constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
 struct Block {
   int16_t scale[2];  // twice: AVX2 multiplies pairs of sums by it
   int32_t sum;       // of q
   int8_t q[ACTIVATION_GROUP];
 };
-// Rows x[m, K]: a power of two each, the unit [m]; blocks [m, K / 32], the sum of x as rounded, outliers included, in units
-// [m, K / group], and the outliers by 32s of k: [m, K / 32], the first `count`[m].
+// Rows x[m, K]: a power of two each, the unit [m]; blocks [m, K / 32], the sum of x as rounded, outliers included, in
+// units [m, K / group], and the outliers by 32s of k: [m, K / 32], the first `count`[m].
 struct QuantRows {
   const float* unit;
   const Block* blocks;
@@ -70,18 +75,18 @@ enum class Mask : uint8_t { none, causal, boolean, additive };
 // Attention of one key/value head to a tile of queries of the `group` heads that share it.
 // q[group, queries, dk] k[keys, dk] v[keys, dv] -> y[group, queries, dv], rows contiguous.
 struct Attention {
-  Type type;              // of q and y
-  Type kept;              // of k and v: `type`, or f16 beside f32
+  Type type;  // of q and y
+  Type kept;  // of k and v: `type`, or f16 beside f32
   Mask mask;
   size_t group, queries, keys, dk, dv;
   const void *q, *k, *v;
   void* y;
   int64_t q_head, q_row, k_row, v_row, y_head, y_row;  // strides in elements
   float scale;
-  int64_t visible;        // causal: how many keys the first query sees (the next one sees one more)
-  const void* m;          // boolean or additive (of `type`) mask [group, queries, keys], or null
+  int64_t visible;  // causal: how many keys the first query sees (the next one sees one more)
+  const void* m;    // boolean or additive (of `type`) mask [group, queries, keys], or null
   int64_t m_head, m_row;
-  const void* sinks;      // [group] or null
+  const void* sinks;  // [group] or null
 };
 
 struct Kernels {
@@ -94,14 +99,14 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> its unit, blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or -1
-  // when x has a NaN, an infinity or what is almost one.
+  // One row x[K] -> its unit, blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or
+  // -1 when x has a NaN, an infinity or what is almost one.
   int (*quantize_row)(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
                       Outlier* outliers);
   // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
   // out[.., N] of `type`.
-  void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
-                           int M, int n0, int n1, const Epilogue& e, void* out, Type type);
+  void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M, int n0,
+                           int n1, const Epilogue& e, void* out, Type type);
   int panel;
   // Columns [n0, n1) of w as quantized_matmul() unpacks them, for many calls, to their place in to[unpacked_bytes(w)].
   size_t (*unpacked_bytes)(const QuantWeights& w);
@@ -113,8 +118,8 @@ struct Kernels {
   // ---- float matmul (dense.cpp) --------------------------------------------------------------
   // a[M, K] (rows a_row apart) b[K, N] -> out[M, N] of `type`, columns [n0, n1) of it, n0 a
   // multiple of matmul_panel.
-  void (*matmul)(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
-                 void* out, Type type);
+  void (*matmul)(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e, void* out,
+                 Type type);
   int matmul_panel;
 
   // ---- norms (norms.cpp): rows of n; w and b [n] or null; everything of `type` -----------------
@@ -132,7 +137,8 @@ struct Kernels {
   // inv_freqs[half] -> cosine[half], sine[half] of position * inv_freqs.
   void (*rope_angles)(float position, const float* inv_freqs, float* cosine, float* sine, size_t half);
   // x[dim] -> y[dim]: the first `dims` turned, in pairs of neighbours (traditional) or of halves.
-  void (*rope)(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional, const float* cosine, const float* sine);
+  void (*rope)(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional, const float* cosine,
+               const float* sine);
 
   // ---- attention (attention.cpp) --------------------------------------------------------------
   size_t (*attention_scratch)(const Attention& a);  // floats that attention() needs
@@ -153,18 +159,18 @@ const Kernels* choose(const char* variant);
 const Kernels& kernels();
 
 // Each variant's files fill their part of the table; one call per file.
-#define TOAST_DECLARE_VARIANT(v) \
-  namespace v { \
-  void fill_convert(Kernels&); \
-  void fill_quantize(Kernels&); \
-  void fill_quantized(Kernels&); \
-  void fill_dense(Kernels&); \
-  void fill_norms(Kernels&); \
+#define TOAST_DECLARE_VARIANT(v)   \
+  namespace v {                    \
+  void fill_convert(Kernels&);     \
+  void fill_quantize(Kernels&);    \
+  void fill_quantized(Kernels&);   \
+  void fill_dense(Kernels&);       \
+  void fill_norms(Kernels&);       \
   void fill_activations(Kernels&); \
-  void fill_rope(Kernels&); \
-  void fill_attention(Kernels&); \
-  void fill_scan(Kernels&); \
-  void fill_checksum(Kernels&); \
+  void fill_rope(Kernels&);        \
+  void fill_attention(Kernels&);   \
+  void fill_scan(Kernels&);        \
+  void fill_checksum(Kernels&);    \
   }
 TOAST_DECLARE_VARIANT(generic)
 TOAST_DECLARE_VARIANT(avx2)

@@ -8,9 +8,12 @@ namespace toast::TOAST_VARIANT {
 // f(T{}) with T the element type that `type` names.
 template <class F>
 static inline void with_type(Type type, F f) {
-  if (type == Type::f32) f(float{});
-  else if (type == Type::f16) f(f16{});
-  else f(bf16{});
+  if (type == Type::f32)
+    f(float{});
+  else if (type == Type::f16)
+    f(f16{});
+  else
+    f(bf16{});
 }
 
 // Asks for p[at, at + bytes) beforehand.
@@ -22,9 +25,13 @@ static inline void prefetch(const void* p, size_t at, size_t bytes) {
 }
 
 template <class T>
-static inline vf load_some(const T* p, int n) { return n == W ? load(p) : load(p, n); }
+static inline vf load_some(const T* p, int n) {
+  return n == W ? load(p) : load(p, n);
+}
 template <class T>
-static inline void store_some(T* p, vf x, int n) { n == W ? store(p, x) : store(p, x, n); }
+static inline void store_some(T* p, vf x, int n) {
+  n == W ? store(p, x) : store(p, x, n);
+}
 
 // The first n lanes of x, the rest zero.
 static inline vf keep(vf x, int n) {

@@ -1,5 +1,5 @@
-// Decoder layers as one MLX op, and one for the end of the last: a single token is then bound by memory, not by dispatch.
-// What a layer does is in layer_work.cpp.
+// Decoder layers as one MLX op, and one for the end of the last: a single token is then bound by memory, not by
+// dispatch. What a layer does is in layer_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -31,8 +31,9 @@ mx::Dtype kept_as(Type type) { return type == Type::bf16 ? mx::bfloat16 : mx::fl
 
 // Throws where this is no layer that we can do: the caller's own code does it then.
 std::shared_ptr<const Layer> make_layer(const std::vector<Linear>& linears, const mx::array& before, float before_eps,
-                                        const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims,
-                                        bool traditional, std::optional<float> base, float rope_scale, const Optional& freqs) {
+                                        const mx::array& after, float after_eps, int heads, int kv_heads, float scale,
+                                        int dims, bool traditional, std::optional<float> base, float rope_scale,
+                                        const Optional& freqs) {
   auto refuse = [](bool bad, const char* why) {
     if (bad) throw std::invalid_argument(std::string("[Layer] ") + why);
   };
@@ -42,7 +43,8 @@ std::shared_ptr<const Layer> make_layer(const std::vector<Linear>& linears, cons
   Arrays all{before, after};
   for (auto& [w, scales, biases, group, bits] : linears) {
     mx::array x({1, bits ? w.shape(-1) * 32 / bits : 0}, before.dtype(), nullptr, {});
-    refuse(w.ndim() != 2 || !readable(x, w, scales, biases, true, group, bits, "affine"), "affine weights of 4 or 8 bits.");
+    refuse(w.ndim() != 2 || !readable(x, w, scales, biases, true, group, bits, "affine"),
+           "affine weights of 4 or 8 bits.");
     refuse(mx::promote_types(scales.dtype(), before.dtype()) != before.dtype(), "a dtype that products keep.");
     all.insert(all.end(), {w, scales, biases});
   }
@@ -51,17 +53,22 @@ std::shared_ptr<const Layer> make_layer(const std::vector<Linear>& linears, cons
   auto w = [&](int i) { return weights(linears[i]); };
   Rope rope{dims, traditional, rope_scale, nullptr};
   using Owned = std::pair<Layer, Arrays>;  // and what it points into
-  auto owned = std::make_shared<Owned>(Layer{w(0), w(1), w(2), w(3), w(4), w(5), w(6), before.data<char>(), after.data<char>(),
-                                             before_eps, after_eps, heads, kv_heads, 0, scale, rope, type_of(before)}, all);
+  auto owned =
+      std::make_shared<Owned>(Layer{w(0), w(1), w(2), w(3), w(4), w(5), w(6), before.data<char>(), after.data<char>(),
+                                    before_eps, after_eps, heads, kv_heads, 0, scale, rope, type_of(before)},
+                              all);
   Layer* l = &owned->first;
   l->D = l->q.N / heads;
   int hidden = l->q.K;
-  refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(), "norms.");
-  refuse(l->q.N != heads * l->D || l->k.N != kv_heads * l->D || l->v.N != l->k.N || l->k.K != hidden || l->v.K != hidden ||
-             l->o.K != l->q.N || l->o.N != hidden || l->gate.K != hidden || l->up.K != hidden || l->up.N != l->gate.N ||
-             l->down.K != l->gate.N || l->down.N != hidden, "shapes.");
+  refuse(before.shape() != mx::Shape{hidden} || after.shape() != mx::Shape{hidden} || after.dtype() != before.dtype(),
+         "norms.");
+  refuse(l->q.N != heads * l->D || l->k.N != kv_heads * l->D || l->v.N != l->k.N || l->k.K != hidden ||
+             l->v.K != hidden || l->o.K != l->q.N || l->o.N != hidden || l->gate.K != hidden || l->up.K != hidden ||
+             l->up.N != l->gate.N || l->down.K != l->gate.N || l->down.N != hidden,
+         "shapes.");
   refuse(dims < 2 || dims > l->D || dims % 2 || base.has_value() == freqs.has_value() ||
-             (freqs && freqs->size() != (size_t)dims / 2), "rope.");
+             (freqs && freqs->size() != (size_t)dims / 2),
+         "rope.");
   l->rope.inverse = frequencies(base, freqs, dims, s);
   return {owned, l};
 }
@@ -112,8 +119,8 @@ std::pair<mx::array, Arrays> to_halfway(const Layers& layers, const mx::array& x
 
 // end_layer() of the last one, an op of its own: nobody asks for it while a prompt is read.
 mx::array to_the_end(const std::shared_ptr<const Layer>& layer, const mx::array& states, const mx::array& keys,
-                     const mx::array& values, const mx::Shape& shape, const SharedSegments& segments, int rows, bool causal,
-                     const mx::Stream& s) {
+                     const mx::array& values, const mx::Shape& shape, const SharedSegments& segments, int rows,
+                     bool causal, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     allocate(out);
     dispatch(s, [=, states = in[0].data<char>(), keys = kept(in[1]), values = kept(in[2]), y = out.data<char>(),
@@ -136,9 +143,11 @@ struct DecoderLayers {
 
   void check(const mx::array& x, const Arrays& caches, const Segments& segments, int rows) const {
     auto fits = [&](const mx::array& a) {
-      bool ok = a.dtype() == caches[0].dtype() && a.ndim() == 4 && a.shape(1) == first().kv_heads && a.shape(3) == first().D;
+      bool ok =
+          a.dtype() == caches[0].dtype() && a.ndim() == 4 && a.shape(1) == first().kv_heads && a.shape(3) == first().D;
       for (auto& part : segments)
-        ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
+        ok = ok && part.row >= 0 && part.row < a.shape(0) && part.length > 0 && part.offset >= 0 &&
+             part.length <= a.shape(2) - part.offset;
       return ok;
     };
     if (caches.size() != 2 * layers.size() || !x.size() || x.shape(-1) != first().width() || segments.empty() ||
@@ -163,7 +172,8 @@ struct DecoderLayers {
     for (size_t i = 0; i < keys.size() && i < values.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
     check(x, caches, *segments, rows);
     auto [states, written] = to_halfway(layers, x, caches, segments, rows, causal, s);
-    auto y = to_the_end(layers.back(), states, written[written.size() - 2], written.back(), x.shape(), segments, rows, causal, s);
+    auto y = to_the_end(layers.back(), states, written[written.size() - 2], written.back(), x.shape(), segments, rows,
+                        causal, s);
     Arrays new_keys, new_values;
     for (size_t i = 0; i < written.size(); i++) (i % 2 ? new_values : new_keys).push_back(written[i]);
     return {y, new_keys, new_values};
@@ -184,14 +194,17 @@ DecoderLayers together(const std::vector<const DecoderLayers*>& parts) {
 
 void bind_layer(nb::module_& m) {
   nb::class_<DecoderLayers>(m, "DecoderLayers", "Llama's decoder layers with quantised weights (MLX's affine form).")
-      .def("__init__", [](DecoderLayers* self, const std::vector<Linear>& linears, const mx::array& before, float before_eps,
-                          const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims,
-                          bool traditional, std::optional<float> base, float rope_scale, const Optional& freqs) {
-        new (self) DecoderLayers{{make_layer(linears, before, before_eps, after, after_eps, heads, kv_heads, scale, dims,
-                                             traditional, base, rope_scale, freqs)}};
-      }, "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a, "dims"_a,
-         "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
-         "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
+      .def(
+          "__init__",
+          [](DecoderLayers* self, const std::vector<Linear>& linears, const mx::array& before, float before_eps,
+             const mx::array& after, float after_eps, int heads, int kv_heads, float scale, int dims, bool traditional,
+             std::optional<float> base, float rope_scale, const Optional& freqs) {
+            new (self) DecoderLayers{{make_layer(linears, before, before_eps, after, after_eps, heads, kv_heads, scale,
+                                                 dims, traditional, base, rope_scale, freqs)}};
+          },
+          "linears"_a, "before"_a, "before_eps"_a, "after"_a, "after_eps"_a, "heads"_a, "kv_heads"_a, "scale"_a,
+          "dims"_a, "traditional"_a, "base"_a.none(), "rope_scale"_a, "freqs"_a.none(),
+          "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down.")
       .def_static("together", &together, "parts"_a)
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "texts"_a, "causal"_a = true,
@@ -199,7 +212,9 @@ void bind_layer(nb::module_& m) {
            "keys, values: caches (R, heads, capacity, d) of every layer -> y like x, keys, values.")
       .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
-      .def_prop_ro("kept", [](const DecoderLayers& l) { return kept_as(l.first().type); }, "dtype for new caches, beside x's own");
+      .def_prop_ro(
+          "kept", [](const DecoderLayers& l) { return kept_as(l.first().type); },
+          "dtype for new caches, beside x's own");
 }
 
 }  // namespace toast

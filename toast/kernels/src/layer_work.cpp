@@ -22,7 +22,8 @@ struct Room {
       return at;
     };
     size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.q.N * one, wide = l.gate.N * one;
-    normed = piece(x), turned = piece(heads), y = piece(heads), r = piece(x), h = piece(x), gate = piece(wide), up = piece(wide);
+    normed = piece(x), turned = piece(heads), y = piece(heads), r = piece(x), h = piece(x), gate = piece(wide),
+    up = piece(wide);
     memory = piece(project_bytes(rows, {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}));
   }
 };

@@ -27,8 +27,8 @@ using Layers = std::vector<std::shared_ptr<const Layer>>;
 // Elements of a row of states, halfway through a layer: x, q, k and v.
 inline size_t halfway(const Layer& l) { return (size_t)l.width() + l.q.N + l.k.N + l.v.N; }
 
-// x (rows, width) through all layers but for the second half of the last one -> states: x, and its norm times q, k and v,
-// four matrices one after the other. `caches`: keys and values of each layer in turn, which get the new rows.
+// x (rows, width) through all layers but for the second half of the last one -> states: x, and its norm times q, k and
+// v, four matrices one after the other. `caches`: keys and values of each layer in turn, which get the new rows.
 void run_layers(const Layers& layers, const char* x, int rows, const Segments& segments, bool causal,
                 const std::vector<Kept>& caches, char* states, char* memory);
 size_t run_layers_bytes(const Layers& layers, int rows);  // of memory

@@ -58,8 +58,8 @@ static void rms_norm(const void* x, const void* w, void* y, Type type, size_t ro
   });
 }
 
-static void layer_norm(const void* x, const void* w, const void* b, void* y, Type type, size_t rows,
-                       size_t n, float eps) {
+static void layer_norm(const void* x, const void* w, const void* b, void* y, Type type, size_t rows, size_t n,
+                       float eps) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
     layer_norm_rows((const T*)x, (const T*)w, (const T*)b, (T*)y, rows, n, eps);

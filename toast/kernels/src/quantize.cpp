@@ -1,7 +1,7 @@
-// Activations to 8 bits, rounded half to even: every 32 of a row have a scale, max|x| / 127 or more (round_group), rounded up
-// to whole units of the row's, and what is much larger than the others stays a float, as in LLM.int8() (Dettmers et al.,
-// 2022) but element by element.
-// Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
+// Activations to 8 bits, rounded half to even: every 32 of a row have a scale, max|x| / 127 or more (round_group),
+// rounded up to whole units of the row's, and what is much larger than the others stays a float, as in LLM.int8()
+// (Dettmers et al., 2022) but element by element. Compiled once per variant; a row's bytes depend on that row alone,
+// and are the same in every variant.
 #include "epilogue.h"
 #include "int8.h"
 #include "threads.h"
@@ -24,15 +24,17 @@ static inline Group load_group(const T* x) {
 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 
-// Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers when
-// their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical squares above
-// the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md). Beside one whose square is over FAR typical
-// ones the row's unit would be too coarse for the others: it is an outlier even where the next one is as large.
+// Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers
+// when their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical
+// squares above the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md). Beside one whose
+// square is over FAR typical ones the row's unit would be too coarse for the others: it is an outlier even where the
+// next one is as large.
 constexpr float OUTLIER_RATIO = 8, FAR = 4096;
 
 struct Measures {
   bool sums_finite;  // of 32 |x|
-  float top, top_square, typical;  // the largest |x|; of the squares of those of every 32 the arithmetic and the harmonic mean
+  float top, top_square,
+      typical;  // the largest |x|; of the squares of those of every 32 the arithmetic and the harmonic mean
 };
 
 // Also the largest |x| of every 32: most[K / 32].
@@ -61,8 +63,9 @@ static Measures measure(const T* x, int K, float* most) {
 
 // The places of a group's elements, as floats.
 static inline vf places(int i) {
-  alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                                            16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+  alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                            11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                            22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
   return load(PLACE + i * W);
 }
 
@@ -125,8 +128,9 @@ static float unit_of(float most, float with_outliers, int bits) {
   return most * (bits == 4 ? 0x1p-20f : 0x1p-15f);
 }
 
-// g over its scale as bytes: the scale is a whole number of units, rounded up. Those that may meet codes of 6 bits are kept
-// so small that sums of 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.9% at most.
+// g over its scale as bytes: the scale is a whole number of units, rounded up. Those that may meet codes of 6 bits are
+// kept so small that sums of 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.9% at
+// most.
 static inline void round_group(const Group& g, float most, float per_unit, int bits, Block* to) {
   constexpr int ROUNDING = 8;  // of 16 q
   float least = most * (1 / 127.f);
@@ -139,7 +143,8 @@ static inline void round_group(const Group& g, float most, float per_unit, int b
 }
 
 template <class T>
-static int quantize_row(const T* x, int K, int group, int bits, float* unit, Block* to, float* sums, Outlier* outliers) {
+static int quantize_row(const T* x, int K, int group, int bits, float* unit, Block* to, float* sums,
+                        Outlier* outliers) {
   float* most = (float*)scratch(0, K / ACTIVATION_GROUP * sizeof(float));
   auto [sums_finite, top, top_square, typical] = measure(x, K, most);
   if (!sums_finite) {  // zeros, since the row goes through the product before it is done in float
@@ -173,9 +178,8 @@ static int quantize_row(const T* x, int K, int group, int bits, float* unit, Blo
 static int quantize(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
                     Outlier* outliers) {
   int count = 0;
-  with_type(type, [&](auto t) {
-    count = quantize_row((const decltype(t)*)x, K, group, bits, unit, blocks, sum, outliers);
-  });
+  with_type(type,
+            [&](auto t) { count = quantize_row((const decltype(t)*)x, K, group, bits, unit, blocks, sum, outliers); });
   return count;
 }
 

@@ -18,8 +18,8 @@ static inline vi four(const void* x) {
   return every(v);
 }
 
-// A panel's weights from some k on. multiply() adds products with blocks of the next 32 k to `dot`; code() is the weights of one k.
-// Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
+// A panel's weights from some k on. multiply() adds products with blocks of the next 32 k to `dot`; code() is the
+// weights of one k. Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
 template <int BITS, bool WHOLE>
 struct Fresh {
   const QuantWeights* w;
@@ -75,8 +75,8 @@ struct Scales {
   int of_row;                    // groups in a row
 };
 
-// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first chunk
-// begins at 0.
+// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first
+// chunk begins at 0.
 template <int BITS, int STEPS, int MR, class Weights>
 static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const Block* block[MR];
@@ -105,7 +105,8 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
       w.multiply(block, dot);
       for (int m = 0; m < MR; m++) {
         vi scales = four(block[m]->scale);
-        for (int n = 0; n < PANEL; n++) total[m][n] = i ? dot[m][n].times(scales, total[m][n]) : dot[m][n].times(scales);
+        for (int n = 0; n < PANEL; n++)
+          total[m][n] = i ? dot[m][n].times(scales, total[m][n]) : dot[m][n].times(scales);
         block[m]++;
       }
     }
@@ -130,8 +131,10 @@ static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const i
 
 template <int BITS, class Weights>
 static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
-  if (p.group < SPAN) tiles<BITS, 1>(w, p, x, rows, M, acc);
-  else tiles<BITS, SPAN / STEP>(w, p, x, rows, M, acc);
+  if (p.group < SPAN)
+    tiles<BITS, 1>(w, p, x, rows, M, acc);
+  else
+    tiles<BITS, SPAN / STEP>(w, p, x, rows, M, acc);
 }
 
 // `steps` steps of `from` to memory; whether all are codes of SMALL bits.
@@ -140,11 +143,10 @@ static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
   vi all{};
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     prefetch(next_panel<BITS>(*from.w, from.n0, step), 0, STEP_BYTES * BITS / 8);
-    unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
-                      [&](int j, int p, vi w) {
-                        store_vi(to + (j * PANEL + p) * W * 4, w);
-                        if (BITS == 8 && SMALL < 8) all |= w;
-                      });
+    unpack_step<BITS>(from.rows, step * STEP * BITS / 8, [&](int j, int p, vi w) {
+      store_vi(to + (j * PANEL + p) * W * 4, w);
+      if (BITS == 8 && SMALL < 8) all |= w;
+    });
   }
   return BITS == 8 && SMALL < 8 && small(all);
 }
@@ -202,7 +204,8 @@ static void add_outliers(const Weights& w, const float* scales, const Outliers& 
   }
 }
 
-// A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as Packed has them.
+// A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as
+// Packed has them.
 struct Chunk {
   bool* small;
   float *scales, *biases;
@@ -256,8 +259,10 @@ struct Panel {
       }
       if (!unpacked) unpack(c, in);
       Packed<BITS> codes{in.codes};
-      if (*in.small) multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, x, rows, M, outliers, acc);
-      else multiply<BITS>(codes, c, in, x, rows, M, outliers, acc);
+      if (*in.small)
+        multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, x, rows, M, outliers, acc);
+      else
+        multiply<BITS>(codes, c, in, x, rows, M, outliers, acc);
     }
   }
   template <int AS, class Weights>
@@ -273,10 +278,14 @@ template <class F>
 static void panels(const QuantWeights& w, int n0, int n1, F f) {
   for (; n0 < n1; n0 += COLUMNS) {
     bool whole = n0 + COLUMNS <= w.N;
-    if (w.bits == 4 && whole) f(Panel<4, true>{w, n0});
-    else if (w.bits == 4) f(Panel<4, false>{w, n0});
-    else if (whole) f(Panel<8, true>{w, n0});
-    else f(Panel<8, false>{w, n0});
+    if (w.bits == 4 && whole)
+      f(Panel<4, true>{w, n0});
+    else if (w.bits == 4)
+      f(Panel<4, false>{w, n0});
+    else if (whole)
+      f(Panel<8, true>{w, n0});
+    else
+      f(Panel<8, false>{w, n0});
   }
 }
 
@@ -289,8 +298,8 @@ static void unpack(const QuantWeights& w, int n0, int n1, void* to) {
   });
 }
 
-static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
-                             int n0, int n1, const Epilogue& e, void* out, Type type) {
+static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M, int n0,
+                             int n1, const Epilogue& e, void* out, Type type) {
   if (M <= ROWS && !w.unpacked) prefetch_panel(w, n0);
   Outliers outliers(x, rows, M);
   float* acc = (float*)scratch(0, (size_t)M * (COLUMNS + 1) * sizeof(float));

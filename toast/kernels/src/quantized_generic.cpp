@@ -5,8 +5,8 @@
 
 namespace toast::TOAST_VARIANT {
 
-// One element in the row's units, in chunks of k: the sum over groups of bias * (sum of x), over 64s, or groups of 32, of
-// scale * (the sum over their 32s of x's scale * (sum of code q)), and over the outliers of x * scale * code.
+// One element in the row's units, in chunks of k: the sum over groups of bias * (sum of x), over 64s, or groups of 32,
+// of scale * (the sum over their 32s of x's scale * (sum of code q)), and over the outliers of x * scale * code.
 static float dot(const Column& w, const QuantRows& x, int row) {
   size_t first = (size_t)row * (x.K / ACTIVATION_GROUP);
   const Block* block = x.blocks + first;
@@ -25,13 +25,14 @@ static float dot(const Column& w, const QuantRows& x, int row) {
       }
       acc += (float)total * w.scale(k);
     }
-    for (; outlier < last && outlier->k < end; outlier++) acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
+    for (; outlier < last && outlier->k < end; outlier++)
+      acc += (float)w.code(outlier->k) * (outlier->x * w.scale(outlier->k));
   }
   return acc;
 }
 
-static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
-                             int n0, int n1, const Epilogue& e, void* out, Type type) {
+static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M, int n0,
+                             int n1, const Epilogue& e, void* out, Type type) {
   for (int m = 0; m < M; m++)
     for (int n = n0; n < n1; n++) {
       float acc[W] = {dot({w, (size_t)n}, x, rows[m])};

@@ -17,8 +17,8 @@ using namespace nb::literals;
 
 namespace toast {
 
-bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
-              bool transpose, int group, int bits, const std::string& mode) {
+bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases, bool transpose,
+              int group, int bits, const std::string& mode) {
   if (mode != "affine" || !biases || w.dtype() != mx::uint32) return false;
   if ((bits != 4 && bits != 8) || (group != 32 && group != 64 && group != 128)) return false;
   if (!is_float(x.dtype()) || !is_float(scales.dtype()) || biases->dtype() != scales.dtype()) return false;
@@ -30,12 +30,18 @@ bool readable(const mx::array& x, const mx::array& w, const mx::array& scales, c
   return packed > 0 && packed % group == 0 && x.shape(-1) > 0 && scales.shape() == expected;
 }
 
-QuantWeights matrix(const mx::array& w, const mx::array& scales, const mx::array& biases, size_t i, int K,
-                    int group, int bits) {
+QuantWeights matrix(const mx::array& w, const mx::array& scales, const mx::array& biases, size_t i, int K, int group,
+                    int bits) {
   int N = w.shape(-2);
   size_t per = (size_t)N * K * bits / 8, part = (size_t)N * (K / group) * scales.itemsize();
-  return {w.data<uint8_t>() + i * per, scales.data<char>() + i * part, biases.data<char>() + i * part,
-          type_of(scales), N, K, group, bits};
+  return {w.data<uint8_t>() + i * per,
+          scales.data<char>() + i * part,
+          biases.data<char>() + i * part,
+          type_of(scales),
+          N,
+          K,
+          group,
+          bits};
 }
 
 mx::array counting(int n) {
@@ -46,10 +52,10 @@ mx::array counting(int n) {
 }
 
 Activation activation_named(const std::string& name) {
-  auto f = name == "gelu" ? Activation::gelu
-      : name == "gelu_approx" ? Activation::gelu_tanh
-      : name == "silu" ? Activation::silu
-      : Activation::none;
+  auto f = name == "gelu"          ? Activation::gelu
+           : name == "gelu_approx" ? Activation::gelu_tanh
+           : name == "silu"        ? Activation::silu
+                                   : Activation::none;
   if (f == Activation::none && !name.empty()) throw std::invalid_argument("[toast] activation " + name);
   return f;
 }
@@ -66,13 +72,14 @@ struct Last {
   QuantizedRows rows{};
 };
 
-// The quantised form of contiguous x, alive until the stream's work so far is done, and whether it must still be filled.
+// The quantised form of contiguous x, alive until the stream's work so far is done, and whether it must still be
+// filled.
 std::pair<QuantizedRows, bool> quantized(const mx::array& x, int K, int group, int bits, const mx::Stream& s) {
   static thread_local Last* last = new Last;  // never freed: MLX's allocator may be gone by then
   int rows = x.size() / K;
   auto& old = last->rows;
   bool same = last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
-      old.rows == rows && old.K == K && old.group == group && old.bits == bits;
+              old.rows == rows && old.K == K && old.group == group && old.bits == bits;
   if (!same) {
     auto memory = bytes_of(QuantizedRows::bytes(rows, K, group));
     *last = {x.data_shared_ptr(), x.offset(), s.index, memory, {rows, K, group, bits, memory.data<char>()}};
@@ -82,8 +89,8 @@ std::pair<QuantizedRows, bool> quantized(const mx::array& x, int K, int group, i
 }
 
 // Batches: x[B.., M, K] and w[B.., N, K'] with the same B, or one w for all rows of x.
-mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scales, const mx::array& biases,
-                   int group, int bits, const Extras& extras, const mx::Stream& s) {
+mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scales, const mx::array& biases, int group,
+                   int bits, const Extras& extras, const mx::Stream& s) {
   std::vector<mx::array> inputs{x, w, scales, biases};
   auto finish = with_extras(inputs, extras, w.shape(-2), s);
   auto eval = [group, bits, finish](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
@@ -115,8 +122,8 @@ mx::array multiply(const mx::array& x, const mx::array& w, const mx::array& scal
 }
 
 mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::array& scales, const Maybe& biases,
-                           bool transpose, std::optional<int> group, std::optional<int> bits,
-                           const std::string& mode, mx::StreamOrDevice where) {
+                           bool transpose, std::optional<int> group, std::optional<int> bits, const std::string& mode,
+                           mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   int g = group.value_or(64), b = bits.value_or(4);
   bool stacked = w.ndim() > 2;
@@ -131,12 +138,12 @@ mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::arr
 
 // f(x w' + bias) + residual with w[N, K] float, or quantised when there are scales: a linear layer as
 // one op. The result has the type of x w'.
-mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, const Maybe& biases, int group,
-                 int bits, const Maybe& bias, Maybe residual, const std::string& activation,
-                 mx::StreamOrDevice where) {
+mx::array linear(const mx::array& x, const mx::array& w, const Maybe& scales, const Maybe& biases, int group, int bits,
+                 const Maybe& bias, Maybe residual, const std::string& activation, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   auto f = activation_named(activation);
-  if (!ours(s) || w.ndim() != 2 || x.ndim() < 1) throw std::invalid_argument("[linear] x[.., K] and w[N, K] on the CPU only.");
+  if (!ours(s) || w.ndim() != 2 || x.ndim() < 1)
+    throw std::invalid_argument("[linear] x[.., K] and w[N, K] on the CPU only.");
   if (bias && bias->shape() != mx::Shape{w.shape(0)}) throw std::invalid_argument("[linear] bias[N].");
   if (residual) {
     auto shape = x.shape();
@@ -192,9 +199,11 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
                      mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   int g = group.value_or(64), b = bits.value_or(4);
-  bool integral = (!lhs || mx::issubdtype(lhs->dtype(), mx::integer)) && (!rhs || mx::issubdtype(rhs->dtype(), mx::integer));
+  bool integral =
+      (!lhs || mx::issubdtype(lhs->dtype(), mx::integer)) && (!rhs || mx::issubdtype(rhs->dtype(), mx::integer));
   if (!lhs && !rhs) return toast::quantized_matmul(x, w, scales, biases, transpose, group, bits, mode, where);
-  if (!ours(s) || global_scale || !integral || x.ndim() < 2 || !transpose || !readable(x, w, scales, biases, transpose, g, b, mode))
+  if (!ours(s) || global_scale || !integral || x.ndim() < 2 || !transpose ||
+      !readable(x, w, scales, biases, transpose, g, b, mode))
     return mx::gather_qmm(x, w, scales, biases, lhs, rhs, transpose, group, bits, mode, global_scale, sorted, where);
 
   auto pair = mx::broadcast_arrays({indices(lhs, x, s), indices(rhs, w, s)}, s);
@@ -207,13 +216,13 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
     allocate(out);
     if (out.size() == 0) return;
     auto [q, fresh] = quantized(c[0], c[0].shape(-1), g, b, s);
-    dispatch(s, [c, g, b, q = q, fresh = fresh, M = c[0].shape(-2),
-                 to = Output{out.data<void>(), type_of(out), {}}] {
+    dispatch(s, [c, g, b, q = q, fresh = fresh, M = c[0].shape(-2), to = Output{out.data<void>(), type_of(out), {}}] {
       auto source = c[0].data<char>();
       if (fresh) q.fill(source, type_of(c[0]));
       int stack = c[1].size() / ((size_t)c[1].shape(-2) * c[1].shape(-1));
-      Experts e(c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, q.rows / M, stack,
-                [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); }, to);
+      Experts e(
+          c[4].data<uint32_t>(), c[5].data<uint32_t>(), c[4].size(), M, q.rows / M, stack,
+          [&](int i) { return matrix(c[1], c[2], c[3], i, q.K, g, b); }, to);
       run(e.jobs, q, source, type_of(c[0]));
     });
   };
@@ -225,16 +234,16 @@ mx::array gather_qmm(const mx::array& x, const mx::array& w, const mx::array& sc
 
 void bind_quantized(nb::module_& m) {
   m.def("quantized_matmul", &quantized_matmul, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
-        "transpose"_a = true, "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine",
-        nb::kw_only(), "stream"_a = nb::none(), "As mx.quantized_matmul.");
+        "transpose"_a = true, "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine", nb::kw_only(),
+        "stream"_a = nb::none(), "As mx.quantized_matmul.");
   m.def("linear", &linear, "x"_a, "w"_a, "scales"_a = nb::none(), "biases"_a = nb::none(), "group_size"_a = 64,
         "bits"_a = 4, nb::kw_only(), "bias"_a = nb::none(), "residual"_a = nb::none(), "activation"_a = "",
         "stream"_a = nb::none(),
         "activation(x w' + bias) + residual in one op: w[N, K] float or, with scales, MLX's affine form.");
   m.def("gather_qmm", &gather_qmm, nb::arg(), nb::arg(), "scales"_a, "biases"_a = nb::none(),
-        "lhs_indices"_a = nb::none(), "rhs_indices"_a = nb::none(), "transpose"_a = true,
-        "group_size"_a = nb::none(), "bits"_a = nb::none(), "mode"_a = "affine", "global_scale"_a = nb::none(),
-        nb::kw_only(), "sorted_indices"_a = false, "stream"_a = nb::none(), "As mx.gather_qmm.");
+        "lhs_indices"_a = nb::none(), "rhs_indices"_a = nb::none(), "transpose"_a = true, "group_size"_a = nb::none(),
+        "bits"_a = nb::none(), "mode"_a = "affine", "global_scale"_a = nb::none(), nb::kw_only(),
+        "sorted_indices"_a = false, "stream"_a = nb::none(), "As mx.gather_qmm.");
 }
 
 }  // namespace toast

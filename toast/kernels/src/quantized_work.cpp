@@ -21,11 +21,13 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   std::vector<Task> tasks;
   int panel = kernels().panel;
   for (const Job& j : jobs) {
-    size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache, filled = (j.M + worth_unpacking - 1) / worth_unpacking;
+    size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache,
+           filled = (j.M + worth_unpacking - 1) / worth_unpacking;
     int blocks = std::max<size_t>(1, std::min(fitting, filled));
     int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
     int each = j.M > 4 ? 4 : 2;  // with few rows a task's first panel comes slowly
-    int wanted = helpers() == 1 ? 1 : each * helpers(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
+    int wanted = helpers() == 1 ? 1 : each * helpers(),
+        pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
     int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
@@ -42,14 +44,15 @@ size_t order_bytes(int rows) { return (rows * sizeof(int) + 63) / 64 * 64; }
 
 void QuantizedRows::fill_row(int m, const char* x, Type type) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  count()[m] = kernels().quantize_row(x, type, K, group, bits, unit() + m, blocks() + first, sum() + (size_t)m * (K / group),
-                                      outliers() + first);
+  count()[m] = kernels().quantize_row(x, type, K, group, bits, unit() + m, blocks() + first,
+                                      sum() + (size_t)m * (K / group), outliers() + first);
 }
 
 void QuantizedRows::fill(const char* x, Type type) const {
   constexpr int piece = 16;
   parallel((rows + piece - 1) / piece, [&](int t) {
-    for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) fill_row(m, x + (size_t)m * K * size_of(type), type);
+    for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++)
+      fill_row(m, x + (size_t)m * K * size_of(type), type);
   });
 }
 
@@ -59,7 +62,8 @@ void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* sourc
   parallel(tasks.size(), [&](int i) {
     const Task& t = tasks[i];
     const Job& j = *t.job;
-    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, j.out.epilogue, j.out.data, j.out.type);
+    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, j.out.epilogue, j.out.data,
+                               j.out.type);
     for (int m = t.m; m < t.m + t.M; m++)
       if (x.count()[j.rows[m]] < 0)
         kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0, t.n1,

@@ -64,8 +64,8 @@ static void turn_pairs(const T* x, T* y, const float* cosine, const float* sine,
   });
 }
 
-static void rope(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional,
-                 const float* cosine, const float* sine) {
+static void rope(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional, const float* cosine,
+                 const float* sine) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
     auto turn = traditional ? turn_pairs<T> : turn_halves<T>;

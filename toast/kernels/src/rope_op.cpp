@@ -45,8 +45,8 @@ mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<flo
     return o.ndim() <= 1 && (o.size() == 1 || (int)o.size() == x.shape(0)) && mx::issubdtype(o.dtype(), mx::integer);
   };
   bool ok = ours(s) && is_float(x.dtype()) && x.ndim() >= 3 && x.size() && dims > 0 && dims % 2 == 0 &&
-      dims <= x.shape(-1) && base.has_value() != freqs.has_value() && (!offsets || whole(*offsets)) &&
-      (!freqs || (freqs->ndim() == 1 && freqs->shape(0) == dims / 2));
+            dims <= x.shape(-1) && base.has_value() != freqs.has_value() && (!offsets || whole(*offsets)) &&
+            (!freqs || (freqs->ndim() == 1 && freqs->shape(0) == dims / 2));
   if (!ok) {
     if (offsets) return mx::fast::rope(x, dims, traditional, base, scale, *offsets, freqs, where);
     return mx::fast::rope(x, dims, traditional, base, scale, std::get<int>(offset), freqs, where);
@@ -55,8 +55,8 @@ mx::array rope(const mx::array& x, int dims, bool traditional, std::optional<flo
   if (offsets) inputs.push_back(mx::astype(*offsets, mx::int32, s));
   if (freqs) inputs.push_back(mx::astype(*freqs, mx::float32, s));
   Rope r{dims, traditional, scale, base ? inverse_frequencies(*base, dims / 2) : nullptr};
-  auto eval = [r, first = offsets ? 0 : std::get<int>(offset), has_offsets = offsets != nullptr, has_freqs = freqs.has_value()](
-      const Arrays& in, mx::array& out, const mx::Stream& s) {
+  auto eval = [r, first = offsets ? 0 : std::get<int>(offset), has_offsets = offsets != nullptr,
+               has_freqs = freqs.has_value()](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = in[0].ndim() <= 4 ? rows_contiguous(in[0], s) : contiguous(in[0], s);
     if (x.flags().contiguous && x.data_size() == x.size())  // the same layout: heads stay merged
       out.set_data(mx::allocator::malloc(out.nbytes()), x.data_size(), x.strides(), x.flags());

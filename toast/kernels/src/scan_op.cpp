@@ -22,10 +22,11 @@ nb::bytes int8_scan(nb::bytes codes, nb::bytes scales, nb::bytes query) {
   auto s = (const float*)scales.data(), q = (const float*)query.data();
   auto y = (float*)PyBytes_AsString(scores.ptr());
   nb::gil_scoped_release release;
-  if (rows) parallel((int)((rows + block - 1) / block), [&](int task) {
-    size_t at = task * block;
-    kernels().int8_scan(c + at * n, s + at, q, y + at, std::min(block, rows - at), n);
-  });
+  if (rows)
+    parallel((int)((rows + block - 1) / block), [&](int task) {
+      size_t at = task * block;
+      kernels().int8_scan(c + at * n, s + at, q, y + at, std::min(block, rows - at), n);
+    });
   return scores;
 }
 

@@ -18,7 +18,7 @@ namespace toast {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSpin = std::chrono::microseconds(200);   // a decode step's gaps are 5-50
+constexpr auto kSpin = std::chrono::microseconds(200);    // a decode step's gaps are 5-50
 constexpr auto kCrowded = std::chrono::microseconds(30);  // a yield on a free CPU takes < 1
 
 inline void pause() {

@@ -30,8 +30,8 @@ void each_rows(size_t rows, size_t n, F f) {
   parallel((rows + step - 1) / step, [&](int i) { f(i * step, std::min(step, rows - i * step)); });
 }
 
-// This thread's scratch memory number `slot` (0-2: the kernels' and what calls one of them, 3-6: encoder_op.cpp's), 64-byte
-// aligned, at least `bytes`; kept and reused.
+// This thread's scratch memory number `slot` (0-2: the kernels' and what calls one of them, 3-6: encoder_op.cpp's),
+// 64-byte aligned, at least `bytes`; kept and reused.
 void* scratch(int slot, size_t bytes);
 
 }  // namespace toast

@@ -13,9 +13,7 @@ static inline __m256i first(int n) {
 }
 
 static inline vf widen(__m128i h, f16) { return _mm256_cvtph_ps(h); }
-static inline vf widen(__m128i h, bf16) {
-  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
+static inline vf widen(__m128i h, bf16) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16)); }
 static inline __m128i narrow(vf x, f16) { return _mm256_cvtps_ph(x, 0); }
 static inline __m128i narrow(vf x, bf16) {
   __m256i u = _mm256_castps_si256(x);
@@ -30,14 +28,22 @@ static inline vf load(const float* p) { return _mm256_loadu_ps(p); }
 static inline vf load(const float* p, int n) { return _mm256_maskload_ps(p, first(n)); }
 static inline void store(float* p, vf x) { _mm256_storeu_ps(p, x); }
 static inline void store(float* p, vf x, int n) { _mm256_maskstore_ps(p, first(n), x); }
-template <class T> static inline vf load(const T* p) { return widen(_mm_loadu_si128((const __m128i*)p), T{}); }
-template <class T> static inline vf load(const T* p, int n) {
+template <class T>
+static inline vf load(const T* p) {
+  return widen(_mm_loadu_si128((const __m128i*)p), T{});
+}
+template <class T>
+static inline vf load(const T* p, int n) {
   __m128i h = _mm_setzero_si128();
   memcpy(&h, p, (size_t)n * 2);
   return widen(h, T{});
 }
-template <class T> static inline void store(T* p, vf x) { _mm_storeu_si128((__m128i*)p, narrow(x, T{})); }
-template <class T> static inline void store(T* p, vf x, int n) {
+template <class T>
+static inline void store(T* p, vf x) {
+  _mm_storeu_si128((__m128i*)p, narrow(x, T{}));
+}
+template <class T>
+static inline void store(T* p, vf x, int n) {
   __m128i h = narrow(x, T{});
   memcpy(p, &h, (size_t)n * 2);
 }
@@ -54,9 +60,7 @@ static inline vf round(vf a) { return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_I
 static inline vf add_exponent(vf x, vf n) {
   return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23)));
 }
-static inline vf where_gt(vf a, vf b, vf x, vf y) {
-  return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ));
-}
+static inline vf where_gt(vf a, vf b, vf x, vf y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 static inline float sum(vf a) {
   __m128 s = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   s = _mm_add_ps(s, _mm_movehl_ps(s, s));

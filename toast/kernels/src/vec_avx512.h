@@ -11,9 +11,7 @@ static inline vf set1(float x) { return _mm512_set1_ps(x); }
 static inline __mmask16 first(int n) { return (__mmask16)((1u << n) - 1); }
 
 static inline vf widen(__m256i h, f16) { return _mm512_cvtph_ps(h); }
-static inline vf widen(__m256i h, bf16) {
-  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
-}
+static inline vf widen(__m256i h, bf16) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16)); }
 static inline __m256i narrow(vf x, f16) { return _mm512_cvtps_ph(x, 0); }
 static inline __m256i narrow(vf x, bf16) {
   __m512i u = _mm512_castps_si512(x);
@@ -27,10 +25,22 @@ static inline vf load(const float* p) { return _mm512_loadu_ps(p); }
 static inline vf load(const float* p, int n) { return _mm512_maskz_loadu_ps(first(n), p); }
 static inline void store(float* p, vf x) { _mm512_storeu_ps(p, x); }
 static inline void store(float* p, vf x, int n) { _mm512_mask_storeu_ps(p, first(n), x); }
-template <class T> static inline vf load(const T* p) { return widen(_mm256_loadu_si256((const __m256i*)p), T{}); }
-template <class T> static inline vf load(const T* p, int n) { return widen(_mm256_maskz_loadu_epi16(first(n), p), T{}); }
-template <class T> static inline void store(T* p, vf x) { _mm256_storeu_si256((__m256i*)p, narrow(x, T{})); }
-template <class T> static inline void store(T* p, vf x, int n) { _mm256_mask_storeu_epi16(p, first(n), narrow(x, T{})); }
+template <class T>
+static inline vf load(const T* p) {
+  return widen(_mm256_loadu_si256((const __m256i*)p), T{});
+}
+template <class T>
+static inline vf load(const T* p, int n) {
+  return widen(_mm256_maskz_loadu_epi16(first(n), p), T{});
+}
+template <class T>
+static inline void store(T* p, vf x) {
+  _mm256_storeu_si256((__m256i*)p, narrow(x, T{}));
+}
+template <class T>
+static inline void store(T* p, vf x, int n) {
+  _mm256_mask_storeu_epi16(p, first(n), narrow(x, T{}));
+}
 
 static inline vf fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vf vmax(vf a, vf b) { return _mm512_max_ps(a, b); }

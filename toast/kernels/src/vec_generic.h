@@ -5,15 +5,25 @@
 namespace toast::TOAST_VARIANT {
 
 constexpr int W = 8;
-struct vf { float v[W]; };
+struct vf {
+  float v[W];
+};
 
-#define LANES(expr) \
-  vf r;             \
+#define LANES(expr)                            \
+  vf r;                                        \
   for (int i = 0; i < W; i++) r.v[i] = (expr); \
   return r
 
-static inline float bits_to_float(uint32_t u) { float f; memcpy(&f, &u, 4); return f; }
-static inline uint32_t float_to_bits(float f) { uint32_t u; memcpy(&u, &f, 4); return u; }
+static inline float bits_to_float(uint32_t u) {
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+static inline uint32_t float_to_bits(float f) {
+  uint32_t u;
+  memcpy(&u, &f, 4);
+  return u;
+}
 
 static inline float half_to_float(uint16_t h) {
   uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = (h >> 10) & 31, m = h & 1023;
@@ -44,11 +54,23 @@ static inline void put(f16* p, float x) { p->bits = float_to_half(x); }
 static inline void put(bf16* p, float x) { p->bits = float_to_bfloat(x); }
 
 static inline vf set1(float x) { LANES(x); }
-template <class T> static inline vf load(const T* p) { LANES(one(p[i])); }
+template <class T>
+static inline vf load(const T* p) {
+  LANES(one(p[i]));
+}
 // n < W elements, the rest zero.
-template <class T> static inline vf load(const T* p, int n) { LANES(i < n ? one(p[i]) : 0.f); }
-template <class T> static inline void store(T* p, vf x) { for (int i = 0; i < W; i++) put(p + i, x.v[i]); }
-template <class T> static inline void store(T* p, vf x, int n) { for (int i = 0; i < n; i++) put(p + i, x.v[i]); }
+template <class T>
+static inline vf load(const T* p, int n) {
+  LANES(i < n ? one(p[i]) : 0.f);
+}
+template <class T>
+static inline void store(T* p, vf x) {
+  for (int i = 0; i < W; i++) put(p + i, x.v[i]);
+}
+template <class T>
+static inline void store(T* p, vf x, int n) {
+  for (int i = 0; i < n; i++) put(p + i, x.v[i]);
+}
 
 static inline vf operator+(vf a, vf b) { LANES(a.v[i] + b.v[i]); }
 static inline vf operator-(vf a, vf b) { LANES(a.v[i] - b.v[i]); }
@@ -64,7 +86,9 @@ static inline vf sqrt(vf a) { LANES(sqrtf(a.v[i])); }
 static inline vf abs(vf a) { LANES(fabsf(a.v[i])); }
 static inline vf round(vf a) { LANES(nearbyintf(a.v[i])); }  // ties to even
 // x * 2^n for a whole n that leaves x's exponent in range; with the least one x = 1/2 becomes 0.
-static inline vf add_exponent(vf x, vf n) { LANES(bits_to_float(float_to_bits(x.v[i]) + ((uint32_t)(int)n.v[i] << 23))); }
+static inline vf add_exponent(vf x, vf n) {
+  LANES(bits_to_float(float_to_bits(x.v[i]) + ((uint32_t)(int)n.v[i] << 23)));
+}
 // Lanes where a > b take x, the others y.
 static inline vf where_gt(vf a, vf b, vf x, vf y) { LANES(a.v[i] > b.v[i] ? x.v[i] : y.v[i]); }
 

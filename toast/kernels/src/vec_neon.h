@@ -27,14 +27,22 @@ static inline vf load(const float* p, int n) {
 }
 static inline void store(float* p, vf x) { vst1q_f32(p, x); }
 static inline void store(float* p, vf x, int n) { memcpy(p, &x, (size_t)n * 4); }
-template <class T> static inline vf load(const T* p) { return widen(vld1_u16((const uint16_t*)p), T{}); }
-template <class T> static inline vf load(const T* p, int n) {
+template <class T>
+static inline vf load(const T* p) {
+  return widen(vld1_u16((const uint16_t*)p), T{});
+}
+template <class T>
+static inline vf load(const T* p, int n) {
   uint16x4_t h = vdup_n_u16(0);
   memcpy(&h, p, (size_t)n * 2);
   return widen(h, T{});
 }
-template <class T> static inline void store(T* p, vf x) { vst1_u16((uint16_t*)p, narrow(x, T{})); }
-template <class T> static inline void store(T* p, vf x, int n) {
+template <class T>
+static inline void store(T* p, vf x) {
+  vst1_u16((uint16_t*)p, narrow(x, T{}));
+}
+template <class T>
+static inline void store(T* p, vf x, int n) {
   uint16x4_t h = narrow(x, T{});
   memcpy(p, &h, (size_t)n * 2);
 }
