@@ -19,8 +19,8 @@ using namespace nb::literals;
 // again, a quarter of an encoder's time. What is kept is at most what was in use at once.
 static void keep_freed_memory() {
 #if defined(__GLIBC__)
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+  mallopt(M_MMAP_THRESHOLD, toast::tuning::KEPT_BLOCK);
+  mallopt(M_TRIM_THRESHOLD, toast::tuning::KEPT_MEMORY);
 #endif
 }
 

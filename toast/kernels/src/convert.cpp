@@ -6,7 +6,7 @@ namespace toast::TOAST_VARIANT {
 
 template <class S, class D>
 static void convert(const S* x, D* y, size_t n) {
-  blocks(n, [&](size_t i, int m) {
+  vectors(n, [&](size_t i, int m) {
     if (m == W)
       store(y + i, load(x + i));
     else
@@ -35,7 +35,6 @@ static void from_f32(const float* x, void* y, Type type, size_t n) {
 void fill_convert(Kernels& k) {
   k.to_f32 = to_f32;
   k.from_f32 = from_f32;
-  k.lanes = W;
 }
 
 }  // namespace toast::TOAST_VARIANT

@@ -2,6 +2,7 @@
 // Knows MLX's arrays and streams; knows no kernel.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -17,6 +18,9 @@
 namespace toast {
 
 namespace mx = mlx::core;
+
+using Arrays = std::vector<mx::array>;
+using OptionalArray = std::optional<mx::array>;
 
 // ours(s): the stream runs on the CPU, so the op is ours; otherwise hand it to MLX.
 inline bool ours(const mx::Stream& s) { return s.device == mx::Device::cpu; }
@@ -34,6 +38,11 @@ void dispatch(const mx::Stream& s, F&& work) {
 
 // `a` itself when its rows are contiguous, else a copy made on the stream (kept until it ran).
 mx::array contiguous(const mx::array& a, const mx::Stream& s);
+
+// `a` itself when its last dimension is contiguous, else a contiguous copy.
+inline mx::array rows_contiguous(const mx::array& a, const mx::Stream& s) {
+  return a.shape(-1) == 1 || a.strides(-1) == 1 ? a : contiguous(a, s);
+}
 
 // Memory of `n` bytes that lives as long as the array.
 inline mx::array bytes_of(size_t n) {

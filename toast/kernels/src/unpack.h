@@ -1,11 +1,11 @@
 // Weights from MLX's packing to bytes and floats: lanes are columns of the output, 4 k to a dword, PANEL vectors of
-// them a panel. And what is asked of memory beforehand. Included once per variant.
+// them a panel. And what is prefetched. Included once per variant.
 #pragma once
-#include "int8.h"
 #include "lanes.h"
 
 namespace toast::TOAST_VARIANT {
 
+constexpr int PANEL = tuning::QUANTIZED_PANEL;
 constexpr int COLUMNS = PANEL * W;
 constexpr int STEP = ACTIVATION_GROUP;  // one step: 32 k, 8 dwords a column
 constexpr size_t STEP_BYTES = STEP * COLUMNS;

@@ -1,8 +1,12 @@
-// vf in plain C++: the specification of the other vec_*.h, and what an unknown CPU runs.
+// Plain C++: the specification of the other variants, and what an unknown CPU runs.
 // Lanes are a loop; a compiler may vectorise it for the baseline CPU.
 #pragma once
 
 namespace toast::TOAST_VARIANT {
+
+// ---- floats ----
+
+constexpr int REGISTERS = 16;  // of vectors
 
 constexpr int W = 8;
 struct vf {
@@ -101,5 +105,43 @@ static inline float largest(vf a) {
   return m;
 }
 #undef LANES
+
+static inline vf zip(vf a, vf b, int from) {
+  vf r;
+  for (int i = 0; i < W / 2; i++) r.v[2 * i] = a.v[from + i], r.v[2 * i + 1] = b.v[from + i];
+  return r;
+}
+static inline vf zip_lo(vf a, vf b) { return zip(a, b, 0); }
+static inline vf zip_hi(vf a, vf b) { return zip(a, b, W / 2); }
+
+// ---- integers: what quantize.cpp needs; the products are in quantized_generic.cpp ----
+
+// The largest sum of |x| of one sign over the even (k % 4 < 2) or over the odd pairs of neighbours of x[32].
+// In one order, so that all variants agree: k + 16, + 8, + 4, + 1.
+static inline float larger_side(const vf* x) {
+  float sums[4], sizes[4];
+  auto fold = [&](int k, auto f) {
+    auto at = [&](int k) { return f(x[k / W].v[k % W]); };
+    return (at(k) + at(k + 16)) + (at(k + 8) + at(k + 24));
+  };
+  auto same = [](float v) { return v; };
+  for (int k = 0; k < 4; k++) {
+    sums[k] = fold(k, same) + fold(k + 4, same);
+    sizes[k] = fold(k, fabsf) + fold(k + 4, fabsf);
+  }
+  float even = fabsf(sums[0] + sums[1]) + (sizes[0] + sizes[1]), odd = fabsf(sums[2] + sums[3]) + (sizes[2] + sizes[3]);
+  return (even > odd ? even : odd) * 0.5f;
+}
+
+// x[32] as bytes p[32], rounded half to even, in the order for `bits`; their sum. |x| < 127.5.
+static inline int to_int8(const vf* x, int bits, int8_t* p) {
+  int sum = 0;
+  for (int k = 0; k < 32; k++) {
+    int q = (int)nearbyintf(x[k / W].v[k % W]);
+    p[order_of(k, bits)] = q;
+    sum += q;
+  }
+  return sum;
+}
 
 }  // namespace toast::TOAST_VARIANT
