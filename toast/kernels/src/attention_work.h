@@ -1,4 +1,4 @@
-// Attention of many heads on plain memory, divided among the threads.
+// Attention of many heads on raw memory, divided among the threads.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <vector>

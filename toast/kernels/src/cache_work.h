@@ -1,4 +1,4 @@
-// A key/value cache on plain memory: new rows stored in it, and attention over it.
+// A key/value cache on raw memory: new rows stored in it, and attention over it.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <vector>

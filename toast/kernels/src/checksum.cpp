@@ -1,4 +1,4 @@
-// CRC-32 (zlib's: polynomial 0x04C11DB7, reflected) of plain memory, for little-endian CPUs.
+// CRC-32 (zlib's: polynomial 0x04C11DB7, reflected) of raw memory, for little-endian CPUs.
 // Knows nothing of files: checksum_work.cpp reads them.
 // Only C headers, as in vec.h.
 #include "vec.h"

@@ -22,7 +22,7 @@ static void pack_rows(const Matrix& b, int n0, int k0, int k1, float* out) {
   }
 }
 
-// B[k, n] with k contiguous: W x W blocks are transposed.
+// B[k, n] with k contiguous: W x W squares are transposed.
 template <class T>
 static void pack_columns(const Matrix& b, int n0, int k0, int k1, float* out) {
   for (int p = 0; p < COLUMNS; p += W) {
@@ -30,10 +30,10 @@ static void pack_columns(const Matrix& b, int n0, int k0, int k1, float* out) {
     for (int c = 0; c < W; c++) from[c] = (const T*)b.data + column(b, n0, p + c) * b.n_stride;
     for (int k = k0; k < k1; k += W) {
       int n = k1 - k < W ? k1 - k : W;
-      vf block[W];
-      for (int c = 0; c < W; c++) block[c] = load_some(from[c] + k, n);
-      transpose(block);
-      for (int i = 0; i < n; i++) store(out + (k - k0 + i) * COLUMNS + p, block[i]);
+      vf square[W];
+      for (int c = 0; c < W; c++) square[c] = load_some(from[c] + k, n);
+      transpose(square);
+      for (int i = 0; i < n; i++) store(out + (k - k0 + i) * COLUMNS + p, square[i]);
     }
   }
 }

@@ -14,8 +14,8 @@ struct Cut {
 
   Cut(const Matrix& b, int M, size_t products) {
     int panel = kernels().matmul_panel;
-    int blocks = std::max<size_t>(1, (size_t)M * b.K * 4 / tuning::MATMUL_TASK_BYTES);
-    rows = ((M + blocks - 1) / blocks + 7) / 8 * 8;
+    int parts = std::max<size_t>(1, (size_t)M * b.K * 4 / tuning::MATMUL_TASK_BYTES);
+    rows = ((M + parts - 1) / parts + 7) / 8 * 8;
     int pieces = std::max(1, tuning::TASKS_A_THREAD * threads() / (int)std::min<size_t>(products, 1 << 20));
     columns = std::max<size_t>(b.N / pieces, tuning::TASK_PRODUCTS / ((size_t)std::min(rows, M) * b.K + 1));
     columns = std::max(1, columns / panel) * panel;

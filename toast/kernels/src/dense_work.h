@@ -1,4 +1,4 @@
-// Float products on plain memory, divided among the threads. Knows the kernels and the pool; knows nothing of MLX.
+// Float products on raw memory, divided among the threads. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <vector>
 

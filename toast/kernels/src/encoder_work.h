@@ -1,4 +1,4 @@
-// An encoder's layer with norms after (BERT's) on plain memory: products, attention, norms, all in float32.
+// An encoder's layer with norms after (BERT's) on raw memory: products, attention, norms, all in float32.
 // One thread takes a chunk of texts from the first product to the last norm: what lies between stays in its cache.
 // Made of the ops' own parts in the same order: the bits are theirs. Knows the kernels and the pool; knows nothing of
 // MLX.

@@ -117,24 +117,10 @@ mx::array activate(Activation f, const mx::array& x, const OptionalArray& up, mx
   return make("Activation", x.shape(), x.dtype(), s, std::move(inputs), eval);
 }
 
-mx::array to_float32(const mx::array& x, mx::StreamOrDevice where) {
-  auto s = mx::to_stream(where);
-  if (!ours(s) || !is_float(x.dtype())) return mx::astype(x, mx::float32, s);
-  auto eval = [](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = contiguous(in[0], s);
-    allocate(out);
-    dispatch(s, [from = x.data<char>(), type = type_of(x), to = out.data<float>(), n = out.size()] {
-      widen_all(from, type, to, n);
-    });
-  };
-  return make("ToFloat32", x.shape(), mx::float32, s, {x}, eval);
-}
-
 }  // namespace
 
 void bind_floats(nb::module_& m) {
   auto stream = "stream"_a = nb::none();
-  m.def("to_float32", &to_float32, nb::arg(), nb::kw_only(), stream);
   m.def("rms_norm", &rms_norm, "x"_a, "weight"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("softmax", &softmax, nb::arg(), "axis"_a = nb::none(), nb::kw_only(), "precise"_a = false, stream);

@@ -1,4 +1,4 @@
-// Norms, softmax, activations and conversions of plain memory, divided among the threads; everything of `type`.
+// Norms, softmax, activations and conversions of raw memory, divided among the threads; everything of `type`.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include "kernels.h"

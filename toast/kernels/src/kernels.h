@@ -1,4 +1,4 @@
-// Every kernel's prototype, with its shapes: one table of plain C functions per CPU variant.
+// Every kernel's prototype, with its shapes: one table of C functions per CPU variant.
 // Knows nothing of MLX, Python or threads: a kernel is one thread's work on memory that it is given, scratch included.
 #pragma once
 #include <stddef.h>

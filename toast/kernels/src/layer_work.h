@@ -1,4 +1,4 @@
-// A decoder layer as Llama has it, quantised, on plain memory: norm, attention over a cache, SwiGLU, residuals.
+// A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals.
 // Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once

@@ -206,7 +206,7 @@ static void add_outliers(const Cursor& w, const float* scales, const Outliers& o
 }
 
 // A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as
-// Packed has them.
+// PackedCursor has them.
 struct Chunk {
   bool* small;
   float *scales, *biases;

@@ -21,11 +21,11 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   for (const Job& j : jobs) {
     size_t fitting = ((size_t)j.M * j.w.K + tuning::TASK_ACTIVATIONS - 1) / tuning::TASK_ACTIVATIONS;
     size_t filled = (j.M + tuning::UNPACKING_ROWS - 1) / tuning::UNPACKING_ROWS;
-    int blocks = std::max<size_t>(1, std::min(fitting, filled));
-    int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
+    int parts = std::max<size_t>(1, std::min(fitting, filled));
+    int M = ((j.M + parts - 1) / parts + 3) / 4 * 4;
     int each = j.M > 4 ? tuning::TASKS_A_THREAD : tuning::TASKS_A_THREAD_OF_FEW_ROWS;
     int wanted = helpers() == 1 ? 1 : each * helpers();
-    int pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
+    int pieces = (wanted + jobs.size() * parts - 1) / (jobs.size() * parts);
     int columns = std::max<size_t>(j.w.N / pieces, tuning::TASK_PRODUCTS / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)

@@ -1,4 +1,4 @@
-// Quantised products on plain memory, divided among the threads: what the matmul ops and the layers run.
+// Quantised products on raw memory, divided among the threads: what the matmul ops and the layers run.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <initializer_list>

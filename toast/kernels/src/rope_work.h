@@ -1,4 +1,4 @@
-// Rope on plain memory, one position after the other. Knows the kernels and the pool; knows nothing of MLX.
+// Rope on raw memory, one position after the other. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <memory>
 #include <vector>

@@ -56,7 +56,7 @@ struct Job {
   }
 };
 
-thread_local bool inside = false;  // a task: what it shares out it does itself
+thread_local bool inside = false;  // within a task: it runs its own parallel\(\) alone
 
 class Pool {
  public:

@@ -1,4 +1,4 @@
-// Plain C++: the specification of the other variants, and what an unknown CPU runs.
+// C++ without intrinsics: the specification of the other variants, and what an unknown CPU runs.
 // Lanes are a loop; a compiler may vectorise it for the baseline CPU.
 #pragma once
 
