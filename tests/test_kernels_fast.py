@@ -81,11 +81,8 @@ def test_norms_equal_mlx(variant, dtype, rows, n, weighted, biased, transposed):
     w = numbers((n,), dtype, 1) if weighted else None
     b = numbers((n,), dtype, 2) if biased else None
     for eps in (1e-5, 1e-12):
-        against_plain(
-            lambda x, w, eps=eps: ext.rms_norm(x, w, eps),
-            lambda x, w, eps=eps: PLAIN["rms_norm"](x, w, eps),
-            dtype, x, w,
-        )  # fmt: skip
+        ours, theirs = (lambda x, w, f=f, eps=eps: f(x, w, eps) for f in (ext.rms_norm, PLAIN["rms_norm"]))
+        against_plain(ours, theirs, dtype, x, w)
     # A row of two or three nearly equal numbers is ill-conditioned: a larger eps.
     against_plain(lambda *a: ext.layer_norm(*a, 1e-2), lambda *a: PLAIN["layer_norm"](*a, 1e-2), dtype, x, w, b)
 
