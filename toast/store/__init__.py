@@ -64,7 +64,7 @@ def find(call, name: str) -> str:
     return found
 
 
-def folder(call, name: str) -> str:
+def as_folder(call, name: str) -> str:
     """The folder of a model as `find` gives it; of a GGUF file, what it was converted to, once."""
     path = find(call, name)
     if not os.path.isfile(path):
