@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
+from toast.kernels.replaced import replace, restore
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +48,6 @@ after_attention: Callable[..., array] | None = None  # what follows attention in
 encoder_layer: Callable[..., array] | None = None  # all of BERT's layer as one op
 
 _variant = "off"
-_originals: list[tuple[Any, str, Any]] = []  # (owner, name, MLX's own) of all that was replaced
 _decided: tuple[str, int] | None = None  # what the first Call asked for: variant, threads
 _told: object = None  # the outcome of the last Call that was warned: once is enough
 _lock = allocate_lock()
@@ -134,7 +135,7 @@ def install_nn() -> None:
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
-        modules.fuse()
+        modules.fuse(_ext)
 
 
 def supports_ragged_batch(model: Any) -> bool:
@@ -155,14 +156,6 @@ def fused_layers(model: Any) -> tuple[int, int]:
     return modules.fused_layers(model)
 
 
-def replace(owner: Any, name: str, function: Any) -> None:
-    """owner.name = function, until install("off")."""
-    original = getattr(owner, name)
-    if original is not function:
-        _originals.append((owner, name, original))
-        setattr(owner, name, function)
-
-
 def _replace(owner: Any, names: Iterable[str], ext: ModuleType) -> None:
     for name in names:
         if hasattr(ext, name):
@@ -171,8 +164,7 @@ def _replace(owner: Any, names: Iterable[str], ext: ModuleType) -> None:
 
 def _restore() -> None:
     global _variant, _decided, map_tensors, linear, after_attention, encoder_layer
-    while _originals:
-        setattr(*_originals.pop())
+    restore()
     _variant, _decided = "off", None
     map_tensors = linear = after_attention = encoder_layer = None
 

@@ -11,12 +11,16 @@ import sys
 
 import mlx.core as mx
 
-from toast.kernels import _ext, replace
+from toast.kernels.replaced import replace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
+
+    from toast.kernels import _ext
+
+ext: Any = None  # the extension, whose ops are used here; set by fuse()
 
 # What Llama's classes refer to in __call__. If a release of MLX-LM says something else, it is left alone.
 NAMES = {
@@ -31,8 +35,10 @@ NAMES = {
 _unfused: dict[str, Any] = {}  # class name -> Llama's __call__ as MLX-LM wrote it; and KVCache's update_and_fetch
 
 
-def fuse() -> None:
-    """Use fused ops in the models of mlx_lm that are loaded; call it again after loading others."""
+def fuse(extension: Any) -> None:
+    """Use its fused ops in the models of mlx_lm that are loaded; call it again after loading others."""
+    global ext
+    ext = extension
     from mlx_lm.models import activations, cache, llama
 
     for name in NAMES:
@@ -44,7 +50,7 @@ def fuse() -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models."):
             if getattr(module, "swiglu", None) is swiglu:
-                replace(module, "swiglu", _ext.swiglu)
+                replace(module, "swiglu", ext.swiglu)
             for cls in list(vars(module).values()):
                 call = vars(cls).get("__call__") if isinstance(cls, type) else None
                 fused = FUSED.get(kind(call) or "")
@@ -90,8 +96,8 @@ def _update_and_fetch(self: Any, keys: mx.array, values: mx.array) -> tuple[mx.a
     if self.keys is None or stop > self.keys.shape[2]:
         return _unfused["update_and_fetch"](self, keys, values)
     self.offset = stop
-    self.keys, keys = _ext.append(self.keys, keys, start)
-    self.values, values = _ext.append(self.values, values, start)
+    self.keys, keys = ext.append(self.keys, keys, start)
+    self.values, values = ext.append(self.values, values, start)
     return keys, values
 
 
@@ -103,7 +109,7 @@ def _attention(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> m
     q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
     if not q.dtype == k.dtype == v.dtype == cache.keys.dtype == cache.values.dtype:
         return _unfused["Attention"](self, x, mask, cache)
-    y, cache.keys, cache.values = _ext.attention_step(
+    y, cache.keys, cache.values = ext.attention_step(
         q=q, k=k, v=v, keys=cache.keys, values=cache.values,
         rope=rope, offset=cache.offset, scale=self.scale, causal=mask is not None,
     )  # fmt: skip
@@ -170,9 +176,9 @@ def _make_rope(rope: Any) -> _ext.Rope | None:
     name = type(rope).__name__
     try:
         if name == "RoPE":
-            return _ext.Rope(dims=rope.dims, traditional=rope.traditional, base=rope.base, scale=rope.scale, freqs=None)
+            return ext.Rope(dims=rope.dims, traditional=rope.traditional, base=rope.base, scale=rope.scale, freqs=None)
         if name == "Llama3RoPE":
-            return _ext.Rope(dims=rope.dims, traditional=rope.traditional, base=None, scale=1.0, freqs=rope._freqs)
+            return ext.Rope(dims=rope.dims, traditional=rope.traditional, base=None, scale=1.0, freqs=rope._freqs)
     except ValueError:  # an odd number of dims, say
         pass
     return None
@@ -190,7 +196,7 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
     if rope is None or not all(map(_is_affine, linears)) or any(type(norm).__name__ != "RMSNorm" for norm in norms):
         return None
     try:
-        return _ext.DecoderLayers(
+        return ext.DecoderLayers(
             linears=[(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
             norms=[(norm.weight, norm.eps) for norm in norms],
             rope=rope, heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale,
@@ -215,7 +221,7 @@ def _stack(model: Any) -> _ext.DecoderLayers | None:
     if not all(parts) or model.swa_idx is not None:
         return None
     try:
-        return _ext.DecoderLayers.stack(parts)
+        return ext.DecoderLayers.stack(parts)
     except ValueError:  # layers of several shapes
         return None
 
