@@ -8,7 +8,7 @@ import zlib
 from array import array
 
 from toast import kernels, pipes
-from toast.kernels.checksum import crc32_blocks, plain
+from toast.kernels.checksum import crc32_blocks, reference
 
 MAGIC = b"tidx sums"  # its length is odd: so is the trailer's, which is no multiple of a page then
 BLOCK = 256 << 10  # bytes under one checksum
@@ -64,7 +64,7 @@ def _kept(fd, size, length) -> bytes:
 
 def _sums(call, fd, size) -> bytes:
     if size <= SMALL:
-        return plain(fd, size, BLOCK)
+        return reference(fd, size, BLOCK)
     if kernels.variant() == "off":
         kernels.install_for(call, tell=False)
     return crc32_blocks(fd, size, BLOCK)
