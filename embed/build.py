@@ -9,7 +9,7 @@ import time
 
 from embed import checksum, database
 from embed.database import sqlite
-from toast import pipes, store
+from toast import files, pipes, store
 from toast.errors import os_error
 
 KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
@@ -36,7 +36,7 @@ class Target:
             _prune(os.path.dirname(self.part))
         self.fd = self._lock()
         if self.path:
-            pipes.keep_mode(self.fd, self.path, 0o600)
+            files.keep_mode(self.fd, self.path, 0o600)
         stamp = self.key + self._base()
         self.db = None if anew else self._resume(stamp)
         if self.db is None:
@@ -138,12 +138,9 @@ class Target:
             database.set_meta(self.db, stamp=stamp)
 
     def _replace(self) -> None:
-        pipes.keep_mode(self.fd, self.path)
-        os.fsync(self.fd)
-        os.rename(self.part, self.path)
-        folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_CLOEXEC)
-        os.fsync(folder)
-        os.close(folder)
+        files.keep_mode(self.fd, self.path)
+        files.place(self.fd, self.part, self.path)
+        files.sync(os.path.dirname(self.path))
 
     def _copy_out(self) -> None:
         for chunk in database.copy_chunks(self.fd):

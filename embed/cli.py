@@ -4,7 +4,7 @@ from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
-from toast.pipes import check_output, clean
+from toast.pipes import clean
 from toast.records import Records
 
 
@@ -92,6 +92,7 @@ def index(
     """
     from embed import documents
     from embed import index as verb
+    from toast.files import check_output
 
     if output and update:
         raise UsageError("-o and -u exclude each other")

@@ -9,7 +9,7 @@ import stat
 
 from embed import database, model, rank
 from embed.hits import Found, Printer
-from toast import pipes
+from toast import files, pipes
 from toast.errors import BadInput, Exit, UsageError
 from toast.records import Records
 
@@ -229,7 +229,7 @@ class Inputs:
                 first += more
             if database.kind(first) != "text":
                 return database.open_spooled(call, _rest(call.stdin, first), "standard input"), "standard input"
-            fd = pipes.private_file(call)
+            fd = files.private_file(call)
             for chunk in _rest(call.stdin, first):
                 pipes.write_all(fd, chunk, "the temporary file")
             os.lseek(fd, 0, os.SEEK_SET)

@@ -10,7 +10,7 @@ import os
 import mlx.core as mx
 
 from rerank.blocks import Blocks
-from toast import pipes
+from toast import files, pipes
 from toast.encoding import length_batches
 from toast.encoding.encoder import Encoder
 from toast.encoding.relevance import BLOCK
@@ -124,7 +124,7 @@ def write(path: str, labels, rows: bytes, columns: int, model: str, model_digest
     part = f"{path}.{os.getpid()}"
     try:
         with open(part, "xb") as file:
-            pipes.keep_mode(file.fileno(), path)
+            files.keep_mode(file.fileno(), path)
             file.write(len(header).to_bytes(8, "little") + header + rows)
             file.flush()
             os.fsync(file.fileno())
@@ -156,7 +156,7 @@ def learn(call, model: str, file: str, output: str | None, field: str | None) ->
     """Learn a probe from the examples of a JSONL file and write it."""
     if output is None:
         raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
-    pipes.check_output(call, output)
+    files.check_output(call, output)
     records = Records(call, [file], jsonl=True, field=field)
     if os.path.exists(call.path(output)):
         source = os.fstat(call.stdin) if file == "-" else os.stat(call.path(file))

@@ -198,6 +198,8 @@ def open_again(call, name: str, limit: int = 1 << 62) -> int:
 
 
 def _keep(call, fd, name, limit) -> int:
+    from toast.files import private_file
+
     kept = private_file(call)
     try:
         while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
@@ -232,6 +234,8 @@ class Spool:
 
     def _spill(self):
         if self._fd < 0:
+            from toast.files import private_file
+
             self._fd = private_file(self.call)
         write_all(self._fd, b"".join(self._held), "the temporary file")
         self._held, self._size = [], 0
@@ -256,48 +260,7 @@ class Spool:
             yield data[8:]
 
 
-def private_file(call) -> int:
-    """A descriptor of a new file without a name, in $TMPDIR; it goes when it is closed."""
-    folder = call.path(call.env.get("TMPDIR") or "/tmp")
-    try:
-        if hasattr(os, "O_TMPFILE"):
-            return os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    except OSError:  # not every file system has it
-        pass
-    import tempfile
-
-    try:
-        fd, path = tempfile.mkstemp(dir=folder)
-    except OSError as error:
-        raise os_error(error, f"write in {folder}") from None
-    os.unlink(path)
-    return fd
-
-
 # ---------------------------------------------------------------- answers out
-
-
-def check_output(call, name: str) -> None:
-    """Fail before the work where no file could be put in place: BadInput."""
-    path = os.path.realpath(call.path(name)) if name else ""
-    folder = os.path.dirname(path)
-    if os.path.isdir(path):
-        reason = "Is a directory"
-    elif not os.path.isdir(folder):
-        reason = "No such file or directory"
-    elif os.path.exists(path) and not os.path.isfile(path):
-        reason = "not a regular file, and would be replaced by one"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        reason = "Permission denied"
-    else:
-        return
-    raise BadInput(f"cannot write {name or repr(name)}: {reason}")
-
-
-def keep_mode(fd: int, path: str, more: int = 0) -> None:
-    """Give a file that will replace another the permissions of that one, and `more`."""
-    if os.path.exists(path):
-        os.fchmod(fd, os.stat(path).st_mode & 0o777 | more)
 
 
 def refuse_terminal(call, instead: str) -> None:
