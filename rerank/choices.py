@@ -7,6 +7,7 @@ from copy import deepcopy
 
 import mlx.core as mx
 
+from toast import store
 from toast.errors import UsageError
 from toast.generation import decoder
 from toast.generation.chat_template import Template
@@ -23,10 +24,7 @@ class Choices:
     def __init__(self, call, name, path, labels, multi):
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
-        if path.endswith(".gguf"):
-            from toast.store.convert import folder_for
-
-            path = folder_for(call, path)
+        path = store.folder(call, path)
         self.model, config = decoder.load(path)
         self.tokenizer, self.template = Tokenizer(path), Template(path)
         self.labels, self.cut = [label for label, _ in labels], 0

@@ -6,7 +6,7 @@ Owns the marks of each kind and what to say about a model of another kind. Does 
 import os
 
 from toast.errors import BadModel
-from toast.store.folder import modules, read_config, read_json, read_object, transformer
+from toast.store.settings import modules, read_config, read_json, read_object, transformer
 
 DECODERS = {"qwen3"}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")

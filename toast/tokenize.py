@@ -3,8 +3,6 @@
 Owns where a text may be cut so that no character is. Never loads weights.
 """
 
-import os
-
 from toast import pipes, store
 from toast.errors import BadInput
 from toast.generation.tokenizer import Tokenizer
@@ -12,12 +10,7 @@ from toast.generation.tokenizer import Tokenizer
 
 def tokenizer_for(call, name: str) -> Tokenizer:
     """The tokenizer of a model's folder or GGUF file."""
-    path = store.find(call, name)
-    if os.path.isfile(path):
-        from toast.store import vocab
-
-        path = vocab.folder_for(call, path)
-    return Tokenizer(path)
+    return Tokenizer(store.folder(call, name, weights=False))
 
 
 def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]:

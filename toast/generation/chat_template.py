@@ -9,7 +9,7 @@ import os
 from binascii import crc32
 
 from toast.errors import BadInput, BadModel
-from toast.store.folder import blame, read_object
+from toast.store.settings import blame, read_object
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 

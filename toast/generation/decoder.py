@@ -12,7 +12,7 @@ from types import ModuleType
 from toast import kernels
 from toast.errors import BadModel
 from toast.store import weights
-from toast.store.folder import blame, read_config, read_object
+from toast.store.settings import blame, read_config, read_object
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {

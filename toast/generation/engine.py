@@ -16,11 +16,7 @@ class Engine:
     """A loaded model with everything that stands around it."""
 
     def __init__(self, call, name: str):
-        path = store.find(call, name)
-        if os.path.isfile(path):
-            from toast.store import convert
-
-            path = convert.folder_for(call, path)
+        path = store.folder(call, name)
         kernels.install_for(call)
         from toast.generation import decoder
 
