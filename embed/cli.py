@@ -39,7 +39,7 @@ def embed(
 
     embed --field body --json < notes.jsonl | head -1
     """
-    records = Records(call, files, nul, jsonl, field)
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field)
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind, dims, not no_normalize, long, batch)

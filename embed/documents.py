@@ -97,7 +97,7 @@ def source(call, paths, files_from, largest, nul, jsonl, field, id):
         paths = [*paths, *(os.fsdecode(name) for some in names for name in some if name)]
     elif not paths or jsonl or field:
         names = paths or ["-"]
-        inputs = [(name, Records(call, [name] if paths else (), nul, jsonl, field)) for name in names]
+        inputs = [(name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field)) for name in names]
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 

@@ -65,7 +65,7 @@ def _write_npy(call, windows, encoder, precision):
             spool.extend(window)
         windows, rows = spool.windows(), spool.count
     columns = form(mx.zeros((1, encoder.dims))).shape[1]
-    npy = pipes.Npy(call, descr, columns, rows)
+    npy = pipes.Npy(call, descr, columns=columns, rows=rows)
     _write_rows(call, windows, encoder, precision, npy.write, rows)
     npy.close()
 

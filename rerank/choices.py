@@ -11,7 +11,7 @@ from toast import store
 from toast.errors import UsageError
 from toast.generation import decoder
 from toast.generation.chat_template import Template
-from toast.generation.generate import read
+from toast.generation.generate import prefill
 from toast.generation.tokenizer import Tokenizer
 
 QUESTION = "Which label fits the text? Answer with the label alone.\nLabels:\n{labels}\n\nText: {text}"
@@ -24,7 +24,7 @@ class Choices:
     def __init__(self, call, name, path, labels, multi):
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
-        path = store.folder(call, path)
+        path = store.as_folder(call, path)
         self.model, config = decoder.load(path)
         self.tokenizer, self.template = Tokenizer(path), Template(path)
         self.labels, self.cut = [label for label, _ in labels], 0
@@ -50,7 +50,7 @@ class Choices:
         one, other = self._prompt("a"), self._prompt("The")
         same = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)
         self.common = one[:same]
-        read(self.model, self.caches, self.common)
+        prefill(self.model, self.caches, self.common)
 
     def probabilities(self, texts: list[str]) -> list[list[float]]:
         return [mx.softmax(self._log_probabilities(self._fitting(text))).tolist() for text in texts]
@@ -69,7 +69,7 @@ class Choices:
         shared = ids[: len(self.common)] == self.common
         caches = deepcopy(self.caches) if shared else decoder.caches(self.model)
         rest = ids[len(self.common) :] if shared else ids
-        read(self.model, caches, rest[:-1])
+        prefill(self.model, caches, rest[:-1])
         first = self._logs(rest[-1:], caches)[-1]
         found = []
         for answer in self.answers:

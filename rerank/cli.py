@@ -54,7 +54,7 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(call, files, nul, jsonl or bool(group or query_field), field)
+    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field)
     from rerank import score
     from toast.encoding import relevance
 
@@ -144,7 +144,9 @@ def classify(
         refuse_with("--report", {"FILE": files, **written})
     given = verb.read_labels(call, labels, label_file, least=1 if multi else 2)
     form = verb.Form(k, multi, threshold, only, invert, count, json, b"\0" if nul else b"\n")
-    records = Records(call, [report] if report is not None else files, nul, jsonl or report is not None, field)
+    records = Records(
+        call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field
+    )
     from rerank import engines
 
     engine = engines.open_engine(call, model, given, multi)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 from hypothesis import settings
 
-from toast import kernels
+from toast import kernels, loaded
 
 # where a change is judged, the same examples every time; at a desk, new ones
 settings.register_profile("judge", derandomize=True)
@@ -28,9 +28,10 @@ def own_store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def plain_mlx():
-    """A test that installs the kernels in this process does not leave them to the next one."""
+    """A test that installs the kernels in this process leaves neither them nor its models to the next one."""
     yield
     kernels.install("off")
+    loaded.forget()
 
 
 @pytest.fixture(scope="session")

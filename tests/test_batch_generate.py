@@ -11,7 +11,7 @@ from toast import kernels
 from toast.generation import decoder
 from toast.generation import ragged_cache as text_rows
 from toast.generation.batch_generate import Job, decode
-from toast.generation.generate import Generation, read
+from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.ragged_cache import LastPrompt, RowCache
 from toast.generation.sample import Sampler
 
@@ -56,15 +56,15 @@ def prompts(name):
 def alone(name, ids, sampler, limit, ends=(), top=None):
     caches = decoder.caches(model(name))
     sampler.begin(ids)
-    read(model(name), caches, ids[:-1])
-    generation = Generation(model(name), caches, sampler, ends, limit, top)
-    return [(t.id, t.logprob, t.top) for t in generation.run(ids[-1])], generation.reason
+    prefill(model(name), caches, ids[:-1])
+    generation = Generation(model(name), caches, sampler, sequence=Sequence(ends, limit), top=top)
+    return [(t.id, t.logprob, t.top) for t in generation.run(ids[-1])], generation.sequence.reason
 
 
 def together(name, jobs, rows):
-    done = list(decode(model(name), lambda: decoder.caches(model(name)), jobs, rows))
+    done = list(decode(model(name), lambda: decoder.caches(model(name)), jobs, rows=rows))
     assert {id(job) for job in done} == {id(job) for job in jobs}
-    return [([(t.id, t.logprob, t.top) for t in job.tokens], job.reason) for job in jobs]
+    return [([(t.id, t.logprob, t.top) for t in job.tokens], job.sequence.reason) for job in jobs]
 
 
 def never(token):
@@ -78,7 +78,7 @@ def test_batched_is_alone(name, rows):
     limits = [3, 24, 9, 1, 17, 24, 5, 30, 2, 11, 24, 8]
     cases = list(zip(prompts(name) * 2, limits))
     want = [alone(name, ids, Sampler(), limit, {7, 34}) for ids, limit in cases]
-    jobs = [Job(ids, Sampler(), {7, 34}, limit, never) for ids, limit in cases]
+    jobs = [Job(ids, Sampler(), Sequence({7, 34}, limit), accept=never) for ids, limit in cases]
     assert together(name, jobs, rows) == want
 
 
@@ -87,21 +87,21 @@ def test_logprobs_have_the_same_bits():
         pytest.skip("plain MLX is not row-invariant")
     cases = prompts("llama3-rope-causal")[:6]
     want = [alone("llama3-rope-causal", ids, Sampler(), 12, top=3) for ids in cases]
-    jobs = [Job(ids, Sampler(), (), 12, never, top=3) for ids in cases]
+    jobs = [Job(ids, Sampler(), Sequence((), 12), accept=never, top=3) for ids in cases]
     assert together("llama3-rope-causal", jobs, 4) == want
 
 
 def test_every_row_draws_from_its_own_seed():
     cases = prompts("qwen3-causal")[:5]
-    want = [alone("qwen3-causal", ids, Sampler(0.9, top_k=20, seed=4), 10) for ids in cases]
-    jobs = [Job(ids, Sampler(0.9, top_k=20, seed=4), (), 10, never) for ids in cases]
+    want = [alone("qwen3-causal", ids, Sampler(temperature=0.9, top_k=20, seed=4), 10) for ids in cases]
+    jobs = [Job(ids, Sampler(temperature=0.9, top_k=20, seed=4), Sequence((), 10), accept=never) for ids in cases]
     assert together("qwen3-causal", jobs, 3) == want
 
 
 def test_take_ends_a_text():
     ids = prompts("llama-causal")[0]
     seen = []
-    job = Job(ids, Sampler(), (), 24, lambda token: seen.append(token.id) or len(seen) == 4)
+    job = Job(ids, Sampler(), Sequence((), 24), accept=lambda token: seen.append(token.id) or len(seen) == 4)
     assert together("llama-causal", [job], 2)[0][1] == "stop" and len(job.tokens) == 4
 
 
@@ -114,16 +114,18 @@ def test_jobs_may_come_later(monkeypatch, name, form):
     limits = [9, 3, 17, 2, 24, 5, 1, 8]
     cases = list(zip(prompts(name) * 2, limits))
     want = [alone(name, ids, Sampler(), limit) for ids, limit in cases]
-    jobs = [Job(ids, Sampler(), (), limit, never) for ids, limit in cases]
+    jobs = [Job(ids, Sampler(), Sequence((), limit), accept=never) for ids, limit in cases]
 
     def arriving():
         for n, job in enumerate(jobs):
             yield job
             yield from [None] * (n % 4)
 
-    done = list(decode(model(name), lambda: decoder.caches(model(name)), arriving(), 3))
+    done = list(decode(model(name), lambda: decoder.caches(model(name)), arriving(), rows=3))
     assert len(done) == len(jobs)
-    assert [([t.id for t in job.tokens], job.reason) for job in jobs] == [([t[0] for t in w], r) for w, r in want]
+    assert [([t.id for t in job.tokens], job.sequence.reason) for job in jobs] == [
+        ([t[0] for t in w], r) for w, r in want
+    ]
 
 
 def test_jobs_are_asked_for_one_by_one():
@@ -132,7 +134,7 @@ def test_jobs_are_asked_for_one_by_one():
     def jobs():
         for ids in prompts("llama-causal")[:6]:
             asked.append(ids)
-            yield Job(ids, Sampler(), (), 5, never)
+            yield Job(ids, Sampler(), Sequence((), 5), accept=never)
 
     run = decode(model("llama-causal"), lambda: decoder.caches(model("llama-causal")), jobs(), rows=2)
     next(run)
@@ -143,7 +145,9 @@ def test_jobs_are_asked_for_one_by_one():
 def test_quantised_layers_tell_texts_apart():
     if kernels.variant() == "off":
         pytest.skip("plain MLX has no such layers")
-    kinds = {name: type(text_rows.Rows(model(name), lambda: decoder.caches(model(name)))).__name__ for name in FIXTURES}
+    kinds = {
+        name: type(text_rows.batch(model(name), lambda: decoder.caches(model(name)))).__name__ for name in FIXTURES
+    }
     assert kinds == dict.fromkeys(FIXTURES[:3], "Masked") | dict.fromkeys(FIXTURES[3:], "Ragged")
 
 
@@ -164,21 +168,21 @@ def test_beginnings_are_copied_from_other_rows(monkeypatch):
     logits = rows.step({row: ids[-1] for row, ids in enumerate(texts)})
     for row, ids in zip(logits, texts):
         caches = decoder.caches(model(name))
-        read(model(name), caches, ids[:-1])
+        prefill(model(name), caches, ids[:-1])
         assert mx.array_equal(row, model(name)(mx.array([ids[-1:]]), cache=caches)[0, -1]).item()
 
 
 def test_shared_beginnings_are_read_once(monkeypatch):
     counted = []
     monkeypatch.setattr(
-        text_rows, "read", lambda model, caches, ids: (counted.append(len(ids)), read(model, caches, ids))
+        text_rows, "prefill", lambda model, caches, ids: (counted.append(len(ids)), prefill(model, caches, ids))
     )
     prefix = LastPrompt(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
     for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
-        caches = prefix.read(ids)
+        caches = prefix.prefill(ids)
         assert caches[0].offset == len(ids) - 1
         fresh = decoder.caches(model("llama-causal"))
-        read(model("llama-causal"), fresh, ids[:-1])
+        prefill(model("llama-causal"), fresh, ids[:-1])
         for a, b in zip(caches, fresh):
             assert mx.allclose(a.keys[..., : a.offset, :], b.keys[..., : b.offset, :], atol=1e-5).item()
     assert counted == [4, 0, 2, 0]

@@ -24,17 +24,17 @@ def facts(name, file="oracle.json"):
 
 @pytest.mark.parametrize("name", ["llama-causal", "qwen3-causal", "llama3-rope-causal"])
 def test_reference_texts(name, tmp_path):
-    template = Template(os.path.join(ORACLES, name), str(tmp_path))
+    template = Template(os.path.join(ORACLES, name))
     chats = [chat for chat in facts(name)["chats"] if chat["add_generation_prompt"]]
     assert chats
     for chat in chats * 2:  # the second time from the cache
-        assert template.render(chat["messages"]) == chat["text"]
+        assert template.render(chat["messages"], str(tmp_path)) == chat["text"]
 
 
 def test_default_model_texts(tmp_path):
-    template = Template(SMOLLM2, str(tmp_path))
+    template = Template(SMOLLM2)
     for chat in facts("smollm2", "chats_oracle.json") * 2:
-        assert template.render(chat["messages"]) == chat["rendered"]
+        assert template.render(chat["messages"], str(tmp_path)) == chat["rendered"]
 
 
 CONTENT = st.text(st.sampled_from("ab \n{}%<|im_end|>\0 1é"), max_size=12)
@@ -43,14 +43,14 @@ ROLES = st.sampled_from(["system", "user", "assistant"])
 
 @given(st.lists(st.builds(lambda r, c: {"role": r, "content": c}, ROLES, CONTENT), min_size=1, max_size=5))
 def test_remembered_pieces_are_what_jinja_renders(tmp_path_factory, messages):
-    template = Template(SMOLLM2, str(tmp_path_factory.getbasetemp() / "chat"))
-    assert template.render(messages) == template._render(messages)
+    template, cache = Template(SMOLLM2), str(tmp_path_factory.getbasetemp() / "chat")
+    assert template.render(messages, cache) == template._render(messages)
 
 
 def test_a_known_prompt_needs_no_jinja(tmp_path):
     code = (
         "import sys; from toast.generation.chat_template import Template;"
-        "Template(sys.argv[1], sys.argv[2]).render([{'role': 'user', 'content': 'hi'}]); print('jinja2' in sys.modules)"
+        "Template(sys.argv[1]).render([{'role': 'user', 'content': 'hi'}], sys.argv[2]); print('jinja2' in sys.modules)"
     )
     runs = [subprocess.run([sys.executable, "-c", code, SMOLLM2, str(tmp_path)], capture_output=True, text=True)
             for _ in range(2)]  # fmt: skip
@@ -87,12 +87,12 @@ LOOKING = [
 
 @pytest.mark.parametrize("source", PLAIN)
 def test_plain_templates(source):
-    assert static_template.is_plain(environment().parse(source))
+    assert static_template.is_static(environment().parse(source))
 
 
 @pytest.mark.parametrize("source", LOOKING)
 def test_templates_that_look_into_contents(source):
-    assert not static_template.is_plain(environment().parse(source))
+    assert not static_template.is_static(environment().parse(source))
 
 
 def render(source, messages=({"role": "user", "content": "hi"},), **variables):
@@ -117,7 +117,7 @@ def test_sandbox(tmp_path, source):
 def test_refused_and_broken(tmp_path):
     (tmp_path / "chat_template.jinja").write_text("{{ raise_exception('no system, please') }}")
     with pytest.raises(BadInput, match="no system, please"):
-        Template(str(tmp_path), str(tmp_path / "cache")).render([{"role": "system", "content": "x"}])
+        Template(str(tmp_path)).render([{"role": "system", "content": "x"}], str(tmp_path / "cache"))
     (tmp_path / "chat_template.jinja").write_text("{% for %}")
     with pytest.raises(BadModel, match="broken"):
         Template(str(tmp_path)).render([])

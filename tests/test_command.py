@@ -134,8 +134,8 @@ def declared():
 
 def test_no_flag_is_declared_twice(declared):
     assert len(declared) == 7
-    for declared in (EVERYTHING, *declared):
-        flags = [flag for p in declared.parameters for flag in p.flags]
+    for one in (EVERYTHING, *declared):
+        flags = [flag for p in one.parameters for flag in p.flags]
         assert len(flags) == len(set(flags))
 
 

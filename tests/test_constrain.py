@@ -12,7 +12,7 @@ from command import command
 from toast.errors import UsageError
 from toast.generation import decoder
 from toast.generation.constrain import Constraint, Unfinished
-from toast.generation.generate import Generation, read
+from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.sample import Sampler
 from toast.generation.tokenizer import Tokenizer
 
@@ -33,11 +33,11 @@ def answer(name, kind, text, limit=120, seed=0, temperature=1.0):
     model, tokenizer, ends = loaded(name)
     guide = Constraint(tokenizer, ends, NAMES[name], kind, text).guide(limit)
     caches = decoder.caches(model)
-    read(model, caches, [5, 6])
-    run = Generation(model, caches, Sampler(temperature, seed=seed), ends, limit, guide=guide)
+    prefill(model, caches, [5, 6])
+    run = Generation(model, caches, Sampler(temperature=temperature, seed=seed), sequence=Sequence(ends, limit, guide))
     list(run.run(7))
     guide.check()
-    return tokenizer.core.decode(run.ids)
+    return tokenizer.core.decode(run.sequence.ids)
 
 
 @pytest.mark.parametrize("name", NAMES)

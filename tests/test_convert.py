@@ -161,10 +161,10 @@ class FakeCall:
 def test_a_file_is_converted_once_and_again_when_it_changes(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(tiny("llama")[1])
-    first = store.folder(call, str(path))
-    assert store.folder(call, str(path)) == first and len(call.said) == 1
+    first = store.as_folder(call, str(path))
+    assert store.as_folder(call, str(path)) == first and len(call.said) == 1
     os.utime(path, ns=(1, 1))
-    second = store.folder(call, str(path))
+    second = store.as_folder(call, str(path))
     assert second != first and decoder.load(second)
     assert os.listdir(os.path.dirname(second)) == [os.path.basename(second)]  # what it gave before is gone
 
@@ -172,18 +172,18 @@ def test_a_file_is_converted_once_and_again_when_it_changes(tmp_path):
 def test_the_vocabulary_is_made_without_the_weights(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(gguf({"general.architecture": "llama"} | TEXT))  # no tensors, which a whole model would need
-    made = store.folder(call, str(path), weights=False)
+    made = store.as_folder(call, str(path), weights=False)
     assert sorted(os.listdir(made)) == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
     with pytest.raises(BadModel):
-        store.folder(call, str(path))
-    assert store.folder(call, made, weights=False) == store.folder(call, made) == made
+        store.as_folder(call, str(path))
+    assert store.as_folder(call, made, weights=False) == store.as_folder(call, made) == made
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(gguf({"general.architecture": "rwkv6"} | TEXT))
     with pytest.raises(BadModel, match="architecture 'rwkv6' is not supported from GGUF"):
-        store.folder(call, str(path))
+        store.as_folder(call, str(path))
     assert not os.listdir(tmp_path / "home" / "gguf")
 
 

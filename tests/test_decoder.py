@@ -147,7 +147,7 @@ def test_end_tokens(tmp_path):
 def test_heavy_packages_stay_out():
     """MLX-LM's own __init__ would bring them."""
     code = (
-        "import sys; from toast.models import decoder; decoder.load(sys.argv[1]);"
+        "import sys; from toast.generation import decoder; decoder.load(sys.argv[1]);"
         "print([m for m in ('transformers', 'numpy', 'huggingface_hub', 'mlx_lm.utils') if m in sys.modules])"
     )
     out = subprocess.run([sys.executable, "-c", code, oracle("llama-causal")[0]], capture_output=True, text=True)

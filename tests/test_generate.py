@@ -10,7 +10,7 @@ import pytest
 
 from toast import kernels
 from toast.generation import decoder, generate
-from toast.generation.generate import Generation, read
+from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.prompt_lookup import PAUSE, Drafter
 from toast.generation.sample import Sampler
 
@@ -28,12 +28,12 @@ def runs(name):
         return [run for run in json.load(file)["runs"] if run["ids"]]
 
 
-def generation(name, ids, sampler=None, **settings):
+def generation(name, ids, sampler=None, *, limit=1 << 30, ends=(), guide=None, **settings):
     caches = decoder.caches(model(name))
     sampler = sampler or Sampler()
     sampler.begin(ids)
-    read(model(name), caches, ids[:-1])
-    made = Generation(model(name), caches, sampler, **settings)
+    prefill(model(name), caches, ids[:-1])
+    made = Generation(model(name), caches, sampler, sequence=Sequence(ends, limit, guide), **settings)
     return made, made.run(ids[-1])
 
 
@@ -41,8 +41,8 @@ def generation(name, ids, sampler=None, **settings):
 def test_greedy_ids(name):
     for run in runs(name):
         made, tokens = generation(name, run["ids"], limit=24)
-        assert [token.id for token in tokens] == run["greedy_ids"] == made.ids
-        assert made.reason == "length" and made.fed == 23
+        assert [token.id for token in tokens] == run["greedy_ids"] == made.sequence.ids
+        assert made.sequence.reason == "length" and made.fed == 23
 
 
 @pytest.mark.parametrize("piece", [1, 3, 64])
@@ -56,7 +56,7 @@ def test_a_prompt_in_pieces(monkeypatch, piece):
 def test_watch_hears_of_every_token():
     heard = []
     ids = list(range(3, 40))
-    read(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, heard.append)
+    prefill(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, heard.append)
     assert sum(heard) == len(ids)
 
 
@@ -64,7 +64,7 @@ def test_ends():
     run = runs("llama-causal")[0]
     made, tokens = generation("llama-causal", run["ids"], ends={run["greedy_ids"][3]}, limit=24)
     assert [token.id for token in tokens] == run["greedy_ids"][:3]
-    assert made.reason == "stop"
+    assert made.sequence.reason == "stop"
 
 
 def test_fed_tells_what_the_caches_hold():
@@ -72,7 +72,7 @@ def test_fed_tells_what_the_caches_hold():
     run = runs("llama-causal")[1]
     made, tokens = generation("llama-causal", run["ids"], ends={run["greedy_ids"][5]}, limit=24)
     list(tokens)
-    held = run["ids"] + [*made.ids, run["greedy_ids"][5]][: made.fed]
+    held = run["ids"] + [*made.sequence.ids, run["greedy_ids"][5]][: made.fed]
     assert made.caches[0].offset == len(held)
     following = np.array(model("llama-causal")(mx.array([[9]]), cache=made.caches)[0, -1])
     fresh = np.array(model("llama-causal")(mx.array([held + [9]]))[0, -1])
@@ -94,7 +94,7 @@ def test_seeded_sampling_repeats_itself():
     ids = runs("qwen3-causal")[1]["ids"]
 
     def run(seed):
-        return [t.id for t in generation("qwen3-causal", ids, Sampler(0.9, seed=seed), limit=20)[1]]
+        return [t.id for t in generation("qwen3-causal", ids, Sampler(temperature=0.9, seed=seed), limit=20)[1]]
 
     assert run(3) == run(3) != run(4)
 
@@ -118,7 +118,7 @@ class Only:
 def test_guide():
     made, tokens = generation("llama-causal", [1, 5], guide=Only([7, 8, 9], 660), limit=10)
     assert [token.id for token in tokens] == [7, 8, 9]
-    assert made.reason == "stop" and made.fed == 2
+    assert made.sequence.reason == "stop" and made.fed == 2
 
 
 # ---------------------------------------------------------------- drafts
@@ -131,13 +131,13 @@ class Oracle(Drafter):
         super().__init__([])
         self.text, self.wrong, self.asked, self.right = text, wrong, 0, 0
 
-    def guess(self):
+    def draft(self):
         self.asked += 1
         ahead = self.text[len(self.ids) : len(self.ids) + 5]
         return [(i + 1) % 600 if (len(self.ids) + n) % self.wrong == 0 else i for n, i in enumerate(ahead)]
 
-    def took(self, seconds, guess, right):
-        self.right += right or 0
+    def learn(self, seconds, draft, accepted):
+        self.right += accepted or 0
 
 
 @pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
@@ -147,9 +147,11 @@ def test_drafts_do_not_change_the_answer(name, wrong):
     for run in runs(name)[:6]:
         drafter = Oracle(run["greedy_ids"], wrong)
         made, tokens = generation(name, run["ids"], limit=24, drafter=drafter)
-        assert [token.id for token in tokens] == run["greedy_ids"] == made.ids and made.reason == "length"
+        assert [token.id for token in tokens] == run[
+            "greedy_ids"
+        ] == made.sequence.ids and made.sequence.reason == "length"
         assert drafter.asked and (wrong > 2) == bool(drafter.right)
-        held = (run["ids"] + made.ids)[: len(run["ids"]) + made.fed]
+        held = (run["ids"] + made.sequence.ids)[: len(run["ids"]) + made.fed]
         assert made.caches[0].offset == len(held)
 
 
@@ -158,38 +160,38 @@ def test_an_end_among_the_drafts():
     end = run["greedy_ids"][4]
     made, tokens = generation("llama-causal", run["ids"], limit=24, ends={end}, drafter=Oracle(run["greedy_ids"], 999))
     assert [token.id for token in tokens] == run["greedy_ids"][: run["greedy_ids"].index(end)]
-    assert made.reason == "stop"
+    assert made.sequence.reason == "stop"
 
 
 def test_limit_within_the_drafts():
     run = runs("llama-causal")[1]
     for limit in range(1, 9):
         made, tokens = generation("llama-causal", run["ids"], limit=limit, drafter=Oracle(run["greedy_ids"], 999))
-        assert [token.id for token in tokens] == run["greedy_ids"][:limit] and made.reason == "length"
+        assert [token.id for token in tokens] == run["greedy_ids"][:limit] and made.sequence.reason == "length"
 
 
 def test_lookup_finds_the_latest_repetition():
     drafter = Drafter([1, 2, 3, 4, 5, 1, 2, 3, 9, 8, 7, 1, 2])
-    assert drafter.guess() == []
-    drafter.took(1.0, [], None)
+    assert drafter.draft() == []
+    drafter.learn(1.0, [], None)
     drafter.add(3)
-    assert drafter.guess() == [9, 8, 7, 1, 2]
+    assert drafter.draft() == [9, 8, 7, 1, 2]
     drafter.add(6)
-    assert drafter.guess() == []
+    assert drafter.draft() == []
 
 
 def test_guesses_that_do_not_pay_stop():
     drafter = Drafter([1, 2, 3, 4] * 5)
-    drafter.took(1.0, [], None)
+    drafter.learn(1.0, [], None)
     while not drafter.silent:
-        assert drafter.guess()
-        drafter.took(1.5, drafter.guess(), None)
-    assert drafter.guess() == []
+        assert drafter.draft()
+        drafter.learn(1.5, drafter.draft(), None)
+    assert drafter.draft() == []
     for _ in range(PAUSE):
         drafter.add(1)
     for id in (1, 2, 3):
         drafter.add(id)
-    assert drafter.guess()
+    assert drafter.draft()
 
 
 @pytest.mark.model
@@ -203,7 +205,7 @@ def test_default_model_follows_the_reference(smollm2):
     for chat in chats:
         ids, want = chat["prompt_ids"], chat["greedy"]
         caches = decoder.caches(default)
-        read(default, caches, ids[:-1])
+        prefill(default, caches, ids[:-1])
         rows = default(mx.array([[ids[-1], *want["ids"][:-1]]]), cache=caches)[0]
         for got, token, gap in zip(mx.argmax(rows, axis=-1).tolist(), want["ids"], want["step_gaps"]):
             compared += gap > 0.5
@@ -224,15 +226,15 @@ def test_default_model_drafts_and_batches_change_nothing(smollm2):
 
     def alone(ids, drafter=None):
         caches = decoder.caches(default)
-        read(default, caches, ids[:-1])
-        run = Generation(default, caches, Sampler(), {2}, 40, drafter=drafter)
+        prefill(default, caches, ids[:-1])
+        run = Generation(default, caches, Sampler(), sequence=Sequence({2}, 40), drafter=drafter)
         list(run.run(ids[-1]))
-        return run.ids
+        return run.sequence.ids
 
     plain = [alone(ids) for ids in prompts]
     for ids, want in zip(prompts, plain):
         drafter = Oracle(want, 4)
         assert alone(ids, drafter) == want
-    jobs = [Job(ids, Sampler(), {2}, 40, lambda token: False) for ids in prompts]
+    jobs = [Job(ids, Sampler(), Sequence({2}, 40)) for ids in prompts]
     list(decode(default, lambda: decoder.caches(default), jobs, rows=5))
     assert [[t.id for t in job.tokens] for job in jobs] == plain

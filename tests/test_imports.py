@@ -9,27 +9,22 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-STDLIB_ONLY = {
-    "toast/files.py",
-    "toast/pipes.py",
-    "toast/records.py",
-    "toast/errors.py",
-    "toast/command.py",
-    "toast/options.py",
-}
+BARE = ("start", "command", "options", "pipes", "files", "records", "errors")
+STDLIB_ONLY = {f"toast/{name}.py" for name in BARE}
 HEAVY = {
-    "numpy",
-    "typer",
-    "click",
-    "rich",
-    "transformers",
-    "mlx.nn",
-    "pydantic",
-    "tqdm",
-    "inspect",
-    "tempfile",
-    "tokenizers",
-}
+    "click", "inspect", "mlx.nn", "numpy", "pydantic", "rich",
+    "tempfile", "tokenizers", "tqdm", "transformers", "typer",
+}  # fmt: skip
+
+
+# who may import whom: what stands further right knows nothing of what stands further left
+FLOORS = {
+    "cli": 0, "verb": 1, "generation": 2, "encoding": 2, "models": 3, "store": 3, "shell": 3, "kernels": 4,
+}  # fmt: skip
+SHELL = {
+    "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters", "__init__",
+}  # fmt: skip
+LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 
 
 def sources():
@@ -40,34 +35,113 @@ def sources():
                     yield os.path.relpath(os.path.join(folder, name), ROOT)
 
 
+SOURCES = sorted(sources())
+
+
 def tree(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         return ast.parse(file.read())
 
 
+def module_of(path):
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(path) for path in SOURCES}
+
+
+def for_types(node):
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def walk(node):
+    """All nodes but those that only a type checker reads."""
+    yield node
+    for child in ast.iter_child_nodes(node):
+        if not for_types(child):
+            yield from walk(child)
+
+
 def imports(path):
-    for node in ast.walk(tree(path)):
+    """Full names of what a file imports when it runs, at any depth of its functions."""
+    package = module_of(path) if path.endswith("__init__.py") else module_of(path).rpartition(".")[0]
+    for node in walk(tree(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parent = ".".join(filter(None, [package if node.level else "", node.module]))
+            yield from (f"{parent}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", sorted(sources()))
+def modules_imported(path):
+    """Which of our own modules a file imports."""
+    for name in imports(path):
+        while name and name not in MODULES:
+            name = name.rpartition(".")[0]
+        if name:
+            yield name
+
+
+def floor(module):
+    package, *parts = module.split(".")
+    if parts[-1:] == ["cli"]:
+        return "cli"
+    if package != "toast":
+        return "verb"
+    if not parts or (len(parts) == 1 and parts[0] in SHELL):
+        return "shell"
+    return parts[0] if parts[0] in FLOORS else "verb"
+
+
+@pytest.mark.parametrize("path", SOURCES)
 def test_imports_point_one_way(path):
-    package = path.split(os.sep)[0]
+    package, here = path.split(os.sep)[0], floor(module_of(path))
     forbidden = {"toast": {"embed", "rerank"}, "embed": {"rerank"}, "rerank": {"embed"}}[package]
     for name in imports(path):
         top = name.split(".")[0]
         assert top not in forbidden, f"{path} imports {name}"
         if path in STDLIB_ONLY:
             assert top in {"toast", "tqdm"} or top in sys.stdlib_module_names, f"{path} imports {name}"
-        if path.endswith("cli.py"):
-            continue
-        assert not name.endswith(".cli"), f"{path} imports a cli"
+    for name in modules_imported(path):
+        assert FLOORS[floor(name)] >= FLOORS[here], f"{path} imports {name}, which stands above it"
 
 
-@pytest.mark.parametrize("path", sorted(sources()))
+@pytest.mark.parametrize("path", SOURCES)
+def test_the_wings_do_not_know_each_other(path):
+    wings = {"generation", "encoding"}
+    for name in modules_imported(path):
+        assert not {floor(module_of(path)), floor(name)} >= wings, f"{path} imports {name}"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("toast/kernels/")])
+def test_kernels_know_nothing_above_them(path):
+    above = [name for name in modules_imported(path) if not name.startswith("toast.kernels")]
+    assert not above, f"{path} imports {above}"
+
+
+def test_no_circle_of_imports():
+    """Imports inside of functions count, those for types do not."""
+    graph = {module_of(path): set(modules_imported(path)) - {module_of(path)} for path in SOURCES}
+    for _ in range(2):  # take away what only imports, then what is only imported, until circles are left
+        while leaves := {name for name, found in graph.items() if not found & graph.keys()}:
+            graph = {name: found - leaves for name, found in graph.items() if name not in leaves}
+        graph = {name: {n for n in graph if name in graph[n]} for name in graph}
+    assert not graph, "\n".join(f"{name} imports {sorted(found)}" for name, found in sorted(graph.items()))
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_rooms_stay_small(path):
+    with open(os.path.join(ROOT, path), encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    assert len(lines) <= LONGEST + 1, f"{path} has {len(lines)} lines"
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef) and not path.endswith("cli.py"):
+            body = lines[node.body[0].lineno - 1 : node.end_lineno]
+            steps = sum(line.lstrip().startswith("# 1)") for line in body)
+            assert len(body) <= DEEPEST or steps, f"{path}: {node.name} has {len(body)} lines and no numbered steps"
+
+
+@pytest.mark.parametrize("path", SOURCES)
 def test_the_process_is_left_to_two_files(path):
     if path == "toast/command.py":
         return

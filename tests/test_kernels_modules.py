@@ -226,15 +226,15 @@ def test_caches_alone_are_those_of_a_whole_pass(llama):
 def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
     """Texts side by side, prompts and two steps each, give the bits that each gives alone."""
     from toast.generation.decoder import caches
-    from toast.generation.generate import read
-    from toast.generation.ragged_cache import Rows
+    from toast.generation.generate import prefill
+    from toast.generation.ragged_cache import batch
 
-    rows, singles = Rows(model, lambda: caches(model)), []
+    rows, singles = batch(model, lambda: caches(model)), []
     rows.place(dict(enumerate(prompts)))
-    steps = [bits(rows.step({n: token for n in range(len(prompts))})) for token in (10, 11)]
+    steps = [bits(rows.step(dict.fromkeys(range(len(prompts)), token))) for token in (10, 11)]
     for n, ids in enumerate(prompts):
         single = caches(model)
-        read(model, single, ids[:-1])
+        prefill(model, single, ids[:-1])
         singles.append(single)
     for step, token in enumerate((10, 11)):
         for n, single in enumerate(singles):

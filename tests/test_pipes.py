@@ -54,7 +54,7 @@ def test_npy_is_what_numpy_reads(tmp_path, known):
     rows = np.arange(15, dtype=np.float32).reshape(5, 3)
     fd = os.open(tmp_path / "x.npy", os.O_RDWR | os.O_CREAT)
     os.write(fd, b"before")
-    npy = pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", 3, 5 if known else None)
+    npy = pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3, rows=5 if known else None)
     npy.write(rows[:2])
     npy.write(rows[2:])
     npy.close()
@@ -65,7 +65,7 @@ def test_npy_is_what_numpy_reads(tmp_path, known):
 
 def test_unfinished_npy_is_no_npy(tmp_path):
     fd = os.open(tmp_path / "x.npy", os.O_RDWR | os.O_CREAT)
-    pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", 3).write(np.zeros((2, 3), np.float32))
+    pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3).write(np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError):
         np.load(tmp_path / "x.npy")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toast import kernels
 from toast.generation import decoder, prefix_cache
-from toast.generation.generate import Generation, read
+from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.prefix_cache import BLOCK, PrefixCache, pack, unpack
 from toast.generation.sample import Sampler
 
@@ -37,14 +37,14 @@ def answer(store, ids, path=LLAMA, count=12):
     caches = decoder.caches(model(path))
     known = store.find(caches, ids)
     if pause := store.boundary(caches, ids):
-        read(model(path), caches, ids[known:pause])
+        prefill(model(path), caches, ids[known:pause])
         store.mark(caches)
-        read(model(path), caches, ids[max(known, pause) : -1])
+        prefill(model(path), caches, ids[max(known, pause) : -1])
     else:
-        read(model(path), caches, ids[known:-1])
-    run = Generation(model(path), caches, Sampler(), limit=count, top=2)
+        prefill(model(path), caches, ids[known:-1])
+    run = Generation(model(path), caches, Sampler(), sequence=Sequence(limit=count), top=2)
     tokens = [(t.id, t.logprob, t.top) for t in run.run(ids[-1])]
-    store.keep(caches, (ids + run.ids)[: len(ids) + run.fed], len(ids))
+    store.keep(caches, (ids + run.sequence.ids)[: len(ids) + run.fed], len(ids))
     return tokens, known
 
 
@@ -146,7 +146,7 @@ def test_short_prompts_touch_nothing(tmp_path):
 
 def test_processes_at_the_same_time(tmp_path):
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import test_prefix as t; from toast import kernels;"
+        "import sys; sys.path.insert(0, sys.argv[1]); import test_prefix_cache as t; from toast import kernels;"
         "kernels.install(); print(t.answer(t.new(sys.argv[2]), t.IDS)[0])"
     )
     words = [sys.executable, "-c", code, os.path.dirname(__file__), str(tmp_path)]

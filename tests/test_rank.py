@@ -79,7 +79,7 @@ def test_a_single_chunk_can_be_right_or_wrong():
 
 
 def test_bm25_counts_more_the_further_its_best_stands_out():
-    flat, steep = {i: 5.0 for i in range(50)}, {0: 50.0, **{i: 5.0 for i in range(1, 50)}}
+    flat, steep = dict.fromkeys(range(50), 5.0), {0: 50.0, **dict.fromkeys(range(1, 50), 5.0)}
     weights = [rank.weight(words.values(), 1000, 0.5) for words in (flat, steep)]
     assert weights[0] < weights[1]
     assert rank.weight(steep.values(), 1000, 0.9) < weights[1]

@@ -22,7 +22,7 @@ def draws(n=400, **settings):
 
 def test_greedy_takes_the_best():
     assert Sampler()(LOGITS).item() == 1
-    assert Sampler().plain and not Sampler(temperature=1.0).plain and not Sampler(repeat_penalty=1.1).plain
+    assert Sampler().is_greedy and not Sampler(temperature=1.0).is_greedy and not Sampler(repeat_penalty=1.1).is_greedy
 
 
 def test_the_seed_decides():

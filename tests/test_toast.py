@@ -443,13 +443,13 @@ def test_the_prompt_is_kept_after_the_answer(tmp_path, monkeypatch, reader):
     kept, (reading, writing) = [], os.pipe()
     monkeypatch.setattr(answer, "WORTH_KEEPING", -1)
     monkeypatch.setattr(PrefixCache, "keep", lambda *_: kept.append(reader == "leaves" or os.read(reading, 1000)))
-    request = Request(Engine(call := caller(tmp_path, writing), QWEN), {}, limit=3)
+    request = Request(Engine(call := caller(tmp_path, writing), QWEN), instruction="hi", limit=3)
     if reader == "leaves":
         os.close(reading)
         with pytest.raises(BrokenPipeError):
-            answer.toast(call, request, "hi", "", [])
+            answer.toast(call, request)
     else:
-        answer.toast(call, request, "hi", "", [])
+        answer.toast(call, request)
     assert len(kept) == 1 and (kept == [True] or kept[0].endswith(b"\n"))
 
 

@@ -123,7 +123,7 @@ class Source:
     def __init__(self, text):
         self.text, self.whole, self.given = text, False, 0
 
-    def beginning(self, size):
+    def head(self, size):
         self.given, self.whole = min(size, len(self.text)), size >= len(self.text)
         return self.text[:size]
 
@@ -134,7 +134,7 @@ class Source:
 def test_the_beginning_of_a_long_text_is_its_cut(name, unit, limit):
     t, text = tokenizer(name), (unit * 3000)[:3000]
     source = Source(text)
-    found, length = tokenize.beginning(t, source, limit)
+    found, length = tokenize.head(t, source, limit)
     assert found == tokenize.cut(t, text, limit) and length in (None, len(text))
 
 

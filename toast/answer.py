@@ -4,61 +4,87 @@ Owns where the answer's text goes. Does not know how tokens are computed (`gener
 the question came together (`question.py`).
 """
 
+from __future__ import annotations
+
 from time import perf_counter
 
 from toast import kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
-from toast.generation.engine import Engine
-from toast.generation.generate import Generation, is_plain, read
+from toast.generation.generate import Generation, Sequence, has_kv_caches, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from toast.command import Call
+    from toast.generation.constrain import Constraint
+    from toast.generation.engine import Engine
+    from toast.generation.generate import Token
+    from toast.generation.prefix_cache import PrefixCache
+    from toast.question import Question
+    from toast.session import Session
 
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
 NO_CODE = "no code block in the answer"
 
 
 class Request:
-    """How to answer: what the options of `toast` say besides the question itself."""
+    """What is asked, and how to answer it: what the options of `toast` say.
 
-    def __init__(self, engine: Engine, sampling: dict, limit=None, stops=(), code=False, prefill="",
-                 template=True, long="error", json=False, logprobs=None, cache=True, session=None,
-                 constraint=None):  # fmt: skip
-        self.engine, self.sampling, self.limit = engine, sampling, limit
-        self.stops, self.code, self.prefill, self.template, self.long = stops, code, prefill, template, long
+    limit: tokens of an answer, None: as many as the context holds. stops: texts that end it. code: only its first
+    code block. prefill: how it begins. json, logprobs: write an object, with so many alternatives to each token.
+    """
+
+    def __init__(
+        self, engine: Engine, *,
+        instruction: str = "", system: str = "", files: list[str] | None = None,
+        sampling: dict[str, Any] | None = None, limit: int | None = None, stops: list[str] | None = None,
+        code: bool = False, prefill: str = "", template: bool = True, long: str = "error",
+        json: bool = False, logprobs: int | None = None, cache: bool = True,
+        session: Session | None = None, constraint: Constraint | None = None,
+    ) -> None:  # fmt: skip
+        self.engine, self.sampling, self.limit = engine, sampling or {}, limit
+        self.instruction, self.system, self.files = instruction, system, files or []
+        self.stops, self.code, self.prefill = stops or [], code, prefill
+        self.template, self.long = template, long
         self.json, self.logprobs = json or logprobs is not None, logprobs
         self.cache, self.session, self.constraint = cache, session, constraint
 
     @property
-    def top(self):
+    def top(self) -> int | None:
         """Alternatives that each token comes with; None: not even its own logprob is computed."""
         return (self.logprobs or 0) if self.json else None
 
-    def may_draft(self, generation) -> bool:
+    def may_draft(self, generation: Generation) -> bool:
         """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
-        simple = generation.sampler.plain and self.top is None and self.constraint is None
-        return simple and kernels.variant() != "off" and is_plain(generation.caches)
+        simple = generation.sampler.is_greedy and self.top is None and self.constraint is None
+        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
 
-    def guide(self, limit: int):
-        """What keeps an answer of at most `limit` tokens within the constraint; None without one."""
-        return self.constraint.guide(limit) if self.constraint else None
+    def sequence(self, prompt: int) -> Sequence:
+        """An answer that begins after so many tokens of a prompt: its ends, its limit and its constraint."""
+        engine = self.engine
+        limit = min(self.limit or engine.context, engine.context - prompt)
+        return Sequence(engine.ends, limit, self.constraint.guide(limit) if self.constraint else None)
 
 
 class Answer:
     """Tokens become text: through stop strings, reasoning and, if asked, the first code block.
 
     `said` is what the model answered, `text` what of it is asked for: the same but for a code block.
-    tell: hears the reasoning.
     """
 
-    def __init__(self, request: Request, prompt: str, tell):
+    def __init__(self, request: Request, prompt: str, on_reasoning: Callable[[str], object]) -> None:
         engine = request.engine
         marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
         self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
-        self.filters = [self.stops, Reasoning(marks, tell, begun(prompt, marks))]
+        self.filters: list[Any] = [self.stops, Reasoning(marks, on_reasoning, inside=begun(prompt, marks))]
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
-        self._take(self._through(request.prefill))
+        self._accept(self._through(request.prefill))
 
     @property
     def over(self) -> bool:
@@ -69,17 +95,17 @@ class Answer:
         """Whether there is what was asked for: with -x, a code block."""
         return self.code is None or bool(self.code.fence)
 
-    def add(self, token) -> str:
+    def add(self, token: Token) -> str:
         """The text that a token adds to the answer."""
-        return self._take(self._through(self.stream.add(token.id)))
+        return self._accept(self._through(self.stream.add(token.id)))
 
     def finish(self) -> str:
         rest = self._through(self.stream.finish())
         for i, filter in enumerate(self.filters):
             rest += self._through(filter.finish(), i + 1)
-        return self._take(rest, last=True)
+        return self._accept(rest, last=True)
 
-    def _take(self, said: str, last: bool = False) -> str:
+    def _accept(self, said: str, *, last: bool = False) -> str:
         self.said += said
         new = self.code.add(said) if self.code else said
         if last and self.code:
@@ -87,13 +113,13 @@ class Answer:
         self.text += new
         return new
 
-    def _through(self, text: str, first=0) -> str:
+    def _through(self, text: str, first: int = 0) -> str:
         for filter in self.filters[first:]:
             text = filter.add(text)
         return text
 
 
-def run(generation, last: int, answer: Answer, write) -> list:
+def run(generation: Generation, last: int, answer: Answer, write: Callable[[str], object]) -> list[Token]:
     """Hand the answer's text to `write` as it is settled; its tokens. last: the prompt's last token."""
     tokens = []
     if answer.text:
@@ -103,59 +129,63 @@ def run(generation, last: int, answer: Answer, write) -> list:
         if new := answer.add(token):
             write(new)
         if answer.over:
-            generation.reason = "stop"
+            generation.sequence.stop()
             break
     if rest := answer.finish():
         write(rest)
     return tokens
 
 
-def _read(call, engine, caches, ids, prefix) -> float:
+def _read(call: Call, generation: Generation, ids: list[int], prefix: PrefixCache | None) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
+    model, caches = generation.model, generation.caches
     known = found = prefix.find(caches, ids) if prefix is not None else 0
     start = perf_counter()
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
-        if pause > known:
-            read(engine.model, caches, ids[known:pause], bar.update)
+        if prefix is not None and pause > known:
+            prefill(model, caches, ids[known:pause], bar.update)
             prefix.mark(caches)
             known = pause
-        read(engine.model, caches, ids[known:-1], bar.update)
+        prefill(model, caches, ids[known:-1], bar.update)
     seconds = perf_counter() - start
     call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
     return seconds
 
 
-def as_json(engine, answer, reason: str, prompt_tokens: int, tokens, logprobs: int | None) -> dict:
-    """The answer as the object that --json writes."""
-    spell = engine.tokenizer.core.decode
-    found = {
+def as_json(
+    request: Request, answer: Answer, reason: str | None, *, prompt: int, tokens: list[Token]
+) -> dict[str, Any]:
+    """The answer as the object that --json writes; prompt: its tokens."""
+    spell = request.engine.tokenizer.core.decode
+    found: dict[str, Any] = {
         "text": answer.text.rstrip("\n"),
         "finish_reason": reason,
-        "prompt_tokens": prompt_tokens,
+        "prompt_tokens": prompt,
         "tokens": len(tokens),
         "logprob": sum(t.logprob for t in tokens),
     }
-    if logprobs is not None:
+    if request.logprobs is not None:
 
-        def one(i, value):
+        def one(i: int, value: float) -> dict[str, Any]:
             return {"token": spell([i], skip_special_tokens=False), "logprob": value}
 
         found["logprobs"] = [one(t.id, t.logprob) | {"top": [one(*pair) for pair in t.top]} for t in tokens]
     return found
 
 
-def toast(call, request: Request, instruction: str, system: str, files: list[str]):
-    """Answer what the arguments, the named files and standard input ask; the exit status."""
-    engine = request.engine
-    question = gather(call, engine, instruction, system, files, request.long)
+def toast(call: Call, request: Request) -> int | None:
+    """Answer what the request and standard input ask; the exit status."""
+    question = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
+                      long=request.long)  # fmt: skip
     if request.session:
         question.history = request.session.read(question.system)
-    prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill)
+    prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                      prefill=request.prefill)  # fmt: skip
     generation = _generation(request, ids)
     answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
-    prefix = engine.prefix(call) if request.cache else None
-    seconds, gone = _read(call, engine, generation.caches, ids, prefix), None
+    prefix = request.engine.prefix() if request.cache else None
+    seconds, gone = _read(call, generation, ids, prefix), None
     try:
         _give(call, request, generation, ids, answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
@@ -163,38 +193,38 @@ def toast(call, request: Request, instruction: str, system: str, files: list[str
     _remember(request.session, question, answer)
     status = None if gone else _status(call, request, generation, answer)
     if prefix is not None and seconds > WORTH_KEEPING:
-        prefix.keep(generation.caches, (ids + generation.ids)[: len(ids) + generation.fed], len(ids))
+        read = ids + generation.sequence.ids
+        prefix.keep(generation.caches, read[: len(ids) + generation.fed], len(ids))
     if gone:
         raise gone
     return status
 
 
-def _generation(request: Request, ids) -> Generation:
-    engine = request.engine
-    limit = min(request.limit or engine.context, engine.context - len(ids))
-    sampler = engine.sampler(request.sampling)
+def _generation(request: Request, ids: list[int]) -> Generation:
+    language, sampler = request.engine.language, request.engine.sampler(request.sampling)
     sampler.begin(ids)
-    guide = request.guide(limit)
-    generation = Generation(engine.model, engine.caches(), sampler, engine.ends, limit, request.top, guide)
+    sequence = request.sequence(len(ids))
+    generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
     return generation
 
 
-def _give(call, request: Request, generation, ids, answer: Answer) -> None:
+def _give(call: Call, request: Request, generation: Generation, ids: list[int], answer: Answer) -> None:
     """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
-    streamed, last, began = not request.json and generation.guide is None, LastNewline(), perf_counter()
+    guide = generation.sequence.guide
+    streamed, last, began = not request.json and guide is None, LastNewline(), perf_counter()
 
-    def write(text):
+    def write(text: str) -> None:
         if streamed and (text := last.add(text)):
             pipes.write_all(call.stdout, text.encode())
 
     tokens = run(generation, ids[-1], answer, write)
     rate = len(tokens) / max(perf_counter() - began, 1e-9)
-    if generation.guide is not None:
-        generation.guide.check()
+    if guide is not None:
+        guide.check()
     if request.json:
-        found = as_json(request.engine, answer, generation.reason, len(ids), tokens, request.logprobs)
+        found = as_json(request, answer, generation.sequence.reason, prompt=len(ids), tokens=tokens)
         pipes.write_all(call.stdout, pipes.json_line(found))
     elif answer.found:
         rest = "" if streamed else last.add(answer.text)
@@ -202,22 +232,23 @@ def _give(call, request: Request, generation, ids, answer: Answer) -> None:
     call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
 
 
-def _status(call, request: Request, generation, answer: Answer):
+def _status(call: Call, request: Request, generation: Generation, answer: Answer) -> int | None:
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
-    if generation.reason == "length":
-        _stopped_short(call, request, generation.limit)
-    if not answer.found:
-        call.warn(NO_CODE)
-        return Exit.NONE
+    if generation.sequence.reason == "length":
+        _stopped_short(call, request, generation.sequence.limit)
+    if answer.found:
+        return None
+    call.warn(NO_CODE)
+    return Exit.NONE
 
 
-def _remember(session, question, answer) -> None:
+def _remember(session: Session | None, question: Question, answer: Answer) -> None:
     if session:
         asked = question.messages()[len(question.history) :]
         session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
 
 
-def _stopped_short(call, request, limit) -> None:
+def _stopped_short(call: Call, request: Request, limit: int) -> None:
     """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
     call.outcome.was_cut = True
     say = call.info if limit == request.limit and not call.strict else call.warn

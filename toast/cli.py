@@ -34,7 +34,11 @@ def toast(
         None, "--min-p", metavar="P", min=0, max=1, help="Drop tokens under P times the likeliest."
     ),
     repeat_penalty: float | None = Option(
-        None, "--repeat-penalty", metavar="X", min=0.01, help="Over 1: say nothing twice."
+        None,
+        "--repeat-penalty",
+        metavar="X",
+        min=0.01,
+        help="Over 1: tokens seen so far, prompt included, get less likely.",
     ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
@@ -57,7 +61,7 @@ def toast(
     warm: str | None = Option(
         None, "-p", metavar="toasted", choices=("toasted",), help="Insist on the warm process (not there yet)."
     ),
-):
+) -> int | None:
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
     toast -f a.py -f b.py "what differs?"
@@ -69,22 +73,24 @@ def toast(
     from toast import question
     from toast.session import Session
 
+    # 1) what the options exclude
     if warm:
         raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
-    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", each)
-    _need({"--forget": forget}, "--session", session is not None)
+    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", there=each)
+    _need({"--forget": forget}, "--session", there=session is not None)
+    if "" in stop:
+        raise UsageError("--stop needs a text: an empty one is everywhere")
     talk = Session(call, session) if session is not None else None
-    if forget:
+    if talk and forget:
         talk.forget()
         if not instruction:
             return None
-    if "" in stop:
-        raise UsageError("--stop needs a text: an empty one is everywhere")
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     if each:
         refuse_with("--each", {"--session": session or None})
     if rule:
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
+    # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import toast as answer
     from toast.generation.engine import Engine
@@ -92,17 +98,21 @@ def toast(
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
     engine = Engine(call, model)
-    request = Request(engine, sampling, max_tokens, [*map(clean, stop)], code, clean(prefill), not no_template, long,
-                      json, logprobs, not no_cache, talk, engine.constraint(*rule) if rule else None)  # fmt: skip
-    if each:
-        from toast.each import answer_each
+    request = Request(
+        engine, instruction=instruction, system=system, files=files, sampling=sampling, limit=max_tokens,
+        stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,
+        logprobs=logprobs, cache=not no_cache, session=talk, constraint=engine.constraint(*rule) if rule else None,
+    )  # fmt: skip
+    # 3) one answer, or one for each record
+    if not each:
+        return answer(call, request)
+    from toast.each import answer_each
 
-        records = Records(call, None, nul, jsonl, field, soft=True)
-        return answer_each(call, request, records, instruction, system, files)
-    return answer(call, request, instruction, system, files)
+    answer_each(call, request, Records(call, None, nul=nul, jsonl=jsonl, field=field, soft=True))
+    return None
 
 
-def _need(given: dict, needed: str, there: bool) -> None:
+def _need(given: dict[str, bool], needed: str, *, there: bool) -> None:
     """Options that would do nothing without another one."""
     for option, wanted in given.items():
         if wanted and not there:
@@ -120,7 +130,7 @@ def tokenize(
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
     special: bool = Option(False, "--special", help="With the tokens that the model puts around a text."),
     nul: bool = NUL,
-):
+) -> None:
     """Text to tokens and back: tokenize --count < FILE
 
     tokenize --max 4000 < FILE | toast "explain"
@@ -133,6 +143,6 @@ def tokenize(
     asked = [form for form, wanted in forms.items() if wanted]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other")
-    _need({"-0": nul}, "--split", split is not None)
-    _need({"--special": special}, "--ids, --count or the form without options", not (decode or max or split))
-    verb.run(call, model, asked[0] if asked else "tokens", split if max is None else max, special, nul)
+    _need({"-0": nul}, "--split", there=split is not None)
+    _need({"--special": special}, "--ids, --count or the form without options", there=not (decode or max or split))
+    verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)

@@ -12,18 +12,24 @@ from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, si
 
 from toast import options, pipes
 from toast.errors import Exit, HelpRequested, ToastError
-from toast.options import Option
+from toast.options import Parameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from types import FrameType
     from typing import Any
 
+
+def _flag(name: str, *flags: str, help: str) -> Parameter:
+    return Parameter(False, *flags, help=help).bind(name, bool)  # noqa: FBT003  the default comes first
+
+
 COMMON = [
-    Option(False, "-q", "--quiet", help="Print nothing but errors on standard error.").bind("quiet", bool),
-    Option(False, "-v", "--verbose", help="Say more on standard error.").bind("verbose", bool),
-    Option(False, "--no-input", help="Do not read standard input.").bind("no_input", bool),
-    Option(False, "--strict", help="Exit with 3 when an input or an answer was cut.").bind("strict", bool),
+    _flag("quiet", "-q", "--quiet", help="Print nothing but errors on standard error."),
+    _flag("verbose", "-v", "--verbose", help="Say more on standard error."),
+    _flag("no_input", "--no-input", help="Do not read standard input."),
+    _flag("strict", "--strict", help="Exit with 3 when an input or an answer was cut."),
 ]
 
 
@@ -111,15 +117,15 @@ class Call:
 class Command:
     """A declared command. Calling it runs the process that was started for it."""
 
-    def __init__(self, function, name: str = ""):
+    def __init__(self, function: Callable, name: str = "") -> None:
         self.function, self.name = function, name or function.__name__
         self.help = function.__doc__ or ""
-        self.parameters = options.read(function, COMMON)
+        self.parameters = options.declared(function, COMMON)
 
-    def __call__(self):
+    def __call__(self) -> None:
         _main(self)
 
-    def parse(self, words: list[str], env) -> dict:
+    def parse(self, words: list[str], env: Mapping[str, str]) -> dict[str, Any]:
         """Every parameter's value; raises UsageError, or HelpRequested for --help."""
         given = options.parse(self.parameters, words)
         if given is None:
@@ -129,7 +135,7 @@ class Command:
         return options.fill(self.parameters, given, env)
 
 
-def command(function) -> Command:
+def command(function: Callable) -> Command:
     """Declare a command: a function of a Call and of parameters whose defaults declare them."""
     return Command(function)
 
@@ -180,18 +186,18 @@ def _failed(call: Call, text: str) -> int:
 class _Stopped(BaseException):
     """A signal came: unwind, clean up, then die of it."""
 
-    def __init__(self, number: int):
+    def __init__(self, number: int) -> None:
         self.number = number
 
 
-def _stop(number, frame):
+def _stop(number: int, frame: FrameType | None) -> None:
     _let_go()  # a second signal does not wait for the cleaning
     if _importing(frame):  # an exception in the middle of a C extension's start can abort the process
         _die(number)
     raise _Stopped(number)
 
 
-def _importing(frame) -> bool:
+def _importing(frame: FrameType | None) -> bool:
     while frame and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
         frame = frame.f_back
     return frame is not None
@@ -232,7 +238,7 @@ def _working_directory() -> int | None:
         return None
 
 
-def _die(number) -> None:
+def _die(number: int) -> None:
     """End as the signal would have: the shell then knows, and its loops stop."""
     signal(number, SIG_DFL)
     os.kill(os.getpid(), number)

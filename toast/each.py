@@ -3,30 +3,39 @@
 Owns what becomes of records that fail. Does not know how rows share a batch (`batch.py`).
 """
 
+from __future__ import annotations
+
 from toast import pipes
 from toast.answer import NO_CODE, Answer, Request, as_json
 from toast.errors import BadInput, ToastError
 from toast.generation.batch_generate import Job, decode
-from toast.generation.generate import Generation, is_plain, read
+from toast.generation.generate import Generation, has_kv_caches, prefill
 from toast.question import fit, gather
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from toast.command import Call
+    from toast.generation.engine import LanguageModel
+    from toast.generation.generate import Token
+    from toast.question import Question
+    from toast.records import Record, Records
 
 
 class Asked(Job):
     """The job of one record: `index` and `record` say which, `answer` collects its text."""
 
-    def __init__(self, call, request: Request, question, index: int, record):
-        engine = request.engine
-        name = f"record {index + 1}"
-        prompt, ids = fit(call, engine, question, request.long, request.template, request.prefill, name)
-        self.index, self.record, self.thoughts = index, record, []
+    def __init__(self, call: Call, request: Request, question: Question, *, index: int, record: Record) -> None:
+        prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                          prefill=request.prefill, what=f"record {index + 1}")  # fmt: skip
+        self.index, self.record = index, record
+        self.thoughts: list[str] = []
         self.answer = Answer(request, prompt, self.thoughts.append)
-        limit, sampler = (
-            min(request.limit or engine.context, engine.context - len(ids)),
-            engine.sampler(request.sampling),
-        )
-        super().__init__(ids, sampler, engine.ends, limit, self._take, request.top, request.guide(limit))
+        sampler, sequence = request.engine.sampler(request.sampling), request.sequence(len(ids))
+        super().__init__(ids, sampler, sequence, accept=self._accept, top=request.top)
 
-    def _take(self, token) -> bool:
+    def _accept(self, token: Token) -> bool:
         self.answer.add(token)
         return self.answer.over
 
@@ -34,32 +43,34 @@ class Asked(Job):
 class Lines:
     """Answers go out in the order of their records, as soon as all before them are there."""
 
-    def __init__(self, call, request: Request, records):
+    def __init__(self, call: Call, request: Request, records: Records) -> None:
         self.call, self.request, self.records = call, request, records
-        self.waiting, self.next = {}, 0
+        self.waiting: dict[int, bytes] = {}
+        self.next = 0
         self.live = 0  # records whose answers are being made
 
     def answered(self, job: Asked) -> None:
+        """Write what a job that is over has said."""
         self.live -= 1
         job.answer.finish()
         if job.thoughts:
             self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts)}")
         try:
-            if job.guide is not None:
-                job.guide.check()
+            if job.sequence.guide is not None:
+                job.sequence.guide.check()
             if not job.answer.found:
                 raise BadInput(NO_CODE)
         except ToastError as error:
-            return self.failed(job.index, job.record, error)
+            self.failed(job.index, job.record, error)
+            return
         if self.request.json:
-            found = as_json(
-                self.request.engine, job.answer, job.reason, len(job.ids), job.tokens, self.request.logprobs
-            )
+            found = as_json(self.request, job.answer, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
             self._put(job.index, pipes.json_line({**(job.record.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))
 
-    def failed(self, index: int, record, error: ToastError) -> None:
+    def failed(self, index: int, record: Record, error: ToastError) -> None:
+        """Tell of a record that cannot be answered; its place stays empty."""
         self.call.error(f"record {index + 1}: {error}")
         told = {**(record.data or {}), "index": index, "error": str(error)}
         self._put(index, pipes.json_line(told) if self.request.json else self._line(""))
@@ -79,29 +90,30 @@ class Lines:
             pipes.write_all(self.call.stdout, b"".join(ready))
 
 
-def answer_each(call, request: Request, records, instruction: str, system: str, files: list[str]) -> None:
+def answer_each(call: Call, request: Request, records: Records) -> None:
     """Answer every record; a record that cannot be answered is told of and makes the status 2."""
-    common = gather(call, request.engine, instruction, system, files, request.long, each=True)
+    common = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
+                    long=request.long, each=True)  # fmt: skip
     lines, short = Lines(call, request, records), 0
     with pipes.progress(call) as bar:
-        for job in _run(request.engine, _jobs(call, request, records, common, lines)):
+        for job in _run(request.engine.language, _jobs(call, request, common, lines)):
             lines.answered(job)
-            short += job.reason == "length"
+            short += job.sequence.reason == "length"
             bar.update()
     if short:
         call.outcome.was_cut = True
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
 
 
-def _jobs(call, request, records, common, lines):
+def _jobs(call: Call, request: Request, common: Question, lines: Lines) -> Iterator[Asked | None]:
     """The records' jobs as they come in; None while there is no further one and others are being answered."""
     index = 0
-    for record in records.arriving(lambda: lines.live > 0):
+    for record in lines.records.arriving(lambda: lines.live > 0):
         if record is None:
             yield None
             continue
         try:
-            job = _asked(call, request, record, common, index)
+            job = _asked(call, request, common, index=index, record=record)
         except ToastError as error:
             lines.failed(index, record, error)
         else:
@@ -110,28 +122,24 @@ def _jobs(call, request, records, common, lines):
         index += 1
 
 
-def _asked(call, request, record, common, index) -> Asked:
+def _asked(call: Call, request: Request, common: Question, *, index: int, record: Record) -> Asked:
     if record.error:
         raise record.error
     question = common.about(record.text)
     if not question.messages()[-1]["content"]:
         raise BadInput("nothing to answer")
-    return Asked(call, request, question, index, record)
+    return Asked(call, request, question, index=index, record=record)
 
 
-def _run(engine, jobs):
+def _run(language: LanguageModel, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
-    if is_plain(engine.caches()):
-        yield from decode(engine.model, engine.caches, jobs)
+    if has_kv_caches(language.caches()):
+        yield from decode(language.model, language.caches, jobs)
         return
-    for job in jobs:
-        caches = engine.caches()
-        read(engine.model, caches, job.ids[:-1])
-        alone = Generation(engine.model, caches, job.sampler, job.ends, job.limit, job.top, job.guide)
+    for job in filter(None, jobs):
+        caches = language.caches()
+        prefill(language.model, caches, job.ids[:-1])
+        alone = Generation(language.model, caches, job.sampler, sequence=job.sequence, top=job.top)
         for token in alone.run(job.ids[-1]):
-            job.tokens.append(token)
-            if job.take(token):
-                alone.reason = "stop"
-                break
-        job.reason = alone.reason
+            job.keep(token)
         yield job

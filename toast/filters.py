@@ -4,6 +4,14 @@ Each filter takes pieces of text and gives back what is settled; `finish` gives 
 tokens and no descriptors.
 """
 
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    Marks = tuple[str, str]  # begin, end
+
 # how models mark their reasoning: begin, end; the last four are told by MLX-LM's model files
 MARKS = [
     ("<think>", "</think>"),
@@ -18,7 +26,7 @@ MARKS = [
 ]
 
 
-def _settled(text: str, marks) -> int:
+def _settled(text: str, marks: Sequence[str]) -> int:
     """How much of the text cannot be the beginning of a mark that is still to come."""
     for start in range(max(0, len(text) - max(map(len, marks), default=1) + 1), len(text)):
         if any(mark.startswith(text[start:]) for mark in marks):
@@ -29,7 +37,7 @@ def _settled(text: str, marks) -> int:
 class Stops:
     """Ends the text before the first of some strings; `hit` tells that it came."""
 
-    def __init__(self, stops):
+    def __init__(self, stops: Iterable[str]) -> None:
         self.stops, self.held, self.hit = [s for s in stops if s], "", False
 
     def add(self, text: str) -> str:
@@ -50,13 +58,13 @@ class Stops:
 
 
 class Reasoning:
-    """Takes a model's reasoning, which goes to `tell`, out of its answer.
+    """Takes a model's reasoning, which goes to `on_reasoning`, out of its answer.
 
     marks: (begin, end), or None for a model that does not reason. inside: the prompt has begun it.
     """
 
-    def __init__(self, marks, tell, inside=False):
-        self.marks, self.tell, self.inside = marks, tell, inside
+    def __init__(self, marks: Marks | None, on_reasoning: Callable[[str], object], *, inside: bool = False) -> None:
+        self.marks, self.on_reasoning, self.inside = marks, on_reasoning, inside
         self.held, self.blank = "", False  # blank: between the reasoning and the answer
 
     def add(self, text: str) -> str:
@@ -64,7 +72,7 @@ class Reasoning:
             return text
         text, answer = self.held + text, ""
         while True:
-            mark, at = self._next(text)
+            mark, at = self._next(text, self.marks)
             if at < 0:
                 settled = _settled(text, self.marks)
                 self.held = text[settled:]
@@ -74,14 +82,14 @@ class Reasoning:
             self.blank = not self.inside
             text = text[at + len(mark) :]
 
-    def _next(self, text):
+    def _next(self, text: str, marks: Marks) -> tuple[str, int]:
         """The first mark in the text and where it is; -1 for none."""
-        found = [(at, mark) for mark in self.marks if (at := text.find(mark)) >= 0]
+        found = [(at, mark) for mark in marks if (at := text.find(mark)) >= 0]
         return (min(found)[1], min(found)[0]) if found else ("", -1)
 
-    def _pass(self, text) -> str:
+    def _pass(self, text: str) -> str:
         if self.inside:
-            self.tell(text)
+            self.on_reasoning(text)
             return ""
         if self.blank:
             text = text.lstrip()
@@ -93,7 +101,7 @@ class Reasoning:
         return self._pass(held)
 
 
-def marks_for(known) -> tuple[str, str] | None:
+def marks_for(known: Callable[[str], bool]) -> Marks | None:
     """The marks of a model; `known(token)` says whether its vocabulary has a token.
 
     A mark may be several tokens, of which the first, `<...>` or `[...]`, has to be known."""
@@ -104,29 +112,29 @@ def marks_for(known) -> tuple[str, str] | None:
     return None
 
 
-def begun(prompt: str, marks) -> bool:
+def begun(prompt: str, marks: Marks | None) -> bool:
     """Whether a prompt ends inside reasoning that it has begun itself."""
-    return bool(marks) and prompt.rstrip().endswith(marks[0])
+    return marks is not None and prompt.rstrip().endswith(marks[0])
 
 
 class CodeBlock:
     """Only the inside of the first fenced code block (CommonMark 4.5); `done` when it has closed."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.line, self.fence, self.done = "", "", False
 
     def add(self, text: str) -> str:
         out = []
         *whole, self.line = (self.line + text).split("\n")
         for line in whole:
-            out.append(self._take(line, "\n"))
+            out.append(self._inside(line, "\n"))
         return "".join(out)
 
     def finish(self) -> str:
         line, self.line = self.line, ""
-        return self._take(line, "")
+        return self._inside(line, "")
 
-    def _take(self, line: str, end: str) -> str:
+    def _inside(self, line: str, end: str) -> str:
         stripped = line.strip()
         if self.done:
             return ""
@@ -143,7 +151,7 @@ class CodeBlock:
 class LastNewline:
     """Exactly one newline at the end."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.held = ""
 
     def add(self, text: str) -> str:

@@ -12,7 +12,7 @@ from _thread import allocate_lock
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
+    from typing import Any, TypeVar
 
     from toast.command import Call
 
@@ -23,7 +23,8 @@ class _Slot:
     """Where a model is, or will be once the thread that holds the lock has made it."""
 
     def __init__(self) -> None:
-        self.lock, self.model = allocate_lock(), None
+        self.lock = allocate_lock()
+        self.model: Any = None
 
 
 _slots: dict[tuple, _Slot] = {}  # (what makes it, folder, state of its files) -> slot
@@ -38,7 +39,7 @@ def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
     from toast import kernels, store
 
     kernels.install_for(call)
-    return at(store.folder(call, name), kind)
+    return at(store.as_folder(call, name), kind)
 
 
 def at(folder: str, kind: Callable[[str], T]) -> T:
@@ -58,3 +59,8 @@ def _state(folder: str) -> tuple:
     with os.scandir(folder) as entries:
         stats = [(entry.name, entry.stat()) for entry in entries]
     return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
+
+
+def forget() -> None:
+    """Drop all models; uses of them that go on keep theirs."""
+    _slots.clear()

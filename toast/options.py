@@ -6,18 +6,31 @@ to `usage.py`, where Typer reads the same declarations and says what is wrong. V
 here for both.
 """
 
+from __future__ import annotations
+
 from toast.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    Given = dict[str, Any]  # name of a parameter -> the words given for it, True for a flag
 
 
 class Parameter:
     """One declared parameter; `name` and `type` come from the function that declares it."""
 
-    def __init__(self, default, *flags, help="", metavar=None, choices=(), min=None, max=None, env=None):
+    def __init__(
+        self, default: Any, *flags: str, help: str = "", metavar: str | None = None, choices: Sequence[str] = (),
+        min: float | None = None, max: float | None = None, env: str | None = None,
+    ) -> None:  # fmt: skip
         self.default, self.flags, self.help, self.metavar = default, flags, help, metavar
         self.choices, self.min, self.max, self.env = choices, min, max, env
-        self.name, self.type, self.many = "", str, False
+        self.name, self.many = "", False
+        self.type: Any = str
 
-    def bind(self, name: str, annotation) -> "Parameter":
+    def bind(self, name: str, annotation: Any) -> Parameter:
         """A copy that knows its name and its type: `int`, `int | None`, `list[str]`."""
         bound = object.__new__(type(self))
         bound.__dict__.update(self.__dict__)
@@ -26,7 +39,7 @@ class Parameter:
         bound.type = annotation.__args__[0] if hasattr(annotation, "__args__") else annotation
         return bound
 
-    def convert(self, word: str):
+    def convert(self, word: str) -> Any:
         """The value of one word; UsageError when it is none."""
         try:
             value = self.type(word)
@@ -53,12 +66,20 @@ class Parameter:
         return f"at least {self.min}" if self.max is None else f"from {self.min} to {self.max}"
 
 
-class Option(Parameter):
-    """`model: str = Option("minilm", "-m", "--model", help=...)`; a bool is a flag."""
+class Operand(Parameter):
+    """A word without a flag."""
 
 
-class Argument(Parameter):
+def Option(default: Any, *flags: str, **facts: Any) -> Any:
+    """`model: str = Option("minilm", "-m", "--model", help=...)`; a bool is a flag.
+
+    Any: the declared type is that of the value which the function gets."""
+    return Parameter(default, *flags, **facts)
+
+
+def Argument(default: Any, **facts: Any) -> Any:
     """`files: list[str] = Argument([], metavar="FILE")`; a default of `...` makes it required."""
+    return Operand(default, **facts)
 
 
 # shared by the commands that read records
@@ -67,14 +88,14 @@ JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each lin
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
 
 
-def refuse_with(flag: str, others: dict) -> None:
+def refuse_with(flag: str, others: dict[str, object]) -> None:
     """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
     for other, value in others.items():
         if not (value is None or value is False or value == []):  # 0 is a value
             raise UsageError(f"{flag} and {other} exclude each other")
 
 
-def read(function, common=()) -> list[Parameter]:
+def declared(function: Callable, common: Sequence[Parameter] = ()) -> list[Parameter]:
     """The parameters that a function declares after its Call, then the common ones."""
     code, defaults = function.__code__, function.__defaults__ or ()
     names = code.co_varnames[1 : code.co_argcount]
@@ -82,12 +103,14 @@ def read(function, common=()) -> list[Parameter]:
     return own + list(common)
 
 
-def parse(parameters: list[Parameter], words: list[str]) -> dict | None:
+def parse(parameters: list[Parameter], words: list[str]) -> Given | None:
     """What a well-formed command line gives, by name; None when Typer must look at it.
 
     Raises UsageError when all that is wrong is a value."""
     flags = {flag: p for p in parameters for flag in p.flags}
-    given, loose, rest = {}, [], list(reversed(words))
+    given: Given = {}
+    loose: list[str] = []
+    rest = words[::-1]
     try:
         while rest:
             word = rest.pop()
@@ -100,13 +123,13 @@ def parse(parameters: list[Parameter], words: list[str]) -> dict | None:
                 _long(flags, word, rest, given)
             else:
                 _short(flags, word, rest, given)
-        _arguments([p for p in parameters if isinstance(p, Argument)], loose, given)
+        _operands([p for p in parameters if isinstance(p, Operand)], loose, given)
     except (LookupError, ValueError):
         return None
     return values(parameters, given)
 
 
-def values(parameters: list[Parameter], given: dict) -> dict:
+def values(parameters: list[Parameter], given: Given) -> Given:
     """Values by name: of all words of a list, of the last one of anything else; a flag has none."""
     found = {}
     for p in parameters:
@@ -115,7 +138,7 @@ def values(parameters: list[Parameter], given: dict) -> dict:
     return found
 
 
-def _long(flags, word, rest, given):
+def _long(flags: dict[str, Parameter], word: str, rest: list[str], given: Given) -> None:
     flag, equals, value = word.partition("=")
     parameter = flags[flag]
     if parameter.type is bool:
@@ -126,7 +149,7 @@ def _long(flags, word, rest, given):
         given.setdefault(parameter.name, []).append(value if equals else rest.pop())
 
 
-def _short(flags, word, rest, given):
+def _short(flags: dict[str, Parameter], word: str, rest: list[str], given: Given) -> None:
     for i in range(1, len(word)):
         parameter = flags["-" + word[i]]
         if parameter.type is bool:
@@ -136,21 +159,21 @@ def _short(flags, word, rest, given):
             return
 
 
-def _arguments(arguments, loose, given):
-    for argument in arguments:
-        if argument.many:
+def _operands(operands: list[Parameter], loose: list[str], given: Given) -> None:
+    for operand in operands:
+        if operand.many:
             words, loose = loose, []
         else:
             words, loose = loose[:1], loose[1:]
-        if not words and argument.default is ...:
-            raise LookupError(argument.name)
+        if not words and operand.default is ...:
+            raise LookupError(operand.name)
         if words:
-            given[argument.name] = words
+            given[operand.name] = words
     if loose:
         raise LookupError(loose[0])
 
 
-def fill(parameters: list[Parameter], given: dict, env) -> dict:
+def fill(parameters: list[Parameter], given: Given, env: Mapping[str, str]) -> Given:
     """Every parameter's value: given, else from its environment variable, else its default."""
     values = {}
     for p in parameters:

@@ -3,11 +3,23 @@
 Knows nothing of records (`records.py`), models or the process around it; standard library alone.
 """
 
+from __future__ import annotations
+
 import os
 import stat
+import sys
 from codecs import utf_8_decode
 
 from toast.errors import BadInput, os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from toast.command import Call
+
+    Buffer = bytes | bytearray | memoryview
 
 CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
@@ -33,14 +45,14 @@ def path_of(fd: int | None) -> str:
     """The path of an open directory; None is a working directory that could not be opened."""
     if fd is None:
         raise BadInput("cannot open the working directory", "cd elsewhere, or give absolute paths")
-    if os.path.isdir("/proc/self/fd"):
+    if sys.platform != "darwin":
         return os.readlink(f"/proc/self/fd/{fd}")
-    from fcntl import F_GETPATH, fcntl  # macOS
+    import fcntl
 
-    return os.fsdecode(fcntl(fd, F_GETPATH, bytes(1024)).rstrip(b"\0"))
+    return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
 
 
-def write_all(fd: int, data, what: str = "standard output") -> None:
+def write_all(fd: int, data: Buffer, what: str = "standard output") -> None:
     """Write everything, to a non-blocking descriptor too; BrokenPipeError when the reader left."""
     view = memoryview(data).cast("B")
     while view:
@@ -54,7 +66,7 @@ def write_all(fd: int, data, what: str = "standard output") -> None:
             raise os_error(error, f"write {what}") from None
 
 
-def _wait(fd: int, writing: bool = False) -> None:
+def _wait(fd: int, *, writing: bool = False) -> None:
     """Until a descriptor that somebody made non-blocking is ready."""
     import select
 
@@ -94,7 +106,7 @@ def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, b
     return text, len(data) <= limit, _invalid(text, data[:limit])
 
 
-def say(fd: int, text: str, lines: bool = False) -> None:
+def say(fd: int, text: str, *, lines: bool = False) -> None:
     """One line of text on standard error, in one write; a broken standard error is no error."""
     text = text if lines else " ".join(text.split())
     try:
@@ -106,12 +118,12 @@ def say(fd: int, text: str, lines: bool = False) -> None:
 class Input:
     """Standard input as text, read as far as it is asked for; invalid UTF-8 becomes U+FFFD and is told of."""
 
-    def __init__(self, call):
+    def __init__(self, call: Call) -> None:
         check_input(call, "-", asked_for=False, takes_files=False)
         self.call, self.data, self.ended = call, bytearray(), call.no_input
         self.whole, self.invalid = False, 0
 
-    def beginning(self, size: int) -> str:
+    def head(self, size: int) -> str:
         """The text of the first `size` bytes, in whole characters, or all of it (`whole`)."""
         while len(self.data) <= size and not self.ended:
             chunk = read_some(self.call.stdin)
@@ -123,7 +135,7 @@ class Input:
         return text
 
     def all(self) -> str:
-        return self.beginning(1 << 62)
+        return self.head(1 << 62)
 
     def warn(self) -> None:
         """Tell of what was not UTF-8 in what was read."""
@@ -131,7 +143,7 @@ class Input:
             self.call.warn(f"standard input held {plural(self.invalid, 'sequence')} of invalid UTF-8, read as U+FFFD")
 
 
-def _invalid(text: str, data) -> int:
+def _invalid(text: str, data: bytes | bytearray) -> int:
     """How many U+FFFD of the text stand for bytes that were not UTF-8."""
     return text.count("\ufffd") - data.count(b"\xef\xbf\xbd") if "\ufffd" in text else 0
 
@@ -149,7 +161,7 @@ def clean(text: str) -> str:
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def check_input(call, name, asked_for, takes_files=True):
+def check_input(call: Call, name: str, *, asked_for: bool, takes_files: bool = True) -> None:
     """Fail before the first answer when a file cannot be read or only a terminal would feed us."""
     if name == "-":
         if not asked_for and os.isatty(call.stdin):
@@ -158,7 +170,7 @@ def check_input(call, name, asked_for, takes_files=True):
         return
     try:
         mode = os.stat(name, dir_fd=call.cwd).st_mode
-        if stat.S_ISREG(mode):  # a FIFO's writer would be let go by a reader who leaves
+        if stat.S_ISREG(mode):  # opening and closing a FIFO would end its writer with SIGPIPE
             os.close(call.open(name))
     except OSError as error:
         raise os_error(error, f"open {name}") from None
@@ -166,7 +178,9 @@ def check_input(call, name, asked_for, takes_files=True):
         raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
 
 
-def read_chunks(call, name, what="standard input", busy=lambda: False):
+def read_chunks(
+    call: Call, name: str, what: str = "standard input", *, busy: Callable[[], bool] = lambda: False
+) -> Iterator[bytes]:
     """The bytes of a file, or of standard input, as they come; empty ones while busy() and there is nothing yet."""
     try:
         fd = call.stdin if name == "-" else call.open(name)
@@ -184,20 +198,20 @@ def read_chunks(call, name, what="standard input", busy=lambda: False):
             os.close(fd)
 
 
-def open_again(call, name: str, limit: int = 1 << 62) -> int:
+def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
     is kept in a private file."""
     fd = call.open(name)
     if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     try:
-        call.kept[os.path.normpath(name)] = _keep(call, fd, name, limit)
+        call.kept[os.path.normpath(name)] = _keep(call, fd, name=name, limit=limit)
     finally:
         os.close(fd)
     return call.open(name)
 
 
-def _keep(call, fd, name, limit) -> int:
+def _keep(call: Call, fd: int, *, name: str, limit: int) -> int:
     from toast.files import private_file
 
     kept = private_file(call)
@@ -220,11 +234,12 @@ def plural(count: int, noun: str) -> str:
 class Spool:
     """Texts kept until their number is known: in memory, then in a private unnamed file."""
 
-    def __init__(self, call):
+    def __init__(self, call: Call) -> None:
         self.call, self.count = call, 0
-        self._held, self._size, self._fd = [], 0, -1
+        self._held: list[bytes] = []
+        self._size, self._fd = 0, -1
 
-    def extend(self, texts) -> None:
+    def extend(self, texts: Iterable[str]) -> None:
         for data in map(str.encode, texts):
             self.count += 1
             self._held.append(len(data).to_bytes(8, "little") + data)
@@ -232,7 +247,7 @@ class Spool:
         if self._size > IN_MEMORY:
             self._spill()
 
-    def _spill(self):
+    def _spill(self) -> None:
         if self._fd < 0:
             from toast.files import private_file
 
@@ -240,7 +255,7 @@ class Spool:
         write_all(self._fd, b"".join(self._held), "the temporary file")
         self._held, self._size = [], 0
 
-    def windows(self):
+    def windows(self) -> Iterator[list[str]]:
         """The texts again, as lists of at most WINDOW."""
         window = []
         for data in self._texts():
@@ -250,7 +265,7 @@ class Spool:
                 window = []
         yield window
 
-    def _texts(self):
+    def _texts(self) -> Iterator[bytes]:
         if self._fd >= 0:
             os.lseek(self._fd, 0, os.SEEK_SET)
             with open(self._fd, "rb") as file:
@@ -263,7 +278,7 @@ class Spool:
 # ---------------------------------------------------------------- answers out
 
 
-def refuse_terminal(call, instead: str) -> None:
+def refuse_terminal(call: Call, instead: str) -> None:
     """Bytes that are no text do not go to a terminal."""
     if os.isatty(call.stdout):
         raise BadInput("will not write binary data to a terminal", instead)
@@ -277,13 +292,13 @@ class Npy:
 
     HEADER = 128
 
-    def __init__(self, call, descr: str, columns: int, rows: int | None = None):
+    def __init__(self, call: Call, descr: str, *, columns: int, rows: int | None = None) -> None:
         self.fd, self.descr, self.columns, self.rows, self.bytes = call.stdout, descr, columns, rows, 0
         self.start = os.lseek(self.fd, 0, os.SEEK_CUR) if rows is None else -1
         # zeros are no .npy: a reader of a file that was never finished is told so
         write_all(self.fd, bytes(self.HEADER) if rows is None else self._header(rows))
 
-    def write(self, rows) -> None:
+    def write(self, rows: memoryview) -> None:
         """Rows as a C-ordered buffer."""
         data = memoryview(rows).cast("B")
         self.bytes += len(data)
@@ -306,7 +321,7 @@ def can_patch(fd: int) -> bool:
     return regular and not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
 
 
-def json_line(value: dict) -> bytes:
+def json_line(value: dict[str, Any]) -> bytes:
     """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
     import json
 
@@ -320,19 +335,19 @@ class NoProgress:
     def update(self, n: int = 1) -> None:
         pass
 
-    def __enter__(self):
+    def __enter__(self) -> NoProgress:
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         pass
 
 
-def progress(call, total: int | None = None, unit: str = "record"):
+def progress(call: Call, total: int | None = None, unit: str = "record") -> Any:
     """A progress bar on a terminal's standard error: a context with `.update(n)`."""
     if call.quiet or not os.isatty(call.stderr):
         return NoProgress()
     from tqdm import tqdm
 
-    stream = open(os.dup(call.stderr), "w")
+    stream = os.fdopen(os.dup(call.stderr), "w")
     many = unit == "byte"  # 1.2M of them
     return tqdm(total=total, unit=f" {unit}s", unit_scale=many, file=stream, leave=False, delay=1, dynamic_ncols=True)

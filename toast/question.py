@@ -3,10 +3,23 @@
 Owns what is read, and what is cut when it does not fit. Does not know how an answer is made.
 """
 
+from __future__ import annotations
+
 from toast import pipes
 from toast.errors import BadInput, UsageError, os_error
 from toast.generation.chat_template import message
 from toast.generation.engine import Engine
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from io import FileIO
+    from typing import Any
+
+    from toast.command import Call
+
+    Messages = list[dict[str, Any]]  # {"role", "content"}
+    Bodies = list[tuple[str, str]]  # (name, text) of files
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
@@ -18,43 +31,48 @@ WINDOW = 16  # characters for each token of the context, over which only the end
 class Question:
     """Messages for the model, of which `text`, the standard input, may be cut to fit."""
 
-    def __init__(self, text="", instruction="", files=(), system="", history=()):
+    def __init__(
+        self, text: str = "", instruction: str = "", *,
+        files: Iterable[tuple[str, str]] = (), system: str = "", history: Iterable[dict[str, Any]] = (),
+    ) -> None:  # fmt: skip
         self.text, self.instruction, self.files = text, instruction, list(files)
         self.system, self.history = system, list(history)
 
-    def about(self, text: str) -> "Question":
+    def about(self, text: str) -> Question:
         """The same question about another text."""
-        return Question(text, self.instruction, self.files, self.system, self.history)
+        return Question(text, self.instruction, files=self.files, system=self.system, history=self.history)
 
-    def messages(self, text=None) -> list[dict]:
+    def messages(self, text: str | None = None) -> Messages:
         said = message(self.text if text is None else text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
 
-def gather(call, engine: Engine, instruction: str, system: str, files: list[str], long: str, each=False) -> Question:
+def gather(
+    call: Call, engine: Engine, instruction: str, *, system: str, files: list[str], long: str, each: bool = False
+) -> Question:
     """The question that the arguments, the named files and standard input make.
 
     each: standard input is left alone; its records become the texts of questions like this one."""
     limit = LONGEST if long == "truncate" else min(engine.context * BYTES_PER_TOKEN, LONGEST)
     text = ""
     if not (each or call.no_input) and pipes.is_fed(call.stdin):
-        text = _read(call, engine, call.stdin, limit, "standard input")
-    bodies = [(name, _file(call, engine, name, limit)) for name in files]
+        text = _read(call, engine, call.stdin, limit=limit, what="standard input")
+    bodies = [(name, _file(call, engine, name, limit=limit)) for name in files]
     if system.startswith("@"):
-        system = _file(call, engine, system[1:], limit).rstrip("\n")
-    question = Question(text, pipes.clean(instruction), bodies, pipes.clean(system))
+        system = _file(call, engine, system[1:], limit=limit).rstrip("\n")
+    question = Question(text, pipes.clean(instruction), files=bodies, system=pipes.clean(system))
     if not each and not question.messages()[-1]["content"]:
         raise UsageError("nothing to answer: no instruction and nothing on standard input", 'toast "..." < FILE')
     return question
 
 
-def _file(call, engine, name, limit) -> str:
+def _file(call: Call, engine: Engine, name: str, *, limit: int) -> str:
     with _opened(call, name) as file:
-        return _read(call, engine, file.fileno(), limit, name)
+        return _read(call, engine, file.fileno(), limit=limit, what=name)
 
 
-def _opened(call, name):
+def _opened(call: Call, name: str) -> FileIO:
     if name == "-":
         raise UsageError("- names no file here", "standard input is read without being named")
     try:
@@ -63,7 +81,7 @@ def _opened(call, name):
         raise os_error(error, f"open {name}") from None
 
 
-def _read(call, engine, fd, limit, what) -> str:
+def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str) -> str:
     text, whole, bad = pipes.read_text(fd, limit, what)
     if not whole:
         hint = CUT.format(what) if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
@@ -73,11 +91,11 @@ def _read(call, engine, fd, limit, what) -> str:
     return text.removeprefix("\ufeff")
 
 
-def _too_long(engine, count, hint) -> BadInput:
+def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
     return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", hint)
 
 
-def rule(call, given: dict) -> tuple[str, str] | None:
+def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
     """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
     asked = [(kind, text) for kind, text in given.items() if text is not None]
     if len(asked) > 1:
@@ -91,7 +109,7 @@ def rule(call, given: dict) -> tuple[str, str] | None:
     return kind, pipes.clean(text) if inline else _contents(call, kind, text)
 
 
-def _contents(call, kind, name) -> str:
+def _contents(call: Call, kind: str, name: str) -> str:
     with _opened(call, name) as file:
         text, whole, _ = pipes.read_text(file.fileno(), RULES, name)
     if not whole:
@@ -99,11 +117,14 @@ def _contents(call, kind, name) -> str:
     return text.removeprefix("\ufeff")
 
 
-def fit(call, engine: Engine, question: Question, long: str, template: bool, prefill: str, what="standard input"):
+def fit(
+    call: Call, engine: Engine, question: Question, *,
+    long: str, template: bool, prefill: str, what: str = "standard input",
+) -> tuple[str, list[int]]:  # fmt: skip
     """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the text, told of as `what`."""
 
-    def prompt(text):
-        return engine.prompt(question.messages(text), template, prefill)
+    def prompt(text: str) -> tuple[str, list[int]]:
+        return engine.prompt(question.messages(text), template=template, prefill=prefill)
 
     text, most = question.text, engine.context * 3 // 4
     huge = long == "truncate" and len(text) > engine.context * WINDOW
@@ -126,7 +147,7 @@ def fit(call, engine: Engine, question: Question, long: str, template: bool, pre
     raise _too_long(engine, len(ids), _shorter(question, long, what))
 
 
-def _ends(engine, text) -> list[tuple[int, int]]:
+def _ends(engine: Engine, text: str) -> list[tuple[int, int]]:
     """Where the tokens are at both ends of a text that is far too long, as many at each."""
     size = engine.context * WINDOW // 2
     head, tail = (engine.tokenizer.spans(part) for part in (text[:size], text[-size:]))
@@ -134,7 +155,7 @@ def _ends(engine, text) -> list[tuple[int, int]]:
     return head[:count] + [(before + a, before + b) for a, b in tail[len(tail) - count :]]
 
 
-def _shorter(question, long, what) -> str:
+def _shorter(question: Question, long: str, what: str) -> str:
     """What to type to have a shorter prompt."""
     if question.text and long == "error":
         return CUT.format(what)

@@ -4,8 +4,19 @@ Owns what a record is and what is wrong with it; raw bytes are kept, decoding se
 descriptors (`pipes.py`) and no models.
 """
 
+from __future__ import annotations
+
 from toast import pipes
 from toast.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from typing import Any
+
+    from toast.command import Call
+
+    Data = dict[str, Any]  # a record's JSON object
 
 
 class Record:
@@ -15,7 +26,9 @@ class Record:
 
     __slots__ = ("raw", "text", "data", "number", "error")
 
-    def __init__(self, raw: bytes, text: str, data: dict | None = None, number: int = 0, error: BadInput | None = None):
+    def __init__(
+        self, raw: bytes, text: str, data: Data | None = None, *, number: int = 0, error: BadInput | None = None
+    ) -> None:
         self.raw, self.text, self.data, self.number, self.error = raw, text, data, number, error
 
 
@@ -27,20 +40,23 @@ class Records:
     files: None for a command that takes none. soft: a bad record is given with its error, not raised.
     """
 
-    def __init__(self, call, files=(), nul=False, jsonl=False, field=None, soft=False):
+    def __init__(
+        self, call: Call, files: Sequence[str] | None = (), *,
+        nul: bool = False, jsonl: bool = False, field: str | None = None, soft: bool = False,
+    ) -> None:  # fmt: skip
         self.call, self.nul = call, nul
         self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
-        self.busy = lambda: False
+        self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
         self.invalid = 0
         for name in self.files:
             pipes.check_input(call, name, asked_for=bool(files), takes_files=files is not None)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Record]:
         for window in self.windows():
             yield from window
 
-    def arriving(self, busy):
+    def arriving(self, busy: Callable[[], bool]) -> Iterator[Record | None]:
         """The records, and None instead of waiting for one while busy() says there is other work."""
         self.busy = busy
         for window in self.windows():
@@ -49,21 +65,21 @@ class Records:
             elif busy():
                 yield None
 
-    def windows(self):
+    def windows(self) -> Iterator[list[Record]]:
         for name in self.files:
             yield from self._file(name)
         if self.invalid:
             self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
 
-    def where(self, name, number=None) -> str:
+    def where(self, name: str, number: int | None = None) -> str:
         """What a message calls a file, or a record of it."""
         what = "standard input" if name == "-" else name
         return what if number is None else f"{what}, {'record' if self.nul else 'line'} {number}"
 
-    def _file(self, name):
+    def _file(self, name: str) -> Iterator[list[Record]]:
         number = 0
         for raws in split(
-            pipes.read_chunks(self.call, name, self.where(name), lambda: self.busy()), b"\0" if self.nul else b"\n"
+            pipes.read_chunks(self.call, name, self.where(name), busy=lambda: self.busy()), b"\0" if self.nul else b"\n"
         ):
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
@@ -73,7 +89,7 @@ class Records:
                 if bad:
                     raise bad
 
-    def _window(self, raws, name, number):
+    def _window(self, raws: list[bytes], name: str, number: int) -> tuple[list[Record], BadInput | None]:
         """The records before the first bad one, and what is wrong with that."""
         window = []
         try:
@@ -84,14 +100,13 @@ class Records:
             return window, error
         return window, None
 
-    def _record(self, raw, name, number):
+    def _record(self, raw: bytes, name: str, number: int) -> Record | None:
         if self.jsonl:
             return self._object(raw, self.where(name, number), number) if raw.strip() else None
-        text = raw[:-1] if raw.endswith(b"\r") and not self.nul else raw
-        text = self._decode(text)
-        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, None, number)
+        text = self._decode(raw[:-1] if raw.endswith(b"\r") and not self.nul else raw)
+        return Record(raw, text.removeprefix("\ufeff") if number == 1 else text, number=number)
 
-    def _object(self, raw, where, number):
+    def _object(self, raw: bytes, where: str, number: int) -> Record:
         try:
             return self._json(raw, where, number)
         except BadInput as error:
@@ -99,34 +114,38 @@ class Records:
                 raise
             return Record(raw, "", number=number, error=error)
 
-    def _json(self, raw, where, number):
+    def _json(self, raw: bytes, where: str, number: int) -> Record:
+        data = self._parsed(raw, where)
+        if not isinstance(data, dict):
+            unit = "ends in NUL, one" if self.nul else "is one line"
+            raise BadInput(f"{where}: not a JSON object", f'a record {unit} like {{"text": "..."}}')
+        text = data.get(self.field)
+        if isinstance(text, str):
+            return Record(raw, text.encode("utf-8", "replace").decode(), data, number=number)
+        if self.field in data:
+            raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
+        fields = ", ".join(list(data)[:8]) or "no fields"
+        raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
+
+    def _parsed(self, raw: bytes, where: str) -> Any:
+        """The JSON value; None where it is none. BadInput for what only looks like JSON to Python."""
         import json
 
-        def refuse(word):
+        def refuse(word: str) -> None:
             raise BadInput(f"{where}: {word} is not JSON", "null is")
 
-        def finite(word):
+        def finite(word: str) -> float:
             if abs(value := float(word)) == float("inf"):
                 raise BadInput(f"{where}: {word[:20]} is too large a number", "up to 1.7e308")
             return value
 
         try:
             text = self._decode(raw).removeprefix("\ufeff")
-            data = json.loads(text, parse_constant=refuse, parse_float=finite)
+            return json.loads(text, parse_constant=refuse, parse_float=finite)
         except (ValueError, RecursionError):
-            data = None
-        if not isinstance(data, dict):
-            unit = "ends in NUL, one" if self.nul else "is one line"
-            raise BadInput(f"{where}: not a JSON object", f'a record {unit} like {{"text": "..."}}')
-        text = data.get(self.field)
-        if not isinstance(text, str):
-            if self.field in data:
-                raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
-            fields = ", ".join(list(data)[:8]) or "no fields"
-            raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
-        return Record(raw, text.encode("utf-8", "replace").decode(), data, number)
+            return None
 
-    def _decode(self, raw):
+    def _decode(self, raw: bytes) -> str:
         try:
             return raw.decode()
         except UnicodeDecodeError:
@@ -134,11 +153,11 @@ class Records:
             return raw.decode("utf-8", "replace")
 
 
-def split(chunks, separator: bytes):
+def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[list[bytes]]:
     """Lists of whole records; the last needs no separator. A long record is joined only once.
 
     An empty chunk, which says that there is nothing more yet, gives an empty list."""
-    begun = []
+    begun: list[bytes] = []
     for chunk in chunks:
         if not chunk:
             yield []

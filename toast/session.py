@@ -3,23 +3,33 @@
 A person can read and edit the file: {"role", "content"} on a line. Knows no model.
 """
 
+from __future__ import annotations
+
 import json
 import os
 
 from toast import pipes, store
 from toast.errors import BadInput, UsageError, os_error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.command import Call
+
+    Messages = list[dict[str, Any]]  # {"role", "content"}
+
 
 class Session:
     """The conversation called `name`."""
 
-    def __init__(self, call, name: str):
+    def __init__(self, call: Call, name: str) -> None:
         if not name or name.startswith(".") or "/" in name or "\0" in name or len(os.fsencode(name)) > 200:
             raise UsageError(f"--session {name!r} is not a plain name")
         self.name = name
         self.path = os.path.join(store.home(call), "sessions", f"{name}.jsonl")
 
-    def read(self, system: str = "") -> list[dict]:
+    def read(self, system: str = "") -> Messages:
         """The messages so far; BadInput when somebody broke the file.
 
         system: what was asked for now, which cannot differ from what the conversation began with."""
@@ -34,7 +44,7 @@ class Session:
             raise UsageError(f"session {self.name} began with another system prompt", f"leave -s out, or {self.anew}")
         return messages
 
-    def _message(self, line: bytes, number: int) -> dict:
+    def _message(self, line: bytes, number: int) -> dict[str, Any]:
         try:
             message = json.loads(line)
         except (ValueError, RecursionError):
@@ -49,7 +59,7 @@ class Session:
         """What to type to be rid of the conversation."""
         return f"toast --session {self.name} --forget"
 
-    def add(self, messages: list[dict]) -> None:
+    def add(self, messages: Messages) -> None:
         """Append messages, in one write, so that a killed process leaves whole lines."""
         try:
             os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)

@@ -3,10 +3,12 @@
 Owns the marks of each kind and what to say about a model of another kind. Does not know: loading.
 """
 
+from __future__ import annotations
+
 import os
 
 from toast.errors import BadModel
-from toast.store.settings import modules, read_config, read_json, read_object, transformer
+from toast.store.folder import modules, read_config, read_json, read_object, transformer
 
 DECODERS = {"qwen3"}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -52,7 +54,7 @@ def need(name: str, path: str, *purposes: str) -> str:
     return found
 
 
-def _judges(path) -> bool:
+def _judges(path: str) -> bool:
     """Whether a Qwen3 model is a reranker. Its weights and configuration are a chat model's: its name
     tells, in the Hugging Face cache its repository's; else that it comes without settings to generate."""
     folder = path.partition("/snapshots/")[0]
@@ -60,7 +62,7 @@ def _judges(path) -> bool:
     return named or read_json(path, "generation_config.json") is None
 
 
-def is_late(path):
+def is_late(path: str) -> bool:
     """Whether the folder holds a late-interaction model."""
     saved = read_object(path, "config_sentence_transformers.json")
     return (
@@ -70,11 +72,11 @@ def is_late(path):
     )
 
 
-def is_stanford(path):
+def is_stanford(path: str) -> bool:
     return "HF_ColBERT" in _classes(path)
 
 
-def _classes(path) -> list[str]:
+def _classes(path: str) -> list[str]:
     """The names of the classes that the weights were saved from; BadModel when they are no names."""
     names = read_config(transformer(path)).get("architectures") or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):

@@ -3,66 +3,78 @@
 Owns where a text may be cut so that no character is. Never loads weights.
 """
 
-from toast import pipes, store
+from __future__ import annotations
+
+from toast import loaded, pipes, store
 from toast.errors import BadInput
 from toast.generation.tokenizer import Tokenizer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
-def tokenizer_for(call, name: str) -> Tokenizer:
+    from toast.command import Call
+
+    Spans = list[tuple[int, int]]  # (start, stop) of tokens, in characters
+
+
+def tokenizer_for(call: Call, name: str) -> Tokenizer:
     """The tokenizer of a model's folder or GGUF file."""
-    return Tokenizer(store.folder(call, name, weights=False))
+    return loaded.at(store.as_folder(call, name, weights=False), Tokenizer)
 
 
-def tokens(tokenizer: Tokenizer, text: str, special: bool = False) -> list[dict]:
+def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[dict[str, Any]]:
     """{"id", "text", "start", "stop"} of every token; positions are in characters of the text.
 
     A character that takes several tokens is the text of each of them."""
     found = []
     for at, piece in [(0, tokenizer.core.encode(text))] if special else tokenizer.pieces(text):
-        for i, (a, b) in zip(piece.ids, piece.offsets):
+        for i, (a, b) in zip(piece.ids, piece.offsets, strict=True):
             found.append({"id": i, "text": text[at + a : at + b], "start": at + a, "stop": at + b})
     return found
 
 
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
-    """The longest beginning of the text that ends with a token and encodes to at most `limit`."""
+    """The longest prefix of the text that ends with a token and encodes to at most `limit`."""
     spans = tokenizer.spans(text)
-    return text if len(spans) <= limit else text[: _boundary(tokenizer, text, spans, 0, limit)]
+    return text if len(spans) <= limit else text[: _boundary(tokenizer, text, spans, limit=limit)]
 
 
-def beginning(tokenizer: Tokenizer, source, limit: int) -> tuple[str, int | None]:
+def head(tokenizer: Tokenizer, source: pipes.Input, limit: int) -> tuple[str, int | None]:
     """(`cut` of a source's whole text, that text's length), of which no more is read than is needed.
 
     The length is None where not all was read: the first tokens of a window are those of the whole once
     a window twice as long has the same."""
-    size, before = 16 * limit + 64, None
+    size = 16 * limit + 64
+    before: Spans = []
     while True:
-        text = source.beginning(size)
+        text = source.head(size)
         if source.whole:
             return cut(tokenizer, text, limit), len(text)
         spans = tokenizer.spans(text)
-        head = spans[: limit + 1]
-        if len(head) > limit and head == before:
-            return text[: _boundary(tokenizer, text, spans, 0, limit)], None
-        size, before = 2 * size, head
+        first = spans[: limit + 1]
+        if len(first) > limit and first == before:
+            return text[: _boundary(tokenizer, text, spans, limit=limit)], None
+        size, before = 2 * size, first
 
 
-def split(tokenizer: Tokenizer, text: str, limit: int):
+def split(tokenizer: Tokenizer, text: str, limit: int) -> Iterator[tuple[int, int, int]]:
     """Pieces (start, stop, count) of at most `limit` tokens; joined they are the text.
 
     Raises BadInput when a single character takes more than `limit` tokens."""
     spans, first, at = tokenizer.spans(text), 0, 0
     while at < len(text):
-        end = _boundary(tokenizer, text, spans, first, limit, at)
+        end = _boundary(tokenizer, text, spans, limit=limit, first=first, at=at)
         if end == at:
-            end = _within(tokenizer, text, limit, at)
+            end = _within(tokenizer, text, limit=limit, at=at)
         yield at, end, len(tokenizer.encode(text[at:end]))
         at = end
         while first < len(spans) and spans[first][1] <= at:
             first += 1
 
 
-def _within(tokenizer, text, limit, at) -> int:
+def _within(tokenizer: Tokenizer, text: str, *, limit: int, at: int) -> int:
     """Where text[at:] may end inside of a token."""
     stop = at
     while stop < len(text) and len(tokenizer.encode(text[at : stop + 1])) <= limit:
@@ -72,7 +84,7 @@ def _within(tokenizer, text, limit, at) -> int:
     return stop
 
 
-def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
+def _boundary(tokenizer: Tokenizer, text: str, spans: Spans, *, limit: int, first: int = 0, at: int = 0) -> int:
     """Where text[at:] may end: after at most `limit` tokens, between characters, and so that it
     encodes to no more when it stands alone."""
     for last in range(min(first + limit, len(spans)), first, -1):
@@ -86,12 +98,15 @@ def _boundary(tokenizer, text, spans, first, limit, at=0) -> int:
 # ---------------------------------------------------------------- the verb
 
 
-def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool) -> None:
-    """Read standard input, write what `form` asks for: tokens, ids, count, decode, max or split."""
+def run(call: Call, model: str, form: str, *, limit: int = 0, special: bool = False, nul: bool = False) -> None:
+    """Read standard input, write what `form` asks for: tokens, ids, count, decode, max or split.
+
+    limit: tokens, of max and split; nul: ends of pieces; special: with the tokens around a text."""
     source, tokenizer = pipes.Input(call), tokenizer_for(call, model)
     if form == "max":
-        _write_beginning(call, tokenizer, source, limit)
-        return source.warn()
+        _write_head(call, tokenizer, source, limit=limit)
+        source.warn()
+        return
     text = source.all()
     source.warn()
     if form == "decode":
@@ -101,15 +116,16 @@ def run(call, model: str, form: str, limit: int | None, special: bool, nul: bool
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
             pipes.write_all(call.stdout, text[start:stop].encode() + b"\0" if nul else pipes.json_line(piece))
     elif form == "tokens":
-        pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special))))
+        pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special=special))))
     else:
-        ids = tokenizer.encode(text, True) if special else [i for _, piece in tokenizer.pieces(text) for i in piece.ids]
+        pieces = tokenizer.pieces(text) if not special else ()
+        ids = tokenizer.encode(text, special=True) if special else [i for _, piece in pieces for i in piece.ids]
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
 
 
-def _write_beginning(call, tokenizer, source, limit) -> None:
-    found, length = beginning(tokenizer, source, limit)
+def _write_head(call: Call, tokenizer: Tokenizer, source: pipes.Input, *, limit: int) -> None:
+    found, length = head(tokenizer, source, limit)
     pipes.write_all(call.stdout, found.encode())
     if len(found) != length:
         of = "" if length is None else f" of {length}"

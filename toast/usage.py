@@ -3,6 +3,8 @@
 Imported only when somebody asks for help or types what the small parser does not take.
 """
 
+from __future__ import annotations
+
 import inspect
 import io
 import re
@@ -13,12 +15,19 @@ from typer.exceptions import Exit, TyperException
 
 from toast import options
 from toast.errors import HelpRequested, UsageError
-from toast.options import Argument
+from toast.options import Operand
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from toast.command import Command
+    from toast.options import Parameter
 
 EPILOG = "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
 
 
-def parse(command, words: list[str]) -> dict:
+def parse(command: Command, words: list[str]) -> dict[str, Any]:
     """What the command line gives, by name, as `options.parse`; raises HelpRequested or UsageError."""
     spoken = io.StringIO()
     try:
@@ -39,17 +48,19 @@ def parse(command, words: list[str]) -> dict:
     return options.values(command.parameters, {name: _words(value) for name, value in context.params.items()})
 
 
-def _words(value):
+def _words(value: Any) -> Any:
     """What was typed, as the small parser has it: a list of words, True for a flag, nothing."""
     return [value] if isinstance(value, str) else value
 
 
-def complete(command) -> None:
+def complete(command: Command) -> NoReturn:
     """Answer the shell's completion request (Typer's protocol); does not return."""
     build(command).main(prog_name=command.name)
+    raise AssertionError("Typer ends the process")
 
 
-def build(command):
+def build(command: Command) -> Any:
+    """The command as Typer builds it from the same declarations."""
     app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
     app.command(
         help=command.help,
@@ -59,27 +70,29 @@ def build(command):
     return typer.main.get_command(app)
 
 
-def _signature(command):
+def _signature(command: Command) -> Any:
     """A function with the signature that Typer expects for these parameters."""
 
-    def declared(**values):
+    def declared(**values: Any) -> dict[str, Any]:
         return values
 
+    shape: Any = declared
     parameters = [_parameter(p) for p in command.parameters]
     parameters.append(_version(command))
-    declared.__signature__ = inspect.Signature(parameters)
-    declared.__annotations__ = {p.name: p.annotation for p in parameters}
-    declared.__name__ = command.name
-    return declared
+    shape.__signature__ = inspect.Signature(parameters)
+    shape.__annotations__ = {p.name: p.annotation for p in parameters}
+    shape.__name__ = command.name
+    return shape
 
 
-def _parameter(p):
-    kind = bool if p.type is bool else str  # words: `options.py` makes values of them
+def _parameter(p: Parameter) -> inspect.Parameter:
+    kind: Any = bool if p.type is bool else str  # words: `options.py` makes values of them
     annotation = list[kind] if p.many else kind
-    shown = {} if p.type is bool else {"metavar": p.metavar}
+    default: Any
+    shown: dict[str, Any] = {} if p.type is bool else {"metavar": p.metavar}
     if p.choices:
         shown = {"metavar": f"<{'|'.join(p.choices)}>", "autocompletion": lambda: list(p.choices)}
-    if isinstance(p, Argument):
+    if isinstance(p, Operand):
         default = ... if p.default is ... else None
         info = typer.Argument(default, help=p.help, show_default=False, **shown)
     else:
@@ -88,7 +101,7 @@ def _parameter(p):
     return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
 
 
-def _help(p) -> str:
+def _help(p: Parameter) -> str:
     notes = [f"${p.env}"] if p.env else []
     notes += [p.range] if p.range else []
     if p.type is not bool and p.default not in (None, [], ""):
@@ -96,8 +109,8 @@ def _help(p) -> str:
     return f"{p.help} [{', '.join(notes)}]" if notes else p.help
 
 
-def _version(command):
-    def say(wanted: bool):
+def _version(command: Command) -> inspect.Parameter:
+    def say(wanted: bool) -> None:  # noqa: FBT001  Typer calls it so
         if wanted:
             from toast import __version__
 

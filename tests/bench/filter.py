@@ -15,7 +15,7 @@ import time
 from toast.command import Call
 from toast.generation.batch_generate import Job, decode
 from toast.generation.engine import Engine
-from toast.generation.generate import Generation, read
+from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.generation.sample import Sampler
 
@@ -87,13 +87,19 @@ class Bench:
         self.engine = Engine(call(), "smollm2")
 
     def ids(self, text):
-        return self.engine.prompt([{"role": "user", "content": text}], True, "")[1]
+        return self.engine.prompt([{"role": "user", "content": text}])[1]
 
     def alone(self, ids, count, drafts=False, ends=()):
         """(ids, seconds of decoding)."""
-        caches = self.engine.caches()
-        read(self.engine.model, caches, ids[:-1])
-        run = Generation(self.engine.model, caches, Sampler(), ends, count, drafter=Drafter(ids) if drafts else None)
+        caches = self.engine.language.caches()
+        prefill(self.engine.language.model, caches, ids[:-1])
+        run = Generation(
+            self.engine.language.model,
+            caches,
+            Sampler(),
+            sequence=Sequence(ends, count),
+            drafter=Drafter(ids) if drafts else None,
+        )
         start = time.perf_counter()
         list(run.run(ids[-1]))
         return run.ids, time.perf_counter() - start
@@ -109,9 +115,9 @@ class Bench:
             return time.perf_counter() - start
 
         def together():
-            jobs = [Job(ids, Sampler(), (), 16, lambda token: False) for ids in prompts]
+            jobs = [Job(ids, Sampler(), Sequence(limit=16)) for ids in prompts]
             start = time.perf_counter()
-            list(decode(self.engine.model, self.engine.caches, jobs))
+            list(decode(self.engine.language.model, self.engine.language.caches, jobs))
             return time.perf_counter() - start
 
         one, many = in_turn([singly, together], 3)

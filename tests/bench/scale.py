@@ -26,7 +26,7 @@ from toast import command  # noqa: E402
 from toast.store.fingerprint import digest  # noqa: E402
 
 COMMON = "the of and to a in is that it for was on are as with his they be at one have this".split()
-RARE = "install compiler borrow lifetime thread iterator closure trait module ownership".split()
+RARE = ["install", "compiler", "borrow", "lifetime", "thread", "iterator", "closure", "trait", "module", "ownership"]
 QUERIES = [
     "how to install the compiler", "what is the lifetime of a thread", "to be or not to be",
     "the ownership of it", "closure",

@@ -12,7 +12,7 @@ from toast.encoding.sentence_transformers import dense, normalize
 from toast.errors import BadModel
 from toast.models import encoder, layers
 from toast.store import weights
-from toast.store.settings import modules, read_config, read_json, transformer
+from toast.store.folder import modules, read_config, read_json, transformer
 from toast.task import is_stanford
 
 

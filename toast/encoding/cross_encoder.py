@@ -8,7 +8,7 @@ import mlx.core as mx
 from toast.encoding import tokens
 from toast.errors import BadModel
 from toast.models import encoder
-from toast.store.settings import blame, read_config, transformer
+from toast.store.folder import blame, read_config, transformer
 
 # The published recipe of Qwen3-Reranker (its model card).
 PREFIX = (

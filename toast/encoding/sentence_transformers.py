@@ -8,7 +8,7 @@ import mlx.core as mx
 from toast.encoding.tokens import limits
 from toast.errors import BadModel
 from toast.models import layers
-from toast.store.settings import blame, modules, read_config, read_json
+from toast.store.folder import blame, modules, read_config, read_json
 
 # Order of concatenation when several are on.
 POOLING = {

@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from toast.encoding import wordpiece
 from toast.errors import BadModel
-from toast.store.settings import read_config, read_json, transformer
+from toast.store.folder import read_config, read_json, transformer
 
 QUICK = 1 << 14  # characters that a run tokenizes itself before it takes the time to load the library
 

@@ -1,73 +1,86 @@
-"""Many texts decoded together, each as if it were alone: a finished one's row goes to the next.
+"""Continuous batching (Orca, vLLM): many texts decoded together, each as if it were alone; a finished one's row goes
+to the next.
 
-Knows what a text asks for and when it is over; no caches (`rows.py`), no tokenizer, no records.
+Knows what a text asks for and when it is over; no caches (`ragged_cache.py`), no tokenizer, no records.
 """
+
+from __future__ import annotations
 
 import mlx.core as mx
 
-from toast.generation.generate import Token
-from toast.generation.ragged_cache import Rows
-from toast.generation.sample import logprobs
+from toast.generation.generate import Sequence, Token, resolved
+from toast.generation.ragged_cache import batch
+from toast.generation.sample import Sampler, logprobs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeVar
+
+    from toast.generation.ragged_cache import Masked, Ragged
+
+    J = TypeVar("J", bound="Job")
 
 ROWS = 16  # more rows gain little once a step is bound by arithmetic
 
 
 class Job:
-    """A prompt and how to go on from it. take(token) -> whether the text is over, asked after each
-    token; reason: "stop" or "length" once it is."""
+    """A prompt and how to go on from it. accept(token) -> whether the text is over, asked after each token."""
 
-    def __init__(self, ids, sampler, ends, limit, take, top=None, guide=None):
-        self.ids, self.sampler, self.ends, self.limit = ids, sampler, frozenset(ends), limit
-        self.take, self.top, self.guide = take, top, guide
-        self.tokens, self.reason = [], None
+    def __init__(
+        self, ids: list[int], sampler: Sampler, sequence: Sequence, *,
+        accept: Callable[[Token], bool] = lambda token: False, top: int | None = None,
+    ) -> None:  # fmt: skip
+        self.ids, self.sampler, self.sequence = ids, sampler, sequence
+        self.accept, self.top = accept, top
+        self.tokens: list[Token] = []
         sampler.begin(ids)
 
+    @property
+    def last(self) -> int:
+        """The token that the next one follows."""
+        return self.tokens[-1].id if self.tokens else self.ids[-1]
+
     def add(self, token: Token) -> None:
-        if token.id in self.ends:
-            self.reason = "stop"
-            return
+        """Note a token, unless it ends the text and is not part of it."""
+        if self.sequence.take(token.id):
+            self.keep(token)
+
+    def keep(self, token: Token) -> None:
+        """Note a token that its sequence has taken."""
         self.tokens.append(token)
-        if self.guide is not None:
-            self.guide.accept(token.id)
-        if self.take(token) or (self.guide is not None and self.guide.done()):
-            self.reason = "stop"
-        elif len(self.tokens) >= self.limit:
-            self.reason = "length"
+        if self.accept(token):
+            self.sequence.stop()
 
 
-def decode(model, make, jobs, rows=ROWS):
+def decode(model: Any, make: Callable[[], list[Any]], jobs: Iterable[J | None], *, rows: int = ROWS) -> Iterator[J]:
     """Run Jobs; each is given back when it is over. make() -> new caches for a single text.
 
     jobs: gives None where it has none at the moment; then the live ones go on without."""
-    jobs, live, texts = iter(jobs), {}, Rows(model, make)
+    coming, texts = iter(jobs), batch(model, make)
+    live: dict[int, J] = {}
     while True:
         free = [row for row in range(rows) if row not in live]
-        new = dict(zip(free, iter(jobs.__next__, None)))
+        new = dict(zip(free, iter(coming.__next__, None), strict=False))
         texts.place({row: job.ids for row, job in new.items()})
         live = dict(sorted({**live, **new}.items()))
         if not live:
             return
-        for row, token in zip(list(live), _step(texts, live)):
+        for row, token in zip(list(live), _step(texts, live), strict=True):
             live[row].add(token)
-        for row in [row for row, job in live.items() if job.reason]:
+        for row in [row for row, job in live.items() if job.sequence.reason]:
             yield live.pop(row)
 
 
-def _step(texts, live) -> list[Token]:
+def _step(texts: Ragged | Masked, live: dict[int, J]) -> list[Token]:
     """The next token of each row."""
-    last = {row: job.tokens[-1].id if job.tokens else job.ids[-1] for row, job in live.items()}
-    logits = texts.step(last)
-    if all(job.sampler.plain and job.guide is None and job.top is None for job in live.values()):
-        return [Token(i) for i in mx.argmax(logits, axis=-1).tolist()]
+    logits = texts.step({row: job.last for row, job in live.items()})
+    if all(job.sampler.is_greedy and job.sequence.guide is None and job.top is None for job in live.values()):
+        best: Any = mx.argmax(logits, axis=-1).tolist()
+        return [Token(i) for i in best]
     found = []
-    for row, job in zip(logits, live.values()):
-        token = job.sampler(row, job.guide and job.guide.allowed())
-        found.append((token, *(logprobs(row, token, job.top) if job.top is not None else ())))
+    for n, job in enumerate(live.values()):
+        token = job.sampler(logits[n], job.sequence.allowed())
+        found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
     mx.eval(found)
-    return [Token(t.item(), *_plain(*extra)) for t, *extra in found]
-
-
-def _plain(logprob=None, ids=None, values=None):
-    if logprob is None:
-        return ()
-    return logprob.item(), list(zip(ids.tolist(), values.tolist()))
+    return [resolved(*parts) for parts in found]

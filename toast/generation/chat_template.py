@@ -4,30 +4,37 @@ Owns the template's environment and how standard input, files and instruction be
 Does not know tokens. Source: transformers' utils/chat_template_utils.py, whose output is matched.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from binascii import crc32
 
+from toast import files
 from toast.errors import BadInput, BadModel
-from toast.store.settings import blame, read_object
+from toast.store.folder import blame, read_object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    Messages = list[dict[str, Any]]  # {"role", "content"}
+    Pieces = list[str | int]  # texts, and numbers of the messages whose contents stand between them
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
-def message(text: str, instruction: str, files=()) -> str:
+def message(text: str, instruction: str, documents: Iterable[tuple[str, str]] = ()) -> str:
     """Standard input, then the files under their names, a blank line, then the instruction."""
-    parts = [text.rstrip("\n"), *(f"==> {name} <==\n{body.rstrip(chr(10))}" for name, body in files), instruction]
+    parts = [text.rstrip("\n"), *(f"==> {name} <==\n{body.rstrip(chr(10))}" for name, body in documents), instruction]
     return "\n\n".join(part for part in parts if part.strip())
 
 
 class Template:
-    """The chat template of a model folder; `source` is None when the model has none.
+    """The chat template of a model folder; `source` is None when the model has none. Immutable."""
 
-    cache: a folder for what a plain template comes to, so that later processes do without jinja2
-    (70 ms to import); None for no cache.
-    """
-
-    def __init__(self, folder: str, cache: str | None = None):
+    def __init__(self, folder: str) -> None:
         config = read_object(folder, "tokenizer_config.json")
         with blame(folder):
             self.source = _source(folder, config)
@@ -35,22 +42,22 @@ class Template:
             self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
         if not isinstance(self.source, str | None):
             raise BadModel(f"{folder}: its chat template is no text")
-        self.cache = cache
 
-    def render(self, messages: list[dict]) -> str:
+    def render(self, messages: Messages, cache: str | None = None) -> str:
         """The prompt of messages {"role", "content"}, ready for the assistant's turn.
 
-        Raises BadModel for a broken template, BadInput when the template refuses the messages."""
-        pieces = self._known(messages) if self.cache else None
+        cache: a folder for what a static template comes to, so that later processes do without jinja2 (70 ms to
+        import). Raises BadModel for a broken template, BadInput when the template refuses the messages."""
+        pieces = self._known(messages, cache) if cache else None
         if pieces is None:
             return self._render(messages)
         return "".join(messages[p]["content"] if isinstance(p, int) else p for p in pieces)
 
-    def _render(self, messages) -> str:
+    def _render(self, messages: Messages) -> str:
         import jinja2
 
         try:
-            template = environment().from_string(self.source)
+            template = environment().from_string(self.source or "")
             return template.render(
                 messages=messages, tools=None, documents=None, add_generation_prompt=True, **self.tokens
             )
@@ -61,15 +68,15 @@ class Template:
         except Exception as error:  # a program of its own: whatever it raises is its fault
             raise BadModel(f"the model's chat template fails: {error!r}") from None
 
-    # ---- what a plain template comes to: texts, and numbers of the messages between them
+    # ---- what a static template comes to: texts, and numbers of the messages between them
 
-    def _known(self, messages) -> list | None:
+    def _known(self, messages: Messages, cache: str) -> Pieces | None:
         """The pieces for messages of these roles; None when the template looks into the contents."""
         roles = " ".join(m["role"] for m in messages)
         if any(m.keys() != {"role", "content"} for m in messages):
             return None
         key = crc32(json.dumps([self.source, self.tokens, roles]).encode())
-        path = os.path.join(self.cache, f"{key:08x}.json")
+        path = os.path.join(cache, f"{key:08x}.json")
         try:
             with open(path, encoding="utf-8") as file:
                 found = json.load(file)
@@ -79,33 +86,32 @@ class Template:
             pass
         return self._learn(messages, roles, path)
 
-    def _learn(self, messages, roles, path) -> list | None:
+    def _learn(self, messages: Messages, roles: str, path: str) -> Pieces | None:
         import re
 
         from jinja2 import TemplateSyntaxError
 
         from toast.generation import static_template
 
-        pieces = None
+        pieces: Pieces | None = None
+        source = self.source or ""
         try:
-            tree = environment().parse(self.source)
+            tree = environment().parse(source)
         except (TemplateSyntaxError, RecursionError):
             return None  # `_render` will tell
-        if static_template.is_plain(tree) and "\0" not in self.source:
+        if static_template.is_static(tree) and "\0" not in source:
             marked = self._render([{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)])
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
-        beside = f"{path}.{os.getpid()}"
+        content = json.dumps({"for": [self.source, self.tokens, roles], "pieces": pieces})
         try:
-            os.makedirs(self.cache, 0o700, exist_ok=True)
-            with open(beside, "w", encoding="utf-8") as file:
-                json.dump({"for": [self.source, self.tokens, roles], "pieces": pieces}, file)
-            os.replace(beside, path)
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            files.replace(path, [content.encode()])
         except OSError:  # a cache that cannot be written is no reason to fail
             pass
         return pieces
 
 
-def _source(folder: str, config: dict) -> str | None:
+def _source(folder: str, config: dict[str, Any]) -> Any:
     file = os.path.join(folder, "chat_template.jinja")
     try:
         with open(file, encoding="utf-8") as opened:
@@ -121,7 +127,7 @@ def _source(folder: str, config: dict) -> str | None:
     return found
 
 
-def environment():
+def environment() -> Any:
     """jinja2 as transformers sets it up: sandboxed, immutable, blocks trimmed, a few functions added."""
     from jinja2 import TemplateError, ext, nodes
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -131,21 +137,21 @@ def environment():
 
         tags = {"generation"}
 
-        def parse(self, parser):
+        def parse(self, parser: Any) -> Any:
             line = next(parser.stream).lineno
             body = parser.parse_statements(["name:endgeneration"], drop_needle=True)
             return nodes.Scope(body, lineno=line)
 
-    def raise_exception(text):
+    def raise_exception(text: str) -> None:
         raise TemplateError(text)
 
-    def strftime_now(form):
+    def strftime_now(form: str) -> str:
         from datetime import datetime
 
         return datetime.now().strftime(form)
 
-    def tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
-        return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: FBT001, FBT002  as templates call it
+        return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
     env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
     env.filters["tojson"] = tojson

@@ -4,6 +4,8 @@ Owns the choice of the architecture file, quantised layers and the caches. Does 
 model(ids (B, L), cache=caches) -> logits (B, L, V); the caches are changed in place.
 """
 
+from __future__ import annotations
+
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -12,7 +14,16 @@ from types import ModuleType
 from toast import kernels
 from toast.errors import BadModel
 from toast.store import weights
-from toast.store.settings import blame, read_config, read_object
+from toast.store.folder import blame, read_config, read_object
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    import mlx.core as mx
+
+    Config = dict[str, Any]
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -23,14 +34,14 @@ FILES = {
 }  # fmt: skip
 
 
-def load(path: str):
-    """(model, config) of the folder at `path`, weights mapped and read when first used.
+def load(path: str) -> tuple[Any, Config]:
+    """(model, config) of the folder at `path`, weights mapped and read when first used; nothing else is pending.
 
     Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
     config = read_config(path)
     if "quantization_config" in config and "quantization" not in config:
         return _load_foreign(path)
-    module = architecture(path, config)
+    module: Any = architecture(path, config)
     tensors = weights.load(path)
     try:
         model = module.Model(module.ModelArgs.from_dict(config))
@@ -40,17 +51,36 @@ def load(path: str):
             _quantize(model, config["quantization"], tensors)
         model.eval()
         model.load_weights(list(tensors.items()), strict=True)
+        settle(model)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         raise BadModel(f"{path}: not a whole {config['model_type']} model: {error}") from None
     return model, config
 
 
-def architecture(path: str, config: dict):
+def settle(model: Any) -> None:
+    """Compute what a model's arrays still wait for: a lazy array belongs to the thread that began it."""
+    import mlx.core as mx
+
+    mx.eval([array for module in model.modules() for array in _arrays(list(module.values()))])
+
+
+def _arrays(node: Any) -> Iterator[mx.array]:
+    """The arrays in a module's own lists and dicts; other modules have their turn."""
+    import mlx.core as mx
+
+    if isinstance(node, mx.array):
+        yield node
+    elif type(node) in (dict, list, tuple):
+        for child in node.values() if type(node) is dict else node:
+            yield from _arrays(child)
+
+
+def architecture(path: str, config: Config) -> ModuleType:
     """The module of MLX-LM that implements config["model_type"]."""
     kind = str(config.get("model_type"))
     name = FILES.get(kind, kind)
     parent = _parent()
-    module = None
+    module: Any = None
     if name.isidentifier() and find_spec(f"mlx_lm.models.{name}", parent.__name__):
         module = import_module(f"mlx_lm.models.{name}")
         kernels.install_nn()
@@ -64,15 +94,16 @@ def _parent() -> ModuleType:
     if "mlx_lm" not in sys.modules:
         spec = find_spec("mlx_lm")
         parent = sys.modules["mlx_lm"] = ModuleType("mlx_lm")
-        parent.__path__, parent.__spec__ = spec.submodule_search_locations, spec
+        places: Any = spec and spec.submodule_search_locations
+        parent.__path__, parent.__spec__ = places, spec
     return sys.modules["mlx_lm"]
 
 
-def _quantize(model, settings: dict, tensors: dict) -> None:
+def _quantize(model: Any, settings: Config, tensors: dict[str, mx.array]) -> None:
     """Replace the layers that have scales; sizes from the settings of the layer, else its shapes."""
     import mlx.nn as nn
 
-    def form(path, module):
+    def form(path: str, module: Any) -> Any:
         if path in settings:
             return settings[path]
         if not hasattr(module, "to_quantized") or f"{path}.scales" not in tensors:
@@ -84,7 +115,7 @@ def _quantize(model, settings: dict, tensors: dict) -> None:
     nn.quantize(model, settings["group_size"], settings["bits"], class_predicate=form)
 
 
-def _load_foreign(path: str):
+def _load_foreign(path: str) -> tuple[Any, Config]:
     """Checkpoints that other tools quantised (AWQ, MXFP4, ...): MLX-LM's own, slow, loader."""
     sys.modules.pop("mlx_lm", None)
     from pathlib import Path
@@ -92,12 +123,14 @@ def _load_foreign(path: str):
     from mlx_lm.utils import load_model
 
     try:
-        return load_model(Path(path), lazy=True)
+        model, config = load_model(Path(path), lazy=True)
     except (ValueError, KeyError, RuntimeError, OSError) as error:
         raise BadModel(f"{path}: {error}") from None
+    settle(model)
+    return model, config
 
 
-def caches(model) -> list:
+def caches(model: Any) -> list[Any]:
     """New caches, one for each layer, of the kinds that the model asks for."""
     if hasattr(model, "make_cache"):
         return model.make_cache()
@@ -106,7 +139,7 @@ def caches(model) -> list:
     return [cache.KVCache() for _ in model.layers]
 
 
-def end_tokens(path: str, config: dict) -> set[int]:
+def end_tokens(path: str, config: Config) -> set[int]:
     """The tokens that end a text, by generation_config.json, else config.json."""
     ends = read_object(path, "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
     ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
@@ -115,7 +148,7 @@ def end_tokens(path: str, config: dict) -> set[int]:
     return set(ends)
 
 
-def context(path: str, config: dict) -> int:
+def context(path: str, config: Config) -> int:
     """Tokens that the model can see at once."""
     with blame(path):
         found = (config.get("text_config") or config).get("max_position_embeddings") or 1 << 30
@@ -124,7 +157,7 @@ def context(path: str, config: dict) -> int:
     return found
 
 
-def sampling(path: str) -> dict:
+def sampling(path: str) -> Config:
     """A Sampler's settings by generation_config.json, where it asks for sampling; else none."""
     config = read_object(path, "generation_config.json")
     if not config.get("do_sample"):

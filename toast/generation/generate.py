@@ -1,7 +1,10 @@
 """Token ids in, tokens out: the prompt in pieces, then one token after the other until one ends it.
 
-Knows a model, its caches and a sampler; no tokenizer, no text, no descriptor.
+Owns when a text is over (`Sequence`) and the decoding loop of a single text, with speculative decoding. Knows a
+model, its caches and a sampler; no tokenizer, no text, no descriptor.
 """
+
+from __future__ import annotations
 
 from time import perf_counter
 
@@ -9,25 +12,35 @@ import mlx.core as mx
 
 from toast.generation.sample import Sampler, logprobs
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from toast.generation.constrain import Guide
+    from toast.generation.prompt_lookup import Drafter
+
+    Top = list[tuple[int, float]]  # (id, log-probability) of alternatives, best first
+
 PIECE = 512  # tokens of a prompt that are read at once: bounds the memory of a layer's activations
 STEP = 256  # positions that a cache grows by, MLX-LM's KVCache and ours
 
 
 class Token:
-    """A chosen token; `logprob` and `top` [(id, logprob)] where they were asked for."""
+    """A chosen token; `logprob` and `top` where they were asked for."""
 
     __slots__ = ("id", "logprob", "top")
 
-    def __init__(self, id: int, logprob: float = 0.0, top=()):
+    def __init__(self, id: int, logprob: float = 0.0, top: Top | tuple = ()) -> None:
         self.id, self.logprob, self.top = id, logprob, top
 
 
-def is_plain(caches) -> bool:
-    """Whether the caches are keys and values that can be cut anywhere and put beside others."""
+def has_kv_caches(caches: list[Any]) -> bool:
+    """Whether all caches are keys and values, which can be cut anywhere and put beside others."""
     return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
-def read(model, caches, ids, watch=None) -> None:
+def prefill(model: Any, caches: list[Any], ids: list[int], watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
         piece = ids[at : at + PIECE]
@@ -37,64 +50,28 @@ def read(model, caches, ids, watch=None) -> None:
             watch(len(piece))
 
 
-class Generation:
-    """The tokens that follow a prompt whose last token is not in the caches yet.
+class Sequence:
+    """The tokens of one text as they come, and when it is over: the one rule of every decoding loop.
 
-    ends: ids that end it. limit: most tokens. top: None, or how many alternatives each token comes
-    with. guide: masks what may come next (`allowed()`, `accept(id)`, `done()`), None where anything
-    may. drafter: guesses that are checked many at once (Leviathan et al. 2023); only for a plain
-    sampler and caches that can be trimmed, and the tokens are the same without it.
-    reason, once it is over: "stop" or "length". ids: what was given; fed: ids now in the caches
-    after the prompt's last token.
+    ends: ids that end it. limit: most tokens. guide: what may come next (constrain.py), None where anything may.
+    reason, once it is over: "stop" or "length".
     """
 
-    def __init__(self, model, caches, sampler: Sampler, ends=(), limit=1 << 30, top=None, guide=None, drafter=None):
-        self.model, self.caches, self.sampler = model, caches, sampler
-        self.ends, self.limit, self.top = frozenset(ends), limit, top
-        self.guide, self.drafter = guide, drafter
-        self.ids, self.fed, self.reason = [], 0, None
+    def __init__(self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | None = None) -> None:
+        self.ends, self.limit, self.guide = frozenset(ends), limit, guide
+        self.ids: list[int] = []
+        self.reason: str | None = None
 
-    def run(self, last: int):
-        """Tokens after `last`, the prompt's last token; the one that ends the text is not among them."""
-        logits = self._forward(mx.array([[last]]))[-1]
-        self.fed = 0
-        while self.reason is None:
-            began = perf_counter()
-            guess = self.drafter.guess() if self.drafter else []
-            token = self.sampler(logits, self.guide and self.guide.allowed())
-            extra = logprobs(logits, token, self.top) if self.top is not None else ()
-            following = None
-            if self.guide is None and not guess and len(self.ids) + 1 < self.limit:
-                following = self._forward(token[None, None])[-1]  # under way before we look
-                self.fed += 1
-            mx.async_eval(token, *extra, *([] if following is None else [following]))
-            chosen, right = Token(token.item(), *_plain(*extra)), []
-            if not self._take(chosen.id):
-                return
-            sound = bool(guess) and chosen.id == guess[0] and self.reason is None
-            if sound:
-                right, following = self._check(guess)
-            elif following is None and self.reason is None:
-                following = self._forward(token[None, None])[-1]
-                mx.async_eval(following)  # while the guide finds out what it may be
-                self.fed += 1
-            if self.drafter:
-                self.drafter.took(perf_counter() - began, guess, len(right) if sound else None)
-            yield chosen
-            for id in right:
-                if not self._take(id):
-                    return
-                yield Token(id)
-            logits = following
+    def allowed(self) -> mx.array | None:
+        """(V,) bool: what may come next, None where anything may."""
+        return self.guide.allowed() if self.guide is not None else None
 
-    def _take(self, id: int) -> bool:
+    def take(self, id: int) -> bool:
         """Note a token; False when it ends the text and is not part of it."""
         if id in self.ends:
             self.reason = "stop"
             return False
         self.ids.append(id)
-        if self.drafter:
-            self.drafter.add(id)
         if self.guide is not None:
             self.guide.accept(id)
         if self.guide is not None and self.guide.done():
@@ -103,25 +80,99 @@ class Generation:
             self.reason = "length"
         return True
 
-    def _check(self, guess: list[int]) -> tuple[list[int], mx.array]:
-        """Feed guesses, of which the first is known to be right; (those right after it, next logits)."""
-        guess = guess[: self.limit - len(self.ids) + 1]
-        rows = self._forward(mx.array([guess]))
-        best = mx.argmax(rows, axis=-1).tolist()
-        right = 0
-        while right + 1 < len(guess) and guess[right + 1] == best[right]:
-            right += 1
+    def stop(self) -> None:
+        """End the text here: its reader has what it wants."""
+        self.reason = "stop"
+
+
+class Generation:
+    """The tokens that follow a prompt whose last token is not in the caches yet.
+
+    top: None, or how many alternatives each token comes with. drafter: guesses that are verified many at once
+    (speculative decoding, Leviathan et al. 2023); only for a greedy sampler and caches that can be trimmed, and the
+    tokens are the same without it. fed: ids now in the caches after the prompt's last token.
+    """
+
+    def __init__(
+        self, model: Any, caches: list[Any], sampler: Sampler, *,
+        sequence: Sequence | None = None, top: int | None = None, drafter: Drafter | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.caches, self.sampler = model, caches, sampler
+        self.sequence = sequence or Sequence()
+        self.top, self.drafter, self.fed = top, drafter, 0
+
+    def run(self, last: int) -> Iterator[Token]:
+        """Tokens after `last`, the prompt's last token; the one that ends the text is not among them."""
+        sequence = self.sequence
+        logits = self._forward(mx.array([[last]]))[-1]
+        self.fed = 0
+        while sequence.reason is None:
+            # 1) choose a token, and compute what may follow it before anybody looks at it
+            began = perf_counter()
+            draft = self.drafter.draft() if self.drafter else []
+            token = self.sampler(logits, sequence.allowed())
+            extra = logprobs(logits, token, self.top) if self.top is not None else ()
+            following = None
+            if sequence.guide is None and not draft and len(sequence.ids) + 1 < sequence.limit:
+                following = self._step(token)
+            mx.async_eval(token, *extra, *([] if following is None else [following]))
+            chosen = resolved(token, *extra)
+            if not self._take(chosen.id):
+                return
+            # 2) verify the draft, whose first token is the chosen one or all is wrong; or take the step now
+            accepted: list[int] = []
+            right = bool(draft) and chosen.id == draft[0] and sequence.reason is None
+            if right:
+                accepted, following = self._verify(draft)
+            elif following is None and sequence.reason is None:
+                following = self._step(token)
+                mx.async_eval(following)  # while the guide finds out what it may be
+            if self.drafter:
+                self.drafter.learn(perf_counter() - began, draft, len(accepted) if right else None)
+            # 3) hand them on
+            yield chosen
+            for id in accepted:
+                if not self._take(id):
+                    return
+                yield Token(id)
+            if following is not None:
+                logits = following
+
+    def _take(self, id: int) -> bool:
+        part = self.sequence.take(id)
+        if part and self.drafter:
+            self.drafter.add(id)
+        return part
+
+    def _verify(self, draft: list[int]) -> tuple[list[int], mx.array]:
+        """Feed a draft, the first of which is known to be right; (tokens accepted after it, next logits)."""
+        draft = draft[: self.sequence.limit - len(self.sequence.ids) + 1]
+        rows = self._forward(mx.array([draft]))
+        best: Any = mx.argmax(rows, axis=-1).tolist()
+        accepted = 0
+        while accepted + 1 < len(draft) and draft[accepted + 1] == best[accepted]:
+            accepted += 1
         for cache in self.caches:
-            cache.trim(len(guess) - 1 - right)
-        self.fed += right + 1
-        return best[:right], rows[right]
+            cache.trim(len(draft) - 1 - accepted)
+        self.fed += accepted + 1
+        return best[:accepted], rows[accepted]
+
+    def _step(self, token: mx.array) -> mx.array:
+        """token () -> the logits (V,) that follow it."""
+        self.fed += 1
+        return self._forward(token[None, None])[-1]
 
     def _forward(self, ids: mx.array) -> mx.array:
         """ids (1, L) -> logits (L, V)."""
         return self.model(ids, cache=self.caches)[0]
 
 
-def _plain(logprob=None, ids=None, values=None):
-    if logprob is None:
-        return 0.0, ()
-    return logprob.item(), list(zip(ids.tolist(), values.tolist()))
+def resolved(token: mx.array, *extra: mx.array) -> Token:
+    """The Token of a sampler's token () and of what `logprobs` gave for it, once they are computed."""
+    id: Any = token.item()
+    if not extra:
+        return Token(id)
+    logprob: Any = extra[0].item()
+    ids: Any = extra[1].tolist()
+    values: Any = extra[2].tolist()
+    return Token(id, logprob, list(zip(ids, values, strict=True)))

@@ -2,11 +2,13 @@
 
 Owns the files, their keys and their bound. Knows caches; no text, no tokenizer.
 
-Caches of plain keys and values are kept in blocks of BLOCK tokens, each under a hash of all tokens up
+Caches of keys and values are kept in blocks of BLOCK tokens, each under a hash of all tokens up
 to its end; every other kind (rotating, state-space, ...) as one snapshot of the longest whole number of
 blocks. The key also covers the model's files and all versions that decide a bit. A file that is damaged
 or not ours is as good as none.
 """
+
+from __future__ import annotations
 
 import json
 import mmap
@@ -18,8 +20,16 @@ from time import time_ns
 import mlx.core as mx
 
 import toast
-from toast import kernels
-from toast.generation.generate import STEP, is_plain
+from toast import files, kernels
+from toast.generation.generate import STEP, has_kv_caches
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Caches = list[Any]
+    Tree = Any  # nested lists of arrays, numbers, texts and None
 
 BLOCK = 64
 MAGIC = b"toastKV1"
@@ -28,18 +38,19 @@ MAGIC = b"toastKV1"
 class PrefixCache:
     """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first."""
 
-    def __init__(self, folder: str, path: str, limit: int):
+    def __init__(self, folder: str, path: str, limit: int) -> None:
         self.folder, self.limit = folder, limit
-        versions = f"{MAGIC} {mx.__version__} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
+        mlx_version: str = mx.__version__  # type: ignore[attr-defined]  # its stubs lack it
+        versions = f"{MAGIC!r} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
         self.root = blake2b(versions.encode() + _fingerprint(path), digest_size=20).digest()
-        self.snapshot = None
+        self.snapshot: Tree = None
 
-    def find(self, caches, ids: list[int]) -> int:
+    def find(self, caches: Caches, ids: list[int]) -> int:
         """Fill new caches with the longest known beginning of the ids, but not with all of them.
 
         Gives its length; the caches stay new when that is 0."""
         keys = self._keys(ids[:-1])
-        if is_plain(caches):
+        if has_kv_caches(caches):
             blocks = []
             for key in keys:
                 block = self._load(key)
@@ -52,31 +63,31 @@ class PrefixCache:
             states = self._load(keys[count - 1])
             if states is not None and len(states) == len(caches):
                 self._used([keys[count - 1]])
-                for cache, state in zip(caches, states):
+                for cache, state in zip(caches, states, strict=True):
                     cache.state = state
                 return count * BLOCK
         return 0
 
-    def boundary(self, caches, ids: list[int]) -> int:
+    def boundary(self, caches: Caches, ids: list[int]) -> int:
         """Where reading the ids should pause for `mark`; 0: it need not."""
-        return 0 if is_plain(caches) else (len(ids) - 1) // BLOCK * BLOCK
+        return 0 if has_kv_caches(caches) else (len(ids) - 1) // BLOCK * BLOCK
 
-    def mark(self, caches) -> None:
+    def mark(self, caches: Caches) -> None:
         """Remember the state of caches that cannot be cut, at the boundary."""
         self.snapshot = [_copied(cache.state) for cache in caches]
 
-    def keep(self, caches, ids: list[int], prompt: int) -> None:
+    def keep(self, caches: Caches, ids: list[int], prompt: int) -> None:
         """Write what the caches hold for the ids, of which `prompt` were the prompt, as far as there is room.
 
         A cache that cannot be written is no error."""
 
-        def block(n):
+        def block(n: int) -> Callable[[], Tree]:
             part = (..., slice(n * BLOCK, (n + 1) * BLOCK), slice(None))
-            return [[c.keys[part], c.values[part]] for c in caches]
+            return lambda: [[c.keys[part], c.values[part]] for c in caches]
 
-        trees = []
-        if is_plain(caches):
-            trees = [(key, lambda n=n: block(n)) for n, key in enumerate(self._keys(ids))]
+        trees: list[tuple[str, Callable[[], Tree]]] = []
+        if has_kv_caches(caches):
+            trees = [(key, block(n)) for n, key in enumerate(self._keys(ids))]
         elif self.snapshot is not None:
             trees = [(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)]
         try:
@@ -86,7 +97,7 @@ class PrefixCache:
         except OSError:
             pass
 
-    def _write_all(self, trees) -> None:
+    def _write_all(self, trees: list[tuple[str, Callable[[], Tree]]]) -> None:
         """Write trees [(key, function that gives it)] until one would go over the limit."""
         room, kept = self.limit, []
         for key, tree in trees:
@@ -96,7 +107,7 @@ class PrefixCache:
             kept.append(key)
         self._used(kept)
 
-    def _used(self, keys) -> None:
+    def _used(self, keys: list[str]) -> None:
         """Note the use of a chain, its head last: nothing of it can be found when that is gone."""
         now = time_ns()
         for n, key in enumerate(keys):
@@ -105,7 +116,7 @@ class PrefixCache:
             except OSError:  # another process was first, or may not
                 pass
 
-    def _keys(self, ids) -> list[str]:
+    def _keys(self, ids: list[int]) -> list[str]:
         """The name of every whole block's file; it covers all the tokens before it."""
         keys, last = [], self.root
         for at in range(0, len(ids) - BLOCK + 1, BLOCK):
@@ -116,7 +127,7 @@ class PrefixCache:
 
     # ---- files
 
-    def _load(self, key: str):
+    def _load(self, key: str) -> Tree:
         """The tree in a file, whole and unharmed; None without one."""
         path = os.path.join(self.folder, key)
         try:
@@ -129,25 +140,14 @@ class PrefixCache:
         except OSError:
             return None
 
-    def _write(self, key: str, tree, room: int) -> int:
+    def _write(self, key: str, tree: Callable[[], Tree], room: int) -> int:
         """Write a file, unless it is there or takes more than `room`; its size."""
         path = os.path.join(self.folder, key)
         if os.path.exists(path) and self._load(key) is not None:
             return os.path.getsize(path)
         parts = pack(tree(), key)
-        if (size := sum(map(len, parts))) > room:
-            return size
-        beside = f"{path}.{os.getpid()}"
-        try:
-            fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with open(fd, "wb") as file:
-                file.writelines(parts)
-                file.flush()
-                os.fsync(fd)
-            os.rename(beside, path)
-        except BaseException:
-            os.unlink(beside)
-            raise
+        if (size := sum(map(len, parts))) <= room:
+            files.replace(path, parts, mode=0o600)
         return size
 
     def _bound(self) -> None:
@@ -175,7 +175,7 @@ def _fingerprint(path: str) -> bytes:
     return "\n".join(parts).encode("utf-8", "surrogateescape")
 
 
-def _fill(caches, blocks) -> int:
+def _fill(caches: Caches, blocks: list[Tree]) -> int:
     """Put blocks of keys and values (1, H, BLOCK, D), one after the other, into new caches."""
     count = len(blocks) * BLOCK
     for i, cache in enumerate(caches):
@@ -189,7 +189,7 @@ def _fill(caches, blocks) -> int:
     return count
 
 
-def _copied(tree):
+def _copied(tree: Tree) -> Tree:
     """The tree with handles of its own, which later writes into the caches do not reach."""
     if isinstance(tree, mx.array):
         return mx.array(tree)
@@ -201,17 +201,19 @@ def _copied(tree):
 # each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
 
 
-def pack(tree, key: str) -> list[bytes]:
+def pack(tree: Tree, key: str) -> list[bytes]:
     """The parts of a file that holds a tree of arrays, numbers, texts and None."""
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
 
-    def described(node):
+    def described(node: Tree) -> Tree:
         nonlocal size
         if isinstance(node, (list, tuple)):
             return [described(x) for x in node]
         if not isinstance(node, mx.array):
             return node
-        data = bytes(memoryview(mx.contiguous(node).reshape(-1).view(mx.uint8))) if node.size else b""
+        raw: Any = mx.contiguous(node).reshape(-1).view(mx.uint8)
+        data = bytes(memoryview(raw)) if node.size else b""
         found = {"dtype": str(node.dtype).rpartition(".")[2], "shape": node.shape, "at": size}
         parts.append(data + bytes(-len(data) % 64))
         size += len(parts[-1])
@@ -226,7 +228,7 @@ def pack(tree, key: str) -> list[bytes]:
     return [MAGIC, len(header).to_bytes(8, "little"), header, *parts]
 
 
-def unpack(data: memoryview, key: str):
+def unpack(data: memoryview, key: str) -> Tree:
     """The tree of a file's bytes; None when they are not what `pack` made for this key."""
     length = int.from_bytes(data[8:16], "little")
     if data[:8] != MAGIC or length > len(data) - 16:
@@ -241,7 +243,7 @@ def unpack(data: memoryview, key: str):
         return None
 
 
-def _built(node, body):
+def _built(node: Tree, body: memoryview) -> Tree:
     if isinstance(node, list):
         return [_built(x, body) for x in node]
     if not isinstance(node, dict):
@@ -251,5 +253,5 @@ def _built(node, body):
         count *= n
     if not count:
         return mx.zeros(node["shape"], dtype)
-    data = body[node["at"] : node["at"] + count * dtype.size]
+    data: Any = body[node["at"] : node["at"] + count * dtype.size]
     return mx.array(data).view(dtype).reshape(node["shape"])

@@ -1,30 +1,40 @@
-"""Texts of different lengths in one model at once, each in a row of the caches: prompts read, steps taken.
+"""Ragged batches: texts of different lengths decoded at once, each in a row of the caches.
 
-Knows models and caches; no sampling, no jobs. Every row has its own positions, from 0 and without padding on
-the left, so that the bits of a row do not depend on its neighbours. Rows(model, make) has two forms with one
-interface: `Ragged` where every layer can tell its rows' texts apart (kernels/modules.py), `Masked` elsewhere.
+Knows models and caches; no sampling, no jobs. There is no left padding: every row has its own positions from 0,
+so that a text's result is bit-identical alone and batched. `batch(model, make)` has two forms with one interface:
+`Ragged` where every layer takes packed segments (kernels/modules.py), `Masked` elsewhere.
 """
+
+from __future__ import annotations
 
 import mlx.core as mx
 
 from toast import kernels
-from toast.generation.generate import PIECE, STEP, read
+from toast.generation.generate import PIECE, STEP, prefill
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Caches = list[Any]
+    Prompts = dict[int, list[int]]  # row -> ids
 
 
-def Rows(model, make):
-    """Rows for texts, as many as are placed; make() -> new caches for a single text, which all are KVCaches."""
+def batch(model: Any, make: Callable[[], Caches]) -> Ragged | Masked:
+    """Rows for as many texts as are placed; make() -> new caches for a single text, which all are KVCaches."""
     return (Ragged if kernels.supports_ragged_batch(model) else Masked)(model, make)
 
 
-def shared(a: list[int], b: list[int]) -> int:
+def common_prefix(a: list[int], b: list[int]) -> int:
     """How many ids two texts begin with alike."""
-    for n, (x, y) in enumerate(zip(a, b)):
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return n
     return min(len(a), len(b))
 
 
-def longer(buffer, shape, dtype):
+def grow(buffer: mx.array | None, shape: tuple[int, int, int, int], dtype: mx.Dtype) -> mx.array:
     """A buffer (R, H, T, D), or none yet (one of dtype then), with room for shape[0] texts of shape[2] positions."""
     rows, heads, length, dims = shape
     length = -(-length // STEP) * STEP
@@ -38,46 +48,55 @@ def longer(buffer, shape, dtype):
     return buffer
 
 
-# ---------------------------------------------------------------- without padding
+# ---------------------------------------------------------------- packed segments
 
 
 class TextCache:
-    """A layer's keys and values (R, H, T, D) of R texts. texts: whose new rows the next call brings, as
-    (row, how many, rows so far)."""
+    """A layer's keys and values (R, H, T, D) of R texts. segments: the packed batch of the next call, as
+    (cache row, new tokens, tokens already cached)."""
 
-    def __init__(self):
-        self.rows, self.keys, self.values, self.texts = 0, None, None, []
+    ragged = True  # what kernels/modules.py asks a cache: its layers read `segments` and call reserve()
 
-    def reserve(self, heads: int, dims: int, dtype) -> None:
+    def __init__(self) -> None:
+        self.rows = 0
+        self.keys: Any = None
+        self.values: Any = None
+        self.segments: list[tuple[int, int, int]] = []
+
+    def reserve(self, heads: int, dims: int, dtype: mx.Dtype) -> None:
         """Room for what comes; the layer calls it, which alone knows the shape."""
-        shape = self.rows, heads, max(length + offset for _, length, offset in self.texts), dims
-        self.keys, self.values = longer(self.keys, shape, dtype), longer(self.values, shape, dtype)
+        shape = self.rows, heads, max(length + offset for _, length, offset in self.segments), dims
+        self.keys, self.values = grow(self.keys, shape, dtype), grow(self.values, shape, dtype)
 
-    def beginning(self, row: int, count: int):
+    def prefix(self, row: int, count: int) -> list[mx.array]:
+        """Copies of a row's first keys and values (H, count, D)."""
         return [mx.contiguous(x[row, :, :count]) for x in (self.keys, self.values)]
 
-    def begin(self, row: int, keys, values) -> None:
+    def begin(self, row: int, keys: mx.array, values: mx.array) -> None:
         """Let a row, which may be new, begin with these keys and values (H, n, D)."""
 
-        def begun(buffer, part):
-            buffer = longer(buffer, (self.rows, *buffer.shape[1:]), buffer.dtype)
+        def begun(buffer: mx.array, part: mx.array) -> mx.array:
+            _, heads, length, dims = buffer.shape
+            buffer = grow(buffer, (self.rows, heads, length, dims), buffer.dtype)
             buffer[row, :, : part.shape[1]] = part
             return buffer
 
         self.keys, self.values = begun(self.keys, keys), begun(self.values, values)
 
-    def make_mask(self, N, return_array=False, window_size=None):
-        return "causal"  # every text sees itself alone
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> str:  # noqa: FBT001, FBT002
+        """MLX-LM asks for it, by position; every text sees itself alone."""
+        return "causal"
 
 
 class Ragged:
     """New rows of all texts one after the other in one call, prompts and single tokens alike."""
 
-    def __init__(self, model, make):
+    def __init__(self, model: Any, make: Callable[[], Caches]) -> None:
         self.model, self.caches = model, [TextCache() for _ in make()]
-        self.ids, self.lengths = [], []  # the prompt that each row begins with; tokens in each
+        self.ids: list[list[int]] = []  # the prompt that each row begins with
+        self.lengths: list[int] = []  # tokens in each
 
-    def place(self, prompts: dict) -> None:
+    def place(self, prompts: Prompts) -> None:
         """Read prompts {row: ids}, all but their last token; what they share with another row is copied."""
         prompts = {row: ids[:-1] for row, ids in prompts.items()}
         self._grow(max(prompts, default=0) + 1)
@@ -86,57 +105,58 @@ class Ragged:
             some = dict([next(iter(prompts.items()))]) if first else prompts
             known = {row: self._known(row, ids, some) for row, ids in some.items()}
             self._copy([(row, source, n) for row, (source, n) in known.items() if n and source != row])
-            self._read({row: (ids, known[row][1]) for row, ids in some.items()})
+            self._prefill({row: (ids, known[row][1]) for row, ids in some.items()})
             for row, ids in some.items():
                 self.ids[row], self.lengths[row] = ids, len(ids)
             prompts = {row: ids for row, ids in prompts.items() if row not in some}
 
-    def _grow(self, rows) -> None:
+    def _grow(self, rows: int) -> None:
         more = max(0, rows - len(self.ids))
         self.ids, self.lengths = self.ids + [[]] * more, self.lengths + [0] * more
         for cache in self.caches:
             cache.rows = len(self.ids)
 
-    def _known(self, row, ids, changing):
+    def _known(self, row: int, ids: list[int], changing: Prompts) -> tuple[int, int]:
         """(which row begins most like the ids, itself or one that stays as it is; with how many of them)."""
-        found = {r: shared(self.ids[r], ids) for r in range(len(self.ids)) if r == row or r not in changing}
+        found = {r: common_prefix(self.ids[r], ids) for r in range(len(self.ids)) if r == row or r not in changing}
         source = max(found, key=lambda r: (found[r], r == row))
         return source, found[source]
 
-    def _copy(self, beginnings) -> None:
+    def _copy(self, prefixes: list[tuple[int, int, int]]) -> None:
         """[(row, source, how many)]: read before anything is written, or MLX would copy whole buffers."""
-        for cache in self.caches if beginnings else ():
-            parts = [(row, cache.beginning(source, n)) for row, source, n in beginnings]
+        for cache in self.caches if prefixes else ():
+            parts = [(row, cache.prefix(source, n)) for row, source, n in prefixes]
             mx.eval([part for _, part in parts])
-            for row, part in parts:
-                cache.begin(row, *part)
+            for row, (keys, values) in parts:
+                cache.begin(row, keys, values)
             mx.eval(cache.keys, cache.values)
 
-    def _read(self, prompts) -> None:
+    def _prefill(self, prompts: dict[int, tuple[list[int], int]]) -> None:
         """{row: (ids, how many are there)}, a piece after the other."""
         left = [(row, n, ids[n:]) for row, (ids, n) in prompts.items() if ids[n:]]
         while left:
-            texts, tokens, room = [], [], PIECE
+            segments: list[tuple[int, int, int]] = []
+            tokens: list[int] = []
             for row, offset, ids in left:
-                piece = ids[:room]
-                texts += [(row, len(piece), offset)] * bool(piece)
-                tokens, room = tokens + piece, room - len(piece)
-            self._forward(texts, tokens)
+                piece = ids[: PIECE - len(tokens)]
+                segments += [(row, len(piece), offset)] * bool(piece)
+                tokens = tokens + piece
+            self._forward(segments, tokens)
             mx.eval([(cache.keys, cache.values) for cache in self.caches])
-            done = {row: length for row, length, _ in texts}
+            done = {row: length for row, length, _ in segments}
             left = [(row, n + done.get(row, 0), ids[done.get(row, 0) :]) for row, n, ids in left]
             left = [part for part in left if part[2]]
 
-    def step(self, last: dict):
+    def step(self, last: dict[int, int]) -> mx.array:
         """{row: its last token} -> logits (rows, V)."""
-        texts = [(row, 1, self.lengths[row]) for row in last]
+        segments = [(row, 1, self.lengths[row]) for row in last]
         for row in last:
             self.lengths[row] += 1
-        return self._forward(texts, list(last.values()))
+        return self._forward(segments, list(last.values()))
 
-    def _forward(self, texts, tokens):
+    def _forward(self, segments: list[tuple[int, int, int]], tokens: list[int]) -> mx.array:
         for cache in self.caches:
-            cache.texts = texts
+            cache.segments = segments
         return self.model(mx.array([tokens]), cache=self.caches)[0]
 
 
@@ -146,14 +166,16 @@ class Ragged:
 class RowCache:
     """MLX-LM's KVCache for rows of different lengths: keys and values (B, H, T, D).
 
-    `offset` (B,) is each row's length, to which a step adds one position. kept: the dtype that a layer keeps alone."""
+    `offset` (B,) is each row's length, to which a step adds one position. kv_dtype: what a layer keeps alone."""
 
-    def __init__(self, rows: int = 0):
-        self.keys = self.values = self.kept = None
+    def __init__(self, rows: int = 0) -> None:
+        self.keys: Any = None
+        self.values: Any = None
+        self.kv_dtype: mx.Dtype | None = None
         self.lengths = [0] * rows
         self.begin_step()
 
-    def place(self, row: int, cache) -> None:
+    def place(self, row: int, cache: Any) -> None:
         """Put what a KVCache (1, H, T, D) holds into a row."""
         self.lengths[row] = cache.offset
         if cache.keys is None:
@@ -163,9 +185,10 @@ class RowCache:
         self.keys[row : row + 1, :, : cache.offset] = keys
         self.values[row : row + 1, :, : cache.offset] = values
 
-    def _reserve(self, length, keys, values):
-        def room(buffer, like):
-            return longer(buffer, (len(self.lengths), like.shape[1], length, like.shape[3]), self.kept or like.dtype)
+    def _reserve(self, length: int, keys: mx.array, values: mx.array) -> None:
+        def room(buffer: mx.array | None, like: mx.array) -> mx.array:
+            shape = len(self.lengths), like.shape[1], length, like.shape[3]
+            return grow(buffer, shape, self.kv_dtype or like.dtype)
 
         self.keys, self.values = room(self.keys, keys), room(self.values, values)
 
@@ -173,7 +196,7 @@ class RowCache:
         """Fix the rows and their lengths for the step that comes."""
         self.rows, self.offset = mx.arange(len(self.lengths)), mx.array(self.lengths, mx.int32)
 
-    def update_and_fetch(self, keys, values):
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """keys, values (B, H, 1, D) -> all of them, (B, H, T, D); what is past a row's length is masked."""
         self._reserve(max(self.lengths) + 1, keys, values)
         self.keys[self.rows, :, self.offset] = keys[:, :, 0]
@@ -182,7 +205,8 @@ class RowCache:
         most = max(self.lengths)
         return self.keys[..., :most, :], self.values[..., :most, :]
 
-    def make_mask(self, N, return_array=False, window_size=None):
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array:  # noqa: FBT001, FBT002
+        """Which positions (B, 1, 1, T) each row's next token sees; MLX-LM asks for it, by position."""
         places, last = mx.arange(max(self.lengths) + 1)[None], self.offset[:, None]
         mask = places <= last
         if window_size is not None:
@@ -200,16 +224,18 @@ class RowCache:
 class LastPrompt:
     """The caches of the prompt before: what two prompts begin with is read once."""
 
-    def __init__(self, model, make):
-        self.model, self.make, self.ids, self.caches = model, make, [], None
+    def __init__(self, model: Any, make: Callable[[], Caches]) -> None:
+        self.model, self.make = model, make
+        self.ids: list[int] = []
+        self.caches: Caches = []
 
-    def read(self, ids):
+    def prefill(self, ids: list[int]) -> Caches:
         """Caches that hold all but the last of the ids."""
-        known, caches = shared(self.ids, ids[:-1]), self.make()
+        known, caches = common_prefix(self.ids, ids[:-1]), self.make()
         if known:
-            for new, old in zip(caches, self.caches):
+            for new, old in zip(caches, self.caches, strict=True):
                 new.state = (old.keys[..., :known, :], old.values[..., :known, :], known)
-        read(self.model, caches, ids[known:-1])
+        prefill(self.model, caches, ids[known:-1])
         self.ids, self.caches = ids[:-1], caches
         return caches
 
@@ -217,21 +243,22 @@ class LastPrompt:
 class Masked:
     """Prompts read one by one; a step of all rows at once, as long as the longest."""
 
-    def __init__(self, model, make):
-        self.model, self.prefix = model, LastPrompt(model, make)
-        self.caches, self.rows = [RowCache() for _ in make()], []
+    def __init__(self, model: Any, make: Callable[[], Caches]) -> None:
+        self.model, self.last = model, LastPrompt(model, make)
+        self.caches = [RowCache() for _ in make()]
+        self.rows: list[int] = []
 
-    def place(self, prompts: dict) -> None:
+    def place(self, prompts: Prompts) -> None:
         """Read prompts {row: ids}, all but their last token."""
         new = [row for row in prompts if row not in self.rows]
         self.rows += new
         for cache in self.caches:
             cache.lengths += [0] * len(new)
         for row, ids in prompts.items():
-            for cache, single in zip(self.caches, self.prefix.read(ids)):
+            for cache, single in zip(self.caches, self.last.prefill(ids), strict=True):
                 cache.place(self.rows.index(row), single)
 
-    def step(self, last: dict):
+    def step(self, last: dict[int, int]) -> mx.array:
         """{row: its last token} -> logits (rows, V); rows that are missing are over."""
         if list(last) != self.rows:
             keep, self.rows = [self.rows.index(row) for row in last], list(last)

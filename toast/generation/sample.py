@@ -3,6 +3,8 @@
 Knows one row of logits and the tokens seen so far; does not know models or texts.
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 COLDEST = 1e-5  # under it only the best token is ever drawn, and logits divided by it can overflow
@@ -18,18 +20,22 @@ class Sampler:
     penalty, temperature, top-k, top-p, min-p.
     """
 
-    def __init__(self, temperature=0.0, top_p=1.0, top_k=0, min_p=0.0, repeat_penalty=1.0, seed=0):
+    def __init__(
+        self, *, temperature: float = 0.0, top_p: float = 1.0, top_k: int = 0, min_p: float = 0.0,
+        repeat_penalty: float = 1.0, seed: int = 0,
+    ) -> None:  # fmt: skip
         self.temperature = temperature if temperature > COLDEST else 0.0
         self.top_p, self.top_k, self.min_p = top_p, top_k, min_p
-        self.repeat_penalty, self.seen = repeat_penalty, None
+        self.repeat_penalty = repeat_penalty
+        self.seen: mx.array | None = None
         self.key = mx.random.key(seed) if self.temperature > 0 else None
 
     @property
-    def plain(self) -> bool:
+    def is_greedy(self) -> bool:
         """Whether the token is the best logit and nothing else: what may be drafted."""
         return self.temperature <= 0 and self.repeat_penalty == 1.0
 
-    def begin(self, ids) -> None:
+    def begin(self, ids: list[int]) -> None:
         """The prompt, for the repeat penalty."""
         self.seen = mx.array(ids, mx.int32) if self.repeat_penalty != 1.0 else None
 
@@ -44,14 +50,15 @@ class Sampler:
             self.seen = mx.concatenate([self.seen, token.astype(mx.int32)[None]])
         return token
 
-    def _penalised(self, logits):
+    def _penalised(self, logits: mx.array) -> mx.array:
         values = logits[self.seen]
         factor = mx.where(values > 0, 1 / self.repeat_penalty, self.repeat_penalty)
         logits = mx.array(logits)
         logits[self.seen] = values * factor.astype(values.dtype)
         return logits
 
-    def _drawn(self, logits):
+    def _drawn(self, logits: mx.array) -> mx.array:
+        assert self.key is not None
         self.key, key = mx.random.split(self.key)
         logits = logits / self.temperature
         if self.top_k > 0 and self.top_k < logits.size:
@@ -64,7 +71,7 @@ class Sampler:
         return mx.random.categorical(logits, key=key)
 
 
-def _nucleus(logits, top_p):
+def _nucleus(logits: mx.array, top_p: float) -> mx.array:
     """Keep the likeliest tokens until they hold top_p; always at least one."""
     order = mx.argsort(-logits)
     shares = mx.softmax(logits[order])

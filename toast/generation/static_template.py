@@ -4,6 +4,8 @@ Their output is the same for any contents, so `prompt.py` may remember it. Knows
 tree; says no to everything that it does not know to be harmless.
 """
 
+from __future__ import annotations
+
 from jinja2 import nodes
 
 # nodes that would hide what becomes of the text written inside them, or reach for more than messages
@@ -15,7 +17,7 @@ LOOK = (nodes.Getitem, nodes.Getattr)
 PLACE = {"first", "last", "index", "index0", "revindex", "revindex0", "length"}  # of `loop`
 
 
-def is_plain(tree: nodes.Template) -> bool:
+def is_static(tree: nodes.Template) -> bool:
     """Whether contents are only ever written, alone or joined to other text."""
     lists = {"messages"}
     ones = {loop.target.name for loop in tree.find_all(nodes.For) if _is_list(loop.iter, lists)
@@ -25,28 +27,29 @@ def is_plain(tree: nodes.Template) -> bool:
     return all(_harmless(node, lists, ones) for node in tree.body)
 
 
-def _is_list(node, lists) -> bool:
+def _is_list(node: nodes.Node, lists: set[str]) -> bool:
     """`messages`, or a slice of it."""
     if isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice):
         node = node.node
     return isinstance(node, nodes.Name) and node.name in lists
 
 
-def _is_one(node, lists, ones) -> bool:
+def _is_one(node: nodes.Node, lists: set[str], ones: set[str]) -> bool:
     """A single message: a loop's variable, or `messages` at a fixed place."""
     if isinstance(node, nodes.Name):
         return node.name in ones
-    fixed = isinstance(node, nodes.Getitem) and isinstance(node.arg, (nodes.Const, nodes.Neg))
-    return fixed and _is_list(node.node, lists)
+    if not isinstance(node, nodes.Getitem):
+        return False
+    return isinstance(node.arg, (nodes.Const, nodes.Neg)) and _is_list(node.node, lists)
 
 
-def _field(node) -> str | None:
+def _field(node: nodes.Getattr | nodes.Getitem) -> str | None:
     if isinstance(node, nodes.Getattr):
         return node.attr
     return node.arg.value if isinstance(node.arg, nodes.Const) else None
 
 
-def _harmless(node, lists, ones, written=False) -> bool:
+def _harmless(node: nodes.Node, lists: set[str], ones: set[str], *, written: bool = False) -> bool:
     """`written`: the node's value goes straight to the output, at most joined to other text."""
     if isinstance(node, LOOK) and _is_one(node.node, lists, ones):
         field = _field(node)
@@ -58,4 +61,4 @@ def _harmless(node, lists, ones, written=False) -> bool:
     if isinstance(node, nodes.Name) and node.name in lists | ones | {"loop", "self", "strftime_now"}:
         return False
     passed = isinstance(node, nodes.Output) or (written and isinstance(node, (nodes.Add, nodes.Concat)))
-    return all(_harmless(child, lists, ones, passed) for child in node.iter_child_nodes())
+    return all(_harmless(child, lists, ones, written=passed) for child in node.iter_child_nodes())

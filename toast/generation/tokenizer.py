@@ -3,10 +3,18 @@
 Owns the stream of characters that tokens become: a character is never split. Does not know prompts.
 """
 
+from __future__ import annotations
+
 import os
 from itertools import islice
 
 from toast.errors import BadModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from tokenizers import Encoding
 
 PIECE = 1 << 16  # characters of a text that are encoded at once, about
 TRIES, NEAR = 16, 100  # ends of lines that are tried; characters around one that are looked at
@@ -15,7 +23,7 @@ TRIES, NEAR = 16, 100  # ends of lines that are tried; characters around one tha
 class Tokenizer:
     """The tokenizer of a model folder; truncation and padding that the file asks for are off."""
 
-    def __init__(self, folder: str):
+    def __init__(self, folder: str) -> None:
         import tokenizers
 
         file = os.path.join(folder, "tokenizer.json")
@@ -29,7 +37,7 @@ class Tokenizer:
         self.core.no_padding()
         self.special = {i for i, token in self.core.get_added_tokens_decoder().items() if token.special}
 
-    def encode(self, text: str, special: bool = False) -> list[int]:
+    def encode(self, text: str, *, special: bool = False) -> list[int]:
         """Token ids; `special`: with those that the model wants around a text."""
         return self.core.encode(text, add_special_tokens=special).ids
 
@@ -37,7 +45,7 @@ class Tokenizer:
         """Where each token is in the text: (start, stop) in characters."""
         return [(at + a, at + b) for at, piece in self.pieces(text) for a, b in piece.offsets]
 
-    def pieces(self, text: str):
+    def pieces(self, text: str) -> Iterator[tuple[int, Encoding]]:
         """(start, encoding) of pieces of a long text, whose tokens are those of the whole: the library's
         time and memory for one text grow faster than its length."""
         at = 0
@@ -46,7 +54,7 @@ class Tokenizer:
             yield at, self.core.encode(text[at:stop], add_special_tokens=False)
             at = stop
 
-    def _seam(self, text, after) -> int:
+    def _seam(self, text: str, after: int) -> int:
         """Where lines end that no token reaches over, soon after a place; else the end of the text."""
         import re
 
@@ -58,7 +66,7 @@ class Tokenizer:
                     return at
         return len(text)
 
-    def _is_seam(self, text, at) -> bool:
+    def _is_seam(self, text: str, at: int) -> bool:
         left, right = text[max(0, at - NEAR) : at], text[at : at + NEAR]
         return self.encode(left + right) == self.encode(left) + self.encode(right)
 
@@ -76,10 +84,11 @@ class Detokenizer:
     The pieces joined are the decoded whole. keep: ids of special tokens that are to be seen.
     """
 
-    def __init__(self, tokenizer: Tokenizer, keep=()):
+    def __init__(self, tokenizer: Tokenizer, keep: Iterable[int] = ()) -> None:
         self.decode = tokenizer.core.decode
         self.hidden = tokenizer.special.difference(keep)
-        self.ids, self.start, self.done = [], 0, 0  # ids[start:done] is context, its text is out
+        self.ids: list[int] = []
+        self.start, self.done = 0, 0  # ids[start:done] is context, its text is out
 
     def add(self, token: int) -> str:
         """The text that this token completes, perhaps none."""
@@ -92,7 +101,7 @@ class Detokenizer:
         """What is left: bytes that never became a character, as U+FFFD."""
         return self._text(last=True)
 
-    def _text(self, last: bool) -> str:
+    def _text(self, *, last: bool) -> str:
         before = self.decode(self.ids[self.start : self.done], skip_special_tokens=False)
         now = self.decode(self.ids[self.start :], skip_special_tokens=False)
         if len(now) <= len(before) or (now.endswith("\ufffd") and not last):

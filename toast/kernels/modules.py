@@ -106,8 +106,8 @@ def _layering(DecoderLayers):
     def block(self, x, mask=None, cache=None):
         layer = block.shorter(self)
         if layer is None or not layer.takes(x) or not _plain(cache, mask):
-            if layer is not None and hasattr(cache, "kept"):
-                cache.kept = layer.kept
+            if layer is not None and hasattr(cache, "kv_dtype"):
+                cache.kv_dtype = layer.kept
             return plain(self, x, mask, cache)
         return _run(layer, x, [cache], mask is not None)
 
@@ -159,8 +159,8 @@ def _all_layers(model, DecoderLayers):
 
 def _run(layers, x, caches, causal):
     """Layers over their caches, which get room and the new rows: plain ones, or those of several texts."""
-    if hasattr(caches[0], "texts"):
-        texts = caches[0].texts
+    if getattr(caches[0], "ragged", False):
+        texts = caches[0].segments
         for cache in caches:
             cache.reserve(layers.kv_heads, layers.head_dims, layers.kept)
     else:
@@ -178,7 +178,7 @@ def _run(layers, x, caches, causal):
 
 
 def supports_ragged_batch(model) -> bool:
-    """Whether every layer takes the rows of several texts in one call (`TextCache` in toast/rows.py)."""
+    """Whether every layer takes the rows of several texts in one call."""
     parts = _parts(model)
     return all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
 
@@ -206,8 +206,9 @@ def _layer(block, DecoderLayers):
 
 
 def _plain(cache, mask) -> bool:
-    """Whether these are plain keys and values, MLX-LM's or a `TextCache`, all of which a position sees that come before it."""
-    return type(cache).__name__ in ("KVCache", "TextCache") and (mask is None or isinstance(mask, str))
+    """Whether these are plain keys and values, MLX-LM's or a ragged batch's, all of which a position sees that come before it."""
+    plain = type(cache).__name__ == "KVCache" or getattr(cache, "ragged", False)
+    return plain and (mask is None or isinstance(mask, str))
 
 
 def _even(caches, count) -> bool:

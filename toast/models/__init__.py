@@ -6,7 +6,7 @@ Owns: the choice of the file named after `model_type` of config.json. Does not k
 import os
 
 from toast.errors import BadModel
-from toast.store.settings import blame, read_config, transformer
+from toast.store.folder import blame, read_config, transformer
 
 NOT_ARCHITECTURES = {"__init__", "layers"}
 

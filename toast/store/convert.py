@@ -13,8 +13,8 @@ import mlx.core as mx
 from toast import files
 from toast.errors import BadModel
 from toast.store import ggml, safetensors, vocab
+from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
-from toast.store.settings import write_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import os
 from _blake2 import blake2b
 
+from toast.store.folder import read_config, transformer
 from toast.store.location import home
 from toast.store.resolve import find
-from toast.store.settings import read_config, transformer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

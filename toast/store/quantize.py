@@ -15,7 +15,7 @@ import mlx.core as mx
 from toast import files
 from toast.errors import BadModel
 from toast.store import safetensors, weights
-from toast.store.settings import read_config
+from toast.store.folder import read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

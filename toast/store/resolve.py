@@ -40,7 +40,7 @@ def find(call: Call, name: str) -> str:
     return found
 
 
-def folder(call: Call, name: str, *, weights: bool = True) -> str:
+def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
     """The folder of a model as `find` gives it; of a GGUF file, what it was converted to, once.
 
     weights: False where the vocabulary is enough; a GGUF file need not hold more then.
@@ -59,7 +59,7 @@ def is_probe(path: str) -> bool:
         return False
     try:
         with open(path, "rb") as file:
-            return b'"format": "toast probe ' in file.read(1 << 16)
+            return b'"format":"toastprobe' in file.read(1 << 16).replace(b" ", b"")
     except OSError:
         return False
 

@@ -6,8 +6,8 @@ Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every f
 from __future__ import annotations
 
 from toast.errors import BadModel
+from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
-from toast.store.settings import write_texts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,0 +1,62 @@
+"""A loaded model is immutable: two Calls with other options in one process give what two cold processes give."""
+
+import os
+import threading
+
+import pytest
+
+from command import command
+from test_models import ORACLES
+from toast.cli import tokenize, toast
+from toast.command import Call, run
+
+LLAMA, QWEN = (os.path.join(ORACLES, name) for name in ("llama-causal", "qwen3-causal"))
+
+# (command, its words, standard input): pairs that ask one model for different things
+PAIRS = {
+    "sampling": [("toast", ["-m", LLAMA, "-n", "9", "hi"], b""), ("toast", ["-m", LLAMA, "-n", "12", "-t", "1", "--seed", "7", "hi"], b"")],
+    "system": [("toast", ["-m", QWEN, "-n", "9", "-s", "be brief", "hi"], b""), ("toast", ["-m", QWEN, "-n", "9", "--json", "hi"], b"a text")],
+    "constraint": [
+        ("toast", ["-m", QWEN, "-n", "30", "--regex", "[ab]{3,5}c", "hi"], b""),
+        ("toast", ["-m", QWEN, "-n", "30", "--choice", "yes,no", "hi"], b"maybe"),
+    ],
+    "each": [("toast", ["-m", LLAMA, "-n", "7", "--each"], b"one\ntwo\nthree\n"), ("toast", ["-m", LLAMA, "-n", "5", "--logprobs", "2"], b"two\n")],
+    "tokenize": [("tokenize", ["-m", QWEN, "--ids"], b"the cat sat"), ("tokenize", ["-m", QWEN, "--max", "2"], b"the cat sat")],
+}  # fmt: skip
+COMMANDS = {"toast": toast, "tokenize": tokenize}
+
+
+def cold(name, words, stdin, env):
+    ran = command(name, *words, stdin=stdin, env=env)
+    return ran.status, ran.out, ran.err
+
+
+def here(name, words, stdin, env):
+    """The same Call in this process, its streams private files."""
+    streams = [os.memfd_create(stream) for stream in ("in", "out", "err")]
+    os.pwrite(streams[0], stdin, 0)
+    call = Call(name, {**os.environ, **env}, os.open(".", os.O_RDONLY), *streams)
+    status = run(COMMANDS[name], list(words), call)
+    found = [os.pread(fd, 1 << 20, 0) for fd in streams[1:]]
+    for fd in (*streams, call.cwd):
+        os.close(fd)
+    return int(status), *found
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())
+def test_two_calls_are_two_cold_processes(pair, tmp_path):
+    env = {"TOAST_HOME": str(tmp_path), "TOAST_PREFIX_MB": "0"}
+    want = [cold(*call, env) for call in pair]
+    assert all(status == 0 and out for status, out, _ in want), want
+    assert [here(*call, env) for call in (*pair, *pair)] == want * 2  # one after the other
+    found = {}
+
+    def many(n):
+        found[n] = [here(*pair[n % 2], env) for _ in range(4)]
+
+    threads = [threading.Thread(target=many, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {n: [want[n]] * 4 for n in range(2)}
