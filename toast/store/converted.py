@@ -1,38 +1,61 @@
-"""Folders made from GGUF files and kept in the store: one for each file and kind.
+"""Folders made from GGUF files and kept in the store: one for each file and what is wanted of it.
 
 Knows when one is out of date; what is made is for `convert.py` and `vocab.py`.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
 from _blake2 import blake2b  # hashlib would load OpenSSL
 
-from toast import store
 from toast.errors import os_error
 from toast.store import pull
+from toast.store.location import home
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toast.command import Call
 
 
-def folder(call, path: str, kind: str, make) -> str:
-    """The folder that make(path, folder) fills from the GGUF file at `path`, made the first time.
+def folder(call: Call, path: str, *, weights: bool) -> str:
+    """The folder made from the GGUF file at `path` the first time: the whole model, or its vocabulary alone.
 
     Keyed by real path, size, time of change and the first MiB: an edited file is converted anew, and what
     it gave before goes."""
+    parent = os.path.join(home(call), "gguf")
+    family, version = _key(path)
+    family += "-model-" if weights else "-vocabulary-"
+    made = os.path.join(parent, family + version)
+    if not os.path.isdir(made):
+        call.info(f"converting {path}, once")
+        pull.once(call, made, lambda call, part: _make(path, part, weights=weights))
+        for old in os.listdir(parent):
+            if old.startswith(family) and old != family + version and "." not in old:
+                shutil.rmtree(os.path.join(parent, old), ignore_errors=True)
+    return made
+
+
+def _make(path: str, part: str, *, weights: bool) -> None:
+    if weights:
+        from toast.store import convert
+
+        convert.gguf_to_folder(path, part)
+    else:
+        from toast.store import vocab
+
+        vocab.gguf_to_folder(path, part)
+
+
+def _key(path: str) -> tuple[str, str]:
+    """(what tells the file's path from others, what tells its content from an earlier one)."""
     try:
         with open(path, "rb") as file:
             seen, head = os.fstat(file.fileno()), file.read(1 << 20)
     except OSError as error:
         raise os_error(error, f"open {path}") from None
-    parent = os.path.join(store.home(call), "gguf")
-    family = f"{_digest(os.fsencode(os.path.realpath(path)))}-{kind}-"
-    name = family + _digest(b"%d %d " % (seen.st_size, seen.st_mtime_ns) + head)
-    made = os.path.join(parent, name)
-    if not os.path.isdir(made):
-        call.info(f"converting {path}, once")
-        pull.once(call, made, lambda call, part: make(path, part))
-        for old in os.listdir(parent):
-            if old.startswith(family) and old != name and "." not in old:
-                shutil.rmtree(os.path.join(parent, old), ignore_errors=True)
-    return made
+    where = _digest(os.fsencode(os.path.realpath(path)))
+    return where, _digest(b"%d %d " % (seen.st_size, seen.st_mtime_ns) + head)
 
 
 def _digest(data: bytes) -> str:

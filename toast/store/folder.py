@@ -3,14 +3,21 @@
 Knows nothing of tensors, of architectures or of where the folder came from.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from contextlib import contextmanager
 
 from toast.errors import BadModel
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Any
 
-def read_config(path):
+
+def read_config(path: str) -> dict[str, Any]:
     """config.json of the folder as a dict; BadModel when it is missing or not an object."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
@@ -20,7 +27,7 @@ def read_config(path):
     return config
 
 
-def read_json(path, name):
+def read_json(path: str, name: str) -> Any:
     """A JSON object or list of the model folder; None when the file is not there."""
     file = os.path.join(path, name)
     try:
@@ -35,7 +42,7 @@ def read_json(path, name):
     return value
 
 
-def read_object(path, name):
+def read_object(path: str, name: str) -> dict[str, Any]:
     """A JSON object of the model folder; empty when the file is not there."""
     value = read_json(path, name) or {}
     if not isinstance(value, dict):
@@ -43,18 +50,18 @@ def read_object(path, name):
     return value
 
 
-def write_texts(path, texts):
-    """Write files into a folder: name -> text, or what JSON writes."""
+def write_texts(path: str, texts: Mapping[str, Any]) -> None:
+    """Put files into a folder: name -> text, or what JSON writes."""
+    from toast import files
+
     for name, content in texts.items():
-        with open(os.path.join(path, name), "w", encoding="utf-8") as file:
-            if isinstance(content, str):
-                file.write(content)
-            else:
-                json.dump(content, file, ensure_ascii=False, separators=(",", ":"))
+        if not isinstance(content, str):
+            content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+        files.replace(os.path.join(path, name), [content.encode()])
 
 
 @contextmanager
-def blame(path):
+def blame(path: str) -> Iterator[None]:
     """What goes wrong while settings of this folder are put to use becomes a BadModel naming it."""
     try:
         yield
@@ -67,7 +74,7 @@ def blame(path):
         raise BadModel(f"{path}: {error}") from None
 
 
-def modules(path):
+def modules(path: str) -> list[tuple[str, str]]:
     """(kind, folder) of each entry of modules.json; empty without that file."""
     entries = read_json(path, "modules.json") or []
     try:
@@ -77,6 +84,6 @@ def modules(path):
     return [(kind, os.path.join(path, *below.split("/")).rstrip("/")) for kind, below in pairs]
 
 
-def transformer(path):
+def transformer(path: str) -> str:
     """The folder with config.json, weights and tokenizer: `path`, or the one modules.json names."""
     return next((folder for kind, folder in modules(path) if kind == "Transformer"), path)

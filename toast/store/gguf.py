@@ -3,6 +3,8 @@ Does not know architectures, tokenizers or what a quantised block means.
 
 Source: the GGUF specification of ggml (docs/gguf.md), versions 2 and 3, little-endian."""
 
+from __future__ import annotations
+
 import mmap
 import os
 import struct
@@ -10,6 +12,11 @@ from contextlib import contextmanager
 from math import prod
 
 from toast.errors import BadModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 # ggml type -> (name, elements in a block, bytes in a block)
 TYPES = {
@@ -25,7 +32,7 @@ TYPES = {
 }  # fmt: skip
 
 # metadata value type -> struct code; 8 is a string, 9 an array
-SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd"))
+SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 BOOL, STRING, ARRAY = 7, 8, 9
 
 
@@ -34,14 +41,14 @@ class Tensor:
 
     __slots__ = ("type", "shape", "start", "nbytes")
 
-    def __init__(self, type: str, shape: tuple[int, ...], start: int, nbytes: int):
+    def __init__(self, type: str, shape: tuple[int, ...], *, start: int, nbytes: int) -> None:
         self.type, self.shape, self.start, self.nbytes = type, shape, start, nbytes
 
 
 class _Reader:
     """A cursor over the mapped file that never reads past its end."""
 
-    def __init__(self, data):
+    def __init__(self, data: bytes | mmap.mmap) -> None:
         self.data, self.at = data, 0
 
     def take(self, n: int) -> bytes:
@@ -50,7 +57,7 @@ class _Reader:
             raise ValueError("it ends too early")
         return self.data[start : self.at]
 
-    def unpack(self, codes: str) -> tuple:
+    def unpack(self, codes: str) -> tuple[Any, ...]:
         return struct.unpack("<" + codes, self.take(struct.calcsize("<" + codes)))
 
     def count(self, least: int) -> int:
@@ -63,7 +70,7 @@ class _Reader:
     def string(self) -> str:
         return self.take(self.count(1)).decode("utf-8", "replace")
 
-    def value(self, kind: int):
+    def value(self, kind: int) -> Any:
         if kind == STRING:
             return self.string()
         if kind == ARRAY:
@@ -73,7 +80,7 @@ class _Reader:
         (value,) = self.unpack(SCALARS[kind])
         return bool(value) if kind == BOOL else value
 
-    def array(self) -> list:
+    def array(self) -> list[Any]:
         (kind,) = self.unpack("I")
         if kind == STRING:
             return [self.string() for _ in range(self.count(8))]
@@ -85,7 +92,7 @@ class _Reader:
 
 
 @contextmanager
-def converting(path: str):
+def converting(path: str) -> Iterator[None]:
     """Metadata that is missing or wrong ends in a BadModel that names the file."""
     try:
         yield
@@ -98,12 +105,12 @@ class Gguf:
 
     Raises BadModel when the file is truncated, damaged or not GGUF."""
 
-    def __init__(self, path: str):
+    def __init__(self, path: str) -> None:
         self.path = path
         try:
             with open(path, "rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+                self.data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:
             raise BadModel(f"cannot open {path}: {error.strerror}") from None
         try:
@@ -118,7 +125,7 @@ class Gguf:
         if version not in (2, 3):
             raise ValueError(f"version {version} (2 and 3 are known, little-endian)")
         n_tensors, n_pairs = reader.count(24), reader.count(13)
-        self.metadata = {}
+        self.metadata: dict[str, Any] = {}
         for _ in range(n_pairs):
             key = reader.string()
             self.metadata[key] = reader.value(*reader.unpack("I"))
@@ -127,11 +134,11 @@ class Gguf:
         if not isinstance(align, int) or align < 1 or align & (align - 1):
             raise ValueError(f"alignment {align}")
         base = -(-reader.at // align) * align
-        self.tensors = {name: self._placed(base, *rest) for name, *rest in table}
+        self.tensors = {entry[0]: self._placed(base, *entry[1:]) for entry in table}
         if len(self.tensors) != n_tensors:
             raise ValueError("a tensor is there twice")
 
-    def _entry(self, reader: _Reader) -> tuple:
+    def _entry(self, reader: _Reader) -> tuple[str, int, tuple[int, ...], int]:
         name = reader.string()
         (n_dims,) = reader.unpack("I")
         if n_dims > 4:
@@ -140,7 +147,7 @@ class Gguf:
         kind, offset = reader.unpack("IQ")
         return name, kind, tuple(reversed(dims)), offset
 
-    def _placed(self, base: int, kind: int, shape: tuple, offset: int) -> Tensor:
+    def _placed(self, base: int, kind: int, shape: tuple[int, ...], offset: int) -> Tensor:
         if kind not in TYPES:
             raise ValueError(f"a tensor of unknown type {kind}")
         name, block, nbytes = TYPES[kind]
@@ -151,4 +158,4 @@ class Gguf:
         size = n // block * nbytes
         if start + size > len(self.data):
             raise ValueError("it ends before its tensors")
-        return Tensor(name, shape, start, size)
+        return Tensor(name, shape, start=start, nbytes=size)

