@@ -19,7 +19,7 @@ from toast.encoding.relevance import TEXTS
 from toast.encoding.sentence_transformers import normalize
 from toast.errors import BadInput, BadModel, UsageError, os_error
 from toast.records import Records
-from toast.store import is_probe
+from toast.store import is_probe, safetensors
 from toast.store.fingerprint import digest, name_of
 
 TYPE_CHECKING = False
@@ -99,16 +99,13 @@ def read(path: str) -> tuple[list[str], mx.array, dict]:
     except OSError as error:
         raise os_error(error, f"open {path}") from None
     try:
-        start = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:start])
-        facts, tensor = header["__metadata__"], header["weight"]
-        labels, (K, columns) = json.loads(facts["labels"]), tensor["shape"]
-        if not (type(K) is type(columns) is int and 4 * K * columns == len(data) - start):
-            raise ValueError
-        numbers: Any = memoryview(data[start:]).cast("f")
-        weight = mx.array(numbers).reshape(K, columns)
+        facts, tensors = safetensors.unpack(data)
+        dtype, (K, columns), numbers = tensors["weight"]
+        labels: Any = json.loads(facts["labels"])
+        view: Any = numbers.cast("f")
+        weight = mx.array(view).reshape(K, columns)
         texts = isinstance(labels, list) and all(map(is_label, labels)) and len(set(labels)) == len(labels)
-        whole = facts["format"] == FORMAT and tensor["dtype"] == "F32" and len(labels) == K >= 2 and columns >= 2
+        whole = facts["format"] == FORMAT and dtype == mx.float32 and len(labels) == K >= 2 and columns >= 2
         named = all(isinstance(facts[key], str) and facts[key].isprintable() for key in ("model", "digest"))
         if not (texts and whole and named and mx.all(mx.isfinite(weight)).item()):
             raise ValueError
@@ -125,14 +122,12 @@ def is_label(label: object) -> bool:
     return isinstance(label, str) and label != "" and label.isprintable()
 
 
-def write(path: str, labels: list[str], weight: Any, *, model: str, model_digest: str) -> None:
-    """Put the file in place as a whole; weight: (len(labels), columns) little-endian float32."""
+def write(path: str, labels: list[str], weight: mx.array, *, model: str, model_digest: str) -> None:
+    """Put the file in place as a whole; weight: (len(labels), columns) float32."""
     facts = {"format": FORMAT, "labels": json.dumps(labels), "model": model, "digest": model_digest}
-    tensor = {"dtype": "F32", "shape": list(weight.shape), "data_offsets": [0, weight.nbytes]}
-    header = json.dumps({"__metadata__": facts, "weight": tensor}).encode()
-    header += b" " * (-len(header) % 8)
+    parts = safetensors.pack({"weight": weight}, facts, alignment=8, separators=(", ", ": "))
     try:
-        files.replace(os.path.realpath(path), [len(header).to_bytes(8, "little"), header, weight.tobytes()])
+        files.replace(os.path.realpath(path), parts)
     except OSError as error:
         raise os_error(error, f"write {path}") from None
 
@@ -178,7 +173,7 @@ def learn(call: Call, model: str, file: str, *, output: str | None, field: str |
     learnt = logistic.learn(
         X, np.array([index[label] for label in named]), len(labels), widths=[features.dims, X.shape[1]]
     )
-    weight = (learnt.weight / learnt.temperature).astype("<f4")
+    weight = mx.array((learnt.weight / learnt.temperature).astype("<f4"))
     write(call.path(output), labels, weight, model=name_of(call, model), model_digest=digest(call, model))
     note = f"penalty {learnt.penalty:g}, temperature {learnt.temperature:.2f}, {weight.shape[1] - 1} features"
     call.info(f"{len(texts)} examples, {len(labels)} labels, {note}")

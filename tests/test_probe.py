@@ -195,7 +195,7 @@ def test_hostile_shapes(learnt, tmp_path):
     for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
         (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
         command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is a damaged probe")
-    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5]))
+    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5], data_offsets=[0, 40]))
     size = 8 + int.from_bytes(narrow[:8], "little")
     (tmp_path / "x").write_bytes(narrow[: size + 40])
     command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("has 4 features")

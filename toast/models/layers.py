@@ -280,6 +280,6 @@ def activation(name: str) -> Map:
     ours, plain = ACTIVATIONS[known(name)]
     if ours is None or kernels.variant() == "off":
         return plain
-    from toast.kernels import _ext  # type: ignore[attr-defined]  # compiled
+    from toast.kernels import _ext
 
     return getattr(_ext, ours, plain)
