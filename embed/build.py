@@ -3,34 +3,45 @@
 Knows locks, copies and renames; nothing of what is written into the index.
 """
 
+from __future__ import annotations
+
 import fcntl
 import os
 import time
 
-from embed import checksum, database
-from embed.database import sqlite
+from embed import checksum, database, schema
+from embed.schema import sqlite
 from toast import files, pipes, store
 from toast.errors import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sqlite3 import Connection
+
+    from toast.command import Call
 
 KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
 
 
-class Target:
-    """An index to be: `open` gives its database, new or what a killed run left of it; `finish` makes it whole.
+class Build:
+    """An index that is being built: `open` gives its database, `finish` makes the file whole.
 
     path: the file to replace, or None for standard output. update: begin with the file's content.
     key: names what is being built; only a part with the same key is gone on with.
     """
 
-    def __init__(self, call, path: str | None, update: bool, key: str):
+    db: Connection  # once it is open
+    fd: int
+
+    def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False) -> None:
         self.call, self.update, self.key = call, update, key
         self.path = os.path.realpath(call.path(path)) if path else None
         self.part = f"{self.path}.part" if path else os.path.join(store.home(call), "index", f"{key}.db")
         self.name = path or "standard output"
-        self.db = self.fd = None
+        self.opened = False
 
-    def open(self, anew: bool = False):
-        """The database; anew: whatever a killed run left."""
+    def open(self, *, anew: bool = False) -> Connection:
+        """The database, new or what a killed run left of it; anew: whatever one left."""
         if not self.path:
             os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
             _prune(os.path.dirname(self.part))
@@ -38,9 +49,9 @@ class Target:
         if self.path:
             files.keep_mode(self.fd, self.path, 0o600)
         stamp = self.key + self._base()
-        self.db = None if anew else self._resume(stamp)
-        if self.db is None:
-            self.db = self._begin(stamp)
+        found = None if anew else self._resume(stamp)
+        self.db = self._begin(stamp) if found is None else found
+        self.opened = True
         return self.db
 
     def _lock(self) -> int:
@@ -64,7 +75,7 @@ class Target:
 
     def _base(self) -> str:
         """What tells the file that an update begins with from another version of it."""
-        if not self.update:
+        if not (self.update and self.path):
             return ""
         try:
             status = os.stat(self.path)
@@ -72,12 +83,12 @@ class Target:
             raise os_error(error, f"open {self.name}") from None
         return f"-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
-    def _resume(self, stamp):
+    def _resume(self, stamp: str) -> Connection | None:
         if not os.fstat(self.fd).st_size:
             return None
         try:
-            db = self._connect()
-            if database.meta(db).get("stamp") == stamp:
+            db = schema.connect_to_build(self.part)
+            if database.meta(db).get("stamp") == stamp and schema.version_of(db) == schema.CURRENT:
                 self.call.info(f"going on with what is in {self.part}")
                 return db
             db.close()
@@ -85,32 +96,23 @@ class Target:
             pass
         return None
 
-    def _begin(self, stamp):
+    def _begin(self, stamp: str) -> Connection:
         for left in ("-journal", "-wal", "-shm"):
             if os.path.exists(self.part + left):
                 os.unlink(self.part + left)
         os.ftruncate(self.fd, 0)
-        if self.update:
+        if self.update and self.path:
             base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            for chunk in database.copy_chunks(base):
+            for chunk in schema.copy_chunks(base):
                 pipes.write_all(self.fd, chunk, self.part)
             checksum.cut(self.fd)
             os.close(base)
-        db = self._connect()
-        if not self.update:
-            database.create(db)
+        db = schema.connect_to_build(self.part)
+        if self.update:
+            schema.upgrade(db)
+        else:
+            schema.create(db)
         database.set_meta(db, stamp=stamp)
-        return db
-
-    def _connect(self):
-        db = database.connect(self.part)
-        for pragma in (
-            "locking_mode = EXCLUSIVE",
-            "synchronous = NORMAL",
-            "cache_size = -32000",
-            "temp_store = MEMORY",
-        ):
-            db.execute(f"PRAGMA {pragma}")
         return db
 
     def finish(self) -> None:
@@ -120,7 +122,12 @@ class Target:
             database.set_meta(self.db, stamp=None)
             self.db.close()
             checksum.seal(self.call, self.fd, self.part)
-            self._replace() if self.path else self._copy_out()
+            if self.path:
+                files.keep_mode(self.fd, self.path)
+                files.place(self.fd, self.part, self.path)
+                files.sync(os.path.dirname(self.path))
+            else:
+                self._copy_out()
         except BrokenPipeError:  # the reader has what it wanted
             os.unlink(self.part)
             raise
@@ -129,21 +136,16 @@ class Target:
             raise
         os.close(self.fd)
 
-    def _unseal(self, stamp) -> None:
+    def _unseal(self, stamp: str | None) -> None:
         """Make the part one that the next run goes on with, unless it is in its place already."""
         if os.path.exists(self.part) and os.path.samestat(os.stat(self.part), os.fstat(self.fd)):
             self.db.close()
             checksum.cut(self.fd)
-            self.db = self._connect()
+            self.db = schema.connect_to_build(self.part)
             database.set_meta(self.db, stamp=stamp)
 
-    def _replace(self) -> None:
-        files.keep_mode(self.fd, self.path)
-        files.place(self.fd, self.part, self.path)
-        files.sync(os.path.dirname(self.path))
-
     def _copy_out(self) -> None:
-        for chunk in database.copy_chunks(self.fd):
+        for chunk in schema.copy_chunks(self.fd):
             pipes.write_all(self.call.stdout, chunk)
         os.unlink(self.part)
 
@@ -155,11 +157,11 @@ class Target:
 
     def abandon(self) -> None:
         """Leave things as they are, for the next run."""
-        if self.db:
+        if self.opened:
             self.db.close()
 
 
-def _prune(folder) -> None:
+def _prune(folder: str) -> None:
     """Drop the parts that nobody has come back for."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)

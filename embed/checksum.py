@@ -3,6 +3,8 @@
 docs/formats.md describes it. Knows SQLite's header; nothing of tables, of names or of how a file becomes whole.
 """
 
+from __future__ import annotations
+
 import os
 import zlib
 from array import array
@@ -10,12 +12,16 @@ from array import array
 from toast import kernels, pipes
 from toast.kernels.checksum import crc32_blocks, reference
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toast.command import Call
+
 MAGIC = b"tidx sums"  # its length is odd: so is the trailer's, which is no multiple of a page then
-BLOCK = 256 << 10  # bytes under one checksum
+BLOCK_SIZE = 256 << 10  # bytes under one checksum
 SMALL = 16 << 20  # bytes that zlib sums (2 GB/s) while mlx, which the kernels need, is imported (8 to 20 ms)
 
 
-def seal(call, fd: int, name: str) -> None:
+def seal(call: Call, fd: int, name: str) -> None:
     """End a whole database in its checksums; BadInput when the disk is full."""
     cut(fd)
     size = os.lseek(fd, 0, os.SEEK_END)
@@ -30,7 +36,7 @@ def cut(fd: int) -> None:
         os.ftruncate(fd, size)
 
 
-def verify(call, fd: int) -> None:
+def verify(call: Call, fd: int) -> None:
     """ValueError, which says where, unless a file is what was sealed; one without checksums passes."""
     size = database_size(fd)
     length = os.fstat(fd).st_size - size
@@ -50,9 +56,9 @@ def database_size(fd: int) -> int:
     return (65536 if page == 1 else page) * int.from_bytes(head[28:32], "big")
 
 
-def _kept(fd, size, length) -> bytes:
+def _kept(fd: int, size: int, length: int) -> bytes:
     """The blocks' checksums as the trailer has them."""
-    blocks = -(-size // BLOCK)
+    blocks = -(-size // BLOCK_SIZE)
     if length != len(MAGIC) + 4 * blocks + 4:
         raise ValueError("its length is not that of its pages and their checksums")
     trailer = os.pread(fd, length, size)
@@ -62,13 +68,13 @@ def _kept(fd, size, length) -> bytes:
     return body[len(MAGIC) :]
 
 
-def _sums(call, fd, size) -> bytes:
+def _sums(call: Call, fd: int, size: int) -> bytes:
     if size <= SMALL:
-        return reference(fd, size, BLOCK)
+        return reference(fd, size, BLOCK_SIZE)
     if kernels.variant() == "off":
         kernels.install_for(call, tell=False)
-    return crc32_blocks(fd, size, BLOCK)
+    return crc32_blocks(fd, size, BLOCK_SIZE)
 
 
-def _sum(data) -> bytes:
+def _sum(data: bytes) -> bytes:
     return array("I", [zlib.crc32(data)]).tobytes()

@@ -43,7 +43,7 @@ def embed(
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
-    encode.embed(call, records, encoder, precision, json, raw)
+    encode.embed(call, records, encoder, precision=precision, json=json, raw=raw)
 
 
 @command
@@ -114,8 +114,10 @@ def index(
         if len(paths) > 1:
             raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
         paths = []
-    source = documents.source(call, paths, files_from, largest << 20, nul, jsonl or bool(id), field, id)
-    verb.index(call, source, output, update, model, chunk, exact)
+    source = documents.source(
+        call, paths, files_from=files_from, largest=largest << 20, nul=nul, jsonl=jsonl or bool(id), field=field, id=id
+    )
+    verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
 
 
 @command
@@ -161,6 +163,8 @@ def search(
 
     search -k 50 --json "query" < docs.db | rerank --field text "query" | head -5
     """
+    from embed import hits
+    from embed import inputs as sources
     from embed import search as verb
 
     if queries is not None:
@@ -171,11 +175,18 @@ def search(
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
     if json:
         refuse_with("--json", {"-l": paths, "-c": count, "-A": after, "-B": before, "-C": context})
-    lines = ((context or 0) if side is None else side for side in (before, after))
-    printer = verb.Printer(call, json, scores, explain, paths, count, *lines, nul, queries is not None)
-    asked = [clean(query)] if queries is None else verb.read_queries(call, queries)
+    before, after = ((context or 0) if side is None else side for side in (before, after))
+    many = queries is not None
+    printer = hits.Printer(
+        call, json=json, scores=scores, explain=explain, paths=paths, count=count, before=before, after=after, nul=nul,
+        many=many,
+    )  # fmt: skip
+    asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
     if queries == "-":
         call = call.but(no_input=True)  # it has been read
-    inputs = verb.Inputs(index, files, nul, jsonl, field)
-    wanted = verb.Wanted(k, mode, threshold, path, where, model, rerank_model if rerank else None)
-    return verb.search(call, asked, inputs, wanted, printer)
+    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field)
+    wanted = verb.Wanted(
+        k=k, mode=mode, threshold=threshold, path=path, where=where, model=model,
+        rerank=rerank_model if rerank else None,
+    )  # fmt: skip
+    return verb.search(call, asked, inputs, wanted=wanted, printer=printer)

@@ -3,6 +3,8 @@
 Knows paths, bytes and fields; nothing of chunks, models or tables.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from _blake2 import blake2b
@@ -10,6 +12,14 @@ from _blake2 import blake2b
 from toast import pipes
 from toast.errors import BadInput
 from toast.records import Records, split
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from embed.walk import Walk
+    from toast.command import Call
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
@@ -19,41 +29,46 @@ LARGEST = 16 << 20  # bytes of a file that is read, unless told otherwise
 class Document:
     """A file or a record. number: of the record in its input; name: its id; data: its other fields.
 
-    A file that is not there has None for its content.
+    raw: its bytes as they came. A file that is not there has None for its content.
     """
 
     __slots__ = ("path", "number", "name", "hash", "data", "content", "id", "size")
 
-    def __init__(self, path, content, number=None, name=None, data=None, raw=None):
-        self.path, self.number, self.name, self.data, self.id = path, number, name, data, None
+    def __init__(
+        self,
+        path: str,
+        content: bytes | str | None,
+        *,
+        raw: bytes,
+        number: int | None = None,
+        name: str | None = None,
+        data: str | None = None,
+    ) -> None:
+        self.path, self.number, self.name, self.data = path, number, name, data
         self.content = content  # a file's bytes, a record's text
-        raw = (content if raw is None else raw) or b""
         self.hash, self.size = blake2b(raw, digest_size=16).digest(), len(raw) + 1
+        self.id: int | None = None  # once it is in an index
 
 
 class Files:
     """The files of a walk. Iterating a second time walks again."""
 
-    again = True
-
-    def __init__(self, walk):
+    def __init__(self, walk: Walk) -> None:
         self.walk = walk
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Document]:
         for path, data in self.walk:
-            yield Document(path, data)
+            yield Document(path, data, raw=data or b"")
 
 
 class RecordsOf:
     """The records of standard input or of named files. id: the field that identifies one."""
 
-    again, walk = False, None
-
-    def __init__(self, inputs, field, id):
+    def __init__(self, inputs: list[tuple[str, Records]], field: str, id: str | None) -> None:
         self.inputs, self.field, self.id = inputs, field, id
-        self.kinds = set()  # of the ids that look like numbers: whether they are texts
+        self.kinds: set[bool] = set()  # of the ids that look like numbers: whether they are texts
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Document]:
         for path, records in self.inputs:
             for record in records:
                 name = data = None
@@ -61,9 +76,9 @@ class RecordsOf:
                     where = f"{path}, line {record.number}"
                     name = self._name(record.data, where) if self.id else None
                     data = _json({key: value for key, value in record.data.items() if key != self.field}, where)
-                yield Document(path, record.text, record.number, name, data, record.raw)
+                yield Document(path, record.text, raw=record.raw, number=record.number, name=name, data=data)
 
-    def _name(self, data, where):
+    def _name(self, data: dict[str, Any], where: str) -> str:
         """The id as text. 1 and "1" would be the same text: such ids are not taken together."""
         if self.id not in data:
             raise BadInput(f"{where}: no field {self.id!r}", "--id NAME")
@@ -77,7 +92,7 @@ class RecordsOf:
         return str(id)
 
 
-def _json(data, where):
+def _json(data: dict[str, Any], where: str) -> str | None:
     """The JSON text of an object, None of an empty one."""
     import json
 
@@ -89,16 +104,27 @@ def _json(data, where):
     return text.encode("utf-8", "backslashreplace").decode() if data else None
 
 
-def source(call, paths, files_from, largest, nul, jsonl, field, id):
+def source(
+    call: Call,
+    paths: list[str],
+    *,
+    files_from: str | None = None,
+    largest: int = LARGEST,
+    nul: bool = False,
+    jsonl: bool = False,
+    field: str | None = None,
+    id: str | None = None,
+) -> Files | RecordsOf:
     """What the command line names: files and directories, or records."""
     if files_from:
         told = "standard input" if files_from == "-" else files_from
-        names = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
-        paths = [*paths, *(os.fsdecode(name) for some in names for name in some if name)]
+        listed = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
+        paths = [*paths, *(os.fsdecode(name) for some in listed for name in some if name)]
     elif not paths or jsonl or field:
-        names = paths or ["-"]
-        inputs = [(name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field)) for name in names]
+        inputs = [
+            (name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field)) for name in paths or ["-"]
+        ]
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 
-    return Files(Walk(call, paths, largest, whole=bool(files_from)))
+    return Files(Walk(call, paths, largest=largest, whole=bool(files_from)))

@@ -4,27 +4,39 @@ Owns the forms of a vector and the verb. Knows nothing of models (`toast/encodin
 descriptors (`toast/pipes.py`).
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 from toast import pipes
 from toast.encoding.encoder import Encoder
+from toast.store.safetensors import data
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
+
+    from toast.command import Call
+    from toast.records import Record, Records
 
 # ---------------------------------------------------------------- forms of a vector
 
 
-def to_int8(x):
+def to_int8(x: mx.array) -> mx.array:
     """round(127 x / max|x|), row by row."""
     return mx.round(127 * x / mx.maximum(mx.max(mx.abs(x), axis=1, keepdims=True), 1e-30)).astype(mx.int8)
 
 
-def to_bits(x):
+def to_bits(x: mx.array) -> mx.array:
     """Packed bits of x > 0, first number in the highest bit: (N, D) -> (N, ceil(D / 8)) uint8."""
-    bits = mx.pad((x > 0).astype(mx.uint8), ((0, 0), (0, -x.shape[1] % 8)))
+    bits = mx.pad((x > 0).astype(mx.uint8), [(0, 0), (0, -x.shape[1] % 8)])
     powers = mx.array([128, 64, 32, 16, 8, 4, 2, 1], mx.uint8)
     return mx.sum(bits.reshape(x.shape[0], -1, 8) * powers, axis=2).astype(mx.uint8)
 
 
-FORMS = {
+# precision -> (type in a .npy, what makes it of float32 rows (N, D))
+FORMS: dict[str, tuple[str, Callable[[mx.array], mx.array]]] = {
     "f32": ("<f4", lambda x: x),
     "f16": ("<f2", lambda x: x.astype(mx.float16)),
     "int8": ("|i1", to_int8),
@@ -35,28 +47,32 @@ FORMS = {
 # ---------------------------------------------------------------- the verb
 
 
-def embed(call, records, encoder: Encoder, precision="f32", json=False, raw=False) -> None:
+def embed(
+    call: Call, records: Records, encoder: Encoder, *, precision: str = "f32", json: bool = False, raw: bool = False
+) -> None:
     """A vector for each record on standard output, as .npy, JSON lines or raw rows."""
     if not json:
         pipes.refuse_terminal(call, "embed ... > vectors.npy, or --json")
     windows = records.windows()
     if json:
-        _write_json(call, windows, encoder, precision)
+        _write_json(call, windows, encoder, precision=precision)
     elif raw:
-        _write_rows(call, _texts(windows), encoder, precision, lambda rows: pipes.write_all(call.stdout, rows))
+        _write_rows(
+            call, _texts(windows), encoder, precision=precision, write=lambda rows: pipes.write_all(call.stdout, rows)
+        )
     else:
-        _write_npy(call, _texts(windows), encoder, precision)
+        _write_npy(call, _texts(windows), encoder, precision=precision)
     if encoder.cut:
         done = "averaged over its pieces" if encoder.long == "mean" else "cut"
         say = call.warn if encoder.long == "mean" else call.cut
         say(f"{pipes.plural(encoder.cut, 'record')} over {encoder.tokens.max_length} tokens {done}")
 
 
-def _texts(windows):
+def _texts(windows: Iterable[list[Record]]) -> Iterator[list[str]]:
     return ([record.text for record in window] for window in windows)
 
 
-def _write_npy(call, windows, encoder, precision):
+def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, precision: str) -> None:
     descr, form = FORMS[precision]
     rows = None
     if not pipes.can_patch(call.stdout):
@@ -66,24 +82,33 @@ def _write_npy(call, windows, encoder, precision):
         windows, rows = spool.windows(), spool.count
     columns = form(mx.zeros((1, encoder.dims))).shape[1]
     npy = pipes.Npy(call, descr, columns=columns, rows=rows)
-    _write_rows(call, windows, encoder, precision, npy.write, rows)
+    _write_rows(call, windows, encoder, precision=precision, write=npy.write, total=rows)
     npy.close()
 
 
-def _write_rows(call, windows, encoder, precision, write, total=None):
+def _write_rows(
+    call: Call,
+    windows: Iterable[list[str]],
+    encoder: Encoder,
+    *,
+    precision: str,
+    write: Callable[[memoryview], object],
+    total: int | None = None,
+) -> None:
     form = FORMS[precision][1]
     with pipes.progress(call, total) as bar:
         for window in windows:
             if window:
-                write(memoryview(mx.contiguous(form(encoder.encode(window)))))
+                write(memoryview(data(form(encoder.encode(window)))))
             bar.update(len(window))
 
 
-def _write_json(call, windows, encoder, precision):
+def _write_json(call: Call, windows: Iterable[list[Record]], encoder: Encoder, *, precision: str) -> None:
     form, index = FORMS[precision][1], 0
     for window in windows:
         lines = []
-        for record, row in zip(window, form(encoder.encode([r.text for r in window])).tolist()):
+        rows: Any = form(encoder.encode([r.text for r in window])).tolist()
+        for record, row in zip(window, rows, strict=True):
             lines.append(pipes.json_line({**(record.data or {}), "index": index, "embedding": row}))
             index += 1
         pipes.write_all(call.stdout, b"".join(lines))

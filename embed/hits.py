@@ -3,12 +3,28 @@
 Owns the choice of a chunk's best line and colour. Knows nothing of scoring or of where texts come from.
 """
 
+from __future__ import annotations
+
 import os
 
 from embed import database
+from embed.schema import LARGEST, damage
 from toast import pipes
 
-LAST_LINE = database.LARGEST  # of a file: nobody waits for more blank lines than that
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from sqlite3 import Connection
+    from typing import Any
+
+    from embed.rank import Hit
+    from embed.words import TermExtractor
+    from toast.command import Call
+
+    Line = tuple[int, str]  # number, text
+    Labelled = tuple[str, int, str]  # what stands before it, number, text
+
+LAST_LINE = LARGEST  # of a file: nobody waits for more blank lines than that
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
@@ -33,14 +49,9 @@ class Found:
         "bm25",
     )
 
-    @classmethod
-    def load(cls, db, hit, index):
-        """From a ranked chunk; LookupError or TypeError when the index does not have it as it should."""
-        row = db.execute(
-            "SELECT c.document, c.start_line, c.end_line, c.text, c.hash, d.path, d.number, d.name, d.data"
-            " FROM chunks c JOIN documents d ON d.id = c.document WHERE c.id = ?",
-            (hit.chunk,),
-        ).fetchone()
+    def __init__(self, db: Connection, hit: Hit, index: str) -> None:
+        """From a ranked chunk; LookupError, TypeError or ValueError when the index does not have it as it should."""
+        row = database.chunk(db, hit.chunk)
         if row is None:
             raise LookupError(f"no chunk {hit.chunk}")
         document, start, end, text, hash, path, number, name, data = row
@@ -48,22 +59,20 @@ class Found:
             raise ValueError(f"the text of chunk {hit.chunk} has changed")
         if not (type(start) is type(end) is int and type(name) in (str, type(None))):
             raise TypeError(f"chunk {hit.chunk} has no proper place")
-        found = cls()
-        found.db, found.index = db, index
-        found.score, found.cosine, found.bm25 = hit.score, hit.cosine, hit.bm25
-        found.document, found.start, found.end, found.text = document, start, end, text
-        found.path, found.number, found.name, found.data = database.named(path), number, name, _object(data)
-        return found
+        self.db, self.index = db, index
+        self.score, self.cosine, self.bm25 = hit.score, hit.cosine, hit.bm25
+        self.document, self.start, self.end, self.text = document, start, end, text
+        self.path, self.number, self.name, self.data = database.named(path), number, name, _object(data)
 
-    def lines(self) -> list:
+    def lines(self) -> list[Line]:
         """(number, text) of its lines; a record's all have its number."""
         rows = self.text.split("\n")
         return [(self.start if self.number is not None else self.start + i, row) for i, row in enumerate(rows)]
 
-    def around(self, number: int, before: int, after: int) -> list:
+    def around(self, number: int, *, before: int, after: int) -> Iterable[Labelled]:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
         first, last = max(number - before, 0), min(number + after, 1 << 62)
-        with database.damage(self.index):
+        with damage(self.index):
             if self.number is not None:
                 return self._records(first, last)
             lines = self._file()
@@ -71,25 +80,22 @@ class Found:
         inside = range(max(first, min(lines)), min(last, max(lines)) + 1)
         return ((self.path, n, lines.get(n, "")) for n in inside)
 
-    def _records(self, first, last) -> list:
+    def _records(self, first: int, last: int) -> list[Labelled]:
         """The same of the records beside it; of several with a number, the one that was indexed next to it."""
-        found = {}
-        for document, number, name, text in self.db.execute(
-            "SELECT d.id, d.number, d.name, coalesce(c.text, '') FROM documents d LEFT JOIN chunks c ON c.document = d.id"
-            " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
-            (database.stored(self.path), first, last, self.document),
-        ):
+        found: dict[int, tuple[int, str, list[str]]] = {}
+        path = database.stored(self.path)
+        near = database.records_near(self.db, path, first=first, last=last, document=self.document)
+        for document, number, name, text in near:
             _check(number, text, name)
             owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
             if owner == document:
                 texts += text.splitlines()
         return [(label, number, " ".join(texts)) for number, (_, label, texts) in found.items()]
 
-    def _file(self) -> dict:
+    def _file(self) -> dict[int, str]:
         """Number -> text of every line of the document that the index has."""
-        lines = {}
-        chunks = self.db.execute("SELECT start_line, text FROM chunks WHERE document = ? ORDER BY id", (self.document,))
-        for start, text in chunks:
+        lines: dict[int, str] = {}
+        for _, start, _, _, text in database.chunks_of(self.db, self.document):
             _check(start, text)
             for i, row in enumerate(text.split("\n")):
                 lines.setdefault(start + i, row)
@@ -99,7 +105,7 @@ class Found:
         return self.name if self.name is not None else self.path
 
 
-def _check(line, text, name=None) -> None:
+def _check(line: object, text: object, name: object = None) -> None:
     """TypeError, ValueError when an index has something else where a line's number, text and name should be."""
     if not (type(line) is int and type(text) is str and type(name) in (str, type(None))):
         raise TypeError("a chunk is no text with a place")
@@ -108,17 +114,23 @@ def _check(line, text, name=None) -> None:
 
 
 class Printer:
-    """Writes hits in the form that was asked for."""
+    """Writes hits in the form that was asked for.
 
-    def __init__(self, call, json=False, scores=False, explain=False, paths=False, count=False,
-                 before=0, after=0, nul=False, many=False):  # fmt: skip
+    explain: with what the vector and the words gave. paths, count: each path once, with the number of its
+    hits. before, after: lines around the best one. many: each line begins with the number of its query.
+    """
+
+    def __init__(
+        self, call: Call, *, json: bool = False, scores: bool = False, explain: bool = False, paths: bool = False,
+        count: bool = False, before: int = 0, after: int = 0, nul: bool = False, many: bool = False,
+    ) -> None:  # fmt: skip
         self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
         self.paths, self.count, self.before, self.after = paths, count, before, after
         self.end = "\0" if nul else "\n"
         self.terminal = os.isatty(call.stdout)
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
-    def print(self, number: int, query: str, hits: list, extractor) -> None:
+    def print(self, number: int, query: str, hits: list[Found], *, extractor: TermExtractor) -> None:
         if self.json:
             out = b"".join(self._json(number, hit) for hit in hits)
         else:
@@ -131,7 +143,7 @@ class Printer:
             out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
         pipes.write_all(self.call.stdout, out)
 
-    def _json(self, number, hit) -> bytes:
+    def _json(self, number: int, hit: Found) -> bytes:
         value = dict(hit.data)
         if hit.name is not None and str(value.get("id")) != hit.name:
             value["id"] = hit.name
@@ -142,15 +154,15 @@ class Printer:
             value["query"] = number
         return pipes.json_line(value)
 
-    def _summary(self, hits):
+    def _summary(self, hits: list[Found]) -> Iterator[str]:
         """Each path once, best first; with the number of its hits under -c."""
-        counts = {}
+        counts: dict[str, int] = {}
         for hit in hits:
             counts[hit.label()] = counts.get(hit.label(), 0) + 1
         return (f"{path}:{count}" if self.count else path for path, count in counts.items())
 
-    def _lines(self, query, hits, extractor):
-        asked = set(extractor.terms(query)) if hits else ()
+    def _lines(self, query: str, hits: list[Found], extractor: TermExtractor) -> Iterator[str]:
+        asked = set(extractor.terms(query)) if hits else set()
         for i, hit in enumerate(hits):
             lines = hit.lines()
             at = best(lines, asked, extractor)
@@ -159,27 +171,27 @@ class Printer:
             if self.before or self.after:
                 if i:
                     yield "--"
-                yield from self._context(hit, number, text, score)
+                yield from self._context(hit, number, text, score=score)
             else:
-                yield self._line(hit.label(), number, self._highlight(text, asked, extractor), score)
+                yield self._line(hit.label(), number, self._highlight(text, asked, extractor), score=score)
 
-    def _context(self, hit, number, text, score):
-        for label, n, line in hit.around(number, self.before, self.after):
+    def _context(self, hit: Found, number: int, text: str, *, score: str) -> Iterator[str]:
+        for label, n, line in hit.around(number, before=self.before, after=self.after):
             if n != number:
-                yield self._line(label, n, self._shown(line), score, "-")
+                yield self._line(label, n, self._shown(line), score=score, mark="-")
             else:
-                yield self._line(label, n, self._shown(text), score)
+                yield self._line(label, n, self._shown(text), score=score)
 
-    def _line(self, label, number, text, score, mark=":"):
+    def _line(self, label: str, number: int, text: str, *, score: str, mark: str = ":") -> str:
         if self.color:
             return f"{score}{PATH}{self._shown(label)}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"
         return f"{score}{self._shown(label)}{mark}{number}{mark}{text}"
 
-    def _shown(self, text):
+    def _shown(self, text: str) -> str:
         """Text as it is, on a terminal without what would steer it."""
         return "".join(c for c in text if c.isprintable() or c == "\t") if self.terminal else text
 
-    def _score(self, hit):
+    def _score(self, hit: Found) -> str:
         if not (self.scores or self.explain):
             return ""
         parts = [f"{hit.score:.4f}"]
@@ -188,7 +200,7 @@ class Printer:
             parts += [f"{name} {part:.4f}" for name, part in named if part is not None]
         return "\t".join(parts) + "\t"
 
-    def _highlight(self, text, asked, extractor):
+    def _highlight(self, text: str, asked: set[str], extractor: TermExtractor) -> str:
         """The line with its best sentence in bold, on a terminal."""
         text = self._shown(text)
         if not self.color:
@@ -196,13 +208,13 @@ class Printer:
         from embed.chunk import SENTENCE
 
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
-        parts = [text[a:b] for a, b in zip([0, *ends], ends)]
+        parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
         at = best(list(enumerate(parts)), asked, extractor)
         parts[at] = f"{BOLD}{parts[at]}{RESET}"
         return "".join(parts)
 
 
-def best(lines, asked, extractor) -> int:
+def best(lines: Sequence[Line], asked: set[str], extractor: TermExtractor) -> int:
     """Which line has most of the query's terms; the first that is not blank when none has any."""
     if len(lines) == 1:
         return 0
@@ -211,7 +223,7 @@ def best(lines, asked, extractor) -> int:
     return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
 
 
-def _object(data) -> dict:
+def _object(data: str | None) -> dict[str, Any]:
     """The other fields of a record."""
     if data is None:
         return {}

@@ -3,58 +3,70 @@
 Of a file or of an id that several have, the last one's version is kept.
 """
 
+from __future__ import annotations
+
 import os
 from contextlib import contextmanager
 
-from embed import database
-from embed.build import Target
+from embed import database, schema, vectors, words
+from embed.build import Build
 from embed.index import disk, key_of
-from embed.writer import BATCH, pack, transaction
+from embed.schema import transaction
+from embed.writer import BATCH
 from toast import pipes
 from toast.errors import BadInput, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from sqlite3 import Connection
+    from typing import Any
+
+    from toast.command import Call
 
 SAME = ("digest", "dims", "exact")
 
 
-def merge(call, paths, output) -> None:
+def merge(call: Call, paths: list[str], output: str | None) -> None:
     """Join the indexes named by `paths`, into the file `output` or to standard output."""
     if len(paths) < 2:
         raise UsageError("--merge joins two indexes or more", "index --merge a.db b.db > c.db")
     if not output:
         pipes.refuse_terminal(call, "index --merge ... > index.db, or -o index.db")
     made = _settings(call, paths)
-    target = Target(call, output, False, key_of(call, {"merge": ""}, paths, output))
+    build = Build(call, output, key=key_of(call, {"merge": ""}, paths, path=output))
     try:
-        with disk(target):
-            db = target.open(anew=True)
+        with disk(build):
+            db = build.open(anew=True)
             database.set_meta(db, **made)
         for path in paths:
             with opened(call, path) as source:
                 for documents in _batches(source):
-                    with disk(target), transaction(db):
+                    with disk(build), transaction(db):
                         Join(source, db, made["dims"]).documents(documents)
-        with disk(target):
-            pack(db, made["dims"])
-            db.execute("INSERT INTO words (words) VALUES ('optimize')")
-            target.finish()
+        with disk(build):
+            vectors.pack(db, made["dims"])
+            words.optimize(db)
+            build.finish()
     except BaseException:
-        target.abandon()
+        build.abandon()
         raise
 
 
 @contextmanager
-def opened(call, path):
-    fd = database.open_file(call, path)
+def opened(call: Call, path: str) -> Iterator[Connection]:
+    """An index, for as long as it is read."""
+    fd = schema.open_file(call, path)
     try:
-        with database.damage(path):
-            yield database.open_fd(call, fd, path)
+        with schema.damage(path):
+            yield schema.open_fd(call, fd, path)
     finally:
         os.close(fd)
 
 
-def _settings(call, paths) -> dict:
+def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
     """The settings of the first, which those of the others must match."""
-    first = None
+    first: dict[str, Any] = {}
     for path in paths:
         with opened(call, path) as db:
             made = {key: database.meta(db)[key] for key in ("model", "chunk", *SAME)}
@@ -66,46 +78,39 @@ def _settings(call, paths) -> dict:
     return first
 
 
-def _batches(db):
-    ids = [id for (id,) in db.execute("SELECT id FROM documents ORDER BY id")]
+def _batches(db: Connection) -> Iterator[list[int]]:
+    ids = database.document_ids(db)
     return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
 
 
 class Join:
     """Copies documents with their chunks and vectors from one index to another."""
 
-    def __init__(self, source, db, dims):
-        self.source, self.db, self.dims, self.segment = source, db, dims, None
+    def __init__(self, source: Connection, db: Connection, dims: int) -> None:
+        self.source, self.db, self.dims = source, db, dims
+        self.rows = vectors.Lookup(source, dims)
 
-    def documents(self, ids) -> None:
-        rows, chunks, replaced = [], [], []
+    def documents(self, ids: list[int]) -> None:
+        """Copy these; they replace what the other index has of the same files and ids."""
+        rows: list[vectors.Row] = []
+        chunks: list[int] = []
+        replaced: list[int] = []
         for id in ids:
-            row = self.source.execute(
-                "SELECT path, number, name, hash, data FROM documents WHERE id = ?", (id,)
-            ).fetchone()
-            replaced += self._versions(*row[:3])
-            new = self.db.execute(
-                "INSERT INTO documents (path, number, name, hash, data) VALUES (?, ?, ?, ?, ?)", row
-            ).lastrowid
-            for old, *piece in self.source.execute(
-                "SELECT id, start_line, end_line, hash, text FROM chunks WHERE document = ? ORDER BY id", (id,)
-            ):
-                rows.append(self._vector(old))
-                chunks.append(database.add_chunk(self.db, new, *piece))
+            path, number, name, hash, data = database.document(self.source, id)
+            replaced += self._versions(path, number, name)
+            new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
+            for old, start, end, hashed, text in database.chunks_of(self.source, id):
+                rows.append(self.rows.row(old))
+                chunks.append(database.insert_chunk(self.db, new, (start, end, hashed, text)))
         if chunks:
-            database.put_segment(self.db, rows, chunks)
+            vectors.insert(self.db, rows, chunks)
         database.remove_documents(self.db, dict.fromkeys(replaced), self.dims)
 
-    def _versions(self, path, number, name) -> list:
+    def _versions(self, path: str | bytes, number: int | None, name: str | None) -> list[int]:
         if number is None:
-            found = self.db.execute("SELECT id FROM documents WHERE path = ? AND number IS NULL", (path,))
+            found = database.file_versions(self.db, path)
         elif name is not None:
-            found = self.db.execute("SELECT id FROM documents WHERE name = ?", (name,))
+            found = database.named_versions(self.db, name)
         else:
             return []
-        return [id for (id,) in found]
-
-    def _vector(self, chunk):
-        if not (self.segment and chunk in self.segment):
-            self.segment = database.segment_of(self.source, chunk, self.dims)
-        return self.segment.row(self.segment.place(chunk), self.dims)
+        return [id for id, _ in found]

@@ -3,13 +3,25 @@
 Knows models by name and by the digest of their weights; nothing of tables or of files.
 """
 
+from __future__ import annotations
+
 from toast.errors import BadInput
 from toast.store.fingerprint import digest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    import mlx.core as mx
+
+    from embed.vectors import Row
+    from toast.command import Call
 
 DEFAULT = "minilm"
 
 
-def chosen(call, name: str | None) -> str:
+def chosen(call: Call, name: str | None) -> str:
     """The model to make an index with: the one that is named, else the caller's, else the default."""
     return name or call.env.get("EMBED_MODEL") or DEFAULT
 
@@ -17,7 +29,7 @@ def chosen(call, name: str | None) -> str:
 class Embedder:
     """Texts to rows (codes, scale, exact or None) of bytes; a chunk has at most `limit` tokens."""
 
-    def __init__(self, call, name: str, exact: bool = False):
+    def __init__(self, call: Call, name: str, *, exact: bool = False) -> None:
         from toast.encoding.encoder import Encoder
 
         self.encoder, self.exact = Encoder(call, name), exact
@@ -25,12 +37,12 @@ class Embedder:
         special = len(tokens.encode([""], truncate=None)[0].ids)
         self.limit = max(1, tokens.max_length - special - self.encoder.skip)
 
-    def count(self, texts) -> list:
+    def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
         return [len(e.ids) for e in self.encoder.tokens.encode(texts, special=False, truncate=None)]
 
-    def rows(self, texts) -> list:
-        return quantize(self.encoder.encode(texts), self.exact)
+    def rows(self, texts: Sequence[str]) -> list[Row]:
+        return quantize(self.encoder.encode(texts), exact=self.exact)
 
 
 class NoEmbedder:
@@ -38,33 +50,33 @@ class NoEmbedder:
 
     dims, limit, exact = 0, 256, False
 
-    def count(self, texts):
+    def count(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def rows(self, texts):
+    def rows(self, texts: Sequence[str]) -> list[Row]:
         return [(b"", bytes(4), None)] * len(texts)
 
 
-def quantize(vectors, exact: bool) -> list:
+def quantize(vectors: mx.array, *, exact: bool) -> list[Row]:
     """Rows (N, D) float32 -> (codes, scale, exact or None) of each, as bytes: x is about codes * scale."""
     import mlx.core as mx
 
     scales = mx.maximum(mx.max(mx.abs(vectors), axis=1), 1e-30) / 127
     codes = mx.round(vectors / scales[:, None]).astype(mx.int8)
     parts = [(codes, 1), (scales[:, None], 4)] + [(vectors, 4)] * exact
-    columns = [_rows(array, size) for array, size in parts] + [[None] * len(vectors)] * (not exact)
-    return list(zip(*columns))
+    columns: list[Any] = [_rows(array, size) for array, size in parts] + [[None] * len(vectors)] * (not exact)
+    return list(zip(*columns, strict=True))
 
 
-def _rows(array, size):
-    """The rows of an array (N, D) as bytes."""
-    import mlx.core as mx
+def _rows(array: mx.array, size: int) -> list[bytes]:
+    """The rows of an array (N, D) as bytes; size: of a number."""
+    from toast.store.safetensors import data
 
-    whole, size = bytes(memoryview(mx.contiguous(array))), size * array.shape[1]
+    whole, size = bytes(data(array)), size * array.shape[1]
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
-def check(call, name: str, expected: str, index: str) -> None:
+def check(call: Call, name: str, *, expected: str, index: str) -> None:
     """BadInput unless the model is the one that the index was made with."""
     if digest(call, name) != expected:
         file = "x.db" if index == "standard input" else index

@@ -1,100 +1,130 @@
-"""`search`: a query and an index, or plain text, to the chunks that answer it, best first.
+"""`search`: queries and indexes to the chunks that answer, best first.
 
-Owns where the texts come from, filters, and the order of hits of several indexes. Knows nothing of
-scoring (`rank.py`), of the file's layout (`database.py`) or of how hits are written (`hits.py`).
+Owns filters, and the order of hits of several indexes. Knows nothing of where indexes come from (`inputs.py`),
+of scoring (`rank.py`), of the file's layout (`database.py`) or of how hits are written (`hits.py`).
 """
 
-import os
-import stat
+from __future__ import annotations
 
-from embed import database, model, rank
+from array import array
+
+from embed import database, model, rank, schema, words
 from embed.hits import Found, Printer
-from toast import files, pipes
+from toast import pipes
 from toast.errors import BadInput, Exit, UsageError
-from toast.records import Records
 
-NEAREST = ".index.db"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from sqlite3 import Connection
+
+    from embed.inputs import Inputs
+    from toast.command import Call
+    from toast.encoding.tokens import Tokens
+
+    Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
+
 RERANKED = 50  # hits that --rerank looks at, at least
 
 
 class Wanted:
-    """What the command line asks for."""
+    """What the command line asks for. path: a GLOB; where: FIELD=VALUE; rerank: the model that --rerank reads with."""
 
-    def __init__(self, k=10, mode="hybrid", threshold=None, path=None, where=(), model=None, rerank=None):
+    def __init__(
+        self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, path: str | None = None,
+        where: Sequence[str] = (), model: str | None = None, rerank: str | None = None,
+    ) -> None:  # fmt: skip
         self.k, self.mode, self.threshold, self.path, self.model, self.rerank = k, mode, threshold, path, model, rerank
-        self.where = [condition.partition("=") for condition in where]
-        for name, equals, _ in self.where:
+        self.where = []
+        for condition in where:
+            name, equals, value = condition.partition("=")
             if not (name and equals):
                 raise UsageError("--where wants FIELD=VALUE")
+            self.where.append((pipes.clean(name), pipes.clean(value)))
 
 
-def search(call, queries, inputs, wanted: Wanted, printer: Printer) -> Exit:
+class Query:
+    """A text, its vector (float32, as bytes) and the share of it that the model knows, where vectors are asked for."""
+
+    def __init__(self, text: str, vector: bytes = b"", known: float = 0.0) -> None:
+        self.text, self.vector, self.known = text, vector, known
+
+
+def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, printer: Printer) -> Exit:
     """Answer each query in turn; the status is that of grep."""
-    indexes = [Opened(call, db, name, wanted) for db, name in inputs(call, wanted)]
-    vectors = [None] * len(queries)
-    if wanted.mode != "lexical" and queries:
-        vectors = encode(call, queries, indexes, wanted)
+    lexical = wanted.mode == "lexical"
+    named = inputs.open(call, name=wanted.model, lexical=lexical)
+    indexes = [Opened(db, name, wanted) for db, name in named]
+    queries = [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, wanted.model)
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
-    for number, (query, vector) in enumerate(zip(queries, vectors)):
-        hits = answer(indexes, query, vector, wanted, judge) if query.strip() else []
+    for number, query in enumerate(queries):
+        hits = answer(indexes, query, wanted, judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query, hits, indexes[0].index.extractor)
+        printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
     return found
 
 
-def answer(indexes, query, vector, wanted, judge) -> list:
+def answer(indexes: list[Opened], query: Query, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
-    hits, scored = [], []
+    scored: list[Scored] = []
     for opened in indexes:
-        with database.damage(opened.name):
-            scored.append(opened.score(query, vector, wanted.mode))
-    scale = rank.Scale([(scores, words) for _, scores, words in scored], vector[1]) if wanted.mode == "hybrid" else None
-    for opened, parts in zip(indexes, scored):
-        with database.damage(opened.name):
-            hits += opened.find(*parts, scale, wanted.mode, wide)
+        with schema.damage(opened.name):
+            scored.append(opened.score(query, wanted.mode))
+    scale = None
+    if wanted.mode == "hybrid":
+        scale = rank.Scale([(cosines, found) for _, cosines, found in scored], query.known)
+    hits: list[Found] = []
+    for opened, parts in zip(indexes, scored, strict=True):
+        with schema.damage(opened.name):
+            hits += opened.find(parts, mode=wanted.mode, scale=scale, k=wide)
     hits.sort(key=lambda hit: -hit.score)
     if judge:
-        hits = judge.sort(query, hits[:wide], wanted.mode)
+        hits = judge.sort(query.text, hits[:wide], wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
 
 
 class Opened:
     """One index and what the filters leave of it."""
 
-    def __init__(self, call, db, name, wanted):
+    def __init__(self, db: Connection, name: str, wanted: Wanted) -> None:
         self.db, self.name = db, name
-        with database.damage(name):
+        with schema.damage(name):
             made = database.meta(db)
             self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
             if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
                 raise ValueError("its settings are no settings")
-            self.index = rank.Index(db, dims, bool(made["exact"]), rank.TermExtractor())
-            self.allowed = allowed(db, wanted) if wanted.path or wanted.where else None
+            self.index = rank.Index(db, dims, exact=bool(made["exact"]), extractor=words.TermExtractor())
+            filtered = wanted.path or wanted.where
+            self.allowed = database.matching_chunks(db, wanted.path, wanted.where) if filtered else None
 
-    def score(self, query, vector, mode):
+    def score(self, query: Query, mode: str) -> Scored:
         """(ids, cosines, chunk -> BM25), as far as the mode has them."""
-        words = self.index.bm25(query, alone=mode == "lexical") if mode != "vector" else {}
-        [(ids, scores)] = self.index.cosines([vector[0]]) if mode != "lexical" else [((), ())]
-        return ids, scores, words
+        found = self.index.bm25(query.text, alone=mode == "lexical") if mode != "vector" else {}
+        if mode == "lexical":
+            return array("q"), array("f"), found
+        [(ids, cosines)] = self.index.cosines([query.vector])
+        return ids, cosines, found
 
-    def find(self, ids, scores, words, scale, mode, k) -> list:
+    def find(self, scored: Scored, *, mode: str, scale: rank.Scale | None, k: int) -> list[Found]:
         """Hits, best first; of a record, its best chunk only."""
+        ids, cosines, found = scored
         wide = max(rank.POOL, 4 * k)
         if mode == "lexical":
-            ranked = rank.lexical(words, self.allowed, wide)
-        elif mode == "vector":
-            ranked = rank.vector(ids, scores, self.allowed, wide)
+            ranked = rank.lexical(found, self.allowed, wide)
+        elif scale is None:
+            ranked = rank.vector(ids, cosines, allowed=self.allowed, k=wide)
         else:
-            ranked = rank.hybrid(ids, scores, words, scale, self.allowed, wide)
+            ranked = rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=wide)
         return self._load(ranked, k)
 
-    def _load(self, ranked, k):
-        hits, records = [], set()
+    def _load(self, ranked: list[rank.Hit], k: int) -> list[Found]:
+        hits: list[Found] = []
+        records: set[int] = set()
         for hit in ranked:
-            found = Found.load(self.db, hit, self.name)
+            found = Found(self.db, hit, self.name)
             if found.number is not None:
                 if found.document in records:
                     continue
@@ -105,57 +135,37 @@ class Opened:
         return hits
 
 
-def allowed(db, wanted) -> set:
-    """The chunks of the documents that --path and --where let through."""
-    conditions, values = [], []
-    if wanted.path:
-        glob = wanted.path if "/" in wanted.path else f"*/{wanted.path}"
-        path = "CAST(d.path AS TEXT)" if "/" in wanted.path else "'/' || CAST(d.path AS TEXT)"
-        conditions.append(f"{path} GLOB CAST(? AS TEXT)")
-        values.append(database.stored(glob))
-    for name, _, value in wanted.where:
-        conditions.append(
-            "EXISTS (SELECT 1 FROM json_each(d.data) WHERE key = ?"
-            " AND iif(type IN ('true', 'false', 'null'), type, CAST(value AS TEXT)) = ?)"
-        )
-        values += [pipes.clean(name), pipes.clean(value)]
-    where = " AND ".join(conditions)
-    return {
-        id
-        for (id,) in db.execute(
-            f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {where}", values
-        )
-    }
-
-
-def encode(call, queries, indexes, wanted) -> list:
-    """A vector, float32 as bytes, and how much of it the model read, for each query, by the model of the indexes."""
+def encode(call: Call, texts: list[str], indexes: list[Opened], name: str | None) -> list[Query]:
+    """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
     first = indexes[0]
     for other in indexes[1:]:
         if other.digest != first.digest:
             raise BadInput(f"{other.name} was made with another model than {first.name}", "search them one by one")
-    name = wanted.model or first.model
+    name = name or first.model
     if first.digest:
-        model.check(call, name, first.digest, first.name)
+        model.check(call, name, expected=first.digest, index=first.name)
     from toast.encoding.encoder import Encoder
+    from toast.store.safetensors import data
 
     encoder = Encoder(call, name, kind="query")
     if encoder.dims != first.index.dims:
         raise BadInput(f"{first.name} is damaged: {first.index.dims} dimensions, {name} has {encoder.dims}")
-    rows, shares = memoryview(encoder.encode(queries)).cast("B"), read_shares(encoder.tokens, queries)
+    rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
     size = 4 * encoder.dims
-    return [(bytes(rows[size * i : size * (i + 1)]), share) for i, share in enumerate(shares)]
+    vectors = [bytes(rows[size * i : size * (i + 1)]) for i in range(len(texts))]
+    return [Query(*parts) for parts in zip(texts, vectors, shares, strict=True)]
 
 
-def read_shares(tokens, queries) -> list:
-    """How much of each query's characters is in tokens that the model knows, 0 to 1."""
+def known_shares(tokens: Tokens, texts: list[str]) -> list[float]:
+    """How much of each text's characters is in tokens that the model knows, 0 to 1."""
     unknown = {tokens.id(name) for name in ("[UNK]", "<unk>")}
     shares = []
-    for query, encoding in zip(queries, tokens.encode(queries, special=False)):
-        lost = sum(stop - start for id, (start, stop) in zip(encoding.ids, encoding.offsets) if id in unknown)
-        shares.append(1 - min(lost / max(len("".join(query.split())), 1), 1))
+    for text, encoding in zip(texts, tokens.encode(texts, special=False), strict=True):
+        spans = zip(encoding.ids, encoding.offsets, strict=True)
+        lost = sum(stop - start for id, (start, stop) in spans if id in unknown)
+        shares.append(1 - min(lost / max(len("".join(text.split())), 1), 1))
     return shares
 
 
@@ -167,137 +177,15 @@ class Judge:
 
     FUSED = 10.0  # logits that a fused score of 1 is worth; tests/bench/retrieval.py measures it
 
-    def __init__(self, call, name):
+    def __init__(self, call: Call, name: str) -> None:
         from toast.encoding import relevance
 
         self.scorer = relevance.open_scorer(call, name)
 
-    def sort(self, query, hits, mode):
+    def sort(self, query: str, hits: list[Found], mode: str) -> list[Found]:
+        """The hits with new scores, best first."""
         worth = self.FUSED if mode == "hybrid" else 0.0  # BM25 alone has another scale
-        for hit, logit in zip(hits, self.scorer.logits(query, [hit.text for hit in hits])):
+        logits = self.scorer.logits(query, [hit.text for hit in hits])
+        for hit, logit in zip(hits, logits, strict=True):
             hit.score = self.scorer.score(logit, hit.score, worth)
         return sorted(hits, key=lambda hit: -hit.score)
-
-
-# ---------------------------------------------------------------- where texts come from
-
-
-class Inputs:
-    """Indexes to search: named ones, named texts, standard input, or the nearest index upwards."""
-
-    def __init__(self, index, files, nul=False, jsonl=False, field=None):
-        self.index, self.files, self.nul, self.jsonl, self.field = index, files, nul, jsonl, field
-
-    def __call__(self, call, wanted):
-        """(database, name) of each."""
-        named = [self.index] * bool(self.index) + self.files
-        if "-" in named:
-            if len(named) > 1:
-                raise UsageError("- goes alone", "search QUERY FILE... < /dev/null, or search QUERY < FILE")
-            found = self._standard_input(call, wanted)
-            if not found:
-                raise BadInput("nothing to search: standard input is no file and no pipe")
-            return [found]
-        if named:
-            return list(self._named(call, wanted))
-        return [self._standard_input(call, wanted) or self._nearest(call)]
-
-    def _named(self, call, wanted):
-        texts, first = [], None
-        for name in [self.index] * bool(self.index) + self.files:
-            fd = database.open_file(call, name)
-            if name != self.index and _is_text(fd):
-                os.close(fd)
-                texts.append(name)
-                continue
-            found = _opened(call, fd, name)
-            first = first or found
-            yield found
-        if texts:
-            yield self._texts(call, wanted, texts, first)
-
-    def _standard_input(self, call, wanted):
-        if call.no_input:
-            return None
-        mode = os.fstat(call.stdin).st_mode
-        if stat.S_ISREG(mode):
-            if database.kind(database.head_of(call.stdin)) != "text":
-                return database.open_fd(call, call.stdin, "standard input"), "standard input"
-        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
-            first = pipes.read_some(call.stdin)
-            while first and len(first) < database.HEADER and (more := pipes.read_some(call.stdin)):
-                first += more
-            if database.kind(first) != "text":
-                return database.open_spooled(call, _rest(call.stdin, first), "standard input"), "standard input"
-            fd = files.private_file(call)
-            for chunk in _rest(call.stdin, first):
-                pipes.write_all(fd, chunk, "the temporary file")
-            os.lseek(fd, 0, os.SEEK_SET)
-            call = call.but(stdin=fd)
-        else:
-            return None
-        return self._texts(call, wanted, [])
-
-    def _texts(self, call, wanted, names, beside=None):
-        """An index, private and passing, of texts that have none; by the model of the index `beside` it."""
-        from embed import documents, index, writer
-
-        source = documents.source(call, names, None, documents.LARGEST, self.nul, self.jsonl, self.field, None)
-        lexical = wanted.mode == "lexical"
-        made = {"model": model.chosen(call, wanted.model), "digest": ""}
-        if beside:
-            with database.damage(beside[1]):
-                meta = database.meta(beside[0])
-                made = {"model": wanted.model or str(meta["model"]), "digest": meta["digest"]}
-        embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
-        db = database.connect("")
-        database.create(db)
-        database.set_meta(db, dims=embedder.dims, exact=0, **made)
-        index.fill(call, writer.Writer(db, embedder), source)
-        return db, "the text"
-
-    def _nearest(self, call):
-        folder = pipes.path_of(call.cwd)
-        while True:
-            path = os.path.join(folder, NEAREST)
-            if os.path.isfile(path):
-                return _opened(call, database.open_file(call, path), path)
-            if folder == os.path.dirname(folder):
-                raise BadInput(
-                    f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}"
-                )
-            folder = os.path.dirname(folder)
-
-
-def _opened(call, fd, name):
-    """(database, name) of a descriptor, which is closed: the connection has its own."""
-    try:
-        return database.open_fd(call, fd, name), name
-    finally:
-        os.close(fd)
-
-
-def _is_text(fd) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode) or database.kind(database.head_of(fd)) == "text"
-
-
-def _rest(fd, first):
-    yield first
-    while chunk := pipes.read_some(fd):
-        yield chunk
-
-
-def read_queries(call, name) -> list:
-    """The queries of a file: a line each, or JSON objects with a `text`."""
-    import json
-
-    queries = []
-    for record in Records(call, [name]):
-        text = record.text
-        if text.startswith("{"):
-            try:
-                text = json.loads(text)["text"]
-            except (ValueError, KeyError, TypeError, RecursionError):
-                pass
-        queries.append(text if isinstance(text, str) else record.text)
-    return queries

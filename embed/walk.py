@@ -3,11 +3,23 @@
 Knows directories, links, .gitignore and sizes; nothing of chunks or tables.
 """
 
+from __future__ import annotations
+
 import os
 import stat
 
 from toast import pipes
 from toast.errors import os_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from pathspec import GitIgnoreSpec
+
+    from toast.command import Call
+
+    Ignores = list[tuple[str, GitIgnoreSpec]]  # (folder with a slash, its .gitignore), the outermost first
 
 SNIFFED = 8192  # bytes in which a NUL tells a binary file
 
@@ -21,17 +33,18 @@ class Walk:
     bytes are counted in `skipped`. whole: these are all the files that there are to be.
     """
 
-    def __init__(self, call, roots, largest: int, whole: bool = False):
+    def __init__(self, call: Call, roots: list[str], *, largest: int, whole: bool = False) -> None:
         self.call, self.roots, self.largest, self.whole = call, roots, largest, whole
         self.skipped = {"binary": 0, "too large": 0}
-        self.folders = []  # the roots that were directories
-        self.failed, self.told = set(), set()  # paths that could not be read; of which a word was said
+        self.folders: list[str] = []  # the roots that were directories
+        self.failed: set[str] = set()  # paths that could not be read
+        self.told: set[str] = set()  # of which a word was said
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[tuple[str, bytes | None]]:
         self.folders, self.skipped = [], dict.fromkeys(self.skipped, 0)
         for path, there, root in self._paths():
             if there:
-                yield from self._file(path, root)
+                yield from self._file(path, root=root)
             else:
                 yield path, None
 
@@ -39,7 +52,7 @@ class Walk:
         """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
         return sum(self._size(path) + 1 for path, there, _ in self._paths() if there)
 
-    def _size(self, path) -> int:
+    def _size(self, path: str) -> int:
         try:
             return os.stat(self.call.path(path)).st_size
         except OSError:  # gone meanwhile; reading will tell
@@ -51,14 +64,14 @@ class Walk:
             return False
         return self.whole or any(_inside(path, folder) for folder in self.folders)
 
-    def _fail(self, error, verb, path):
+    def _fail(self, error: OSError, verb: str, path: str) -> None:
         """Say once, however often the walk is made, that something cannot be read."""
         self.failed.add(path)
         if path not in self.told:
             self.told.add(path)
             self.call.error(str(os_error(error, f"{verb} {path}")))
 
-    def _skip(self, why, path, root):
+    def _skip(self, why: str, path: str, *, root: bool) -> None:
         """Pass over a file; one that was named, not in silence."""
         self.skipped[why] += not root
         say = self.call.warn if root else self.call.info
@@ -66,7 +79,7 @@ class Walk:
             self.told.add(path)
             say(f"{path}: {why}, skipped")
 
-    def _paths(self):
+    def _paths(self) -> Iterator[tuple[str, bool, bool]]:
         """(path, whether it is there, whether it was named) of each file."""
         for root in self.roots:
             path = os.path.normpath(root)
@@ -85,7 +98,7 @@ class Walk:
             else:
                 yield path, True, True
 
-    def _folder(self, path, ignores):
+    def _folder(self, path: str, ignores: Ignores) -> Iterator[str]:
         """The files below a folder; a list of open folders, since they may be deeper than calls can be."""
         levels = [self._entries(path, ignores)]
         while levels:
@@ -97,7 +110,7 @@ class Walk:
             else:
                 levels.append(self._entries(name, inner))
 
-    def _entries(self, path, ignores):
+    def _entries(self, path: str, ignores: Ignores) -> Iterator[tuple[str, Ignores | None]]:
         """(path, None) of each file of a folder, (path, the .gitignore files that hold there) of each folder."""
         full = self.call.path(path or ".")
         try:
@@ -119,10 +132,11 @@ class Walk:
             elif entry.is_file(follow_symlinks=False):
                 yield os.path.join(path, entry.name), None
 
-    def _above(self, path):
+    def _above(self, path: str) -> Ignores:
         """The .gitignore files that hold for a folder from above it, up to its repository's top; none
         of them where they exclude the folder itself, which was named."""
-        folder, found = os.path.realpath(self.call.path(path)), []
+        found: Ignores = []
+        folder = os.path.realpath(self.call.path(path))
         named = folder + "/"
         while not os.path.exists(os.path.join(folder, ".git")):
             folder, below = os.path.dirname(folder), folder
@@ -132,7 +146,7 @@ class Walk:
                 found += self._ignore(folder)
         return [] if _ignored(found[::-1], named) else found[::-1]
 
-    def _ignore(self, folder):
+    def _ignore(self, folder: str) -> Ignores:
         """[(folder, its .gitignore)]; nothing when that cannot be read."""
         from pathspec import GitIgnoreSpec
 
@@ -145,7 +159,7 @@ class Walk:
             self._fail(error, "read", name)
             return []
 
-    def _file(self, path, root):
+    def _file(self, path: str, *, root: bool) -> Iterator[tuple[str, bytes]]:
         """(path, its bytes), nothing when it is skipped or cannot be read."""
         try:
             if root:
@@ -158,20 +172,20 @@ class Walk:
             self._fail(error, "read", path)
             return
         if len(data) > self.largest:
-            self._skip("too large", path, root)
+            self._skip("too large", path, root=root)
         elif b"\0" in data[:SNIFFED]:
-            self._skip("binary", path, root)
+            self._skip("binary", path, root=root)
         else:
             yield path, data
 
 
-def _inside(path, folder) -> bool:
+def _inside(path: str, folder: str) -> bool:
     if folder == ".":
         return not path.startswith(("/", "../"))
     return path.startswith(folder.rstrip("/") + "/")
 
 
-def _valid(lines):
+def _valid(lines: Iterable[str]) -> Iterator[str]:
     """The patterns that git would read; it passes over those that it cannot."""
     from pathspec.patterns.gitwildmatch import GitWildMatchPattern, GitWildMatchPatternError
 
@@ -184,7 +198,7 @@ def _valid(lines):
             pass
 
 
-def _ignored(ignores, path) -> bool:
+def _ignored(ignores: Ignores, path: str) -> bool:
     """Whether the deepest .gitignore that speaks of the path excludes it."""
     for folder, spec in reversed(ignores):
         below = os.fsencode(path.removeprefix(folder)).decode("latin-1")

@@ -1,13 +1,21 @@
-"""Text to the words of an index: what FTS5 is given to read, for documents and for queries alike.
+"""Words of an index: what FTS5 is given to read, for documents and for queries alike, and how it is asked.
 
-Knows nothing of tables or ranking.
+Owns the table `words` and how a text becomes terms. Knows nothing of ranking.
 """
+
+from __future__ import annotations
 
 from functools import cache
 
-# Marks belong to words: without them Indic and Arabic words fall apart at their vowel signs.
-PLAIN = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
-TOKENIZER = f"porter {PLAIN}"
+from embed.schema import STEMS, WORDS, connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Sequence
+    from sqlite3 import Connection
+
+QUERY_TERMS = 256  # of a long query, the first ones are looked up
 
 # Scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han.
 UNSPACED = (
@@ -17,22 +25,98 @@ UNSPACED = (
 
 
 @cache
-def _runs():
+def _runs() -> re.Pattern[str]:
     """The pattern of their runs: compiling it takes longer than most queries."""
     import re
 
     return re.compile(f"[{''.join(UNSPACED)}]+")
 
 
-def terms(text: str) -> str:
+def spaced(text: str) -> str:
     """The text with runs of an unspaced script cut into overlapping pairs of characters.
 
     The last pair is one character: with it, every character begins a term.
     """
-    spaced = text.isascii() or not any(first <= c <= last for c in set(text) for first, _, last in UNSPACED)
-    return text if spaced else _runs().sub(_pairs, text)
+    as_it_is = text.isascii() or not any(span[0] <= c <= span[2] for c in set(text) for span in UNSPACED)
+    return text if as_it_is else _runs().sub(_pairs, text)
 
 
-def _pairs(run) -> str:
-    run = run[0]
-    return f" {' '.join(run[i : i + 2] for i in range(len(run)))} "
+def _pairs(run: re.Match[str]) -> str:
+    characters = run[0]
+    return f" {' '.join(characters[i : i + 2] for i in range(len(characters)))} "
+
+
+class TermExtractor:
+    """Texts to terms as an index with our tokenizer has them: FTS5 itself does it, in memory."""
+
+    def __init__(self) -> None:
+        self.db = db = connect(":memory:")
+        for name, tokenizer in (("words", WORDS), ("stems", STEMS)):
+            db.execute(f"CREATE VIRTUAL TABLE {name} USING fts5(text, content='', tokenize=\"{tokenizer}\")")
+            db.execute(f"CREATE VIRTUAL TABLE {name}_terms USING fts5vocab({name}, instance)")
+        db.execute("BEGIN")  # for good: a commit would cost more than a text
+
+    def terms(self, text: str) -> dict[str, str]:
+        """The distinct terms of a text, in its order: stem -> the word that has it."""
+        db = self.db
+        db.execute("INSERT INTO words (rowid, text) VALUES (1, ?)", (spaced(text),))
+        words = db.execute(
+            "SELECT term FROM words_terms GROUP BY term ORDER BY min(offset) LIMIT ?", (QUERY_TERMS,)
+        ).fetchall()
+        db.executemany(
+            "INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, word) for i, (word,) in enumerate(words, 1))
+        )
+        stems = db.execute("SELECT term, doc FROM stems_terms ORDER BY doc DESC").fetchall()
+        for table in ("words", "stems"):
+            db.execute(f"INSERT INTO {table} ({table}) VALUES ('delete-all')")
+        return {stem: words[i - 1][0] for stem, i in reversed(stems)}
+
+    def stems(self, texts: Sequence[str]) -> list[set[str]]:
+        """The set of each text's stems."""
+        self.db.executemany(
+            "INSERT INTO stems (rowid, text) VALUES (?, ?)", ((i, spaced(t)) for i, t in enumerate(texts))
+        )
+        found: list[set[str]] = [set() for _ in texts]
+        for stem, i in self.db.execute("SELECT term, doc FROM stems_terms"):
+            found[i].add(stem)
+        self.db.execute("INSERT INTO stems (stems) VALUES ('delete-all')")
+        return found
+
+
+# ---------------------------------------------------------------- the table
+
+
+def insert(db: Connection, chunk: int, text: str) -> None:
+    db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (chunk, spaced(text)))
+
+
+def remove(db: Connection, chunk: int, text: str) -> None:
+    """Take the words of a chunk out; FTS5 keeps no text and must be told which they are."""
+    db.execute("INSERT INTO words (words, rowid, text) VALUES ('delete', ?, ?)", (chunk, spaced(text)))
+
+
+def optimize(db: Connection) -> None:
+    """Make one tree of the many that were written."""
+    db.execute("INSERT INTO words (words) VALUES ('optimize')")
+
+
+def open_vocabulary(db: Connection) -> None:
+    """What `frequency` reads; once for a connection."""
+    db.execute("CREATE VIRTUAL TABLE temp.vocabulary USING fts5vocab('main', 'words', 'row')")
+
+
+def frequency(db: Connection, stem: str) -> int | None:
+    """In how many chunks a stem is; None: in none."""
+    row = db.execute("SELECT doc FROM vocabulary WHERE term = ?", (stem,)).fetchone()
+    return row[0] if row else None
+
+
+def matches(db: Connection, expression: str, limit: int) -> int:
+    """In how many chunks an FTS5 expression holds, counted no further than `limit`."""
+    counted = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
+    return db.execute(counted, (expression, limit)).fetchone()[0]
+
+
+def bm25(db: Connection, expression: str) -> dict[int, float]:
+    """Chunk -> its score (k1 1.2, b 0.75; Robertson & Zaragoza 2009), above 0, where an FTS5 expression holds."""
+    return dict(db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)))

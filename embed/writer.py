@@ -1,45 +1,56 @@
 """Documents into an open index, in batches, without embedding the same text twice.
 
-Owns what counts as unchanged, and transactions. Knows nothing of where documents come from, of how
-the tables are laid out (`database.py`) or of where the file lies (`target.py`).
+Owns what counts as unchanged, and what is written together. Knows nothing of where documents come from, of
+how rows are stored (`database.py`) or of where the file lies (`build.py`).
 """
 
-import os
-from contextlib import contextmanager
+from __future__ import annotations
 
-from embed import chunk, database
+import os
+
+from embed import chunk, database, vectors
+from embed.schema import transaction
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from sqlite3 import Connection
+
+    from embed.documents import Document, Files
+    from embed.model import Embedder, NoEmbedder
+    from embed.walk import Walk
+
+    Piece = tuple[int, int, str]  # first and last line, text
 
 BATCH = 256  # chunks embedded and committed together: what a killed run may lose
 SEEN = 64  # chunks after which progress is told
-SEGMENT = 8192  # vectors of a full segment
 
 
 class Known:
-    """What the index holds of each document. merging: records are looked up by content, not by place."""
+    """What the index holds of each document. update: match records by content hash, not by (path, line number)."""
 
-    def __init__(self, db, merging: bool):
-        self.db, self.merging = db, merging
+    def __init__(self, db: Connection, *, update: bool) -> None:
+        self.db, self.update = db, update
 
-    def versions(self, document) -> list:
+    def versions(self, document: Document) -> list[tuple[int, bytes | None]]:
         """(id, hash) of the documents that this one would take the place of."""
+        path = database.stored(document.path)
         if document.number is None:
-            where, values = "path = ? AND number IS NULL", (database.stored(document.path),)
-        elif document.name is not None:
-            where, values = "name = ?", (document.name,)
-        elif self.merging:
-            where, values = "hash = ? AND number IS NOT NULL", (document.hash,)
-        else:
-            where, values = "path = ? AND number = ?", (database.stored(document.path), document.number)
-        return self.db.execute(f"SELECT id, hash FROM documents WHERE {where}", values).fetchall()
+            return database.file_versions(self.db, path)
+        if document.name is not None:
+            return database.named_versions(self.db, document.name)
+        if self.update:
+            return database.equal_records(self.db, document.hash)
+        return database.records_at(self.db, path, document.number)
 
-    def same(self, document):
+    def same(self, document: Document) -> int | None:
         """The id of the same document, complete and unchanged; None when there is none."""
         return next((id for id, hash in self.versions(document) if hash == document.hash), None)
 
 
-def unchanged(db, source) -> bool:
+def unchanged(db: Connection, source: Files) -> bool:
     """Whether every file is in the index as it is, and no other of the walked folders is."""
-    known, seen = Known(db, True), set()
+    known, seen = Known(db, update=True), set()
     for document in source:
         id = None if document.content is None else known.same(document)
         if id is None:
@@ -48,25 +59,29 @@ def unchanged(db, source) -> bool:
     return not any(id not in seen for id in below(db, source.walk))
 
 
-def below(db, walk):
+def below(db: Connection, walk: Walk) -> Iterator[int]:
     """Ids of the files that a walk would have found."""
-    for id, path in db.execute("SELECT id, path FROM documents WHERE number IS NULL"):
-        if walk.covers(database.named(path)):
-            yield id
+    return (id for id, path in database.files(db) if walk.covers(path))
 
 
 class Writer:
-    """Puts documents into an index, a batch of chunks in one transaction; mode: how files are cut."""
+    """Puts documents into an index, a batch of chunks in one transaction.
 
-    def __init__(self, db, embedder, mode: str = "auto", merging: bool = False):
+    mode: how files are cut. update: as of Known.
+    """
+
+    def __init__(
+        self, db: Connection, embedder: Embedder | NoEmbedder, *, mode: str = "auto", update: bool = False
+    ) -> None:
         self.db, self.embedder, self.mode = db, embedder, mode
-        self.tick = lambda characters: None  # called as chunks are embedded
-        self.known = Known(db, merging)
-        self.pending, self.waiting, self.embedded = [], 0, 0
-        self._segment = None
-        db.execute("CREATE TEMP TABLE seen (id INTEGER PRIMARY KEY)")
+        self.tick: Callable[[int], object] = lambda characters: None  # called as chunks are embedded
+        self.known = Known(db, update=update)
+        self.pending: list[tuple[Document, Piece | None]] = []  # no piece: the document's end
+        self.waiting = self.embedded = 0
+        self.rows = vectors.Lookup(db, embedder.dims)
+        database.track_seen(db)
 
-    def add(self, document) -> int:
+    def add(self, document: Document) -> int:
         """Take a document in; what is full is written. How many characters `tick` will be told of."""
         characters = 0
         for piece in self._chunks(document):
@@ -81,52 +96,56 @@ class Writer:
             self.flush()
         return characters
 
-    def _chunks(self, document):
-        if document.number is None:
+    def _chunks(self, document: Document) -> Iterable[Piece]:
+        count, limit = self.embedder.count, self.embedder.limit
+        if isinstance(document.content, bytes):
             text = document.content.decode("utf-8", "replace").removeprefix("\ufeff")
             suffix = os.path.splitext(document.path)[1][1:]
-            return chunk.chunk(text, self.embedder.count, self.embedder.limit, self.mode, suffix)
-        return chunk.record(document.content, self.embedder.count, self.embedder.limit)
+            return chunk.chunk(text, count, limit, mode=self.mode, suffix=suffix)
+        return chunk.record(document.content or "", count, limit)
 
     def flush(self) -> None:
+        """Embed and write what is pending."""
         texts = [piece[2] for _, piece in self.pending if piece]
         hashes = [database.text_hash(text) for text in texts]
-        vectors = self._vectors(texts, hashes)
+        rows = self._rows(texts, hashes)
         with transaction(self.db):
             ids, replaced = self._write(iter(hashes))
             if ids:
-                database.put_segment(self.db, vectors, ids)
+                vectors.insert(self.db, rows, ids)
             database.remove_documents(self.db, replaced, self.embedder.dims)
-            self._segment = None
+            self.rows.forget()
         self.pending, self.waiting = [], 0
 
-    def _write(self, hashes):
+    def _write(self, hashes: Iterator[int]) -> tuple[list[int], Iterable[int]]:
         """The pending documents and chunks: (ids of the new chunks, ids of the documents they replace)."""
-        ids, replaced = [], []
+        ids: list[int] = []
+        replaced: list[int] = []
         for document, piece in self.pending:
             if document.id is None:
                 document.id = self._insert(document)
             if piece is None:
                 replaced += [id for id, _ in self.known.versions(document) if id != document.id]
-                self.db.execute("UPDATE documents SET hash = ? WHERE id = ?", (document.hash, document.id))
-                self.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (document.id,))
+                database.complete(self.db, document.id, document.hash)
+                database.mark_seen(self.db, document.id)
                 continue
             start, end, text = piece
             if document.number is not None:
                 start = end = document.number
-            ids.append(database.add_chunk(self.db, document.id, start, end, next(hashes), text))
+            ids.append(database.insert_chunk(self.db, document.id, (start, end, next(hashes), text)))
         return ids, dict.fromkeys(replaced)
 
-    def _insert(self, document) -> int:
-        values = (database.stored(document.path), document.number, document.name, document.data)
-        return self.db.execute("INSERT INTO documents (path, number, name, data) VALUES (?, ?, ?, ?)", values).lastrowid
+    def _insert(self, document: Document) -> int:
+        path = database.stored(document.path)
+        return database.insert_document(self.db, path, number=document.number, name=document.name, data=document.data)
 
     # ---- vectors
 
-    def _vectors(self, texts, hashes) -> list:
+    def _rows(self, texts: list[str], hashes: list[int]) -> list[vectors.Row]:
         """(codes, scale, exact) of each text; a text that the index or this batch has is not embedded."""
-        found, new = {}, {}
-        for text, hash in zip(texts, hashes):
+        found: dict[str, vectors.Row] = {}
+        new: dict[str, None] = {}
+        for text, hash in zip(texts, hashes, strict=True):
             if text not in found and text not in new:
                 row = self._kept(text, hash)
                 if row:
@@ -134,53 +153,15 @@ class Writer:
                 else:
                     new[text] = None
         self.tick(sum(map(len, texts)) - sum(map(len, new)))
-        new = sorted(new, key=len)  # batches are of similar length
-        for start in range(0, len(new), SEEN):
-            some = new[start : start + SEEN]
-            found.update(zip(some, self.embedder.rows(some)))
+        ordered = sorted(new, key=len)  # batches are of similar length
+        for start in range(0, len(ordered), SEEN):
+            some = ordered[start : start + SEEN]
+            found.update(zip(some, self.embedder.rows(some), strict=True))
             self.tick(sum(map(len, some)))
-        self.embedded += len(new)
+        self.embedded += len(ordered)
         return [found[text] for text in texts]
 
-    def _kept(self, text, hash):
-        for id, same in self.db.execute("SELECT id, text FROM chunks WHERE hash = ?", (hash,)):
-            if same == text:
-                if not (self._segment and id in self._segment):
-                    self._segment = database.segment_of(self.db, id, self.embedder.dims)
-                return self._segment.row(self._segment.place(id), self.embedder.dims)
-        return None
-
-
-@contextmanager
-def transaction(db):
-    db.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
-    db.execute("COMMIT")
-
-
-def pack(db, dims: int) -> None:
-    """Join neighbouring segments until each is about full: a search reads fewer of them."""
-    group, rows = [], 0
-    sizes = db.execute("SELECT first, length(ids) / 8 FROM segments ORDER BY first").fetchall()
-    for first, count in [*sizes, (None, SEGMENT)]:
-        if rows + count > SEGMENT:
-            if len(group) > 1:
-                _join(db, group, dims)
-            group, rows = [], 0
-        group.append(first)
-        rows += count
-
-
-def _join(db, firsts, dims):
-    parts = [database.segment_of(db, first, dims) for first in firsts]
-    ids = [id for part in parts for id in part.ids]
-    exact = b"".join(part.exact for part in parts) if parts[0].exact is not None else None
-    row = b"".join(part.codes for part in parts), b"".join(part.scales for part in parts), exact
-    with transaction(db):
-        db.execute("DELETE FROM segments WHERE first BETWEEN ? AND ?", (firsts[0], firsts[-1]))
-        database.put_segment(db, [row], ids)
+    def _kept(self, text: str, hash: int) -> vectors.Row | None:
+        """The row of a chunk with this text, if the index has one."""
+        id = next((id for id, same in database.chunks_with_hash(self.db, hash) if same == text), None)
+        return None if id is None else self.rows.row(id)

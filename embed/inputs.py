@@ -1,0 +1,156 @@
+"""Where `search` looks: indexes and texts that are named, standard input, or the nearest index upwards.
+
+Knows how to tell an index from a text, and makes an index of texts that have none; nothing of queries.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from embed import database, model, schema
+from toast import files, pipes
+from toast.errors import BadInput, UsageError
+from toast.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from sqlite3 import Connection
+
+    from toast.command import Call
+
+    Named = tuple[Connection, str]  # an open index, and what a message calls it
+
+NEAREST = ".index.db"
+STDIN = "standard input"
+
+
+class Inputs:
+    """What is searched: `open` gives the indexes. index: one that must be none but an index."""
+
+    def __init__(
+        self, index: str | None, files: list[str], *, nul: bool = False, jsonl: bool = False, field: str | None = None
+    ) -> None:
+        self.index, self.names = index, [*([index] if index else []), *files]
+        self.nul, self.jsonl, self.field = nul, jsonl, field
+
+    def open(self, call: Call, *, name: str | None, lexical: bool) -> list[Named]:
+        """Every index, in order. name: of the model for texts without one; lexical: they need no vectors."""
+        if "-" in self.names:
+            if len(self.names) > 1:
+                raise UsageError("- goes alone", "search QUERY FILE... < /dev/null, or search QUERY < FILE")
+            found = self._standard_input(call, name=name, lexical=lexical)
+            if not found:
+                raise BadInput("nothing to search: standard input is no file and no pipe")
+            return [found]
+        if self.names:
+            return list(self._named(call, name=name, lexical=lexical))
+        return [self._standard_input(call, name=name, lexical=lexical) or _nearest(call)]
+
+    def _named(self, call: Call, *, name: str | None, lexical: bool) -> Iterator[Named]:
+        texts: list[str] = []
+        first = None
+        for path in self.names:
+            fd = schema.open_file(call, path)
+            if path != self.index and _is_text(fd):
+                os.close(fd)
+                texts.append(path)
+                continue
+            found = _opened(call, fd, path)
+            first = first or found
+            yield found
+        if texts:
+            yield self._texts(call, texts, name=name, lexical=lexical, beside=first)
+
+    def _standard_input(self, call: Call, *, name: str | None, lexical: bool) -> Named | None:
+        """Its index, or one of its text; None when it is neither a file nor a pipe, or must not be read."""
+        if call.no_input:
+            return None
+        mode = os.fstat(call.stdin).st_mode
+        if stat.S_ISREG(mode):
+            if schema.kind(schema.head_of(call.stdin)) != "text":
+                return schema.open_fd(call, call.stdin, STDIN), STDIN
+        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+            first = pipes.read_some(call.stdin)
+            while first and len(first) < schema.HEADER and (more := pipes.read_some(call.stdin)):
+                first += more
+            if schema.kind(first) != "text":
+                return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
+            call = call.but(stdin=_spooled(call, first))
+        else:
+            return None
+        return self._texts(call, [], name=name, lexical=lexical)
+
+    def _texts(
+        self, call: Call, paths: list[str], *, name: str | None, lexical: bool, beside: Named | None = None
+    ) -> Named:
+        """An index, private and passing, of texts that have none; by the model of the index `beside` it."""
+        from embed import documents, index, writer
+
+        source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field)
+        made = {"model": model.chosen(call, name), "digest": ""}
+        if beside:
+            with schema.damage(beside[1]):
+                meta = database.meta(beside[0])
+                made = {"model": name or str(meta["model"]), "digest": meta["digest"]}
+        embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
+        db = schema.connect("")
+        schema.create(db)
+        database.set_meta(db, dims=embedder.dims, exact=0, **made)
+        index.fill(call, writer.Writer(db, embedder), source)
+        return db, "the text"
+
+
+def _opened(call: Call, fd: int, name: str) -> Named:
+    """The index behind a descriptor, which is closed: the connection has its own."""
+    try:
+        return schema.open_fd(call, fd, name), name
+    finally:
+        os.close(fd)
+
+
+def _nearest(call: Call) -> Named:
+    folder = pipes.path_of(call.cwd)
+    while True:
+        path = os.path.join(folder, NEAREST)
+        if os.path.isfile(path):
+            return _opened(call, schema.open_file(call, path), path)
+        if folder == os.path.dirname(folder):
+            raise BadInput(f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}")
+        folder = os.path.dirname(folder)
+
+
+def _is_text(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode) or schema.kind(schema.head_of(fd)) == "text"
+
+
+def _rest(fd: int, first: bytes) -> Iterator[bytes]:
+    yield first
+    while chunk := pipes.read_some(fd):
+        yield chunk
+
+
+def _spooled(call: Call, first: bytes) -> int:
+    """A private file of what a pipe gives, of which `first` was read."""
+    fd = files.private_file(call)
+    for chunk in _rest(call.stdin, first):
+        pipes.write_all(fd, chunk, "the temporary file")
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def read_queries(call: Call, name: str) -> list[str]:
+    """The queries of a file: a line each, or JSON objects with a `text`."""
+    import json
+
+    queries = []
+    for record in Records(call, [name]):
+        text = record.text
+        if text.startswith("{"):
+            try:
+                text = json.loads(text)["text"]
+            except (ValueError, KeyError, TypeError, RecursionError):
+                pass
+        queries.append(text if isinstance(text, str) else record.text)
+    return queries
