@@ -14,7 +14,8 @@ from setuptools import setup
 COMPILERS = ("c++", "g++", "clang++")
 MISSING = (
     "CPU kernels not built: no C++ compiler (looked for {}). Commands will run on plain MLX, 15 to 40 times slower. "
-    "Install a compiler (Debian, Ubuntu: apt install g++), then: pip install --force-reinstall --no-cache-dir toast-filters"
+    "Install a compiler (Debian, Ubuntu: apt install g++), then run: "
+    "pip install --force-reinstall --no-cache-dir toast-filters"
 )
 
 

@@ -32,7 +32,7 @@ def embed(
     field: str | None = FIELD,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
     raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
-):
+) -> None:
     """Turn each record (a line) into a vector: embed < file.txt > vectors.npy
 
     embed *.txt | python -c 'import sys, numpy; print(numpy.load(sys.stdin.buffer).shape)'
@@ -81,7 +81,7 @@ def index(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
-):
+) -> None:
     """Make one searchable file of text: index docs/ > docs.db
 
     index -u docs.db docs/
@@ -156,7 +156,7 @@ def search(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
-):
+) -> int:
     """Find what answers a query: search "how do I install it" < docs.db
 
     search "query" notes.md todo.txt        without an index

@@ -42,7 +42,7 @@ class Embedder:
         return [len(e.ids) for e in self.encoder.tokens.encode(texts, special=False, truncate=None)]
 
     def rows(self, texts: Sequence[str]) -> list[Row]:
-        return quantize(self.encoder.encode(texts), exact=self.exact)
+        return quantize(self.encoder.encode(list(texts)), exact=self.exact)
 
 
 class NoEmbedder:
