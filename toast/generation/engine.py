@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 
 from toast import kernels, loaded, store
-from toast.errors import UsageError
+from toast.errors import BadInput, UsageError
 from toast.filters import marks_for
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
+from toast.store import catalog
+from toast.store.folder import read_config
+from toast.task import need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,23 +28,32 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]  # {"role", "content"}
 
 
-class LanguageModel:
-    """What a model folder holds: immutable, for any number of uses at once.
+class Reader:
+    """What a model folder holds besides weights: how the model reads and writes. Immutable.
 
-    model: ids (B, L), cache=caches -> logits (B, L, V). ends: ids that end a text. context: tokens that it sees at
-    once. defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
+    ends: ids that end a text. context: tokens that it sees at once. defaults: of a Sampler. marks: (begin, end) of its
+    reasoning, None for a model that does not reason.
     """
 
     def __init__(self, folder: str) -> None:
         from toast.generation import decoder
 
-        self.path = folder
+        self.path, self.config = folder, read_config(folder)
         self.tokenizer, self.template = Tokenizer(folder), Template(folder)
-        self.model, self.config = decoder.load(folder)
         self.ends = frozenset(decoder.end_tokens(folder, self.config))
         self.context = decoder.context(folder, self.config)
-        self.defaults = decoder.sampling(folder)
+        self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
+
+
+class LanguageModel(Reader):
+    """The whole: immutable, for any number of uses at once. model: ids (B, L), cache=caches -> logits (B, L, V)."""
+
+    def __init__(self, folder: str) -> None:
+        from toast.generation import decoder
+
+        super().__init__(folder)
+        self.model, self.config = decoder.load(folder)
 
     def caches(self) -> list[Any]:
         """New caches for one text."""
@@ -53,10 +65,13 @@ class LanguageModel:
 class Engine:
     """One use of a language model: what a Call's environment adds to it."""
 
-    def __init__(self, call: Call, name: str) -> None:
+    def __init__(self, call: Call, name: str, *, weights: bool = True) -> None:
         self.call, self.name = call, name
-        self.language = loaded.load(call, name, LanguageModel)
-        if call.verbose:
+        need(name, store.find(call, name), "generate", "judge")
+        # without weights nothing is asked of it but to read
+        kind: Any = LanguageModel if weights else Reader
+        self.language: LanguageModel = loaded.load(call, name, kind)
+        if call.verbose and weights:
             fused, layers = kernels.fused_layers(self.language.model)
             call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
@@ -81,10 +96,14 @@ class Engine:
         return Constraint(self.tokenizer, self.ends, size=size, kind=kind, text=text)
 
     def sampler(self, asked: dict[str, Any]) -> Sampler:
-        """A sampler by what was asked, else by the model's generation_config; greedy without either."""
+        """A sampler by what was asked, else by the model's generation_config or catalog entry; greedy without either.
+
+        Who asks for temperature 0 gets the likeliest token, whatever it repeats."""
         from toast.generation.sample import Sampler
 
-        return Sampler(**self.language.defaults | {k: v for k, v in asked.items() if v is not None})
+        asked = {name: value for name, value in asked.items() if value is not None}
+        plain = {"dry": 0.0, "end": 0.0} if asked.get("temperature") == 0 else {}
+        return Sampler(**self.language.defaults | plain | asked)
 
     def detokenizer(self) -> Detokenizer:
         """A stream of text that shows the marks of reasoning."""
@@ -95,10 +114,25 @@ class Engine:
         """The text that the model reads, and its ids."""
         own = self.language.template
         if template and own.source:
-            text = own.render(messages, os.path.join(store.home(self.call), "chat")) + prefill
+            text = self._rendered(messages) + prefill
             return text, self.tokenizer.encode(text)
         text = "\n\n".join(m["content"] for m in messages) + prefill
         ids = self.tokenizer.encode(text, special=True)
         if not ids:
             raise UsageError("an empty prompt, and the model has no token that begins a text")
         return text, ids
+
+    def _rendered(self, messages: Messages) -> str:
+        """By the template; system text stands in the first question where the template has no place for it."""
+        render, cache = self.language.template.render, os.path.join(store.home(self.call), "chat")
+        first, *rest = messages
+        if first["role"] != "system" or not rest or rest[0]["role"] != "user":
+            return render(messages, cache)
+        try:
+            text = render(messages, cache)
+            if first["content"].strip() in text:
+                return text
+        except BadInput:
+            pass
+        question = {**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}
+        return render([question, *rest[1:]], cache)
