@@ -3,14 +3,18 @@
 import os
 import threading
 
+import mlx.core as mx
 import pytest
 from command import command
 from test_models import ORACLES
 
 from embed.cli import embed, search
 from rerank.cli import classify, rerank
+from toast import loaded
 from toast.cli import toast, tokenize
 from toast.command import Call, run
+from toast.generation.engine import LanguageModel
+from toast.kernels import install
 
 LLAMA, QWEN, BERT, CROSS, NLI, JUDGE = (
     os.path.join(ORACLES, name)
@@ -80,6 +84,14 @@ PAIRS = {
         ("toast", ["-m", LLAMA, "-n", "7", "--each"], b"one\ntwo\nthree\n"),
         ("toast", ["-m", LLAMA, "-n", "5", "--logprobs", "2"], b"two\n"),
     ],
+    "each, JSON": [
+        ("toast", ["-m", LLAMA, "-n", "7", "--each", "--json", "-t", "1", "--seed", "3"], b"one\ntwo\n"),
+        ("toast", ["-m", LLAMA, "-n", "40", "--each", "--choice", "yes,no"], b"one\ntwo\nthree\n"),
+    ],
+    "schema": [
+        ("toast", ["-m", QWEN, "-n", "60", "--schema", '{"type": "array", "items": {"type": "boolean"}}', "hi"], b""),
+        ("toast", ["-m", QWEN, "-n", "60", "--schema", '{"enum": [1, "two", null]}', "--json", "hi"], b""),
+    ],
     "tokenize": [
         ("tokenize", ["-m", QWEN, "--ids"], b"the cat sat"),
         ("tokenize", ["-m", QWEN, "--max", "2"], b"the cat sat"),
@@ -113,14 +125,50 @@ def test_two_calls_are_two_cold_processes(pair, tmp_path):
     want = [cold(*call, env) for call in pair]
     assert all(status == 0 and out for status, out, _ in want), want
     assert [here(*call, env) for call in (*pair, *pair)] == want * 2  # one after the other
-    found = {}
+    loaded.forget()  # from here on both threads ask for a model that is not there yet
+    found = at_once(lambda n: [here(*pair[n], env) for _ in range(4)])
+    assert found == [[want[0]] * 4, [want[1]] * 4]
 
-    def many(n):
-        found[n] = [here(*pair[n % 2], env) for _ in range(4)]
 
-    threads = [threading.Thread(target=many, args=(n,)) for n in range(2)]
+def at_once(work):
+    """What work(0) and work(1) give, each in a thread of its own."""
+    found = [None, None]
+
+    def run_one(n):
+        found[n] = work(n)
+
+    threads = [threading.Thread(target=run_one, args=(n,)) for n in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert found == {n: [want[n]] * 4 for n in range(2)}
+    return found
+
+
+def test_two_conversations_are_two_cold_ones(tmp_path):
+    """--session keeps what was said; nothing of one conversation is in the other."""
+    turns = [[["-s", "be brief", "the cat"], ["and then"]], [["-n", "5", "a dog"], ["-t", "1", "--seed", "4", "why"]]]
+
+    def talk(ask, home, n):
+        env = {"TOAST_HOME": str(tmp_path / home), "TOAST_PREFIX_MB": "0"}
+        said = [ask("toast", ["-m", QWEN, "-n", "9", "--session", f"talk{n}", *words], b"", env) for words in turns[n]]
+        return said, (tmp_path / home / "sessions" / f"talk{n}.jsonl").read_bytes()
+
+    want = [talk(cold, "cold", n) for n in range(2)]
+    assert all(status == 0 and out for said, _ in want for status, out, _ in said), want
+    assert [talk(here, "here", n) for n in range(2)] == want
+    loaded.forget()
+    assert at_once(lambda n: talk(here, "threads", n)) == want
+
+
+@pytest.mark.parametrize("kernels", ["auto", "off"])
+@pytest.mark.parametrize("name", ["llama-causal", "llama3-rope-causal", "qwen3-causal"])
+def test_a_thread_may_use_what_another_has_loaded(name, kernels):
+    """Nothing is pending in a loaded model: a lazy array could be computed by the thread that began it alone."""
+    install(kernels)
+    folder = os.path.join(ORACLES, name)
+    models = at_once(lambda n: loaded.at(folder, LanguageModel))
+    assert models[0] is models[1]
+    language = models[0]
+    logits = language.model(mx.array([[1, 2, 3]]), cache=language.caches())
+    assert mx.all(mx.isfinite(logits)).item()

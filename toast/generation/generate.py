@@ -132,7 +132,7 @@ class Generation:
             # 3) hand them on
             yield chosen
             for id in accepted:
-                if not self._take(id):
+                if sequence.reason or not self._take(id):
                     return
                 yield Token(id)
             if following is not None:
