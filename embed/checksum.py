@@ -10,7 +10,7 @@ import zlib
 from array import array
 
 from toast import kernels, pipes
-from toast.kernels.checksum import crc32_blocks, plain
+from toast.kernels.checksum import crc32_blocks, reference
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _kept(fd: int, size: int, length: int) -> bytes:
 
 def _sums(call: Call, fd: int, size: int) -> bytes:
     if size <= SMALL:
-        return plain(fd, size, BLOCK_SIZE)
+        return reference(fd, size, BLOCK_SIZE)
     if kernels.variant() == "off":
         kernels.install_for(call, tell=False)
     return crc32_blocks(fd, size, BLOCK_SIZE)

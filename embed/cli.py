@@ -32,7 +32,7 @@ def embed(
     field: str | None = FIELD,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
     raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
-):
+) -> None:
     """Turn each record (a line) into a vector: embed < file.txt > vectors.npy
 
     embed *.txt | python -c 'import sys, numpy; print(numpy.load(sys.stdin.buffer).shape)'
@@ -42,9 +42,7 @@ def embed(
     records = Records(call, files, nul=nul, jsonl=jsonl, field=field)
     from embed import encode
 
-    encoder = encode.Encoder(
-        call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch
-    )
+    encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
     encode.embed(call, records, encoder, precision=precision, json=json, raw=raw)
 
 
@@ -83,7 +81,7 @@ def index(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
-):
+) -> None:
     """Make one searchable file of text: index docs/ > docs.db
 
     index -u docs.db docs/
@@ -106,7 +104,8 @@ def index(
         refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
-        return join(call, paths, output)
+        join(call, paths, output)
+        return
     records = not paths or jsonl or field or id
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
@@ -158,7 +157,7 @@ def search(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
-):
+) -> int:
     """Find what answers a query: search "how do I install it" < docs.db
 
     search "query" notes.md todo.txt        without an index

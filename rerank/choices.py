@@ -3,16 +3,24 @@
 Owns the question and the labels' log-probabilities. Knows nothing of records or of output.
 """
 
+from __future__ import annotations
+
 from copy import deepcopy
 
 import mlx.core as mx
 
-from toast import store
+from toast import loaded
 from toast.errors import UsageError
-from toast.generation import decoder
-from toast.generation.chat_template import Template
+from toast.generation.engine import LanguageModel
 from toast.generation.generate import prefill
-from toast.generation.tokenizer import Tokenizer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.command import Call
+
+    Labels = list[tuple[str, str]]  # (name, description)
 
 QUESTION = "Which label fits the text? Answer with the label alone.\nLabels:\n{labels}\n\nText: {text}"
 CONTEXT = 4096  # tokens of a prompt, at most
@@ -21,20 +29,21 @@ CONTEXT = 4096  # tokens of a prompt, at most
 class Choices:
     """Probabilities of the labels, each as a whole answer up to its end, among them all."""
 
-    def __init__(self, call, name, path, labels, multi):
+    def __init__(self, call: Call, name: str, labels: Labels, *, multi: bool) -> None:
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
-        path = store.as_folder(call, path)
-        self.model, config = decoder.load(path)
-        self.tokenizer, self.template = Tokenizer(path), Template(path)
+        language = loaded.load(call, name, LanguageModel)
+        self.model, self.make_caches = language.model, language.caches
+        self.tokenizer, self.template = language.tokenizer, language.template
         self.labels, self.cut = [label for label, _ in labels], 0
         self.listed = "\n".join(f"- {label}: {about}" if about != label else f"- {label}" for label, about in labels)
-        self.limit = min(config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
-        self.answers = self._answers(sorted(decoder.end_tokens(path, config)))
-        self.common, self.caches = [], decoder.caches(self.model)
+        self.limit = min(language.config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
+        self.answers = self._answers(sorted(language.ends))
+        self.common: list[int] = []
+        self.caches = language.caches()
         self._read_common()
 
-    def _answers(self, ends):
+    def _answers(self, ends: list[int]) -> list[list[int]]:
         """The ids of each label as an answer, with the token that ends it."""
         before = "" if self.template.source else " "
         return [self.tokenizer.encode(before + label) + ends[:1] for label in self.labels]
@@ -45,17 +54,19 @@ class Choices:
             return self.tokenizer.encode(question + "\nLabel:", special=True)
         return self.tokenizer.encode(self.template.render([{"role": "user", "content": question}]))
 
-    def _read_common(self):
+    def _read_common(self) -> None:
         """Read once what every prompt begins with."""
         one, other = self._prompt("a"), self._prompt("The")
-        same = next((i for i, (a, b) in enumerate(zip(one, other)) if a != b), 0)
+        same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         self.common = one[:same]
         prefill(self.model, self.caches, self.common)
 
     def probabilities(self, texts: list[str]) -> list[list[float]]:
-        return [mx.softmax(self._log_probabilities(self._fitting(text))).tolist() for text in texts]
+        """A score of each label, for each text."""
+        rows: list[Any] = [mx.softmax(self._log_probabilities(self._fitting(text))).tolist() for text in texts]
+        return rows
 
-    def _fitting(self, text):
+    def _fitting(self, text: str) -> list[int]:
         """The prompt's ids, of a text that is cut to the limit."""
         ids = self._prompt(text)
         if len(ids) > self.limit:
@@ -64,10 +75,10 @@ class Choices:
             ids = self._prompt(self.tokenizer.decode(kept))
         return ids
 
-    def _log_probabilities(self, ids):
+    def _log_probabilities(self, ids: list[int]) -> mx.array:
         """log p(label, end | prompt) of each label: (K,)."""
         shared = ids[: len(self.common)] == self.common
-        caches = deepcopy(self.caches) if shared else decoder.caches(self.model)
+        caches = deepcopy(self.caches) if shared else self.make_caches()
         rest = ids[len(self.common) :] if shared else ids
         prefill(self.model, caches, rest[:-1])
         first = self._logs(rest[-1:], caches)[-1]
@@ -80,7 +91,7 @@ class Choices:
             found.append(total)
         return mx.stack(found)
 
-    def _logs(self, ids, caches):
+    def _logs(self, ids: list[int], caches: list[Any]) -> mx.array:
         """Log-probabilities of what follows each of the ids: (L, V) float32."""
         logits = self.model(mx.array([ids]), cache=caches)[0].astype(mx.float32)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

@@ -4,18 +4,28 @@ Owns lists of labels, thresholds and the forms of an answer. Knows nothing of mo
 (`engines.py`) or of descriptors (`toast/pipes.py`).
 """
 
+from __future__ import annotations
+
 from toast import pipes
 from toast.errors import Exit, UsageError, os_error
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
 
-def read_labels(call, inline: str | None, file: str | None, least: int = 2) -> list[tuple[str, str]]:
+    from toast.command import Call
+    from toast.records import Record, Records
+
+
+def read_labels(call: Call, inline: str | None, file: str | None, *, least: int = 2) -> list[tuple[str, str]]:
     """[(label, description)] of `a,b,c`, else of a file with `label: description` on each line.
 
     Without a description the label describes itself. Raises UsageError.
     """
     if inline is not None and file is not None:
         raise UsageError("labels are given twice", "-l or -L, not both")
-    pairs = [(label, "") for label in inline.split(",")] if inline is not None else []
+    pairs: list[Any] = [(label, "") for label in inline.split(",")] if inline is not None else []
     if file is not None:
         lines = _lines(call, file)
         pairs = [line.partition(":")[::2] for line in lines if line.strip()]
@@ -27,7 +37,7 @@ def read_labels(call, inline: str | None, file: str | None, least: int = 2) -> l
     return [(label, about or label.replace("_", " ")) for label, about in pairs]
 
 
-def _lines(call, file):
+def _lines(call: Call, file: str) -> list[str]:
     import os
 
     if file == "-":
@@ -39,8 +49,8 @@ def _lines(call, file):
         raise os_error(error, f"read {file}") from None
 
 
-def _check(labels, least, where):
-    seen = set()
+def _check(labels: list[str], least: int, where: str) -> None:
+    seen: set[str] = set()
     for label in labels:
         if not label:
             raise UsageError(f"{where}a label is empty")
@@ -60,20 +70,23 @@ class Form:
     labels whose records are written bare; invert: the others' records; count: only their number.
     """
 
-    def __init__(self, k=None, multi=False, threshold=None, only=(), invert=False, count=False, json=False, end=b"\n"):
+    def __init__(
+        self, *, k: int | None = None, multi: bool = False, threshold: float | None = None, only: Iterable[str] = (),
+        invert: bool = False, count: bool = False, json: bool = False, end: bytes = b"\n",
+    ) -> None:  # fmt: skip
         if invert and not only:
             raise UsageError("--invert goes with --only LABEL")
         self.k, self.multi, self.only, self.invert = k, multi, set(only), invert
         self.threshold = 0.5 if threshold is None and multi else threshold
         self.count, self.json, self.end = count, json, end
 
-    def found(self, labels, scores) -> list[tuple[str, float]]:
+    def found(self, labels: list[str], scores: list[float]) -> list[tuple[str, float]]:
         """(label, score) of the labels that a record is given, best first."""
         order = sorted(range(len(labels)), key=lambda i: -scores[i])
         keep = order if self.multi else order[:1] if self.only or self.count else order[: self.k or 1]
         return [(labels[i], scores[i]) for i in keep if self.threshold is None or scores[i] >= self.threshold][: self.k]
 
-    def lines(self, record, labels, scores) -> bytes:
+    def lines(self, record: Record, labels: list[str], scores: list[float]) -> bytes:
         """What a record writes, nothing if it is not wanted."""
         found = self.found(labels, scores)
         if self.only:
@@ -83,19 +96,19 @@ class Form:
             if not self.json:
                 return record.raw + self.end
         if self.json:
-            return self._json(record, found, labels, scores)
+            return self._json(record, found, labels=labels, scores=scores)
         return b"".join(f"{label}\t{score:.6f}\t".encode() + record.raw + self.end for label, score in found)
 
-    def _json(self, record, found, labels, scores):
+    def _json(self, record: Record, found: list[tuple[str, float]], *, labels: list[str], scores: list[float]) -> bytes:
         if not found and not self.only:
             return b""
         order = sorted(range(len(labels)), key=lambda i: -scores[i])[: self.k]
-        ranked = [{"label": labels[i], "score": scores[i]} for i in order]
-        best = dict(zip(("label", "score"), found[0])) if found else ranked[0]
+        ranked: list[dict[str, Any]] = [{"label": labels[i], "score": scores[i]} for i in order]
+        best = {"label": found[0][0], "score": found[0][1]} if found else ranked[0]
         return pipes.json_line({**(record.data or {}), **best, "labels": ranked, "text": record.text})
 
 
-def classify(call, records, engine, form: Form) -> int:
+def classify(call: Call, records: Records, engine: Any, form: Form) -> int:
     """Labelled records on standard output, in the order of the input; Exit.NONE when none is."""
     for label in form.only:
         if label not in engine.labels:
@@ -106,31 +119,31 @@ def classify(call, records, engine, form: Form) -> int:
             for start in range(0, len(window), 256):
                 part = window[start : start + 256]
                 rows = engine.probabilities([record.text for record in part])
-                written += _write(call, part, rows, engine.labels, form, counts)
+                written += _write(call, part, rows, labels=engine.labels, form=form, counts=counts)
                 bar.update(len(part))
     if form.count:
-        _write_counts(call, form, counts, written)
+        _write_counts(call, form, counts, written=written)
     if engine.cut:
         call.cut(f"{pipes.plural(engine.cut, 'record')} over the model's limit cut")
     return Exit.OK if written else Exit.NONE
 
 
-def _write(call, records, rows, labels, form, counts):
+def _write(
+    call: Call, records: list[Record], rows: list[list[float]], *, labels: list[str], form: Form, counts: dict[str, int]
+) -> int:
     """How many records were written or counted."""
     if form.count:
         for scores in rows:
             for label, _ in form.found(labels, scores):
                 counts[label] += 1
-    lines = [form.lines(record, labels, scores) for record, scores in zip(records, rows)]
+    lines = [form.lines(record, labels, scores) for record, scores in zip(records, rows, strict=True)]
     if not form.count:
         pipes.write_all(call.stdout, b"".join(lines))
     return sum(map(bool, lines))
 
 
-def _write_counts(call, form, counts, written):
+def _write_counts(call: Call, form: Form, counts: dict[str, int], *, written: int) -> None:
     """The number of matching records under --only, else a line `label<TAB>count` for each label."""
-    if form.only:
-        text = f"{written}\n"
-    else:
-        text = "".join(f"{label}\t{count}\n" for label, count in counts.items())
+    lines = [f"{written}\n"] if form.only else [f"{label}\t{count}\n" for label, count in counts.items()]
+    text = "".join(lines)
     pipes.write_all(call.stdout, text.encode())

@@ -45,7 +45,7 @@ def rerank(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
-):
+) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
 
     search -k 50 --json "query" < index.db | rerank --field text "query" | head -5
@@ -58,9 +58,11 @@ def rerank(
     from rerank import score
     from toast.encoding import relevance
 
-    form = score.Form(k, threshold, scores, raw_scores, json, b"\0" if nul else b"\n")
+    form = score.Form(
+        k=k, threshold=threshold, scores=scores, raw_scores=raw_scores, json=json, end=b"\0" if nul else b"\n"
+    )
     scorer = relevance.open_scorer(call, model, instruction)
-    return score.rerank(call, records, scorer, query, form, long, group, query_field)
+    return score.rerank(call, records, scorer, form, query=query, long=long, group=group, query_field=query_field)
 
 
 @command
@@ -108,7 +110,7 @@ def classify(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
-):
+) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
 
     classify -l spam,mail --only spam < inbox.txt
@@ -139,17 +141,21 @@ def classify(
         refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
         from rerank import probe
 
-        return probe.learn(call, model, learn, output, field)
+        probe.learn(call, model, learn, output=output, field=field)
+        return None
     if report is not None:
         refuse_with("--report", {"FILE": files, **written})
     given = verb.read_labels(call, labels, label_file, least=1 if multi else 2)
-    form = verb.Form(k, multi, threshold, only, invert, count, json, b"\0" if nul else b"\n")
+    form = verb.Form(
+        k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json,
+        end=b"\0" if nul else b"\n",
+    )  # fmt: skip
     records = Records(
         call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field
     )
     from rerank import engines
 
-    engine = engines.open_engine(call, model, given, multi)
+    engine = engines.open_engine(call, model, given, multi=multi)
     if report is not None:
         from rerank import report as table
 

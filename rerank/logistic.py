@@ -4,13 +4,22 @@ Owns the optimiser (L-BFGS, Nocedal 1980), cross-validation and temperature (Guo
 Knows nothing of texts, models or files.
 """
 
+from __future__ import annotations
+
 import numpy as np
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 PENALTIES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5]  # of the mean loss; strong first
 SAMPLE = 2000  # examples that features and penalty are chosen on, about
 
 
-def fit(X, y, weights, start, penalty, steps=60):
+def fit(
+    X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, start: np.ndarray, penalty: float, steps: int = 60
+) -> np.ndarray:
     """Minimise mean weighted log loss + penalty / 2 |W|^2 from `start`.
 
     X (N, D + 1) with a first column of ones, y (N,) class numbers, weights (N,), start (K, D + 1).
@@ -20,7 +29,7 @@ def fit(X, y, weights, start, penalty, steps=60):
     decay = np.full(start.shape[1], penalty, X.dtype)
     decay[0] = 0
 
-    def loss(W):
+    def loss(W: np.ndarray) -> tuple[Any, np.ndarray]:
         scores = X @ W.T
         scores -= scores.max(axis=1, keepdims=True)
         exps = np.exp(scores)
@@ -33,10 +42,13 @@ def fit(X, y, weights, start, penalty, steps=60):
     return minimise(loss, start, steps)
 
 
-def minimise(function, x, steps, memory=10, tolerance=1e-4):
+def minimise(
+    function: Callable[[np.ndarray], tuple[Any, np.ndarray]], x: np.ndarray, steps: int, *,
+    memory: int = 10, tolerance: float = 1e-4,
+) -> np.ndarray:  # fmt: skip
     """L-BFGS with backtracking: function(x) -> (value, gradient); x of any shape."""
     value, gradient = function(x)
-    past = []
+    past: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(steps):
         direction = -_inverse_hessian(past, gradient)
         slope = (direction * gradient).sum()
@@ -59,7 +71,7 @@ def minimise(function, x, steps, memory=10, tolerance=1e-4):
     return x
 
 
-def _inverse_hessian(past, gradient):
+def _inverse_hessian(past: list[tuple[np.ndarray, np.ndarray]], gradient: np.ndarray) -> np.ndarray:
     """The two-loop recursion: an approximation of H^-1 gradient."""
     q, alphas = gradient.copy(), []
     for step, change in reversed(past):
@@ -69,7 +81,7 @@ def _inverse_hessian(past, gradient):
     if past:
         step, change = past[-1]
         q *= (step * change).sum() / (change * change).sum()
-    for (step, change), alpha in zip(past, reversed(alphas)):
+    for (step, change), alpha in zip(past, reversed(alphas), strict=True):
         q += (alpha - (change * q).sum() / (step * change).sum()) * step
     return q
 
@@ -77,11 +89,11 @@ def _inverse_hessian(past, gradient):
 class Learnt:
     """weight (K, D + 1) with the intercept last, over the first D columns of the features."""
 
-    def __init__(self, weight, temperature, penalty):
+    def __init__(self, weight: np.ndarray, temperature: float, penalty: float) -> None:
         self.weight, self.temperature, self.penalty = weight, temperature, penalty
 
 
-def learn(X, y, K, widths) -> Learnt:
+def learn(X: np.ndarray, y: np.ndarray, K: int, *, widths: list[int]) -> Learnt:
     """The best of several sets of features: the first `width` columns of X, for each of `widths`.
 
     X (N, D) float32, y (N,) in 0..K-1. Features and penalty have the least log loss in
@@ -95,26 +107,28 @@ def learn(X, y, K, widths) -> Learnt:
     tried = [
         (loss, penalty, width)
         for width in widths
-        for loss, penalty in _path(X[some, : width + 1], y[some], K, weights[some])
+        for loss, penalty in _path(X[some, : width + 1], y[some], K, weights=weights[some])
     ]
     _, penalty, width = min(tried)
     X = np.ascontiguousarray(X[:, : width + 1])
-    held = _held_out(X, y, K, weights, [penalty])
-    W = fit(X, y, weights, np.zeros((K, width + 1), X.dtype), penalty)
+    held = _held_out(X, y, K, weights=weights, penalties=[penalty])
+    W = fit(X, y, weights, start=np.zeros((K, width + 1), X.dtype), penalty=penalty)
     return Learnt(np.roll(W, -1, axis=1), calibrate(next(held), y)[0], penalty)
 
 
-def _path(X, y, K, weights):
+def _path(X: np.ndarray, y: np.ndarray, K: int, *, weights: np.ndarray) -> list[tuple[float, float]]:
     """[(log loss, penalty)] from strong penalties to weak, until the loss has risen twice."""
-    found = []
-    for penalty, scores in zip(PENALTIES, _held_out(X, y, K, weights, PENALTIES)):
+    found: list[tuple[float, float]] = []
+    for penalty, scores in zip(PENALTIES, _held_out(X, y, K, weights=weights, penalties=PENALTIES), strict=True):
         found.append((calibrate(scores, y)[1], penalty))
         if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
             break
     return found
 
 
-def _held_out(X, y, K, weights, penalties):
+def _held_out(
+    X: np.ndarray, y: np.ndarray, K: int, *, weights: np.ndarray, penalties: list[float]
+) -> Iterator[np.ndarray]:
     """For each penalty the scores (N, K) of rows by models that have not seen them."""
     fold = folds(y, 5 if len(y) <= 1000 else 3)
     starts = [np.zeros((K, X.shape[1]), X.dtype)] * (fold.max() + 1)
@@ -122,12 +136,12 @@ def _held_out(X, y, K, weights, penalties):
         scores = np.zeros((len(y), K), X.dtype)
         for part, start in enumerate(starts):
             seen = fold != part
-            starts[part] = W = fit(X[seen], y[seen], weights[seen], start, penalty, 40)
+            starts[part] = W = fit(X[seen], y[seen], weights[seen], start=start, penalty=penalty, steps=40)
             scores[~seen] = X[~seen] @ W.T
         yield scores
 
 
-def folds(y, count):
+def folds(y: np.ndarray, count: int) -> np.ndarray:
     """A fold for each row, the classes spread evenly; the same rows always get the same."""
     order = np.random.default_rng(0).permutation(len(y))
     order = order[np.argsort(y[order], kind="stable")]
@@ -136,14 +150,15 @@ def folds(y, count):
     return fold
 
 
-def calibrate(scores, y):
+def calibrate(scores: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     """(temperature, log loss): of softmax(scores / temperature), least over a grid of temperatures."""
     found = [(log_loss(scores / t, y), t) for t in np.geomspace(0.2, 5, 41)]
     loss, temperature = min(found)
     return float(temperature), loss
 
 
-def log_loss(scores, y):
+def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
+    """The mean of -log softmax(scores)[y]: scores (N, K), y (N,)."""
     scores = scores - scores.max(axis=1, keepdims=True)
     return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(y)), y]))
 
@@ -151,14 +166,14 @@ def log_loss(scores, y):
 # ---------------------------------------------------------------- measures
 
 
-def calibration_error(P, y, bins=15):
+def calibration_error(P: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
     """Expected calibration error (Naeini et al. 2015): bins of equal width, of the best label."""
     sure, right = P.max(axis=1), P.argmax(axis=1) == y
     bin = np.minimum((sure * bins).astype(int), bins - 1)
     return float(sum(abs(sure[bin == b].sum() - right[bin == b].sum()) for b in range(bins)) / len(y))
 
 
-def macro_f1(table):
+def macro_f1(table: np.ndarray) -> float:
     """Mean over the classes of the F1 of a confusion table (true, predicted)."""
     both = table.sum(axis=0) + table.sum(axis=1)
     seen = both > 0

@@ -3,16 +3,26 @@
 Owns the table. Knows nothing of the engine; the measures are `logistic.py`'s.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from rerank import logistic, probe
 from toast import pipes
 from toast.errors import BadInput, Exit
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from toast.command import Call
+    from toast.records import Records
+
 WIDEST = 20  # labels of a confusion table; with more, the commonest confusions are listed
 
 
-def report(call, records, engine) -> int:
+def report(call: Call, records: Records, engine: Any) -> int:
     """Accuracy, macro-F1, calibration error and confusions on standard output."""
     texts, named = probe.examples(records)
     if not texts:
@@ -39,14 +49,14 @@ def report(call, records, engine) -> int:
     return Exit.OK
 
 
-def confusion(labels, table):
+def confusion(labels: list[str], table: np.ndarray) -> Iterator[str]:
     """A row for each label as it is, a column for each as it was given."""
     yield "\t".join(["is \\ given", *labels])
-    for label, row in zip(labels, table):
+    for label, row in zip(labels, table, strict=True):
         yield "\t".join([label, *map(str, row)])
 
 
-def commonest(labels, table):
+def commonest(labels: list[str], table: np.ndarray) -> Iterator[str]:
     """The pairs that were confused most."""
     yield "count\tis\tgiven"
     wrong = table - np.diag(np.diag(table))

@@ -4,37 +4,55 @@ Owns groups of records, order, threshold and the forms of an answer. Knows nothi
 (`toast/encoding/relevance.py`) or of descriptors (`toast/pipes.py`).
 """
 
+from __future__ import annotations
+
 from toast import pipes
 from toast.encoding.relevance import Relevance
 from toast.errors import BadInput, Exit, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.command import Call
+    from toast.records import Record, Records
+
+    Members = list[tuple[int, Record]]  # (index in the input, record)
+    Group = tuple[str, Members]  # query, its records
 
 
 class Form:
     """How answers are chosen and written: at most k of each query, at least `threshold`."""
 
-    def __init__(self, k=None, threshold=None, scores=False, raw_scores=False, json=False, end=b"\n"):
+    def __init__(
+        self, *, k: int | None = None, threshold: float | None = None, scores: bool = False, raw_scores: bool = False,
+        json: bool = False, end: bytes = b"\n",
+    ) -> None:  # fmt: skip
         self.k, self.threshold, self.json, self.end = k, threshold, json, end
         self.scores, self.raw = scores or raw_scores, raw_scores
 
-    def line(self, index, score, record) -> bytes:
+    def line(self, index: int | None, score: float, record: Record) -> bytes:
         if self.json:
             own = {"index": index, "score": score, "text": record.text}
             return pipes.json_line({**(record.data or {}), **own})
         return (f"{score:.6f}\t".encode() if self.scores else b"") + record.raw + self.end
 
 
-def rerank(call, records, scorer: Relevance, query, form: Form, long="best", group=None, query_field=None) -> int:
+def rerank(
+    call: Call, records: Records, scorer: Relevance, form: Form, *,
+    query: str = "", long: str = "best", group: str | None = None, query_field: str | None = None,
+) -> int:  # fmt: skip
     """Records on standard output by descending relevance; Exit.NONE when nothing is written."""
-    groups, written = _groups(call, records, query, group, query_field), 0
+    groups, written = _groups(records, query, group=group, query_field=query_field), 0
     with pipes.progress(call, sum(len(members) for _, members in groups)) as bar:
         for asked, members in groups:
             texts = [record.text for _, record in members]
-            logits = []
+            logits: list[float] = []
             for start in range(0, len(texts), 256):
                 logits += scorer.logits(asked, texts[start : start + 256], long)
                 bar.update(len(texts[start : start + 256]))
             scores = logits if form.raw else [scorer.score(logit) for logit in logits]
-            written += _write(call, members, logits, scores, form)
+            written += _write(call, members, logits, scores=scores, form=form)
     if scorer.queries_cut:
         call.cut(f"{pipes.plural(scorer.queries_cut, 'query')} over the model's limit cut")
     if scorer.cut:
@@ -43,28 +61,29 @@ def rerank(call, records, scorer: Relevance, query, form: Form, long="best", gro
     return Exit.OK if written else Exit.NONE
 
 
-def _groups(call, records, query, group, query_field):
+def _groups(records: Records, query: str, *, group: str | None, query_field: str | None) -> list[Group]:
     """[(query, [(index, record), ...])] in the order in which the groups begin."""
     if group is None and query_field is None:
         return [(_query(query), list(enumerate(records)))]
-    groups = {}
+    groups: dict[Any, Group] = {}
     for index, record in enumerate(records):
-        asked = query if query_field is None else record.data.get(query_field)
+        asked = query if query_field is None else (record.data or {}).get(query_field)
         key = asked if group is None else _key(record, group, index)
         groups.setdefault(key, (_query(asked, index), []))[1].append((index, record))
     return list(groups.values())
 
 
-def _key(record, field, index):
+def _key(record: Record, field: str, index: int) -> str:
     """What a record's group is known by: 1 and "1" are two."""
     import json
 
-    if field not in record.data:
+    data = record.data or {}
+    if field not in data:
         raise BadInput(f"record {index + 1}: no field {field!r}", "--group NAME")
-    return json.dumps(record.data[field], sort_keys=True)
+    return json.dumps(data[field], sort_keys=True)
 
 
-def _query(query, index=None):
+def _query(query: object, index: int | None = None) -> str:
     if isinstance(query, str) and query.strip():
         return pipes.clean(query)
     if index is None:
@@ -72,7 +91,7 @@ def _query(query, index=None):
     raise BadInput(f"record {index + 1}: no query", "--query-field NAME")
 
 
-def _write(call, members, logits, scores, form):
+def _write(call: Call, members: Members, logits: list[float], *, scores: list[float], form: Form) -> int:
     """Best first, equals in the order of the input; how many were written."""
     order = sorted(range(len(members)), key=lambda i: -logits[i])[: form.k]
     if form.threshold is not None:

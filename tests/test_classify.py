@@ -91,12 +91,12 @@ def test_entailment_against_its_reference():
     model = scorer(path)
     for case in facts["zero_shot"]["results"]:
         labels = [(label, label) for label in case["labels"]]
-        engine = Entailment(model, labels, case["multi_label"], case["template"])
+        engine = Entailment(model, labels, multi=case["multi_label"], hypothesis=case["template"])
         (found,) = engine.probabilities([case["text"]])
         assert found == pytest.approx(case["scores"], abs=2e-4)
     labels = [(label, label) for label in case["labels"]]
     (row,) = as_json("-q", "--jsonl", "-m", path, "-l", ",".join(case["labels"]), stdin=jsonl(["A cat."]))
-    (expected,) = Entailment(model, labels, False).probabilities(["A cat."])
+    (expected,) = Entailment(model, labels, multi=False).probabilities(["A cat."])
     assert {one["label"]: one["score"] for one in row["labels"]} == pytest.approx(
         dict(zip(case["labels"], expected)), abs=1e-5
     )
@@ -115,9 +115,11 @@ def test_choices_are_whole_answers(tmp_path):
     import mlx.core as mx
 
     from rerank.choices import Choices
+    from toast.command import Call
 
     path = os.path.join(ORACLES, "llama-causal")
-    engine = Choices(None, "llama", path, [("good", "good"), ("not good", "bad things")], False)
+    call = Call("classify", {}, os.open(".", os.O_RDONLY))
+    engine = Choices(call, path, [("good", "good"), ("not good", "bad things")], multi=False)
     (found,) = engine.probabilities(["A text."])
     ids, sums = engine._prompt("A text."), []
     for answer in engine.answers:

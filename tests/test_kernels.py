@@ -98,7 +98,8 @@ def test_no_compiler_runs_and_nothing_is_written_to_the_temporary_folder(tmp_pat
     folder.mkdir()
     code = SETUP + (
         "kernels.install(); f = mx.compile(lambda x: mx.exp(x) * 2 + mx.sin(x) - 1);"
-        "import mlx.nn as nn; kernels.install_nn(); mx.eval(f(mx.ones((9,))), nn.gelu(mx.ones((9,))), nn.silu(mx.ones(9)))"
+        "import mlx.nn as nn; kernels.install_nn();"
+        "mx.eval(f(mx.ones((9,))), nn.gelu(mx.ones((9,))), nn.silu(mx.ones(9)))"
     )
     python(code, PATH=f"{fake}:{os.environ['PATH']}", TMPDIR=str(folder))
     assert not (tmp_path / "called").exists() and not os.listdir(folder)
@@ -114,11 +115,8 @@ f = lambda: e.quantized_matmul(x, *w, group_size=32, bits=4)
 
 
 def test_threads_may_change_between_calls():
-    code = (
-        POOL
-        + "y = f()\nfor n in (1, 3, 8, 2, 0):\n    e.set_threads(n); assert mx.array_equal(y, f()).item()\nprint(e.threads() > 0)"
-    )
-    assert python(code) == ["True"]
+    code = "y = f()\nfor n in (1, 3, 8, 2, 0):\n    e.set_threads(n); assert mx.array_equal(y, f()).item()\n"
+    assert python(POOL + code + "print(e.threads() > 0)") == ["True"]
 
 
 def test_the_pool_follows_the_cpu_affinity():
@@ -145,12 +143,37 @@ def test_many_processes_at_once_finish():
     assert [p.communicate(timeout=120)[0] for p in running] == ["done\n"] * 8
 
 
-def test_several_python_threads_may_evaluate():
-    code = POOL + (
-        "import threading; y = f(); mx.eval(y); seen = []\n"
-        "def work():\n    s = mx.new_stream(mx.cpu)\n"
-        "    for _ in range(50): seen.append(mx.array_equal(y, e.quantized_matmul(x, *w, group_size=32, bits=4, stream=s), stream=s).item())\n"
-        "ts = [threading.Thread(target=work) for _ in range(4)]\n"
-        "[t.start() for t in ts]; [t.join() for t in ts]; print(len(seen), all(seen))"
-    )
-    assert python(code) == ["200", "True"]
+class Caller:
+    """What install_for() needs of a Call."""
+
+    def __init__(self, variant="", threads=""):
+        self.env, self.outcome, self.said = {"TOAST_KERNELS": variant, "TOAST_THREADS": threads}, object(), []
+        self.warn = self.said.append
+
+
+def test_the_first_call_decides():
+    kernels.install_for(Caller("generic", "1"))
+    assert kernels.variant() == "generic"
+    kernels.install_for(Caller("generic", "1"))
+    for other in (Caller("off", "1"), Caller("generic", "2"), Caller()):
+        with pytest.raises(kernels.KernelsInUse, match="generic kernels, 1 threads"):
+            kernels.install_for(other)
+    assert kernels.variant() == "generic"
+    kernels.install("off")
+    kernels.install_for(Caller("off"))
+    assert kernels.variant() == "off"
+
+
+def test_what_auto_has_found_may_be_named():
+    kernels.install_for(Caller())
+    found = kernels.variant()
+    kernels.install_for(Caller(found))
+    assert kernels.variant() == found
+
+
+def test_every_call_is_told_once_that_there_are_no_kernels():
+    first, second, quiet = Caller("sse9"), Caller("sse9"), Caller("sse9")
+    kernels.install_for(quiet, tell=False)
+    for call in (first, first, second):
+        kernels.install_for(call)
+    assert (len(first.said), len(second.said), quiet.said) == (1, 1, [])

@@ -22,7 +22,9 @@ def two_threads():
 
 def layer(bits=8, group=32, act="gelu"):
     random = np.random.default_rng(3)
-    array = lambda *shape: mx.array(random.standard_normal(shape).astype(np.float32))
+
+    def array(*shape):
+        return mx.array(random.standard_normal(shape).astype(np.float32))
 
     def linear(outputs, inputs):
         w, *form = mx.quantize(array(outputs, inputs) / inputs**0.5, group, bits)

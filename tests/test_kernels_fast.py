@@ -81,7 +81,8 @@ def test_norms_equal_mlx(variant, dtype, rows, n, weighted, biased, transposed):
     w = numbers((n,), dtype, 1) if weighted else None
     b = numbers((n,), dtype, 2) if biased else None
     for eps in (1e-5, 1e-12):
-        against_plain(lambda x, w: ext.rms_norm(x, w, eps), lambda x, w: PLAIN["rms_norm"](x, w, eps), dtype, x, w)
+        ours, theirs = (lambda x, w, f=f, eps=eps: f(x, w, eps) for f in (ext.rms_norm, PLAIN["rms_norm"]))
+        against_plain(ours, theirs, dtype, x, w)
     # A row of two or three nearly equal numbers is ill-conditioned: a larger eps.
     against_plain(lambda *a: ext.layer_norm(*a, 1e-2), lambda *a: PLAIN["layer_norm"](*a, 1e-2), dtype, x, w, b)
 
@@ -151,7 +152,13 @@ def test_rope_equals_mlx(variant, dtype, B, N, T, half, rest, traditional, with_
     x = numbers((B, T, N, D), dtype).transpose(0, 2, 1, 3) if transposed else numbers((B, N, T, D), dtype)
     at = {"int": 37, "scalar": mx.array(37), "batch": mx.array([5, 90, 11][:B])}[offset]
     freqs = mx.array([1.5**i for i in range(half)]) if with_freqs else None
-    rope = dict(traditional=traditional, base=None if with_freqs else 1e4, scale=scale, offset=at, freqs=freqs)
+    rope = {
+        "traditional": traditional,
+        "base": None if with_freqs else 1e4,
+        "scale": scale,
+        "offset": at,
+        "freqs": freqs,
+    }
     tolerance = max(TOLERANCE[dtype], 1e-4)  # MLX's exp(): its inverse frequencies are off by 1e-6
     ours = ext.rope(x, 2 * half, **rope)
     assert ours.dtype == dtype
@@ -243,7 +250,7 @@ def test_rows_that_see_nothing_are_as_in_mlx(variant):
     nothing = mx.array(np.arange(9)[:, None] % 2 * np.ones((1, 5)) > 0)
     for mask in ("causal", nothing, mx.zeros((9, 5), mx.bool_), mx.full((9, 5), -math.inf)):
         for sinks in (None, mx.array([0.5, -1.0])):
-            rest = dict(scale=0.3, mask=mask, sinks=sinks)
+            rest = {"scale": 0.3, "mask": mask, "sinks": sinks}
             same(attention(q, k, v, **rest), PLAIN["attention"](q, k, v, **rest), 1e-5)
 
 
@@ -388,5 +395,5 @@ def test_threads_change_no_bit(variant):
             ]
         )
     for other in results[1:]:
-        for a, b in zip(results[0], other):
+        for a, b in zip(results[0], other, strict=True):
             np.testing.assert_array_equal(a, b)

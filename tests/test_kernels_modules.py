@@ -1,26 +1,29 @@
-"""The shorter ways through MLX-LM's modules give the bits of the long ones."""
+"""The fused ops in MLX-LM's modules give the bits of its own code."""
+
+import inspect
+import zlib
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from test_kernels_fast import bits, numbers
+from test_kernels_fast import bits
 
 from toast import kernels
 from toast.generation.decoder import architecture
 
 ext = pytest.importorskip("toast.kernels._ext")
 
-ARGS = dict(
-    model_type="llama",
-    hidden_size=64,
-    num_hidden_layers=2,
-    intermediate_size=96,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    rms_norm_eps=1e-5,
-    vocab_size=50,
-    rope_theta=10000.0,
-)
+ARGS = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 50,
+    "rope_theta": 10000.0,
+}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 64}
 
 
@@ -57,29 +60,29 @@ def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
     """A prompt, a second one, and steps past the cache's first 256 positions."""
     from toast.kernels import modules
 
-    plain = modules._originals["Attention"]
-    assert llama.Attention.__call__ is not plain
+    unfused = modules._unfused["Attention"]
+    assert llama.Attention.__call__ is not unfused
     model = tiny(llama, dtype, **more)
     tokens = np.random.default_rng(0).integers(0, 50, 300).tolist()
     pieces = [tokens[:100], tokens[100:240], *[[t] for t in tokens[240:262]]]
-    short = logits(model, pieces, model.make_cache())
-    monkeypatch.setattr(llama.Attention, "__call__", plain)
-    for a, b in zip(short, logits(model, pieces, model.make_cache())):
+    fused = logits(model, pieces, model.make_cache())
+    monkeypatch.setattr(llama.Attention, "__call__", unfused)
+    for a, b in zip(fused, logits(model, pieces, model.make_cache()), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-def long_way(llama, monkeypatch, *names):
+def unfuse(llama, monkeypatch, *names):
     from toast.kernels import modules
 
     for name in names:
-        monkeypatch.setattr(getattr(llama, name), "__call__", modules._originals[name])
+        monkeypatch.setattr(getattr(llama, name), "__call__", modules._unfused[name])
 
 
 def narrow(model):
-    """New caches that keep what the layers' own caches keep, for the long way."""
+    """New caches of the dtype that fused layers store, for the unfused path."""
     caches = model.make_cache()
-    for cache, layer in zip(caches, model.layers):
-        empty = mx.zeros((1, layer.shorter.kv_heads, 0, layer.shorter.head_dims), layer.shorter.kept)
+    for cache, layer in zip(caches, model.layers, strict=True):
+        empty = mx.zeros((1, layer.fused.kv_heads, 0, layer.fused.head_dims), layer.fused.kv_dtype)
         cache.keys, cache.values = empty, empty
     return caches
 
@@ -106,16 +109,16 @@ def test_layers_are_their_parts(llama, monkeypatch, dtype, more):
     tokens = np.random.default_rng(0).integers(8, 50, 300).tolist()
     pieces = [tokens[:100], tokens[100:113], [*tokens[113:239], 7], *[[t] for t in tokens[240:262]]]
     together = logits(model, pieces, model.make_cache())
-    assert type(model.model.shorter) is type(model.layers[1].shorter) is ext.DecoderLayers
-    long_way(llama, monkeypatch, "LlamaModel")
+    assert type(model.model.fused) is type(model.layers[1].fused) is ext.DecoderLayers
+    unfuse(llama, monkeypatch, "LlamaModel")
     one_by_one = logits(model, pieces, model.make_cache())
-    long_way(llama, monkeypatch, "TransformerBlock")
-    for a, b, c in zip(together, one_by_one, logits(model, pieces, narrow(model))):
+    unfuse(llama, monkeypatch, "TransformerBlock")
+    for a, b, c in zip(together, one_by_one, logits(model, pieces, narrow(model)), strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
 
 
-def test_a_narrower_embedding_goes_the_short_way(llama, monkeypatch):
+def test_a_narrower_embedding_is_fused(llama, monkeypatch):
     """Scales of half precision before norms of float32: the first layer's norm widens what it gets."""
     from toast.kernels import modules
 
@@ -126,15 +129,15 @@ def test_a_narrower_embedding_goes_the_short_way(llama, monkeypatch):
     cache = model.make_cache()
     short = logits(model, pieces, cache)
     assert cache[0].keys.dtype == mx.float16 and modules.supports_ragged_batch(model)
-    long_way(llama, monkeypatch, "LlamaModel", "TransformerBlock")
-    for a, b in zip(short, logits(model, pieces, narrow(model))):
+    unfuse(llama, monkeypatch, "LlamaModel", "TransformerBlock")
+    for a, b in zip(short, logits(model, pieces, narrow(model)), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_texts_that_do_not_fit_a_cache_are_refused(llama):
     model, x, cache = quantized(llama), mx.ones((1, 3, 64)), mx.zeros((2, 2, 8, 16))
     logits(model, [[1]], model.make_cache())
-    layer = model.layers[0].shorter
+    layer = model.layers[0].fused
     assert layer(x, [cache], [cache], [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
     for texts in (
         [],
@@ -155,13 +158,13 @@ def test_texts_that_do_not_fit_a_cache_are_refused(llama):
     lambda model, nn: nn.quantize(model, 32, 3), lambda model, nn: nn.quantize(model, 32, 4, mode="mxfp4"),
     lambda model, nn: None,
 ])  # fmt: skip
-def test_other_weights_take_the_long_way(llama, change):
+def test_other_weights_take_the_unfuse(llama, change):
     import mlx.nn as nn
 
     model = tiny(llama, intermediate_size=128)
     change(model, nn)
     logits(model, [[1, 2, 3], [4]], model.make_cache())
-    assert model.layers[0].shorter is None
+    assert model.layers[0].fused is None
 
 
 @pytest.mark.parametrize("make", [tiny, quantized])
@@ -173,11 +176,11 @@ def test_a_kept_cache_does_not_change(llama, make):
     kept = [(c.keys, c.values, c.offset) for c in cache]
     before = [bits(keys) for keys, _, _ in kept]
     first = logits(model, [[5], [6]], cache)
-    for (keys, _, _), old in zip(kept, before):
+    for (keys, _, _), old in zip(kept, before, strict=True):
         np.testing.assert_array_equal(bits(keys), old)
-    for c, (c.keys, c.values, c.offset) in zip(cache, kept):
-        pass
-    for a, b in zip(first, logits(model, [[5], [6]], cache)):
+    for c, (keys, values, offset) in zip(cache, kept, strict=True):
+        c.keys, c.values, c.offset = keys, values, offset
+    for a, b in zip(first, logits(model, [[5], [6]], cache), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -218,7 +221,7 @@ def test_caches_alone_are_those_of_a_whole_pass(llama):
     mx.eval([c.state for c in cache])
     other = model.make_cache()
     mx.eval(model(mx.array([[1, 2, 3]]), other))
-    for a, b in zip(cache, other):
+    for a, b in zip(cache, other, strict=True):
         np.testing.assert_array_equal(bits(a.keys), bits(b.keys))
         np.testing.assert_array_equal(bits(a.values), bits(b.values))
 
@@ -232,7 +235,7 @@ def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
     rows, singles = batch(model, lambda: caches(model)), []
     rows.place(dict(enumerate(prompts)))
     steps = [bits(rows.step(dict.fromkeys(range(len(prompts)), token))) for token in (10, 11)]
-    for n, ids in enumerate(prompts):
+    for ids in prompts:
         single = caches(model)
         prefill(model, single, ids[:-1])
         singles.append(single)
@@ -242,13 +245,13 @@ def batch_is_single(model, prompts=([3, 4, 5, 6], [7], [8, 9])):
 
 
 @pytest.mark.parametrize("prompts", [([3, 4, 5, 6], [7], [8, 9]), ([5], [6])])
-def test_texts_side_by_side_where_one_layer_is_not_short(llama, prompts):
+def test_texts_side_by_side_where_one_layer_is_not_fused(llama, prompts):
     import mlx.nn as nn
 
     model = tiny(llama, intermediate_size=128)
     nn.quantize(model, 32, 4, class_predicate=lambda path, m: hasattr(m, "to_quantized") and "layers.1" not in path)
     logits(model, [[1]], model.make_cache())
-    assert model.layers[0].shorter and not model.layers[1].shorter
+    assert model.layers[0].fused and not model.layers[1].fused
     batch_is_single(model, prompts)
 
 
@@ -273,7 +276,7 @@ def test_caches_dropped_before_their_step_has_run(llama):
     logits(model, [[1, 2, 3, 4]], begun)
     for _ in range(20):
         cache = model.make_cache()
-        for new, old in zip(cache, begun):
+        for new, old in zip(cache, begun, strict=True):
             new.keys, new.values, new.offset = old.keys, old.values, old.offset
         mx.async_eval(wide @ wide)  # the step waits for this
         y = model(mx.array([[5]]), cache)
@@ -285,7 +288,7 @@ def test_caches_dropped_before_their_step_has_run(llama):
         del others
 
 
-def test_a_cache_that_is_behind_goes_the_long_way(llama, monkeypatch):
+def test_a_cache_that_is_behind_goes_the_unfuse(llama, monkeypatch):
     model = quantized(llama)
 
     def logits_of_uneven_caches():
@@ -295,8 +298,8 @@ def test_a_cache_that_is_behind_goes_the_long_way(llama, monkeypatch):
         return logits(model, [[5], [6, 7]], cache)
 
     short = logits_of_uneven_caches()
-    long_way(llama, monkeypatch, "LlamaModel")
-    for a, b in zip(short, logits_of_uneven_caches()):
+    unfuse(llama, monkeypatch, "LlamaModel")
+    for a, b in zip(short, logits_of_uneven_caches(), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
@@ -309,7 +312,7 @@ def test_layers_of_several_shapes_go_one_by_one(llama):
     )
     nn.quantize(model, 32, 4)
     logits(model, [[1, 2, 3], [4]], model.make_cache())
-    assert model.model.shorter is None and all(layer.shorter for layer in model.layers)
+    assert model.model.fused is None and all(layer.fused for layer in model.layers)
     batch_is_single(model)
 
 
@@ -324,52 +327,30 @@ def test_swiglu_is_one_op(llama):
     assert llama.swiglu is swiglu is ext.swiglu
 
 
-def test_append_equals_assignment():
-    buffer, rows = numbers((2, 3, 9, 4)), numbers((2, 3, 2, 4), seed=1)
-    updated, used = ext.append(buffer, rows, 5)
-    expected = np.array(buffer)
-    expected[:, :, 5:7] = np.array(rows)
-    np.testing.assert_array_equal(np.array(updated), expected)
-    np.testing.assert_array_equal(np.array(used), expected[:, :, :7])
+# zlib.crc32 of the source of each __call__ in MLX-LM 0.32.2's llama.py, the same in every Python
+SOURCES = {"Attention": 0xDD0485A7, "MLP": 0xED254CBC, "TransformerBlock": 0xA8FDA935, "LlamaModel": 0xD813A682}
+
+CHANGED = """MLX-LM's llama.{name} is not the code that toast/kernels/modules.py replaces.
+Compare mlx_lm/models/llama.py with the release before. Where it computes the same: write its names to NAMES and the sum
+{sum:#x} to SOURCES here. Where it computes something else: change the fused op first, or layers are fused wrongly."""
 
 
-def test_a_step_that_does_not_fit_is_refused():
-    x, cache = mx.ones((1, 1, 8)), mx.ones((1, 2, 4, 4))
+@pytest.mark.parametrize("name", ["Attention", "MLP", "TransformerBlock", "LlamaModel"])
+def test_the_code_of_the_pinned_mlx_lm_is_known(llama, name):
+    """Otherwise layers run unfused, three times as slow, without a word; or fused ones compute something else."""
+    from toast.kernels import modules
 
-    def step(**wrong):
-        good = dict(
-            q=x,
-            k=x,
-            v=x,
-            keys=cache,
-            values=cache,
-            offset=0,
-            heads=2,
-            kv_heads=2,
-            scale=1.0,
-            causal=True,
-            dims=4,
-            traditional=False,
-            base=1e4,
-            rope_scale=1.0,
-            freqs=None,
-        )
-        return ext.attention_step(**{**good, **wrong})
+    unfused = modules._unfused[name]
+    found = zlib.crc32(inspect.getsource(unfused).encode())
+    assert modules.kind(unfused) == name and found == SOURCES[name], CHANGED.format(name=name, sum=found)
 
-    mx.eval(step())
-    half = x.astype(mx.float16)
-    for wrong in (
-        dict(offset=4),
-        dict(offset=-1),
-        dict(q=half),
-        dict(heads=3),
-        dict(dims=6),
-        dict(dims=3),
-        dict(base=None),
-        dict(keys=mx.ones((1, 4, 4, 2))),
-        dict(values=mx.ones((1, 2, 4, 3))),
-        dict(values=mx.ones((1, 64, 4, 4))),
-        dict(dims=0),
-    ):
-        with pytest.raises(ValueError):
-            step(**wrong)
+
+def test_fused_layers_are_counted(llama):
+    import mlx.nn as nn
+
+    model = tiny(llama, intermediate_size=128)
+    nn.quantize(model, 32, 4, class_predicate=lambda path, m: hasattr(m, "to_quantized") and "layers.1" not in path)
+    assert kernels.fused_layers(model) == (1, 2)
+    assert kernels.fused_layers(quantized(llama)) == (2, 2)
+    kernels.install("off")
+    assert kernels.fused_layers(model) == (0, 2)

@@ -1,13 +1,15 @@
-"""kernels_main.cpp: built for 64-bit Arm and run under qemu, and built here with the sanitizers."""
+"""The kernels without MLX (kernels_main.cpp): built for 64-bit Arm and run under qemu, and here with the sanitizers.
+And the polynomials that they hold."""
 
 import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "toast", "kernels")
-SANITIZE = ["-DTOAST_SANITIZE=ON"]
+BENCH = os.path.join(os.path.dirname(__file__), "bench")
 ARM = [
     "-DCMAKE_SYSTEM_NAME=Linux",
     "-DCMAKE_SYSTEM_PROCESSOR=aarch64",
@@ -44,6 +46,12 @@ def test_neon_under_qemu(tmp_path):
 
 
 @pytest.mark.sanitize
-def test_sanitizers_find_nothing(tmp_path):
+@pytest.mark.parametrize("kind", ["TOAST_SANITIZE", "TOAST_SANITIZE_THREADS"])
+def test_sanitizers_find_nothing(tmp_path, kind):
     need("cmake", "c++")
-    assert "generic: ok" in run(build(tmp_path, *SANITIZE))
+    assert "generic: ok" in run(build(tmp_path, f"-D{kind}=ON"))
+
+
+def test_the_stored_polynomials_are_minimax():
+    out = run(sys.executable, os.path.join(BENCH, "minimax.py"))
+    assert len(out.splitlines()) == 4, out

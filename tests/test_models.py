@@ -15,9 +15,9 @@ import pytest
 import tiny
 
 from toast import kernels, models
-from toast.encoding.colbert import Late
-from toast.encoding.cross_encoder import scorer
-from toast.encoding.sentence_transformers import Sentence, normalize
+from toast.encoding.colbert import ColBERT
+from toast.encoding.cross_encoder import INSTRUCTION, scorer
+from toast.encoding.sentence_transformers import SentenceTransformer, normalize
 from toast.encoding.tokens import Tokens, batch, pad
 from toast.errors import BadModel
 from toast.store import weights
@@ -42,7 +42,7 @@ def model(name):
 
 @cache
 def sentence(name):
-    return Sentence(oracle(name)[0])
+    return SentenceTransformer(oracle(name)[0])
 
 
 @cache
@@ -182,8 +182,7 @@ def test_qwen3_reranker(together):
     model, rows = scorer(path), []
     model.max_length = facts["max_length"]
     for item in facts["items"]:
-        model.instruction = item["instruction"]
-        rows += model.encode([(item["query"], item["document"])])
+        rows += model.encode([(item["query"], item["document"])], instruction=item["instruction"])
     assert [row.ids for row in rows] == facts["input_ids"]
     batches = [rows] if together else [[row] for row in rows]
     logits = mx.concatenate([model.logits(batch) for batch in batches])
@@ -196,7 +195,7 @@ def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
     model = scorer(path)
     (row,) = model.encode([("cat", "The cat sat. " * 400)])
     assert len(row.overflowing) >= 2
-    head = len(model.ids("<Instruct>: " + model.instruction + "\n<Query>: cat\n<Document>:"))
+    head = len(model.ids("<Instruct>: " + INSTRUCTION + "\n<Query>: cat\n<Document>:"))
     for piece in row.overflowing:
         assert len(piece.ids) <= model.max_length
         assert piece.ids[: len(model.prefix) + head] == row.ids[: len(model.prefix) + head]
@@ -206,7 +205,7 @@ def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
 @pytest.mark.parametrize("name", fixtures("late"))
 def test_late_interaction(name, together):
     path, facts, expected = oracle(name)
-    model = Late(path)
+    model = ColBERT(path)
     assert is_late(path)
     query = model.query(facts["query"])
     assert largest(query, expected["query"]) <= facts["tolerance_max_abs"]["scores"]
@@ -309,7 +308,7 @@ def test_damaged_folders(tmp_path, name, value):
     damage(path, name, value)
     with pytest.raises(BadModel) as error:
         models.encoder(str(path))
-        Sentence(str(path))
+        SentenceTransformer(str(path))
         Tokens(str(path), 24)
         pytest.fail("nothing was refused")
     assert "\n" not in str(error.value) and str(path) in str(error.value)
@@ -341,7 +340,7 @@ def test_a_model_of_the_wrong_kind(tmp_path):
     with pytest.raises(BadModel, match="head"):
         scorer(path)
     with pytest.raises(BadModel, match="late"):
-        Sentence(oracle("tiny-colbert-pylate")[0])
+        SentenceTransformer(oracle("tiny-colbert-pylate")[0])
 
 
 def test_settings_of_a_quantised_folder_are_checked(tmp_path):
@@ -368,7 +367,7 @@ POOLED = {
 def pooled_by(folder, config):
     with open(os.path.join(folder, "1_Pooling", "config.json"), "w") as file:
         json.dump(config, file)
-    return Sentence(folder)
+    return SentenceTransformer(folder)
 
 
 @pytest.mark.parametrize("mode", POOLED)
@@ -407,7 +406,7 @@ def test_dense_after_pooling(tmp_path):
     tensors = {"linear.weight": w, "linear.bias": b}
     tiny.write_safetensors(f"{folder}/2_Dense/model.safetensors", tensors)
     write_modules(folder, Transformer="", Pooling="1_Pooling", Dense="2_Dense", Normalize="n")
-    model = Sentence(folder)
+    model = SentenceTransformer(folder)
     got = model.pool(mx.array(HIDDEN), mx.array([5, 5, 5]))
     assert largest(got, np.tanh(HIDDEN.mean(axis=1) @ w.T + b)) < 1e-5
     assert model.dims == 3 and model.normalize
@@ -416,7 +415,7 @@ def test_dense_after_pooling(tmp_path):
 def test_without_modules_json_the_mean_is_taken(tmp_path):
     folder = tiny.bert(tmp_path / "tiny")
     os.remove(os.path.join(folder, "modules.json"))
-    model = Sentence(folder)
+    model = SentenceTransformer(folder)
     got = model.pool(mx.array(HIDDEN), mx.array(LENGTHS))
     want = np.array([x[:n].mean(axis=0) for x, n in zip(HIDDEN, LENGTHS)])
     assert largest(got, want) < 1e-6 and not model.normalize and model.dims == 32
@@ -429,7 +428,7 @@ def test_an_older_folder_keeps_the_transformer_below(tmp_path):
     for file in [file for file in folder.iterdir() if file.is_file()]:
         file.rename(folder / "0_BERT" / file.name)
     write_modules(folder, Transformer="0_BERT", Pooling="1_Pooling")
-    assert Sentence(str(folder)).max_length == 24
+    assert SentenceTransformer(str(folder)).max_length == 24
     assert models.encoder(str(folder))(mx.array([[2, 3]]), mx.array([2])).shape == (1, 2, 32)
 
 

@@ -195,7 +195,7 @@ def test_hostile_shapes(learnt, tmp_path):
     for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
         (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
         command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is a damaged probe")
-    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5]))
+    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5], data_offsets=[0, 40]))
     size = 8 + int.from_bytes(narrow[:8], "little")
     (tmp_path / "x").write_bytes(narrow[: size + 40])
     command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("has 4 features")
@@ -228,7 +228,7 @@ def test_fit_reaches_the_least_loss(seed, N, D, K):
     """At the minimum the gradient, taken here by itself, is zero."""
     X, y = blobs(seed, N, D, K)
     X = np.concatenate([np.ones((N, 1)), X], axis=1)
-    W = logistic.fit(X, y, np.ones(N), np.zeros((K, D + 1)), 0.01, steps=500)
+    W = logistic.fit(X, y, np.ones(N), start=np.zeros((K, D + 1)), penalty=0.01, steps=500)
     P = np.exp(X @ W.T)
     P /= P.sum(axis=1, keepdims=True)
     gradient = (P - np.eye(K)[y]).T @ X / N + 0.01 * W * (np.arange(D + 1) > 0)
@@ -239,7 +239,7 @@ def test_learning_is_calibrated_and_chooses_features():
     rng = np.random.default_rng(0)
     X, y = blobs(1, 1500, 6, 3)
     noise = rng.normal(size=(1500, 40)).astype(np.float32)
-    learnt = logistic.learn(np.concatenate([X, noise], axis=1)[:1000], y[:1000], 3, [6, 46])
+    learnt = logistic.learn(np.concatenate([X, noise], axis=1)[:1000], y[:1000], 3, widths=[6, 46])
     assert learnt.weight.shape == (3, 7)
     scores = (X[1000:] @ learnt.weight[:, :-1].T + learnt.weight[:, -1]) / learnt.temperature
     P = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -247,7 +247,7 @@ def test_learning_is_calibrated_and_chooses_features():
     assert np.mean(P.argmax(axis=1) == y[1000:]) > 0.7
     assert logistic.calibration_error(P, y[1000:]) < 0.06
     swapped = np.concatenate([noise, X], axis=1)
-    assert logistic.learn(swapped, y, 3, [40, 46]).weight.shape == (3, 47)
+    assert logistic.learn(swapped, y, 3, widths=[40, 46]).weight.shape == (3, 47)
 
 
 def test_measures():

@@ -15,14 +15,14 @@ def test_scan_is_the_dot_product(rows, dims):
     scales, query = rng.random(rows, np.float32), rng.normal(size=dims).astype(np.float32)
     given = codes.tobytes(), scales.tobytes(), query.tobytes()
     exact = codes.astype(np.float64) @ query * scales
-    for found in (scan.int8_scan(*given), scan.plain(*given)):
+    for found in (scan.int8_scan(*given), scan.reference(*given)):
         np.testing.assert_allclose(np.frombuffer(found, np.float32), exact, rtol=1e-4, atol=1e-3)
 
 
 def test_a_score_that_is_no_number_is_zero():
     kernels.install()
     given = bytes([1, 2, 3, 4]), np.array([np.nan, np.inf], np.float32).tobytes(), np.ones(2, np.float32).tobytes()
-    assert scan.int8_scan(*given) == scan.plain(*given) == bytes(8)
+    assert scan.int8_scan(*given) == scan.reference(*given) == bytes(8)
 
 
 def test_sizes_must_fit():

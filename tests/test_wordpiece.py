@@ -64,7 +64,7 @@ def test_any_text_and_pair(folder, first, second, special):
     quick, whole = both(folder)
     for given, texts in ((first, (first,)), ((first, second), (first, second))):
         try:
-            found = quick.encode(texts, special)
+            found = quick.encode(texts, special=special)
         except wordpiece.Unsure:
             continue
         assert facts(found) == facts(whole.encode_batch([given], add_special_tokens=special)[0])

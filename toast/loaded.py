@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from _thread import allocate_lock
 
+from toast.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +40,10 @@ def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
     """
     from toast import kernels, store
 
-    kernels.install_for(call)
+    try:
+        kernels.install_for(call)
+    except kernels.KernelsInUse as error:
+        raise UsageError(str(error), "a process of its own can") from None
     return at(store.as_folder(call, name), kind)
 
 

@@ -49,6 +49,5 @@ for shape in SHAPES:
     M, N, K, group, bits = shape
     t = best(run)
     form = f"{bits} bits group {group}" if bits else "float32"
-    print(
-        f"{M:4} x {N:6} x {K:5} {form:16} {t * 1e3:8.3f} ms {2 * M * N * K / t / 1e9:7.0f} GOPS {size / t / 1e9:6.1f} GB/s"
-    )
+    speed = f"{2 * M * N * K / t / 1e9:7.0f} GOPS {size / t / 1e9:6.1f} GB/s"
+    print(f"{M:4} x {N:6} x {K:5} {form:16} {t * 1e3:8.3f} ms {speed}")

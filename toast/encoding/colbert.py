@@ -3,6 +3,8 @@
 Owns: the three layouts that such checkpoints come in, markers, expansion. Does not know: ranking.
 """
 
+from __future__ import annotations
+
 import string
 
 import mlx.core as mx
@@ -15,11 +17,18 @@ from toast.store import weights
 from toast.store.folder import modules, read_config, read_json, transformer
 from toast.task import is_stanford
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
-class Late:
-    """Encoder, projection and what `settings` found; max_length: tokens of a document piece."""
+    Facts = dict[str, Any]
 
-    def __init__(self, path):
+
+class ColBERT:
+    """Encoder, projection and what `settings` found, immutable; max_length: tokens of a document piece."""
+
+    def __init__(self, path: str) -> None:
         facts = settings(path)
         self.tokens = tokens.load(path)
         limit = facts["document_length"] or self.tokens.max_length
@@ -32,7 +41,7 @@ class Late:
         self.markers = {kind: self.marker(facts[kind]) for kind in ("query", "document")}
         self.skip = {find(word) for word in facts["skip"]}
 
-    def marker(self, text):
+    def marker(self, text: str) -> tuple[int | None, str]:
         """(token put after the first one or None, text put before the input or "")."""
         for word in (text, *text.split()[:1]):
             found = self.tokens.id(word)
@@ -40,43 +49,44 @@ class Late:
                 return found, ""
         return None, text
 
-    def query(self, text):
+    def query(self, text: str) -> mx.array:
         """Vectors of a query's tokens (L, dims), mask tokens included where the model adds them."""
-        (row,) = self.rows([text], "query", self.query_length or self.max_length)
+        (row,) = self.rows([text], "query", limit=self.query_length or self.max_length)
         ids, n = row.ids, len(row.ids)
         if self.query_length and self.mask is not None:
             ids = ids + [self.mask] * (self.query_length - n)
         length = mx.array([len(ids) if self.attend else n])
         return self.project(self.model(mx.array([ids]), length))[0]
 
-    def encode(self, texts):
+    def encode(self, texts: list[str]) -> list[tokens.Row]:
         """Documents -> Rows of ids; .overflowing: further pieces of a long one."""
-        return self.rows(texts, "document", self.max_length)
+        return self.rows(texts, "document", limit=self.max_length)
 
-    def rows(self, texts, kind, limit):
+    def rows(self, texts: list[str], kind: str, *, limit: int) -> list[tokens.Row]:
+        """Texts -> Rows of at most `limit` ids, behind the marker of their kind."""
         token, prefix = self.markers[kind]
-        self.tokens.max_length = limit - (token is not None)
-        return [self.row(e, token) for e in self.tokens.encode([prefix + t for t in texts])]
+        encodings = self.tokens.encode([prefix + text for text in texts], limit=limit - (token is not None))
+        return [self.row(encoding, token) for encoding in encodings]
 
-    def row(self, encoding, token):
+    def row(self, encoding: Any, token: int | None) -> tokens.Row:
         ids = encoding.ids
         ids = ids if token is None else [*ids[:1], token, *ids[1:]]
         return tokens.Row(ids, [self.row(piece, token) for piece in encoding.overflowing])
 
-    def scores(self, query, rows):
+    def scores(self, query: mx.array, rows: list[tokens.Row]) -> mx.array:
         """MaxSim of a query's vectors (L, dims) with each document: (B,), at most L."""
         ids, lengths, _ = tokens.batch(rows)
         kept = tokens.pad([[int(i not in self.skip) for i in row.ids] for row in rows])
         likeness = query @ self.project(self.model(ids, lengths)).swapaxes(1, 2)
         return mx.sum(mx.max(mx.where(kept[:, None] > 0, likeness, -mx.inf), axis=-1), axis=-1)
 
-    def project(self, hidden):
+    def project(self, hidden: mx.array) -> mx.array:
         for step in self.steps:
             hidden = step(hidden)
         return normalize(hidden)
 
 
-def projection(path):
+def projection(path: str) -> list[Callable[[mx.array], mx.array]]:
     """The functions from token states to vectors."""
     steps = [dense(folder)[0] for kind, folder in modules(path) if kind == "Dense"]
     if steps:
@@ -88,7 +98,7 @@ def projection(path):
     return [layers.Tensors(tensors, {}).linear("linear", rows, dims, bias=False)]
 
 
-def settings(path):
+def settings(path: str) -> Facts:
     """Markers (query, document), lengths (None: no limit, no expansion), attend, words to skip."""
     if is_stanford(path):
         return from_stanford(read_json(path, "artifact.metadata") or {})
@@ -98,7 +108,7 @@ def settings(path):
     return from_sentence_transformers(path, saved.get("prompts") or {})
 
 
-def from_stanford(saved):
+def from_stanford(saved: Facts) -> Facts:
     return {
         "query": saved.get("query_token_id") or "[unused0]",
         "document": saved.get("doc_token_id") or "[unused1]",
@@ -109,7 +119,7 @@ def from_stanford(saved):
     }
 
 
-def from_pylate(saved):
+def from_pylate(saved: Facts) -> Facts:
     expands = saved.get("do_query_expansion", True)
     skip = saved.get("skiplist_words")
     return {
@@ -122,7 +132,7 @@ def from_pylate(saved):
     }
 
 
-def from_sentence_transformers(path, prompts):
+def from_sentence_transformers(path: str, prompts: Facts) -> Facts:
     base = read_json(transformer(path), "sentence_bert_config.json") or {}
     expansion = base.get("query_expansion") or {}
     folders = [folder for kind, folder in modules(path) if kind == "MultiVectorMask"]

@@ -3,12 +3,21 @@
 Owns: cross-encoders, Qwen3-Reranker's template, default activations. Does not know: ranking.
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 from toast.encoding import tokens
 from toast.errors import BadModel
 from toast.models import encoder
 from toast.store.folder import blame, read_config, transformer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Config = dict[str, Any]
 
 # The published recipe of Qwen3-Reranker (its model card).
 PREFIX = (
@@ -20,13 +29,12 @@ SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
 
-def scorer(path):
-    """The scorer in folder `path`: Classifier or YesNo. BadModel when it has no head."""
+def scorer(path: str) -> Classifier | YesNo:
+    """The scorer in folder `path`, immutable. BadModel when it has no head."""
     path = transformer(path)
     config = read_config(path)
-    kind = YesNo if config.get("model_type") == "qwen3" else Classifier
     with blame(path):
-        return kind(path, config)
+        return YesNo(path, config) if config.get("model_type") == "qwen3" else Classifier(path, config)
 
 
 class Classifier:
@@ -36,7 +44,7 @@ class Classifier:
     CrossEncoder, from the config; max_length: tokens of a pair, special ones included.
     """
 
-    def __init__(self, path, config):
+    def __init__(self, path: str, config: Config) -> None:
         self.tokens, self.model = tokens.load(path), encoder(path)
         self.max_length = self.tokens.max_length
         if self.model.head is None:
@@ -44,63 +52,69 @@ class Classifier:
         self.labels = labels(config, self.model)
         self.activation = activation(config, len(self.labels))
 
-    def encode(self, inputs, truncate="longest_first"):
-        """Texts or (query, text) pairs -> Encodings, as Tokens.encode."""
+    def encode(
+        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None
+    ) -> list[Any]:
+        """Texts or (query, text) pairs -> Encodings, as Tokens.encode. instruction: is for others."""
         return self.tokens.encode(inputs, truncate=truncate)
 
-    def logits(self, encodings):
+    def logits(self, encodings: list[Any]) -> mx.array:
         """(B, len(labels)) float32."""
         return self.model.logits(*tokens.batch(encodings))
 
-    def probabilities(self, logits):
+    def probabilities(self, logits: mx.array) -> mx.array:
         """Softmax over the labels, or sigmoid of each where labels are not exclusive."""
         if len(self.labels) == 1 or self.activation is mx.sigmoid:
             return mx.sigmoid(logits)
         return mx.softmax(logits, axis=-1)
 
 
-def labels(config, model):
+def labels(config: Config, model: Any) -> list[str]:
     """Names of the outputs, by id2label of the config."""
     names = {int(k): str(v) for k, v in (config.get("id2label") or {}).items()}
     return [names.get(i, f"LABEL_{i}") for i in range(model.outputs)]
 
 
-def activation(config, n):
+def activation(config: Config, n: int) -> Callable[[mx.array], mx.array]:
     """Logits to scores: what the config names, else sigmoid for one label and nothing for more."""
     saved = (config.get("sentence_transformers") or {}).get("activation_fn")
     saved = saved or config.get("sbert_ce_default_activation_function")
     if saved is None and config.get("problem_type") == "multi_label_classification":
         return mx.sigmoid
-    known = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid, "Tanh": mx.tanh}
+    known: dict[str, Callable[[mx.array], mx.array]] = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid, "Tanh": mx.tanh}
     return known.get(str(saved).rpartition(".")[2], mx.sigmoid if n == 1 else known["Identity"])
 
 
 class YesNo:
     """Qwen3-Reranker: the logit of "yes" minus that of "no" as the next token, one label."""
 
-    def __init__(self, path, config, instruction=INSTRUCTION):
-        self.tokens, self.instruction = tokens.load(path), instruction
+    def __init__(self, path: str, config: Config) -> None:
+        self.tokens = tokens.load(path)
         self.max_length = min(self.tokens.max_length, 8192)  # the recipe's limit
         self.model, self.labels, self.activation = encoder(path), ["yes"], mx.sigmoid
         self.prefix, self.suffix = self.ids(PREFIX), self.ids(SUFFIX)
-        answers = [self.tokens.id(word) for word in ("yes", "no")]
-        if None in answers:
+        self.answers = [id for word in ("yes", "no") if (id := self.tokens.id(word)) is not None]
+        if len(self.answers) < 2:
             raise BadModel(f"{path}: the tokenizer has no token for yes or no")
-        self.answers = answers
 
-    def ids(self, text):
+    def ids(self, text: str) -> list[int]:
+        """Bare ids of a text of any length."""
         return self.tokens.encode([text], special=False, truncate=None)[0].ids
 
-    def encode(self, pairs, truncate="longest_first"):
+    def encode(
+        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None
+    ) -> list[tokens.Row]:
         """(query, text) pairs -> Rows; the body is cut to what the template leaves of the limit.
+        instruction: what counts as an answer, None for the recipe's own.
 
         .overflowing: the further pieces of the text, each behind the same query.
         """
-        return [self.row(query, text) for query, text in pairs]
+        return [self.row(query, text, instruction or INSTRUCTION) for query, text in inputs]
 
-    def row(self, query, text):
+    def row(self, query: str, text: str, instruction: str) -> tokens.Row:
+        """The ids of a pair, further pieces of a long text in `overflowing`."""
         limit = self.max_length - len(self.prefix) - len(self.suffix)
-        head = f"<Instruct>: {self.instruction}\n<Query>: {query}\n<Document>:"
+        head = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
         body = self.ids(f"{head} {text}")
         pieces = [body[:limit]]
         if len(body) > limit:
@@ -111,11 +125,12 @@ class YesNo:
         rows = [tokens.Row(self.prefix + piece + self.suffix) for piece in pieces]
         return tokens.Row(rows[0].ids, rows[1:])
 
-    def logits(self, rows):
+    def logits(self, encodings: list[tokens.Row]) -> mx.array:
         """(B, 1) float32."""
-        ids, lengths, _ = tokens.batch(rows)
+        ids, lengths, _ = tokens.batch(encodings)
         yes_no = self.model.next_logits(ids, lengths, self.answers)
         return yes_no[:, :1] - yes_no[:, 1:]
 
-    def probabilities(self, logits):
+    def probabilities(self, logits: mx.array) -> mx.array:
+        """The sigmoid."""
         return mx.sigmoid(logits)

@@ -4,21 +4,28 @@ Owns `idf.txt` and the words of a text. Knows nothing of models; the table is th
 so that a weight means the same whatever is searched. tests/bench/idf.py made it.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from math import sqrt
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 WORD = re.compile(r"\w+")
 
 
-def token_weights(encoding, text: str, start: int = 0) -> list[float]:
+def token_weights(encoding: Any, text: str, start: int = 0) -> list[float]:
     """A weight for each token: its word's idf over the square root of how many tokens the word is.
 
     Special tokens, punctuation and what lies before character `start` weigh nothing; if that
     leaves nothing, every token weighs the same.
     """
     table, rare = _table()
-    owner, idf = [None] * len(text), {}
+    owner: list[int | None] = [None] * len(text)
+    idf: dict[int, float] = {}
     for match in WORD.finditer(text, start):
         idf[match.start()] = table.get(match.group().lower(), rare)
         owner[match.start() : match.end()] = [match.start()] * len(match.group())
@@ -27,7 +34,7 @@ def token_weights(encoding, text: str, start: int = 0) -> list[float]:
     return weights if any(weights) else [1.0] * len(weights)
 
 
-def _table():
+def _table() -> tuple[dict[str, float], float]:
     """({word: idf}, the idf of any other word)."""
     with open(os.path.join(os.path.dirname(__file__), "idf.txt"), encoding="utf-8") as file:
         levels = [line.split() for line in file if not line.startswith("#")]

@@ -1,25 +1,38 @@
-"""Encodings of texts, long ones in pieces, computed in batches of similar length.
+"""Length-bucketed batches: encodings of texts, long ones in pieces, computed beside others of similar length.
 
 Owns what becomes of a text over the limit, the bound on a batch and the order of the results.
 Knows nothing of models.
 """
 
+from __future__ import annotations
+
+from _thread import allocate_lock
+
 import mlx.core as mx
 
 from toast.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 TOKENS = 2048  # padded tokens of a batch: bounds the memory of a layer's activations
 AHEAD = 64 << 20  # bytes of outputs that exist at once, about two layers of the default embedder
 BATCH = 128  # texts of a batch, fewer where they are long: short ones fill it with half the steps of 32
 
+_lock = allocate_lock()  # MLX's memory limit is the process's
 
-def pieces(encodings, long):
+
+def pieces(encodings: list[Any], long: str) -> tuple[list[Any], list[int], int]:
     """(pieces, the index of the encoding that each comes from, how many encodings were too long).
 
     An encoding over the limit is its first piece under long="truncate", an error under "error",
     and all of its pieces under anything else.
     """
-    parts, owners, cut = [], [], 0
+    parts: list[Any] = []
+    owners: list[int] = []
+    cut = 0
     for i, encoding in enumerate(encodings):
         further = encoding.overflowing
         cut += bool(further)
@@ -31,27 +44,39 @@ def pieces(encodings, long):
     return parts, owners, cut
 
 
-def compute(function, parts, size=BATCH) -> mx.array:
+def compute(function: Callable[[list[Any]], mx.array], parts: list[Any], size: int = BATCH) -> mx.array:
     """function(list of at most `size` encodings) -> (B, ...) over all parts: (N, ...), N > 0, in order."""
     order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids))
-    rows = []
-    # MLX allocates the outputs of many ops ahead of their work; over the limit it waits for that work
-    limit = mx.set_memory_limit(mx.get_active_memory() + AHEAD)
-    try:
-        for group in _groups(parts, order, size):
-            rows.append(function([parts[i] for i in group]))
-            mx.eval(rows[-1])
-    finally:
-        mx.set_memory_limit(limit)
+    groups = [[parts[i] for i in group] for group in _groups(parts, order, size)]
+    rows = _bounded(function, groups) if mx.default_device() == mx.Device(mx.cpu) else _evaluated(function, groups)
     place = [0] * len(order)
     for row, i in enumerate(order):
         place[i] = row
     return mx.concatenate(rows)[mx.array(place)]
 
 
-def _groups(parts, order, size):
+def _evaluated(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
+    rows = []
+    for group in groups:
+        rows.append(function(group))
+        mx.eval(rows[-1])
+    return rows
+
+
+def _bounded(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
+    """The same on the CPU, where MLX allocates the outputs of many ops ahead of their work; over the limit it waits
+    for that work. (On a GPU it would wait after every op.)"""
+    with _lock:
+        limit = mx.set_memory_limit(mx.get_active_memory() + AHEAD)
+        try:
+            return _evaluated(function, groups)
+        finally:
+            mx.set_memory_limit(limit)
+
+
+def _groups(parts: list[Any], order: list[int], size: int) -> Iterator[list[int]]:
     """Indices in groups of at most `size` rows and TOKENS padded tokens; lengths ascend."""
-    group = []
+    group: list[int] = []
     for i in order:
         if group and (len(group) == size or (len(group) + 1) * len(parts[i].ids) > TOKENS):
             yield group

@@ -5,17 +5,25 @@ fixed and nothing is computed from the candidates, so a score means the same fro
 Does not know where texts come from, nor ranking.
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 from toast.encoding import idf
 from toast.encoding.sentence_transformers import normalize
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.encoding.encoder import Encoder
 
 # Fitted to the judgements of three collections (TREC-QA, Cranfield, SciFact): their logistic slopes
 # and the middles, where half of such candidates are relevant, lie around these.
 COSINE, MAXSIM, OFFSET = 4.0, 8.0, -8.6
 
 
-def maxsim(query, weights, states, lengths):
+def maxsim(query: mx.array, weights: mx.array, states: mx.array, lengths: mx.array) -> mx.array:
     """Each query token's best match, averaged by weight: (Q, D), (Q,), (B, L, D), (B,) -> (B,).
 
     Vectors have length 1; the weights sum to 1; of each row of states, `lengths` tokens count.
@@ -25,16 +33,15 @@ def maxsim(query, weights, states, lengths):
     return mx.sum(mx.max(mx.where(inside, similar, -mx.inf), axis=1) * weights, axis=1)
 
 
-class Matcher:
+class MaxSim:
     """Logits of relevance to one query at a time, by an `Encoder`."""
 
-    def __init__(self, encoder):
-        self.encoder = encoder
+    def __init__(self, encoder: Encoder) -> None:
+        self.documents, self.queries = encoder.but("document"), encoder.but("query")
 
     def ask(self, query: str) -> bool:
         """The query that texts are matched with from now on; whether it was cut."""
-        encoder = self.encoder
-        encoder.use("query")
+        encoder = self.queries
         text = encoder.prompt + query
         encoding = encoder.tokens.encode([text])[0]
         weights = idf.token_weights(encoding, text, len(encoder.prompt))
@@ -43,16 +50,15 @@ class Matcher:
         self.states = normalize(hidden[0])[heavy]
         self.weights = mx.array([weight / sum(weights) for weight in weights if weight])
         self.vector = normalize(pooled)[0]
-        encoder.use("document")
         return bool(encoding.overflowing)
 
-    def encode(self, texts, truncate="longest_first"):
+    def encode(self, texts: list[str], truncate: str = "longest_first") -> list[Any]:
         """Texts -> Encodings, as Tokens.encode."""
-        return self.encoder.tokens.encode([self.encoder.prompt + text for text in texts])
+        return self.documents.tokens.encode([self.documents.prompt + text for text in texts])
 
-    def logits(self, encodings):
+    def logits(self, encodings: list[Any]) -> mx.array:
         """(B, 1) float32."""
-        states, lengths, pooled = self.encoder.states(encodings)
+        states, lengths, pooled = self.documents.states(encodings)
         cosine = mx.sum(normalize(pooled) * self.vector, axis=1)
         tokens = maxsim(self.states, self.weights, normalize(states), lengths)
         return (COSINE * cosine + MAXSIM * tokens + OFFSET)[:, None]

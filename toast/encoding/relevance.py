@@ -4,92 +4,108 @@ Owns the choice of the scorer, windows of long texts and the scale of scores. Do
 texts come from, nor what becomes of the scores.
 """
 
+from __future__ import annotations
+
 import math
 
-from toast import kernels, store
+from toast import loaded, store
 from toast.encoding import length_batches
 from toast.errors import BadModel, UsageError
 from toast.task import need
 
-BLOCK = 256  # texts tokenised at once: encodings are large
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    import mlx.core as mx
+
+    from toast.command import Call
+    from toast.encoding.cross_encoder import Classifier, YesNo
+
+TEXTS = 256  # texts tokenised at once: encodings are large
 
 
-def open_scorer(call, name: str, instruction: str | None = None) -> "Relevance":
-    """The scorer for a model: cross-encoder, Qwen3-Reranker, late interaction, any embedding model.
+def open_scorer(call: Call, name: str, instruction: str | None = None) -> Relevance:
+    """A use of the scorer for a model: cross-encoder, Qwen3-Reranker, late interaction, any embedding model.
 
     instruction: what counts as an answer, for models that are told. Raises UsageError for others,
     BadModel for a model that cannot score pairs.
     """
-    kernels.install_for(call)
-    path = store.find(call, name)
-    kind = need(name, path, "judge", "label", "match", "embed")
+    kind = need(name, store.find(call, name), "judge", "label", "match", "embed")
     if instruction and kind != "judge":
         raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
     if kind == "match":
-        return Relevance(_Late(path))
+        from toast.encoding.colbert import ColBERT
+
+        return Relevance(_LateInteraction(loaded.load(call, name, ColBERT)))
     if kind != "embed":
-        return Relevance(_Pairs(_pair_scorer(name, path, instruction)))
+        return Relevance(_Pairs(_pair_scorer(call, name), instruction))
     from toast.encoding.encoder import Encoder
-    from toast.encoding.maxsim import Matcher
+    from toast.encoding.maxsim import MaxSim
 
-    return Relevance(Matcher(Encoder(call, name)))
+    return Relevance(MaxSim(Encoder(call, name)))
 
 
-def _pair_scorer(name, path, instruction):
+def _pair_scorer(call: Call, name: str) -> Classifier | YesNo:
     from toast.encoding.cross_encoder import scorer
 
-    found = scorer(path)
+    found = loaded.load(call, name, scorer)
     if len(found.labels) != 1:
         raise BadModel(f"{name} is a classifier with {len(found.labels)} labels", f"classify -m {name}")
-    if instruction:
-        found.instruction = instruction
     return found
 
 
 class _Pairs:
-    """A scorer of (query, text) pairs, asked one query at a time."""
+    """A use of a scorer of (query, text) pairs, asked one query at a time."""
 
-    def __init__(self, scorer):
-        self.scorer, self.logits = scorer, scorer.logits
+    def __init__(self, scorer: Classifier | YesNo, instruction: str | None) -> None:
+        self.scorer, self.instruction, self.logits = scorer, instruction, scorer.logits
 
-    def ask(self, query):
+    def ask(self, query: str) -> bool:
+        """The query of the texts to come."""
         self.query = query
+        return False
 
-    def encode(self, texts, truncate):
-        return self.scorer.encode([(self.query, text) for text in texts], truncate)
+    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+        """Texts -> Encodings of the query with each."""
+        pairs = [(self.query, text) for text in texts]
+        return list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction))
 
 
-class _Late:
-    """A late-interaction model; its logits are sums of cosines, one for each token of the query."""
+class _LateInteraction:
+    """A use of a ColBERT; its logits are sums of cosines, one for each token of the query."""
 
-    def __init__(self, path):
-        from toast.encoding.colbert import Late
+    def __init__(self, model: Any) -> None:
+        self.model = model
 
-        self.model = Late(path)
-
-    def ask(self, query):
+    def ask(self, query: str) -> bool:
+        """The query of the texts to come."""
         self.query = self.model.query(query)
+        return False
 
-    def encode(self, texts, truncate):
+    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+        """Texts -> Rows."""
         return self.model.encode(texts)
 
-    def logits(self, rows):
+    def logits(self, rows: list[Any]) -> mx.array:
+        """(B, 1) float32."""
         return self.model.scores(self.query, rows)[:, None]
 
-    def score(self, logit, other=0.0, worth=0.0):
-        """The mean cosine; another score, from 0 to 1, counts as `worth` tokens of the query."""
-        return min(max((logit + worth * other) / (self.query.shape[0] + worth), 0.0), 1.0)
+    def score(self, logit: float, prior: float = 0.0, worth: float = 0.0) -> float:
+        """The mean cosine; a prior, from 0 to 1, counts as `worth` tokens of the query."""
+        return min(max((logit + worth * prior) / (self.query.shape[0] + worth), 0.0), 1.0)
 
 
 class Relevance:
     """Scores of texts against a query. cut, queries_cut: how many were over the limit so far.
 
-    score(logit): the logit on a scale from 0 to 1, the same from call to call; score(logit, other, worth):
-    joined with another score, from 0 to 1, the whole of which is worth so many logits.
+    score(logit): the logit on a scale from 0 to 1, the same from call to call; score(logit, prior, worth): with a
+    prior in [0, 1] that is worth so many logits, sigmoid(logit + worth (prior - 0.5)).
     """
 
-    def __init__(self, scorer):
-        self.scorer, self.cut, self.queries_cut, self.query = scorer, 0, 0, None
+    def __init__(self, scorer: Any) -> None:
+        self.scorer, self.cut, self.queries_cut = scorer, 0, 0
+        self.query: str | None = None
         self.score = getattr(scorer, "score", _score)
 
     def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
@@ -101,23 +117,24 @@ class Relevance:
         if query != self.query:
             self.queries_cut += bool(self.scorer.ask(query))
             self.query = query
-        found = []
-        for start in range(0, len(texts), BLOCK):
-            found += self._block(texts[start : start + BLOCK], long)
+        found: list[float] = []
+        for start in range(0, len(texts), TEXTS):
+            found += self._some(texts[start : start + TEXTS], long)
         return found
 
-    def _block(self, texts, long):
+    def _some(self, texts: list[str], long: str) -> list[float]:
         truncate = "longest_first" if long == "truncate" else "only_second"
         parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, truncate), long)
         self.cut += cut
         best = [-math.inf] * len(texts)
-        for owner, logit in zip(owners, length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()):
+        logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()
+        for owner, logit in zip(owners, logits, strict=True):
             best[owner] = max(best[owner], logit)
         return best
 
 
-def _score(logit, other=0.5, worth=0.0):
-    return sigmoid(logit + worth * (other - 0.5))
+def _score(logit: float, prior: float = 0.5, worth: float = 0.0) -> float:
+    return sigmoid(logit + worth * (prior - 0.5))
 
 
 def sigmoid(logit: float) -> float:

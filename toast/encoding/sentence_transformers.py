@@ -3,12 +3,20 @@
 Owns: modules.json, pooling, dense layers, prompts. Does not know: architectures, token ids.
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 from toast.encoding.tokens import limits
 from toast.errors import BadModel
 from toast.models import layers
 from toast.store.folder import blame, modules, read_config, read_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Step = Callable[[mx.array, mx.array, int], mx.array]  # (states or vectors, lengths, skip) -> the same or vectors
 
 # Order of concatenation when several are on.
 POOLING = {
@@ -22,7 +30,7 @@ POOLING = {
 PROMPT_NAMES = {"query": ["query"], "document": ["document", "passage", "corpus"]}
 
 
-class Sentence:
+class SentenceTransformer:
     """Settings of an embedding model folder; without modules.json: mean pooling, no normalisation.
 
     folder: where config.json and the tokenizer are; max_length: tokens, special ones included;
@@ -30,13 +38,16 @@ class Sentence:
     normalize: the model ends with vectors of length 1; dims: of the vector, if the files say.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         with blame(path):
             self.read(path)
 
-    def read(self, path):
+    def read(self, path: str) -> None:
+        """Take the settings of the folder's files."""
         self.folder, self.max_length, self.lower = limits(path)
-        self.normalize, self.include_prompt, self.steps, self.dims = False, True, [], None
+        self.normalize, self.include_prompt = False, True
+        self.steps: list[Step] = []
+        self.dims = 0
         self.modes = 1  # of pooling, side by side
         for kind, folder in modules(path):
             self.add(kind, folder)
@@ -46,10 +57,10 @@ class Sentence:
             config = read_config(self.folder)
             self.dims = (config.get("hidden_size") or config["dim"]) * self.modes
         saved = read_json(path, "config_sentence_transformers.json") or {}
-        self.prompts = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
-        self.default_prompt = saved.get("default_prompt_name")
+        self.prompts: dict[str, str] = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
+        self.default_prompt: str | None = saved.get("default_prompt_name")
 
-    def add(self, kind, folder):
+    def add(self, kind: str, folder: str) -> None:
         """Append the step that a module of modules.json stands for."""
         if kind == "Pooling":
             config = read_config(folder)
@@ -70,19 +81,19 @@ class Sentence:
         elif kind not in ("Transformer", "Dropout"):
             raise BadModel(f"{folder}: module {kind} of modules.json is not supported")
 
-    def then(self, step):
+    def then(self, step: Callable[[mx.array], mx.array]) -> None:
         """Apply `step` to the vectors made so far."""
         if self.normalize:
             self.steps.append(lambda x, *_: normalize(x))
             self.normalize = False
         self.steps.append(lambda x, *_: step(x))
 
-    def prompt(self, kind=None):
+    def prompt(self, kind: str | None = None) -> str:
         """Text put before a record: for `query`, `document` or by default; "" if none."""
-        names = PROMPT_NAMES.get(kind, [kind or self.default_prompt])
+        names = PROMPT_NAMES.get(kind or "", [kind or self.default_prompt or ""])
         return next((self.prompts[name] for name in names if name in self.prompts), "")
 
-    def pool(self, hidden, lengths, skip=0):
+    def pool(self, hidden: mx.array, lengths: mx.array, skip: int = 0) -> mx.array:
         """Token states (B, L, D), lengths (B,) -> vectors (B, dims), not normalised.
 
         skip: tokens of the prompt, left out of the pooling when the model says so.
@@ -93,24 +104,24 @@ class Sentence:
         return x
 
 
-def normalize(x):
+def normalize(x: mx.array) -> mx.array:
     """Rows of Euclidean length 1; zero rows stay zero."""
     return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
-def pooling(modes):
+def pooling(modes: list[str]) -> Step:
     """Token states (B, L, D) -> (B, len(modes) * D)."""
     for mode in modes:
         if mode not in POOLING.values():
             raise BadModel(f"pooling {mode!r} is not one of {', '.join(POOLING.values())}")
 
-    def run(hidden, lengths, skip):
-        return mx.concatenate([pool(mode, hidden, lengths, skip) for mode in modes], axis=-1)
+    def run(hidden: mx.array, lengths: mx.array, skip: int) -> mx.array:
+        return mx.concatenate([pool(mode, hidden, lengths, skip=skip) for mode in modes], axis=-1)
 
     return run
 
 
-def pool(mode, hidden, lengths, skip):
+def pool(mode: str, hidden: mx.array, lengths: mx.array, *, skip: int) -> mx.array:
     """Tokens skip..length of each row as one vector (B, D)."""
     B, L, D = hidden.shape
     if mode == "cls":
@@ -127,7 +138,7 @@ def pool(mode, hidden, lengths, skip):
     return total / (mx.sqrt(count) if mode == "mean_sqrt_len_tokens" else count)
 
 
-def dense(folder):
+def dense(folder: str) -> tuple[Callable[[mx.array], mx.array], int]:
     """A Dense module: (its function (..., inputs) -> (..., outputs), outputs)."""
     from toast.store import weights
 
@@ -143,9 +154,9 @@ def dense(folder):
     return lambda x: act(linear(x)) + residual(x), outputs
 
 
-def activation(folder, name):
+def activation(folder: str, name: str) -> Callable[[mx.array], mx.array]:
     """A function for the PyTorch class that a config names."""
-    known = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid}
+    known: dict[str, Callable[[mx.array], mx.array]] = {"Identity": lambda x: x, "Sigmoid": mx.sigmoid}
     known |= {kind: layers.activation(kind.lower()) for kind in ("Tanh", "ReLU", "GELU", "SiLU")}
     short = str(name).rpartition(".")[2]
     if short not in known:
@@ -153,7 +164,7 @@ def activation(folder, name):
     return known[short]
 
 
-def layer_norm(folder):
+def layer_norm(folder: str) -> Callable[[mx.array], mx.array]:
     from toast.store import weights
 
     config = read_config(folder)

@@ -3,7 +3,10 @@
 Owns: the length limit and what was cut, padding. Does not know: prompts, the meaning of a record.
 """
 
+from __future__ import annotations
+
 import os
+from _thread import allocate_lock
 from array import array
 
 import mlx.core as mx
@@ -12,71 +15,92 @@ from toast.encoding import wordpiece
 from toast.errors import BadModel
 from toast.store.folder import read_config, read_json, transformer
 
-QUICK = 1 << 14  # characters that a run tokenizes itself before it takes the time to load the library
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import Any
+
+    Text = str | tuple[str, str]  # a text or a pair of them
+
+QUICK = 1 << 14  # characters that a process tokenizes itself before it takes the time to load the library
 
 # RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
 POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 
 class Tokens:
-    """The tokenizer of a model folder with a limit of `max_length` tokens, special ones included.
+    """The tokenizer of a model folder with a limit of `max_length` tokens, special ones included. For any number of
+    uses at once: what the library's tokenizer keeps of a use (its truncation) is set under a lock.
 
     tokenizer.json may carry a truncation and padding of its own; both are switched off.
     """
 
-    def __init__(self, path, max_length, lower=False):
+    def __init__(self, path: str, max_length: int, *, lower: bool = False) -> None:
         self.file = os.path.join(path, "tokenizer.json")
         if not os.path.isfile(self.file):
             raise BadModel(f"{path}: no tokenizer.json")
-        self.max_length, self.lower, self.left = max_length, lower, QUICK
+        self.max_length, self.lower = max_length, lower
         self.quick = None if lower else wordpiece.read(self.file)
-        self._library = None
+        self._left = QUICK  # time alone depends on it: both ways give the same
+        self._lock = allocate_lock()
+        self._library: Any = None
         if not self.quick:
-            self.tokenizer  # what is wrong with the file shows now
+            self._load()  # what is wrong with the file shows now
 
-    @property
-    def tokenizer(self):
+    def _load(self) -> Any:
         """The library's tokenizer, loaded when it is first needed."""
         if self._library is None:
             from tokenizers import Tokenizer
 
             try:
-                self._library = Tokenizer.from_file(self.file)
+                library = Tokenizer.from_file(self.file)
             except Exception as error:  # what tokenizers raises
                 raise BadModel(f"{self.file}: {error}") from None
-            self._library.no_padding()
+            library.no_padding()
             if self.lower:
-                lowercase(self._library)
+                lowercase(library)
+            self._library = library
         return self._library
 
-    def id(self, token):
+    def id(self, token: str) -> int | None:
         """The id of a token, None when there is none."""
-        return self.quick.id(token) if self.quick else self.tokenizer.token_to_id(token)
+        return self.quick.id(token) if self.quick else self._load().token_to_id(token)
 
-    def encode(self, inputs, special=True, truncate="longest_first"):
+    def special_tokens(self) -> int:
+        """How many tokens the model puts around a text."""
+        return self._load().num_special_tokens_to_add(is_pair=False)
+
+    def encode(
+        self, inputs: Sequence[Text], *, special: bool = True, truncate: str | None = "longest_first",
+        limit: int | None = None,
+    ) -> list[Any]:  # fmt: skip
         """Strings or (first, second) pairs -> Encodings: .ids, .type_ids, .offsets; .overflowing is not
         empty when the input was cut and holds its further pieces. truncate: longest_first, only_first,
-        only_second or None for no limit."""
-        found = self._quickly(inputs, special, self.max_length if truncate else None)
-        if found is not None:
-            return found
-        if truncate:
-            try:
-                self.tokenizer.enable_truncation(self.max_length, strategy=truncate)
-            except Exception as error:  # the limit is smaller than the special tokens
-                raise BadModel(f"a limit of {self.max_length} tokens: {error}") from None
-        else:
-            self.tokenizer.no_truncation()
-        return self.tokenizer.encode_batch(inputs, add_special_tokens=special)
+        only_second or None for no limit. limit: tokens, instead of max_length."""
+        limit = limit or self.max_length
+        found = self._quickly(inputs, special=special, limit=limit if truncate else None)
+        return self._by_library(inputs, special=special, truncate=truncate, limit=limit) if found is None else found
 
-    def _quickly(self, inputs, special, limit):
+    def _by_library(self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int) -> list[Any]:
+        with self._lock:
+            library = self._load()
+            if not truncate:
+                library.no_truncation()
+                return library.encode_batch(inputs, add_special_tokens=special)
+            try:
+                library.enable_truncation(limit, strategy=truncate)
+            except Exception as error:  # the limit is smaller than the special tokens
+                raise BadModel(f"a limit of {limit} tokens: {error}") from None
+            return library.encode_batch(inputs, add_special_tokens=special)
+
+    def _quickly(self, inputs: Sequence[Text], *, special: bool, limit: int | None) -> list[Any] | None:
         """The same without the library, for few short inputs; None where it is needed or there already."""
         texts = [(x,) if isinstance(x, str) else x for x in inputs]
-        self.left -= sum(len(text) for pair in texts for text in pair)
-        if not self.quick or self._library is not None or self.left < 0:
+        self._left -= sum(len(text) for pair in texts for text in pair)
+        if not self.quick or self._library is not None or self._left < 0:
             return None
         try:
-            found = [self.quick.encode(pair, special) for pair in texts]
+            found = [self.quick.encode(pair, special=special) for pair in texts]
         except wordpiece.Unsure:
             return None
         return None if limit and any(len(row.ids) > limit for row in found) else found
@@ -85,16 +109,17 @@ class Tokens:
 class Row:
     """Ids of one piece, with the attributes of a tokenizers.Encoding that matter here."""
 
-    def __init__(self, ids, overflowing=()):
+    def __init__(self, ids: list[int], overflowing: Iterable[Row] = ()) -> None:
         self.ids, self.type_ids, self.overflowing = ids, [0] * len(ids), list(overflowing)
 
 
-def load(path):
+def load(path: str) -> Tokens:
     """The tokenizer of a model with its own limit."""
-    return Tokens(*limits(path))
+    folder, limit, lower = limits(path)
+    return Tokens(folder, limit, lower=lower)
 
 
-def limits(path):
+def limits(path: str) -> tuple[str, int, bool]:
     """(folder of the tokenizer, most tokens, lower-case first) as the model's files say."""
     folder = transformer(path)
     config, settings = read_config(folder), read_json(folder, "sentence_bert_config.json") or {}
@@ -102,7 +127,7 @@ def limits(path):
     return folder, most, bool(settings.get("do_lower_case"))
 
 
-def max_length(folder, config, limit):
+def max_length(folder: str, config: dict[str, Any], limit: int | None) -> int:
     """Smaller of what the settings, else the tokenizer, say and the positions there are."""
     if not limit:
         limit = (read_json(folder, "tokenizer_config.json") or {}).get("model_max_length")
@@ -112,7 +137,7 @@ def max_length(folder, config, limit):
     return int(min(x for x in (limit, positions, 1 << 20) if x and x > 0))
 
 
-def lowercase(tokenizer):
+def lowercase(tokenizer: Any) -> None:
     """Lower case before the tokenizer's own normalizer."""
     from tokenizers.normalizers import Lowercase, Sequence
 
@@ -120,17 +145,18 @@ def lowercase(tokenizer):
     tokenizer.normalizer = Sequence([step for step in steps if step is not None])
 
 
-def pad(rows):
+def pad(rows: list[list[int]]) -> mx.array:
     """Lists of int, padded with zeros to the longest: (B, L) int32."""
     length = max(map(len, rows), default=0)
     flat = array("i")
     for row in rows:
         flat.extend(row)
         flat.frombytes(bytes(4 * (length - len(row))))
-    return mx.array(memoryview(flat)).reshape(len(rows), length)
+    view: Any = memoryview(flat)
+    return mx.array(view).reshape(len(rows), length)
 
 
-def batch(encodings):
+def batch(encodings: list[Any]) -> tuple[mx.array, mx.array, mx.array]:
     """What a Model takes: (ids (B, L), lengths (B,), types (B, L)), int32, right-padded."""
     lengths = mx.array([len(e.ids) for e in encodings], mx.int32)
     return pad([e.ids for e in encodings]), lengths, pad([e.type_ids for e in encodings])

@@ -5,7 +5,16 @@ other kind is left to the library, and so is a text that Unicode's versions read
 is equal to the library's, to the last offset. Knows nothing of limits.
 """
 
+from __future__ import annotations
+
 from toast.errors import BadModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    Piece = tuple[int, int, int]  # (id, start, stop)
 
 FIRST = 50  # pieces looked for in the file itself; who asks for more gets a table of all
 MOST = 4000  # pieces after which no further word is looked at: long unknown ones ask for thousands
@@ -22,10 +31,13 @@ class Encoding:
 
     overflowing = ()
 
-    def __init__(self):
-        self.ids, self.type_ids, self.offsets, self.special_tokens_mask = [], [], [], []
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.type_ids: list[int] = []
+        self.offsets: list[tuple[int, int]] = []
+        self.special_tokens_mask: list[int] = []
 
-    def add(self, pieces, kind: int, special: bool) -> None:
+    def add(self, pieces: Iterable[Piece], kind: int, *, special: bool) -> None:
         """Append (id, start, stop) of each piece."""
         for id, start, stop in pieces:
             self.ids.append(id)
@@ -34,7 +46,7 @@ class Encoding:
             self.special_tokens_mask.append(int(special))
 
 
-def read(path: str) -> "WordPiece | None":
+def read(path: str) -> WordPiece | None:
     """The tokenizer of a tokenizer.json; None where the library is needed."""
     import json
 
@@ -63,7 +75,7 @@ def _plainly_escaped(data: bytes) -> bool:
     return True
 
 
-def _usual(settings) -> bool:
+def _usual(settings: dict[str, Any]) -> bool:
     names = ("normalizer", "pre_tokenizer", "post_processor", "model")
     kinds = ["BertNormalizer", "BertPreTokenizer", "TemplateProcessing", "WordPiece"]
     return (
@@ -77,28 +89,30 @@ def _usual(settings) -> bool:
 class Vocabulary:
     """Piece -> id, read from data[start:], a JSON object without blanks before its colons."""
 
-    def __init__(self, data: bytes, start: int):
-        self.data, self.start, self.known, self.table = data, start, {}, None
+    def __init__(self, data: bytes, start: int) -> None:
+        self.data, self.start = data, start
+        self.known: dict[str, int | None] = {}
+        self.table: dict[bytes, bytes] | None = None
 
     def get(self, piece: str) -> int | None:
         if piece not in self.known:
-            if len(self.known) == FIRST:
+            if self.table is None and len(self.known) >= FIRST:
                 self.table = self._all()
             written = piece.replace("\\", "\\\\").replace('"', '\\"').encode()
-            self.known[piece] = self._find(written) if self.table is None else self._look_up(written)
+            self.known[piece] = self._find(written) if self.table is None else self._look_up(written, self.table)
         return self.known[piece]
 
-    def _find(self, written):
+    def _find(self, written: bytes) -> int | None:
         at = self.data.find(b'"%b":' % written, self.start)
         return None if at < 0 else _number(self.data[at + len(written) + 2 : at + len(written) + 20])
 
-    def _all(self) -> dict:
+    def _all(self) -> dict[bytes, bytes]:
         parts = _without_escapes(self.data[self.start :]).split(b'"')
-        return dict(zip(parts[1::2], parts[2::2]))
+        return dict(zip(parts[1::2], parts[2::2], strict=False))
 
-    def _look_up(self, written):
-        after = self.table.get(_without_escapes(written))
-        return after and _number(after)
+    def _look_up(self, written: bytes, table: dict[bytes, bytes]) -> int | None:
+        after = table.get(_without_escapes(written))
+        return None if after is None else _number(after)
 
 
 def _without_escapes(written: bytes) -> bytes:
@@ -116,21 +130,21 @@ def _number(after: bytes) -> int:
 class Readings(dict):
     """Character -> what BertNormalizer makes of it, with spaces around what BertPreTokenizer sets apart."""
 
-    def __init__(self, normalizer):
+    def __init__(self, normalizer: dict[str, Any]) -> None:
         self.lower, strip = normalizer["lowercase"], normalizer["strip_accents"]
         self.strip = self.lower if strip is None else strip
         self.chinese = normalizer["handle_chinese_chars"]
 
-    def __missing__(self, char):
+    def __missing__(self, char: str) -> str:
         self[char] = found = self._ascii(char) if char.isascii() else self._other(char)
         return found
 
-    def _ascii(self, char):
+    def _ascii(self, char: str) -> str:
         if char.isalnum():
             return char.lower() if self.lower else char
         return " " if char in " \t\n\r" else f" {char} " if char.isprintable() else ""
 
-    def _other(self, char):
+    def _other(self, char: str) -> str:
         import unicodedata as now
 
         kind, old = now.category(char), now.ucd_3_2_0
@@ -141,9 +155,9 @@ class Readings(dict):
             return ""
         if char.isspace():
             return " "
-        found = now.normalize("NFD", char) if self.strip else char
-        found = [c for c in found if now.category(c) != "Mn" or not self.strip]
-        found = "".join(c.lower() for c in found) if self.lower else "".join(found)
+        spelled = now.normalize("NFD", char) if self.strip else char
+        letters = [c for c in spelled if now.category(c) != "Mn" or not self.strip]
+        found = "".join(c.lower() for c in letters) if self.lower else "".join(letters)
         apart = self.chinese and any(a <= ord(char) <= b for a, b in CHINESE)
         found = "".join(f" {c} " if now.category(c)[0] == "P" or _punctuation(c) else c for c in found)
         return f" {found} " if apart else found
@@ -156,37 +170,39 @@ def _punctuation(c: str) -> bool:
 class WordPiece:
     """The tokenizer itself. Raises Unsure, whenever it is asked, for what it cannot read."""
 
-    def __init__(self, settings, vocabulary):
+    def __init__(self, settings: dict[str, Any], vocabulary: Vocabulary) -> None:
         model, template = settings["model"], settings["post_processor"]
         self.prefix, self.most = model["continuing_subword_prefix"], model["max_input_chars_per_word"]
         self.vocabulary, self.readings = vocabulary, Readings(settings["normalizer"])
         self.added = {token["content"]: token["id"] for token in settings["added_tokens"]}
-        self.unknown = vocabulary.get(model["unk_token"])
-        if self.unknown is None:
+        unknown = vocabulary.get(model["unk_token"])
+        if unknown is None:
             raise LookupError(model["unk_token"])
+        self.unknown = unknown
         self.templates = [_steps(template, name) for name in ("single", "pair")]
 
     def id(self, token: str) -> int | None:
         return self.added[token] if token in self.added else self.vocabulary.get(token)
 
-    def encode(self, texts, special: bool = True) -> Encoding:
+    def encode(self, texts: tuple[str, ...], *, special: bool = True) -> Encoding:
         """One text or two; special: with the tokens around them."""
         found, parts = Encoding(), [self._pieces(text) for text in texts]
         for number, pieces, kind in self.templates[len(texts) - 1]:
             if pieces is None:
-                found.add(parts[number], kind, False)
+                found.add(parts[number], kind, special=False)
             elif special:
-                found.add(pieces, kind, True)
+                found.add(pieces, kind, special=True)
         return found
 
-    def _pieces(self, text) -> list:
+    def _pieces(self, text: str) -> list[Piece]:
         if any(token in text for token in self.added):
             raise Unsure
         return [piece for word, places in self._words(text) for piece in self._split(word, places)]
 
-    def _words(self, text):
+    def _words(self, text: str) -> Iterator[tuple[str, list[int]]]:
         """(word, the place in the text of each of its characters)."""
-        word, places = "", []
+        word = ""
+        places: list[int] = []
         for i, char in enumerate(text + " "):
             for c in self.readings[char]:
                 if c != " ":
@@ -196,11 +212,12 @@ class WordPiece:
                     yield word, places
                     word, places = "", []
 
-    def _split(self, word, places) -> list:
+    def _split(self, word: str, places: list[int]) -> list[Piece]:
         """(id, start, stop) of the pieces: the longest known one first; one unknown if that fails."""
         if len(self.vocabulary.known) > MOST:
             raise Unsure
-        whole, at, found = [(self.unknown, places[0], places[-1] + 1)], 0, []
+        whole = [(self.unknown, places[0], places[-1] + 1)]
+        at, found = 0, []
         while at < len(word):
             id, end = self._longest(word, at) if len(word) <= self.most else (None, at)
             if id is None:
@@ -209,7 +226,7 @@ class WordPiece:
             at = end
         return found
 
-    def _longest(self, word, at):
+    def _longest(self, word: str, at: int) -> tuple[int | None, int]:
         for end in range(len(word), at, -1):
             id = self.vocabulary.get(self.prefix * (at > 0) + word[at:end])
             if id is not None:
@@ -217,9 +234,9 @@ class WordPiece:
         return None, at
 
 
-def _steps(template, name):
+def _steps(template: dict[str, Any], name: str) -> list[tuple[int, list[Piece] | None, int]]:
     """(which text, None, type) or (0, its pieces, type) for each step of a template."""
-    steps = []
+    steps: list[tuple[int, list[Piece] | None, int]] = []
     for step in template[name]:
         [(kind, value)] = step.items()
         if kind == "Sequence":

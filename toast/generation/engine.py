@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import loaded, store
+from toast import kernels, loaded, store
 from toast.errors import UsageError
 from toast.filters import marks_for
 from toast.generation.chat_template import Template
@@ -56,6 +56,9 @@ class Engine:
     def __init__(self, call: Call, name: str) -> None:
         self.call, self.name = call, name
         self.language = loaded.load(call, name, LanguageModel)
+        if call.verbose:
+            fused, layers = kernels.fused_layers(self.language.model)
+            call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
         self.ends, self.marks = self.language.ends, self.language.marks
 

@@ -1,7 +1,31 @@
 """Owns the switch between MLX's CPU functions and ours: install() puts ours in their place.
 
-Does not know models, commands or the environment: the variant and the threads are arguments.
+Does not know models or commands. Kernels are installed once in a process: the first Call decides which.
 """
+
+from __future__ import annotations
+
+from _thread import allocate_lock
+
+from toast.kernels.replaced import replace, restore
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import ModuleType
+    from typing import Any, Protocol
+
+    from mlx.core import array
+
+    class Caller(Protocol):
+        """What install_for() needs of a Call."""
+
+        @property
+        def env(self) -> Mapping[str, str]: ...
+        @property
+        def outcome(self) -> object: ...
+        def warn(self, text: str) -> None: ...
+
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
 VERSION = "5"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
@@ -13,32 +37,61 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
-    "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "attention_step",
-    "DecoderLayers", "int8_scan", "crc32_blocks",
+    "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
+    "attention_step", "DecoderLayers", "int8_scan", "crc32_blocks",
 )  # fmt: skip
 
-map_tensors = None  # set by install(): (fd, [(offset, dtype, shape)]) -> arrays that share the page cache
-linear = None  # set by install(): a linear layer with bias, activation and residual as one op
-after_attention = None  # set by install(): what follows attention in BERT's layer as one op
-encoder_layer = None  # set by install(): all of BERT's layer as one op
+# set by install()
+map_tensors: Callable[..., list[array]] | None = None  # (fd, [(offset, dtype, shape)]) -> arrays sharing the page cache
+linear: Callable[..., array] | None = None  # a linear layer with bias, activation and residual as one op
+after_attention: Callable[..., array] | None = None  # what follows attention in BERT's layer as one op
+encoder_layer: Callable[..., array] | None = None  # all of BERT's layer as one op
+
 _variant = "off"
-_originals = []  # (owner, name, MLX's own) of all that was replaced
+_decided: tuple[str, int] | None = None  # what the first Call asked for: variant, threads
+_told: object = None  # the outcome of the last Call that was warned: once is enough
+_lock = allocate_lock()
 
 
-def variant():
+class KernelsInUse(RuntimeError):
+    """A Call asks for other kernels or threads than the process already uses."""
+
+
+def variant() -> str:
     """The kernels in use: "avx512", "avx2", "neon", "generic", or "off" for plain MLX."""
     return _variant
 
 
-def install_for(call, tell=True):
-    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for; tell: warn when there are none."""
+def install_for(call: Caller, *, tell: bool = True) -> None:
+    """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for; tell: warn once a Call when there are none.
+
+    The first Call of a process decides. One that asks for something else later raises KernelsInUse.
+    """
+    global _decided
+
+    def warn(text: str) -> None:
+        global _told
+        if tell and call.outcome is not _told:
+            _told = call.outcome
+            call.warn(text)
+
     threads = call.env.get("TOAST_THREADS", "")
-    install(
-        call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0, call.warn if tell else None
-    )
+    wanted = call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0
+    with _lock:
+        if _decided and not _same(_decided, wanted) and not _on_gpu():
+            used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))
+            raise KernelsInUse(f"this process uses {used}: it cannot use {asked}")
+        if _decided is None or _variant == "off":  # without kernels, every Call is told why
+            install(*wanted, warn)
+        _decided = wanted
 
 
-def install(variant="auto", threads=0, warn=None):
+def _same(decided: tuple[str, int], wanted: tuple[str, int]) -> bool:
+    """Whether what a Call wants is in use already: the same, or by its own name what "auto" has found."""
+    return wanted[0] in (decided[0], _variant) and wanted[1] == decided[1]
+
+
+def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None] | None = None) -> str:
     """Replace MLX's slow CPU functions by ours; on a GPU change nothing; "off" puts MLX's back.
 
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
@@ -47,7 +100,7 @@ def install(variant="auto", threads=0, warn=None):
     global _variant, map_tensors, linear, after_attention, encoder_layer
     import mlx.core as mx
 
-    if mx.default_device() != mx.Device(mx.cpu):
+    if _on_gpu():
         return _variant
     mx.disable_compile()  # on the CPU it runs a compiler and loads what lies in /tmp
     if variant == "off":
@@ -70,7 +123,7 @@ def install(variant="auto", threads=0, warn=None):
     return name
 
 
-def install_nn():
+def install_nn() -> None:
     """The same for mlx.nn's and MLX-LM's own modules; call it after a model's file was imported."""
     if _variant == "off":
         return
@@ -79,12 +132,13 @@ def install_nn():
 
     from . import _ext, modules
 
-    for module in (nn, activations):
-        _replace(module, NN, _ext)
-    modules.shorten(_ext)
+    with _lock:
+        for module in (nn, activations):
+            _replace(module, NN, _ext)
+        modules.fuse(_ext)
 
 
-def supports_ragged_batch(model) -> bool:
+def supports_ragged_batch(model: Any) -> bool:
     """Whether a decoder's layers take the rows of several texts, of any lengths, in one call."""
     if _variant == "off":
         return False
@@ -93,26 +147,35 @@ def supports_ragged_batch(model) -> bool:
     return modules.supports_ragged_batch(model)
 
 
-def replace(owner, name, function):
-    """owner.name = function, until install("off")."""
-    _originals.append((owner, name, getattr(owner, name)))
-    setattr(owner, name, function)
+def fused_layers(model: Any) -> tuple[int, int]:
+    """How many of a decoder's layers run as fused ops, and how many it has."""
+    if _variant == "off":
+        return 0, len(getattr(model, "layers", []))
+    from . import modules
+
+    return modules.fused_layers(model)
 
 
-def _replace(owner, names, ext):
+def _replace(owner: Any, names: Iterable[str], ext: ModuleType) -> None:
     for name in names:
         if hasattr(ext, name):
             replace(owner, name, getattr(ext, name))
 
 
-def _restore():
-    global _variant, map_tensors, linear, after_attention, encoder_layer
-    while _originals:
-        setattr(*_originals.pop())
-    _variant, map_tensors, linear, after_attention, encoder_layer = "off", None, None, None, None
+def _restore() -> None:
+    global _variant, _decided, map_tensors, linear, after_attention, encoder_layer
+    restore()
+    _variant, _decided = "off", None
+    map_tensors = linear = after_attention = encoder_layer = None
 
 
-def _load(mx):
+def _on_gpu() -> bool:
+    import mlx.core as mx
+
+    return mx.default_device() != mx.Device(mx.cpu)
+
+
+def _load(mx: ModuleType) -> tuple[Any, str | None]:
     """The extension and None, or None and the reason why there is none."""
     if mx.__version__ != MLX:
         return None, f"the kernels need mlx {MLX}, this is {mx.__version__}"

@@ -19,14 +19,14 @@ def crc32_blocks(fd: int, size: int, block: int) -> bytes:
         from toast.kernels import _ext
 
         return _ext.crc32_blocks(fd, size, block)
-    return plain(fd, size, block)
+    return reference(fd, size, block)
 
 
-def plain(fd, size, block) -> bytes:
-    """The reference, on one thread."""
-    room, sums = memoryview(bytearray(min(size, block))), array("I")
+def reference(fd: int, size: int, block: int) -> bytes:
+    """The same by zlib, on one thread."""
+    buffer, sums = memoryview(bytearray(min(size, block))), array("I")
     for at in range(0, size, block):
-        part = room[: size - at]
+        part = buffer[: size - at]
         if os.preadv(fd, [part], at) != len(part):
             raise ValueError("the file ends too early")
         sums.append(zlib.crc32(part))

@@ -1,9 +1,15 @@
-"""Scores of int8 vectors against a query: the extension's scan, or the same sums by plain MLX.
+"""Scores of int8 vectors against a query: the extension's scan, or the same sums by MLX's own ops.
 
 Knows nothing of where the vectors are kept.
 """
 
-BLOCK = 2048  # rows that the plain path turns into float32 at once
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+ROWS = 2048  # vectors that the reference turns into float32 at once
 
 
 def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes:
@@ -16,19 +22,20 @@ def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes:
         from toast.kernels import _ext
 
         return _ext.int8_scan(codes, scales, query)
-    return plain(codes, scales, query)
+    return reference(codes, scales, query)
 
 
-def plain(codes, scales, query) -> bytes:
-    """The reference, in blocks."""
+def reference(codes: bytes, scales: bytes, query: bytes) -> bytes:
+    """The same without the extension, some rows at a time."""
     import mlx.core as mx
 
-    q = mx.array(memoryview(query).cast("f"))
-    scales = memoryview(scales).cast("f")
-    codes = memoryview(codes).cast("b", (len(scales), q.size)) if scales and q.size else ()
-    blocks = []
-    for start in range(0, len(codes), BLOCK):
-        rows = mx.array(codes[start : start + BLOCK]).astype(mx.float32)
-        scores = (rows @ q) * mx.array(scales[start : start + BLOCK])
-        blocks.append(bytes(memoryview(mx.where(mx.isfinite(scores), scores, 0))))
-    return b"".join(blocks) or bytes(4 * len(scales))
+    q: Any = memoryview(query).cast("f")
+    s: Any = memoryview(scales).cast("f")
+    vectors: Any = memoryview(codes).cast("b", (len(s), len(q))) if s and q else ()
+    q, parts = mx.array(q), []
+    for start in range(0, len(vectors), ROWS):
+        rows = mx.array(vectors[start : start + ROWS]).astype(mx.float32)
+        scores = (rows @ q) * mx.array(s[start : start + ROWS])
+        finite: Any = mx.where(mx.isfinite(scores), scores, 0)
+        parts.append(bytes(memoryview(finite)))
+    return b"".join(parts) or bytes(4 * len(s))

@@ -3,15 +3,21 @@
 Owns: the choice of the file named after `model_type` of config.json. Does not know: text.
 """
 
+from __future__ import annotations
+
 import os
 
 from toast.errors import BadModel
 from toast.store.folder import blame, read_config, transformer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 NOT_ARCHITECTURES = {"__init__", "layers"}
 
 
-def encoder(path):
+def encoder(path: str) -> Any:
     """The encoder in folder `path`, weights mapped: model(ids, lengths, types) -> hidden (B, L, D).
 
     Raises BadModel when the folder is incomplete or its architecture is not known here.
@@ -31,7 +37,7 @@ def encoder(path):
         return module.Model(config, tensors)
 
 
-def architectures():
+def architectures() -> list[str]:
     """Names of the encoders that are here, as files of this folder."""
     names = (os.path.splitext(f) for f in os.listdir(os.path.dirname(__file__)))
     return sorted(n for n, ext in names if ext == ".py" and n not in NOT_ARCHITECTURES)

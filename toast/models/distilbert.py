@@ -3,9 +3,21 @@
 Owns: the names. Does not know: text, pooling.
 """
 
+from __future__ import annotations
+
 import mlx.core as mx
 
 from toast.models import bert
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from toast.models.layers import Tensors, Weights
+
+    Config = dict[str, Any]
+    Head = Callable[[mx.array], mx.array]
 
 NAMES = {
     "dim": "hidden_size",
@@ -25,11 +37,11 @@ class Layer(bert.Layer):
 class Model(bert.Model):
     prefix, stack, Layer = "distilbert", "transformer.layer", Layer
 
-    def __init__(self, config, weights):
+    def __init__(self, config: Config, weights: Weights) -> None:
         renamed = {bert_name: config[name] for name, bert_name in NAMES.items()}
         super().__init__({**config, **renamed, "layer_norm_eps": 1e-12}, weights)
 
-    def read_head(self, w, D):
+    def read_head(self, w: Tensors, D: int) -> Head:
         dense = w.linear("pre_classifier", D, D)
         classify = w.linear("classifier", self.outputs, D)
         return lambda x: classify(mx.maximum(dense(x), 0))

@@ -4,7 +4,8 @@
 
 namespace toast::TOAST_VARIANT {
 
-// erfc(a / sqrt 2) / 2 for a >= 0 as 2^(-a q(a)) / 2, absolute error 1e-7: q by a least-maximum fit on [0, 5.5].
+// erfc(a / sqrt 2) / 2 for a >= 0 as 2^(-a q(a)) / 2, absolute error 1e-7: q is a minimax polynomial on
+// [0, 5.5] (tests/bench/minimax.py).
 static inline vf half_erfc_sqrt2(vf a) {
   vf t = vmin(set1(5.5f), a);
   vf q = set1(2.8349080510303715e-6f);

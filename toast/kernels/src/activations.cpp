@@ -7,7 +7,7 @@ namespace toast::TOAST_VARIANT {
 
 template <class F, class T>
 static void run(const T* x, const T* up, T* y, size_t n) {
-  blocks(n, [&](size_t i, int m) {
+  vectors(n, [&](size_t i, int m) {
     vf v = F::of(load_some(x + i, m));
     store_some(y + i, up ? v * load_some(up + i, m) : v, m);
   });
@@ -24,7 +24,9 @@ static void activate(Activation f, const void* x, const void* up, void* y, Type 
 static void add(const void* x, const void* y, void* sum, Type type, size_t n) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    blocks(n, [&](size_t i, int m) { store_some((T*)sum + i, load_some((const T*)x + i, m) + load_some((const T*)y + i, m), m); });
+    vectors(n, [&](size_t i, int m) {
+      store_some((T*)sum + i, load_some((const T*)x + i, m) + load_some((const T*)y + i, m), m);
+    });
   });
 }
 

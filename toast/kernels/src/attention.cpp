@@ -8,23 +8,30 @@
 namespace toast::TOAST_VARIANT {
 namespace {
 
-constexpr int ROWS = 4;                // queries in one block of registers
-constexpr int COLS = W == 8 ? 2 : 4;   // vectors beside them
-constexpr size_t KEYS = COLS * W;      // keys packed at a time for the scores
-constexpr size_t VALUES = 64;          // values mixed at a time
+constexpr int ROWS = tuning::ATTENTION_ROWS;                // queries in a tile of registers
+constexpr int COLS = tuning::attention_columns(REGISTERS);  // vectors beside them
+constexpr size_t KEYS = COLS * W;                           // keys packed at a time for the scores
+constexpr size_t VALUES = tuning::ATTENTION_VALUES;         // values mixed at a time
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 size_t least(size_t a, size_t b) { return a < b ? a : b; }
 
-template <int N> struct Count { static constexpr int n = N; };
+template <int N>
+struct Count {
+  static constexpr int n = N;
+};
 
 // f(Count<n>) for n in 1..COLS (or ROWS, which is never less).
 template <class F>
 inline void counted(size_t n, F f) {
-  if (n == 1) f(Count<1>{});
-  else if (n == 2) f(Count<2>{});
-  else if (n == 3) f(Count<3>{});
-  else f(Count<4>{});
+  if (n == 1)
+    f(Count<1>{});
+  else if (n == 2)
+    f(Count<2>{});
+  else if (n == 3)
+    f(Count<3>{});
+  else
+    f(Count<4>{});
 }
 
 // q[R, d] kt[d, KEYS] -> s[R, C * W]: each score is one chain of fma over d.
@@ -68,10 +75,10 @@ void mix(const float* p, size_t p_row, const V* v, int64_t v_row, size_t n, floa
   }
 }
 
-// k[rows, cols] -> kt[cols, W], at most W x W; rows that are not there become zeros. Its place in the next
-// KEYS rows is asked for beforehand: 16 rows at a time are no pattern that a prefetcher knows.
+// k[rows, cols] -> kt[cols, W], at most W x W; rows that are not there become zeros. The same place in the next KEYS
+// rows is prefetched: 16 rows at a time are no pattern that the hardware's prefetcher knows.
 template <class T>
-inline void turn(const T* k, int64_t k_row, int rows, int cols, float* kt) {
+inline void transpose_keys(const T* k, int64_t k_row, int rows, int cols, float* kt) {
   vf square[W];
   if (rows == W && cols == W)
     for (int r = 0; r < W; r++, k += k_row) {
@@ -88,8 +95,8 @@ inline void turn(const T* k, int64_t k_row, int rows, int cols, float* kt) {
 template <class T>
 void pack(const T* k, int64_t k_row, size_t n, size_t d, float* kt) {
   for (size_t j = 0; j < n; j += W)
-    blocks(d, [&](size_t i, int m) {
-      turn(k + (int64_t)j * k_row + i, k_row, (int)least(W, n - j), m, kt + i * KEYS + j);
+    vectors(d, [&](size_t i, int m) {
+      transpose_keys(k + (int64_t)j * k_row + i, k_row, (int)least(W, n - j), m, kt + i * KEYS + j);
     });
 }
 
@@ -103,7 +110,7 @@ void apply(const uint8_t* m, float* s, size_t n) {
 }
 template <class T>
 void apply(const T* m, float* s, size_t n) {
-  blocks(n, [&](size_t j, int w) { store_some(s + j, load_some(s + j, w) + load_some(m + j, w), w); });
+  vectors(n, [&](size_t j, int w) { store_some(s + j, load_some(s + j, w) + load_some(m + j, w), w); });
 }
 
 template <class T>
@@ -118,10 +125,14 @@ template <class T, class KV>
 class Tile {
  public:
   Tile(const Attention& a, float* scratch) : a(a), rows(a.group * a.queries), width(round_up(a.dv, W)) {
-    if (a.mask == Mask::boolean) range<uint8_t>();
-    else if (a.mask == Mask::additive) range<T>();
-    else if (a.mask == Mask::causal && a.visible > 0) end = least(a.keys, a.visible + a.queries - 1);
-    else end = a.keys;
+    if (a.mask == Mask::boolean)
+      range<uint8_t>();
+    else if (a.mask == Mask::additive)
+      range<T>();
+    else if (a.mask == Mask::causal && a.visible > 0)
+      end = least(a.keys, a.visible + a.queries - 1);
+    else
+      end = a.keys;
     stride = round_up(end - begin, KEYS);
     q = scratch;
     s = q + rows * a.dk;
@@ -133,7 +144,7 @@ class Tile {
   void run() {
     load_queries();
     score();
-    each_block([&](size_t r, size_t n) {
+    each_tile([&](size_t r, size_t n) {
       for (size_t i = r; i < r + n; i++) weigh(i, stop(r, n));
     });
     memset(y, 0, rows * width * sizeof(float));
@@ -143,8 +154,8 @@ class Tile {
 
  private:
   const Attention& a;
-  size_t rows, width, stride;   // rows: head by head, query by query
-  size_t begin = 0, end = 0;    // keys outside are hidden from every row
+  size_t rows, width, stride;  // rows: head by head, query by query
+  size_t begin = 0, end = 0;   // keys outside are hidden from every row
   float *q, *s, *y, *sums, *packed;
 
   // How many keys row r sees under the causal mask; a row that sees none averages them all, as in MLX.
@@ -157,7 +168,7 @@ class Tile {
   }
 
   template <class F>
-  void each_block(F f) {
+  void each_tile(F f) {
     for (size_t r = 0; r < rows; r += ROWS) f(r, least(ROWS, rows - r));
   }
 
@@ -186,7 +197,7 @@ class Tile {
   void load_queries() {
     for (size_t r = 0; r < rows; r++) {
       const T* x = (const T*)a.q + (int64_t)(r / a.queries) * a.q_head + (int64_t)(r % a.queries) * a.q_row;
-      blocks(a.dk, [&](size_t i, int m) { store_some(q + r * a.dk + i, load_some(x + i, m) * set1(a.scale), m); });
+      vectors(a.dk, [&](size_t i, int m) { store_some(q + r * a.dk + i, load_some(x + i, m) * set1(a.scale), m); });
     }
   }
 
@@ -194,7 +205,7 @@ class Tile {
     for (size_t j = begin; j < end; j += KEYS) {
       size_t n = least(KEYS, end - j);
       pack((const KV*)a.k + (int64_t)j * a.k_row, a.k_row, n, a.dk, packed);
-      each_block([&](size_t r, size_t m) {
+      each_tile([&](size_t r, size_t m) {
         if (stop(r, m) <= j) return;
         counted(m, [&](auto R) {
           counted((n + W - 1) / W, [&](auto C) {
@@ -228,15 +239,17 @@ class Tile {
     for (size_t j = begin; j < end; j += VALUES) {
       size_t n = least(VALUES, end - j);
       const KV* v = (const KV*)a.v + (int64_t)j * a.v_row;
-      if (in_place) mix_all(j, n, v, a.v_row);
-      else mix_all(j, n, widened(v, n), width);
+      if (in_place)
+        mix_all(j, n, v, a.v_row);
+      else
+        mix_all(j, n, widened(v, n), width);
     }
   }
 
   // y += weights of keys [j, j + n) times v[n, width]
   template <class V>
   void mix_all(size_t j, size_t n, const V* v, int64_t v_row) {
-    each_block([&](size_t r, size_t m) {
+    each_tile([&](size_t r, size_t m) {
       size_t most = stop(r, m);
       if (most <= j) return;
       const float* p = s + r * stride + j - begin;
@@ -255,7 +268,8 @@ class Tile {
   // v[n, dv] as whole vectors of float32: packed[n, width]
   const float* widened(const KV* v, size_t n) {
     for (size_t i = 0; i < n; i++)
-      blocks(a.dv, [&](size_t d, int m) { store(packed + i * width + d, load_some(v + (int64_t)i * a.v_row + d, m)); });
+      vectors(a.dv,
+              [&](size_t d, int m) { store(packed + i * width + d, load_some(v + (int64_t)i * a.v_row + d, m)); });
     return packed;
   }
 
@@ -263,7 +277,7 @@ class Tile {
     for (size_t r = 0; r < rows; r++) {
       T* to = (T*)a.y + (int64_t)(r / a.queries) * a.y_head + (int64_t)(r % a.queries) * a.y_row;
       vf scale = set1(1.f / sums[r]);
-      blocks(a.dv, [&](size_t d, int m) { store_some(to + d, load(y + r * width + d) * scale, m); });
+      vectors(a.dv, [&](size_t d, int m) { store_some(to + d, load(y + r * width + d) * scale, m); });
     }
   }
 };
@@ -275,7 +289,7 @@ size_t attention_scratch(const Attention& a) {
 }
 
 void attention(const Attention& a, float* scratch) {
-  if (a.type == Type::f32 && a.kept == Type::f16) return Tile<float, f16>(a, scratch).run();
+  if (a.type == Type::f32 && a.kv_type == Type::f16) return Tile<float, f16>(a, scratch).run();
   with_type(a.type, [&](auto t) { Tile<decltype(t), decltype(t)>(a, scratch).run(); });
 }
 

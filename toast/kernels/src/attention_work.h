@@ -1,4 +1,4 @@
-// Attention of many heads on plain memory, shared out over the threads.
+// Attention of many heads on raw memory, divided among the threads.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <vector>
@@ -11,7 +11,7 @@ namespace toast {
 size_t attention_tile(size_t group, size_t queries, size_t keys);
 
 // Attention of `texts` texts with `heads` key/value heads each.
-struct Attending {
+struct AttentionBatch {
   Attention first;  // of the first head of the first text, with all its queries
   size_t texts, heads;
   struct Step {
@@ -20,6 +20,6 @@ struct Attending {
 };
 
 // All of them, with nothing to do between them.
-void attend(const std::vector<Attending>& all);
+void attend(const std::vector<AttentionBatch>& all);
 
 }  // namespace toast

@@ -19,22 +19,30 @@ using namespace nb::literals;
 // again, a quarter of an encoder's time. What is kept is at most what was in use at once.
 static void keep_freed_memory() {
 #if defined(__GLIBC__)
-  mallopt(M_MMAP_THRESHOLD, 32 << 20);
-  mallopt(M_TRIM_THRESHOLD, 256 << 20);
+  mallopt(M_MMAP_THRESHOLD, toast::tuning::KEPT_BLOCK);
+  mallopt(M_TRIM_THRESHOLD, toast::tuning::KEPT_MEMORY);
 #endif
 }
 
 NB_MODULE(_ext, m) {
   keep_freed_memory();
-  m.def("choose", [](const std::string& v) { auto k = toast::choose(v.c_str()); return k ? k->name : nullptr; },
-        "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
+  m.def(
+      "choose",
+      [](const std::string& v) {
+        auto k = toast::choose(v.c_str());
+        return k ? k->name : nullptr;
+      },
+      "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
   m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
   m.def("threads", &toast::threads);
-  m.def("parallel_sum", [](int n) {
-    std::atomic<int64_t> sum{0};
-    toast::parallel(n, [&](int i) { sum += i; });
-    return sum.load();
-  }, "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
+  m.def(
+      "parallel_sum",
+      [](int n) {
+        std::atomic<int64_t> sum{0};
+        toast::parallel(n, [&](int i) { sum += i; });
+        return sum.load();
+      },
+      "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
   toast::bind_floats(m);
   toast::bind_quantized(m);
   toast::bind_dense(m);

@@ -1,4 +1,4 @@
-// A key/value cache on plain memory: new rows put in their places, and attention over it.
+// A key/value cache on raw memory: new rows stored in it, and attention over it.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <vector>
@@ -7,15 +7,19 @@
 
 namespace toast {
 
-// Of the T rows that go through a layer together, those from `first` on are one text's: they stand at the
-// positions from `offset` on of row `row` of the cache. Texts of any lengths share a call without padding.
+// A ragged batch: the new rows of several texts lie one after the other, without padding. Those from `first` on are one
+// text's; they stand at the positions from `offset` on of row `row` of the cache.
 struct Segment {
   int row, first, length, offset;
 };
-using Segments = std::vector<Segment>;
+struct RaggedBatch {
+  std::vector<Segment> segments;
+  int rows;     // of all segments
+  bool causal;  // a position sees those before it alone
+};
 
 // Keys or values (R, heads, capacity, D).
-struct Kept {
+struct KvBuffer {
   char* data;
   Type type;
   size_t heads, capacity, D;
@@ -23,13 +27,23 @@ struct Kept {
     return data + ((row * heads + head) * capacity + position) * D * size_of(type);
   }
 };
+struct KvCache {
+  KvBuffer keys, values;
+};
 
-// x (T, heads, D), each row turned by its position unless there is no rope, to where its segment says; rounded
-// where float32 is kept as f16.
-void place(const char* x, Type type, const Segments& segments, const Rope* rope, const Kept& to);
+// x (rows, heads, D) to where their segments say, each rotated by its position unless rope is null; rounded where a
+// float32 is stored as f16.
+void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* rope, const KvBuffer& to);
 
-// q (T, n, D), turned into `turned`, over their texts' positions so far -> y (T, n, D).
-void attend(const char* q, Type type, int n, const Segments& segments, const Rope& rope, float scale, bool causal,
-            const Kept& keys, const Kept& values, char* turned, char* y);
+// Queries over a cache.
+struct CacheAttention {
+  const char* q;  // (rows, heads, D)
+  Type type;
+  int heads;
+  float scale;
+  const Rope& rope;
+  char *rotated, *y;  // (rows, heads, D): memory for the rotated queries, and what comes out
+};
+void attend(const CacheAttention& a, const RaggedBatch& batch, const KvCache& cache);
 
 }  // namespace toast

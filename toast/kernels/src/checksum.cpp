@@ -1,24 +1,20 @@
-// CRC-32 (zlib's: polynomial 0x04C11DB7, reflected) of plain memory, for little-endian CPUs.
-// Knows nothing of files: checksum_op.cpp reads them.
+// CRC-32 (zlib's: polynomial 0x04C11DB7, reflected) of raw memory, for little-endian CPUs.
+// Knows nothing of files: checksum_work.cpp reads them.
 // Only C headers, as in vec.h.
 #include "vec.h"
-
-#if defined(TOAST_NEON)
-#include <arm_acle.h>
-#endif
 
 namespace toast::TOAST_VARIANT {
 namespace {
 
-#if defined(TOAST_NEON)
+#if defined(TOAST_CRC_INSTRUCTIONS)
 
 uint32_t update(uint32_t crc, const uint8_t* x, size_t n) {
   for (; n >= 8; x += 8, n -= 8) {
     uint64_t word;
     memcpy(&word, x, 8);
-    crc = __crc32d(crc, word);
+    crc = crc_of(crc, word);
   }
-  for (; n; x++, n--) crc = __crc32b(crc, *x);
+  for (; n; x++, n--) crc = crc_of(crc, *x);
   return crc;
 }
 
@@ -56,13 +52,7 @@ uint32_t update(uint32_t crc, const uint8_t* x, size_t n) {
 
 #endif
 
-#if defined(TOAST_AVX2) || defined(TOAST_AVX512)
-
-// `sum` moved over the message by as many bits as the pair of constants stands for, plus what is there.
-inline __m128i fold(__m128i sum, __m128i by, __m128i there) {
-  __m128i low = _mm_clmulepi64_si128(sum, by, 0x00), high = _mm_clmulepi64_si128(sum, by, 0x11);
-  return _mm_xor_si128(_mm_xor_si128(low, high), there);
-}
+#if defined(TOAST_CRC_FOLDS)
 
 // Gopal et al. 2009, "Fast CRC computation for generic polynomials using PCLMULQDQ": four sums of 128 bits
 // run over the message. At the end they are 16 bytes with its remainder, and the tables do these.
@@ -72,9 +62,9 @@ uint32_t folded(uint32_t crc, const uint8_t* x, size_t n) {
   auto load = [&](int i) { return _mm_loadu_si128((const __m128i*)x + i); };
   __m128i s[4] = {_mm_xor_si128(load(0), _mm_cvtsi32_si128(crc)), load(1), load(2), load(3)};
   for (x += 64, n -= 64; n >= 64; x += 64, n -= 64)
-    for (int i = 0; i < 4; i++) s[i] = fold(s[i], by64, load(i));
-  for (int i = 1; i < 4; i++) s[0] = fold(s[0], by16, s[i]);
-  for (; n >= 16; x += 16, n -= 16) s[0] = fold(s[0], by16, load(0));
+    for (int i = 0; i < 4; i++) s[i] = crc_fold(s[i], by64, load(i));
+  for (int i = 1; i < 4; i++) s[0] = crc_fold(s[0], by16, s[i]);
+  for (; n >= 16; x += 16, n -= 16) s[0] = crc_fold(s[0], by16, load(0));
   uint8_t rest[16];
   _mm_storeu_si128((__m128i*)rest, s[0]);
   return update(update(0, rest, 16), x, n);

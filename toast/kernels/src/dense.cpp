@@ -1,16 +1,12 @@
 // Float matmul: panels of B are packed as float32 [k][PANEL * W], tiles of rows run over them.
 // Each output is one chain of fma over k in order, so a row's bits do not depend on the tile.
 #include "epilogue.h"
-#include "threads.h"
 #include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
-#if defined(TOAST_AVX512) || defined(TOAST_NEON)
-constexpr int ROWS = 8, PANEL = 3;  // 24 sums, 3 columns, 1 broadcast: 28 of 32 registers
-#else
-constexpr int ROWS = 4, PANEL = 2;
-#endif
+constexpr int ROWS = tuning::matmul_rows(REGISTERS), PANEL = tuning::matmul_panel(REGISTERS);
+constexpr int CHUNK = tuning::MATMUL_CHUNK, CHUNK_OF_FEW_ROWS = tuning::MATMUL_CHUNK_OF_FEW_ROWS;
 constexpr int COLUMNS = PANEL * W;
 
 // Column c of the panel, or the last one again in a short panel.
@@ -26,7 +22,7 @@ static void pack_rows(const Matrix& b, int n0, int k0, int k1, float* out) {
   }
 }
 
-// B[k, n] with k contiguous: W x W blocks are transposed.
+// B[k, n] with k contiguous: W x W squares are transposed.
 template <class T>
 static void pack_columns(const Matrix& b, int n0, int k0, int k1, float* out) {
   for (int p = 0; p < COLUMNS; p += W) {
@@ -34,10 +30,10 @@ static void pack_columns(const Matrix& b, int n0, int k0, int k1, float* out) {
     for (int c = 0; c < W; c++) from[c] = (const T*)b.data + column(b, n0, p + c) * b.n_stride;
     for (int k = k0; k < k1; k += W) {
       int n = k1 - k < W ? k1 - k : W;
-      vf block[W];
-      for (int c = 0; c < W; c++) block[c] = load_some(from[c] + k, n);
-      transpose(block);
-      for (int i = 0; i < n; i++) store(out + (k - k0 + i) * COLUMNS + p, block[i]);
+      vf square[W];
+      for (int c = 0; c < W; c++) square[c] = load_some(from[c] + k, n);
+      transpose(square);
+      for (int i = 0; i < n; i++) store(out + (k - k0 + i) * COLUMNS + p, square[i]);
     }
   }
 }
@@ -95,25 +91,29 @@ static void tiles(const float* a, int64_t a_row, const float* panel, int k, int 
   if (m < M) tile<1>(a + m * a_row, a_row, panel, k, acc + m * COLUMNS);
 }
 
-static void matmul(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
-                   void* out, Type type) {
-  int chunk = M <= ROWS ? 64 : 512;  // few rows: what was packed is used at once
-  float* panel = (float*)scratch(1, (size_t)chunk * COLUMNS * sizeof(float));
-  float* acc = (float*)scratch(0, (size_t)M * COLUMNS * sizeof(float));
-  for (; n0 < n1; n0 += COLUMNS) {
-    memset(acc, 0, (size_t)M * COLUMNS * sizeof(float));
+static int chunk_of(int M) { return M <= ROWS ? CHUNK_OF_FEW_ROWS : CHUNK; }
+
+static size_t matmul_scratch(int M) { return (size_t)(chunk_of(M) + M) * COLUMNS; }
+
+static void matmul(const MatmulTask& t, float* scratch) {
+  const Matrix& b = t.b;
+  int chunk = chunk_of(t.M);
+  float *panel = scratch, *acc = panel + (size_t)chunk * COLUMNS;
+  for (int n0 = t.n0; n0 < t.n1; n0 += COLUMNS) {
+    memset(acc, 0, (size_t)t.M * COLUMNS * sizeof(float));
     for (int k = 0; k < b.K; k += chunk) {
       int end = b.K - k < chunk ? b.K : k + chunk;
       pack(b, n0, k, end, panel);
-      tiles(a + k, a_row, panel, end - k, M, acc);
+      tiles(t.a + k, t.a_row, panel, end - k, t.M, acc);
     }
-    int n = n1 - n0 < COLUMNS ? n1 - n0 : COLUMNS;
-    finish(acc, COLUMNS, nullptr, e, nullptr, M, b.N, n0, n, out, type);
+    int n = t.n1 - n0 < COLUMNS ? t.n1 - n0 : COLUMNS;
+    finish({acc, COLUMNS, nullptr, nullptr, t.M, b.N, n0, n}, t.out);
   }
 }
 
 void fill_dense(Kernels& k) {
   k.matmul = matmul;
+  k.matmul_scratch = matmul_scratch;
   k.matmul_panel = COLUMNS;
 }
 

@@ -1,49 +1,18 @@
 // matmul, addmm and the untransposed quantised matmul as MLX ops: shapes, batches, strides.
-// What is not float goes to MLX. The arithmetic is in dense.cpp.
-#include "matmul.h"
-
+// What is not float goes to MLX. Who computes what is in dense_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/variant.h>
 
-#include <algorithm>
-
 #include "bindings.h"
-#include "threads.h"
+#include "dense_work.h"
+#include "floats_work.h"
+#include "matmul.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace toast {
 namespace {
-
-// One product of a batch: a[M, K] (rows a_row apart) and b -> out[M, N].
-struct Product {
-  const float* a;
-  int64_t a_row;
-  Matrix b;
-  Epilogue e;
-  char* out;
-};
-
-void run(const std::vector<Product>& products, int M, Type type) {
-  constexpr size_t in_cache = 1 << 20, worth_a_task = 1 << 16;
-  const Matrix& b = products[0].b;
-  int panel = kernels().matmul_panel;
-  int blocks = std::max<size_t>(1, (size_t)M * b.K * 4 / in_cache);
-  int rows = ((M + blocks - 1) / blocks + 7) / 8 * 8;
-  int pieces = std::max(1, 4 * threads() / (int)std::min<size_t>(products.size(), 1 << 20));
-  int columns = std::max<size_t>(b.N / pieces, worth_a_task / ((size_t)std::min(rows, M) * b.K + 1));
-  columns = std::max(1, columns / panel) * panel;
-  int across = (b.N + columns - 1) / columns, down = (M + rows - 1) / rows;
-  parallel(products.size() * down * across, [&](int task) {
-    const Product& p = products[task / (down * across)];
-    int m = task / across % down * rows, n = task % across * columns;
-    Epilogue e = p.e;
-    if (e.c) e.c += m * e.c_row;
-    kernels().matmul(p.a + m * p.a_row, p.a_row, p.b, std::min(rows, M - m), n, std::min(b.N, n + columns), e,
-                     p.out + (size_t)m * b.N * size_of(type), type);
-  });
-}
 
 // Offset in elements of matrix `i` of a batch, from the strides of all but the last two axes.
 int64_t offset(const mx::array& a, size_t i) {
@@ -58,13 +27,8 @@ mx::array rows_of(const mx::array& in, const mx::Stream& s) {
   auto a = contiguous(in, s);
   mx::array wide(a.shape(), mx::float32, nullptr, {});
   allocate(wide);
-  dispatch(s, [x = a.data<char>(), y = wide.data<float>(), type = type_of(a), n = a.size()] {
-    constexpr size_t piece = 1 << 14;
-    parallel((n + piece - 1) / piece, [&](int i) {
-      size_t at = i * piece;
-      kernels().to_f32(x + at * size_of(type), type, y + at, std::min(piece, n - at));
-    });
-  });
+  dispatch(s,
+           [x = a.data<char>(), y = wide.data<float>(), type = type_of(a), n = a.size()] { widen_all(x, type, y, n); });
   mx::cpu::get_command_encoder(s).add_temporary(wide);
   return wide;
 }
@@ -81,45 +45,41 @@ Matrix matrix(const mx::array& b, size_t i) {
   return {data, type_of(b), b.strides()[n - 2], b.strides()[n - 1], b.shape(-2), b.shape(-1)};
 }
 
-// The products of a[B.., M, K] with the matrices `b(i)` of as many batches -> out[B.., M, N].
+// out[B.., M, N] = the products of a[B.., M, K] with the matrices `b(i)` of as many batches.
 template <class B>
-std::vector<Product> products(const mx::array& a, B b, Epilogue e, mx::array& out) {
+void multiply_batches(const mx::array& a, B b, Epilogue e, mx::array& out, const mx::Stream& s) {
+  allocate(out);
+  if (out.size() == 0) return;
   int M = out.shape(-2), N = out.shape(-1);
-  std::vector<Product> all(out.size() / ((size_t)M * N));
-  for (size_t i = 0; i < all.size(); i++) {
-    all[i] = {a.data<float>() + offset(a, i), a.strides()[a.ndim() - 2], b(i), e,
-              out.data<char>() + i * M * N * out.itemsize()};
+  std::vector<DenseProduct> all;
+  for (size_t i = 0; i < out.size() / ((size_t)M * N); i++) {
+    Output to{out.data<char>() + i * M * N * out.itemsize(), type_of(out), e};
+    all.push_back({a.data<float>() + offset(a, i), a.strides()[a.ndim() - 2], b(i), to});
     if (e.c) e.c += M * e.c_row;
   }
-  return all;
+  dispatch(s, [all = std::move(all), M] { run(all, M); });
 }
 
 // a[.., M, K], b[.., K, N] of equal batches
 void eval(const mx::array& left, const mx::array& right, const Epilogue& e, mx::array& out, const mx::Stream& s) {
   auto a = rows_of(left, s), b = columns_of(right, s);
-  allocate(out);
-  if (out.size() == 0) return;
-  auto all = products(a, [&](size_t i) { return matrix(b, i); }, e, out);
-  dispatch(s, [all = std::move(all), M = out.shape(-2), type = type_of(out)] { run(all, M, type); });
+  multiply_batches(a, [&](size_t i) { return matrix(b, i); }, e, out, s);
 }
 
-void eval_untransposed(const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s, int group, int bits) {
-  auto a = rows_of(in[0], s), w = contiguous(in[1], s), sc = contiguous(in[2], s), bi = contiguous(in[3], s);
-  allocate(out);
-  if (out.size() == 0) return;
-  int K = w.shape(-2), N = out.shape(-1);
+// in: a[.., M, K] and the parts of [.., K, N] quantised along N
+void eval_untransposed(const Arrays& in, int group, int bits, mx::array& out, const mx::Stream& s) {
+  auto a = rows_of(in[0], s);
+  Affine w{contiguous(in[1], s), contiguous(in[2], s), contiguous(in[3], s), group, bits};
   auto b = [&](size_t i) {
-    size_t part = (size_t)K * (N / group) * sc.itemsize();
-    return Matrix{w.data<char>() + i * K * N * bits / 8, type_of(sc), 0, 0, K, N,
-                  sc.data<char>() + i * part, bi.data<char>() + i * part, group, bits};
+    auto rows = w.matrix(i);  // of K rows with N columns here
+    return Matrix{rows.w, rows.type, 0, 0, rows.N, rows.K, rows.scales, rows.biases, group, bits};
   };
-  auto all = products(a, b, {}, out);
-  dispatch(s, [all = std::move(all), M = out.shape(-2), type = type_of(out)] { run(all, M, type); });
+  multiply_batches(a, b, {}, out, s);
 }
 
 bool suits(const mx::array& a, const mx::array& b, const mx::Stream& s) {
   return ours(s) && is_float(a.dtype()) && is_float(b.dtype()) && a.ndim() >= 1 && b.ndim() >= 2 &&
-      a.shape(-1) == b.shape(-2) && a.shape(-1) > 0;
+         a.shape(-1) == b.shape(-2) && a.shape(-1) > 0;
 }
 
 // One b for all of a's batches: its rows are one long matrix. Else the batches are broadcast.
@@ -129,15 +89,14 @@ std::pair<mx::array, mx::array> paired(const mx::array& a, const mx::array& b, c
 }
 
 // f(alpha a b + bias) + beta residual; the residual may be any shape that broadcasts.
-mx::array product(const mx::array& a, const mx::array& b, Extras extras, float alpha, float beta,
-                  const mx::Stream& s) {
+mx::array product(const mx::array& a, const mx::array& b, Extras extras, float alpha, float beta, const mx::Stream& s) {
   auto [left, right] = paired(a, b, s);
   auto flat = left.shape(), shape = b.ndim() > 2 ? left.shape() : a.shape();
   flat.back() = shape.back() = b.shape(-1);
   if (extras.residual) extras.residual = mx::reshape(mx::broadcast_to(*extras.residual, shape, s), flat, s);
-  std::vector<mx::array> in{left, right};
+  Arrays in{left, right};
   auto finish = with_extras(in, extras, b.shape(-1), s);
-  auto run = [finish, alpha, beta](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
+  auto run = [finish, alpha, beta](const Arrays& in, mx::array& out, const mx::Stream& s) {
     Epilogue e = finish(in, s);
     e.alpha = alpha;
     e.beta = beta;
@@ -165,8 +124,8 @@ mx::array addmm(const mx::array& c, const mx::array& a, const mx::array& b, floa
 
 }  // namespace
 
-std::function<Epilogue(const std::vector<mx::array>&, const mx::Stream&)> with_extras(
-    std::vector<mx::array>& inputs, const Extras& extras, int N, const mx::Stream& s) {
+std::function<Epilogue(const Arrays&, const mx::Stream&)> with_extras(Arrays& inputs, const Extras& extras, int N,
+                                                                      const mx::Stream& s) {
   int bias = -1, residual = -1;
   auto add = [&](const mx::array& a) {
     inputs.push_back(mx::astype(a, mx::float32, s));
@@ -174,7 +133,7 @@ std::function<Epilogue(const std::vector<mx::array>&, const mx::Stream&)> with_e
   };
   if (extras.bias) bias = add(*extras.bias);
   if (extras.residual) residual = add(*extras.residual);
-  return [=, f = extras.activation](const std::vector<mx::array>& in, const mx::Stream& s) {
+  return [=, f = extras.activation](const Arrays& in, const mx::Stream& s) {
     Epilogue e;
     e.activation = f;
     if (bias >= 0) e.bias = contiguous(in[bias], s).data<float>();
@@ -199,16 +158,15 @@ mx::array multiply_dense(const mx::array& x, const mx::array& w, const Extras& e
   return product(x, mx::transpose(w, s), extras, 1, 1, s);
 }
 
-mx::array multiply_untransposed(const mx::array& x, const mx::array& w, const mx::array& scales,
-                                const mx::array& biases, int group, int bits, const mx::Stream& s) {
-  auto [left, right] = paired(x, w, s);
-  auto sc = paired(x, scales, s).second, bi = paired(x, biases, s).second;
-  auto flat = left.shape(), shape = w.ndim() > 2 ? left.shape() : x.shape();
-  flat.back() = shape.back() = w.shape(-1) * 32 / bits;
-  auto run = [group, bits](const std::vector<mx::array>& in, mx::array& out, const mx::Stream& s) {
-    eval_untransposed(in, out, s, group, bits);
+mx::array multiply_untransposed(const mx::array& x, const Affine& a, const mx::Stream& s) {
+  auto [left, right] = paired(x, a.w, s);
+  auto sc = paired(x, a.scales, s).second, bi = paired(x, a.biases, s).second;
+  auto flat = left.shape(), shape = a.w.ndim() > 2 ? left.shape() : x.shape();
+  flat.back() = shape.back() = a.width();
+  auto run = [group = a.group, bits = a.bits](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    eval_untransposed(in, group, bits, out, s);
   };
-  auto dtype = mx::promote_types(x.dtype(), scales.dtype());
+  auto dtype = mx::promote_types(x.dtype(), a.scales.dtype());
   return mx::reshape(make("QuantizedMatmul", flat, dtype, s, {left, right, sc, bi}, run), shape, s);
 }
 

@@ -1,78 +1,82 @@
 // Which variant runs: decided once, by what the CPU can do and what the user asked for.
 // Knows no kernel, only the tables.
+#include <atomic>
 #include <cstring>
+#include <iterator>
+#include <mutex>
+#include <stdexcept>
+#include <string>
 
 #include "kernels.h"
 
 #if defined(__aarch64__)
+#include <asm/hwcap.h>
 #include <sys/auxv.h>
+#define CPU(feature) ((getauxval(AT_HWCAP) & HWCAP_##feature) != 0)
+#else
+#define CPU(feature) __builtin_cpu_supports(#feature)
 #endif
 
 namespace toast {
 namespace {
 
-using Fill = void (*)(Kernels&);
 struct Variant {
   const char* name;
   bool (*runs_here)();
-  Fill fill[12];  // the rest null
+  void (*fill)(Kernels&);
 };
 
-bool always() { return true; }
-
-#define FILLS(v)                                                            \
-  {v::fill_convert, v::fill_norms, v::fill_activations, v::fill_rope,       \
-   v::fill_attention, v::fill_quantize, v::fill_quantized, v::fill_dense, v::fill_scan,  \
-   v::fill_checksum}
-
-#if defined(__x86_64__)
-bool has_avx2() {
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-      __builtin_cpu_supports("f16c") && __builtin_cpu_supports("pclmul");
-}
-bool has_avx512() {
-  return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vnni");
-}
+#define TOAST_FILL(file) fill_##file(k);
+#define VARIANT(name, runs_here, flags)   \
+  {#name, [] { return bool(runs_here); }, \
+   [](Kernels& k) {                       \
+     using namespace name;                \
+     TOAST_KERNEL_FILES(TOAST_FILL)       \
+   }},
 const Variant variants[] = {
-    {"avx512", has_avx512, FILLS(avx512)},
-    {"avx2", has_avx2, FILLS(avx2)},
-    {"generic", always, FILLS(generic)},
+#include "variants.def"
 };
-#elif defined(__aarch64__)
-bool has_neon() {
-  constexpr unsigned long wanted = 1ul << 20 | 1ul << 7;  // HWCAP_ASIMDDP, HWCAP_CRC32
-  return (getauxval(AT_HWCAP) & wanted) == wanted;
-}
-const Variant variants[] = {
-    {"neon", has_neon, FILLS(neon)},
-    {"generic", always, FILLS(generic)},
-};
-#else
-const Variant variants[] = {{"generic", always, FILLS(generic)}};
-#endif
 
-Kernels table;
+Kernels tables[std::size(variants)];
+std::mutex filling;
+std::atomic<const Kernels*> in_use{nullptr};
+
+const Kernels* table_of(size_t i) {
+  std::lock_guard<std::mutex> lock(filling);
+  Kernels& k = tables[i];
+  if (k.name) return &k;
+  Kernels filled{};
+  variants[i].fill(filled);
+  filled.name = variants[i].name;
+  if (!is_complete(filled)) throw std::logic_error(std::string("variant ") + filled.name + " lacks a kernel");
+  k = filled;
+  return &k;
+}
 
 }  // namespace
 
+bool is_complete(const Kernels& k) {
+  uintptr_t entries[sizeof(Kernels) / sizeof(uintptr_t)];
+  static_assert(sizeof(entries) == sizeof(Kernels));  // nothing but pointers and what is as wide
+  std::memcpy(entries, &k, sizeof k);
+  for (auto entry : entries)
+    if (!entry) return false;
+  return true;
+}
+
 const Kernels* choose(const char* name) {
   bool any = !*name || !std::strcmp(name, "auto");
-  for (const Variant& v : variants) {
-    if (!(any || !std::strcmp(name, v.name)) || !v.runs_here()) continue;
-    Kernels k{};
-    k.name = v.name;
-    for (Fill fill : v.fill) if (fill) fill(k);
-    table = k;
-    return &table;
+  for (size_t i = 0; i < std::size(variants); i++) {
+    if (!(any || !std::strcmp(name, variants[i].name)) || !variants[i].runs_here()) continue;
+    in_use.store(table_of(i), std::memory_order_release);
+    return in_use;
   }
   return nullptr;
 }
 
 const Kernels& kernels() {
-  if (!table.name) choose("auto");
-  return table;
+  const Kernels* k = in_use.load(std::memory_order_acquire);
+  return k ? *k : *choose("auto");
 }
 
 }  // namespace toast

@@ -1,5 +1,4 @@
-// Norms, softmax and activations as MLX ops: inputs made contiguous, rows shared out over the threads.
-// The arithmetic is in the kernels (kernels.h); this file knows arrays, shapes and streams.
+// Norms, softmax and activations as MLX ops: arrays, shapes and streams. Who computes what is in floats_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -8,7 +7,7 @@
 #include <cmath>
 
 #include "bindings.h"
-#include "floats_op.h"
+#include "floats_work.h"
 #include "mlx/fast.h"
 
 namespace nb = nanobind;
@@ -17,35 +16,43 @@ using namespace nb::literals;
 namespace toast {
 namespace {
 
-// y[rows, n] = kernel(x[rows, n], more..), kernel(from, to, rows) on the stream.
+// work(x, y, type, rows, n) on the stream: x[rows, n] -> y[rows, n]
 template <class F>
-void by_rows(const mx::array& in, mx::array& out, const mx::Stream& s, F kernel) {
+void by_rows(const mx::array& in, mx::array& out, const mx::Stream& s, F work) {
   auto x = contiguous(in, s);
   allocate(out);
-  size_t n = out.shape(-1), row = n * out.itemsize();
-  dispatch(s, [=, from = x.data<char>(), to = out.data<char>(), rows = out.size() / n] {
-    each_rows(rows, n, [&](size_t first, size_t count) { kernel(from + first * row, to + first * row, count); });
+  size_t n = out.shape(-1);
+  dispatch(s, [=, from = x.data<char>(), to = out.data<char>(), type = type_of(out), rows = out.size() / n] {
+    work(from, to, type, rows, n);
   });
 }
 
-bool fits(const Optional& w, const mx::array& x) { return !w || (w->ndim() == 1 && w->shape(0) == x.shape(-1)); }
+bool fits(const OptionalArray& w, const mx::array& x) { return !w || (w->ndim() == 1 && w->shape(0) == x.shape(-1)); }
 
-mx::array rms_norm(const mx::array& x, const Optional& weight, float eps, mx::StreamOrDevice where) {
+// The norm of an op whose inputs are x, [weight], [bias].
+Norm norm_of(const Arrays& in, bool weighted, bool biased, float eps, const mx::Stream& s) {
+  Norm norm{nullptr, nullptr, eps};
+  if (weighted) norm.weight = contiguous(in[1], s).data<char>();
+  if (biased) norm.bias = contiguous(in.back(), s).data<char>();
+  return norm;
+}
+
+mx::array rms_norm(const mx::array& x, const OptionalArray& weight, float eps, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   auto type = weight ? mx::result_type(x, *weight) : x.dtype();
   if (!ours(s) || !is_float(type) || !x.ndim() || !x.size() || !fits(weight, x))
     return mx::fast::rms_norm(x, weight, eps, where);
   Arrays inputs{mx::astype(x, type, s)};
   if (weight) inputs.push_back(mx::astype(*weight, type, s));
-  return make("RMSNorm", x.shape(), type, s, std::move(inputs), [eps](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    Optional w;
-    if (in.size() > 1) w = contiguous(in[1], s);
-    by_rows(in[0], out, s, [=, w = w ? w->data<char>() : nullptr, type = type_of(out), n = out.shape(-1)](
-        const char* x, char* y, size_t rows) { kernels().rms_norm(x, w, y, type, rows, n, eps); });
-  });
+  auto eval = [eps](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto norm = norm_of(in, in.size() > 1, false, eps, s);
+    by_rows(in[0], out, s, [norm](auto... rows) { rms_norm_rows(rows..., norm); });
+  };
+  return make("RMSNorm", x.shape(), type, s, std::move(inputs), eval);
 }
 
-mx::array layer_norm(const mx::array& x, const Optional& weight, const Optional& bias, float eps, mx::StreamOrDevice where) {
+mx::array layer_norm(const mx::array& x, const OptionalArray& weight, const OptionalArray& bias, float eps,
+                     mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   auto type = !weight ? x.dtype() : bias ? mx::result_type(x, *weight, *bias) : mx::result_type(x, *weight);
   if (!ours(s) || !is_float(type) || !x.ndim() || !x.size() || !fits(weight, x) || !fits(bias, x))
@@ -53,24 +60,17 @@ mx::array layer_norm(const mx::array& x, const Optional& weight, const Optional&
   Arrays inputs{mx::astype(x, type, s)};
   for (auto& w : {weight, bias})
     if (w) inputs.push_back(mx::astype(*w, type, s));
-  auto eval = [eps, weighted = weight.has_value(), biased = bias.has_value()](
-      const Arrays& in, mx::array& out, const mx::Stream& s) {
-    Optional w, b;
-    if (weighted) w = contiguous(in[1], s);
-    if (biased) b = contiguous(in.back(), s);
-    by_rows(in[0], out, s, [=, w = w ? w->data<char>() : nullptr, b = b ? b->data<char>() : nullptr,
-                            type = type_of(out), n = out.shape(-1)](const char* x, char* y, size_t rows) {
-      kernels().layer_norm(x, w, b, y, type, rows, n, eps);
-    });
+  auto eval = [eps, weighted = weight.has_value(), biased = bias.has_value()](const Arrays& in, mx::array& out,
+                                                                              const mx::Stream& s) {
+    auto norm = norm_of(in, weighted, biased, eps, s);
+    by_rows(in[0], out, s, [norm](auto... rows) { layer_norm_rows(rows..., norm); });
   };
   return make("LayerNorm", x.shape(), type, s, std::move(inputs), eval);
 }
 
 mx::array softmax_last(const mx::array& x, const mx::Stream& s) {
   return make("Softmax", x.shape(), x.dtype(), s, {x}, [](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    by_rows(in[0], out, s, [type = type_of(out), n = out.shape(-1)](const char* x, char* y, size_t rows) {
-      kernels().softmax(x, y, type, rows, n);
-    });
+    by_rows(in[0], out, s, [](auto... rows) { softmax_rows(rows...); });
   });
 }
 
@@ -88,8 +88,10 @@ mx::array softmax(const mx::array& x, const Axes& axis, bool precise, mx::Stream
 }
 
 // The same with MLX's ops, for other devices and dtypes.
-mx::array plain(Activation f, const mx::array& x, const mx::Stream& s) {
-  auto number = [&](double v) { return mx::array((float)v, mx::issubdtype(x.dtype(), mx::floating) ? x.dtype() : mx::float32); };
+mx::array by_mlx(Activation f, const mx::array& x, const mx::Stream& s) {
+  auto number = [&](double v) {
+    return mx::array((float)v, mx::issubdtype(x.dtype(), mx::floating) ? x.dtype() : mx::float32);
+  };
   auto times = [&](const mx::array& a, const mx::array& b) { return mx::multiply(a, b, s); };
   if (f == Activation::silu) return times(x, mx::sigmoid(x, s));
   if (f == Activation::gelu)
@@ -99,46 +101,26 @@ mx::array plain(Activation f, const mx::array& x, const mx::Stream& s) {
 }
 
 // f(x), or f(x) * up.
-mx::array activate(Activation f, const mx::array& x, const Optional& up, mx::StreamOrDevice where) {
+mx::array activate(Activation f, const mx::array& x, const OptionalArray& up, mx::StreamOrDevice where) {
   auto s = mx::to_stream(where);
   if (!ours(s) || !is_float(x.dtype()) || !x.size() || (up && (up->dtype() != x.dtype() || up->shape() != x.shape()))) {
-    auto y = plain(f, x, s);
+    auto y = by_mlx(f, x, s);
     return up ? mx::multiply(y, *up, s) : y;
   }
   Arrays inputs{x};
   if (up) inputs.push_back(*up);
-  return make("Activation", x.shape(), x.dtype(), s, std::move(inputs), [f](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = contiguous(in[0], s);
-    Optional up;
-    if (in.size() > 1) up = contiguous(in[1], s);
+  auto eval = [f](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto x = contiguous(in[0], s).data<char>(), up = in.size() > 1 ? contiguous(in[1], s).data<char>() : nullptr;
     allocate(out);
-    dispatch(s, [=, x = x.data<char>(), up = up ? up->data<char>() : nullptr, y = out.data<char>(),
-                 type = type_of(out), n = out.size()] {
-      each_rows(n, 1, [&](size_t i, size_t count) {
-        size_t at = i * size_of(type);
-        kernels().activate(f, x + at, up ? up + at : nullptr, y + at, type, count);
-      });
-    });
-  });
-}
-
-mx::array to_float32(const mx::array& x, mx::StreamOrDevice where) {
-  auto s = mx::to_stream(where);
-  if (!ours(s) || !is_float(x.dtype())) return mx::astype(x, mx::float32, s);
-  return make("ToFloat32", x.shape(), mx::float32, s, {x}, [](const Arrays& in, mx::array& out, const mx::Stream& s) {
-    auto x = contiguous(in[0], s);
-    allocate(out);
-    dispatch(s, [from = x.data<char>(), type = type_of(x), to = out.data<float>(), n = out.size()] {
-      each_rows(n, 1, [&](size_t i, size_t count) { kernels().to_f32(from + i * size_of(type), type, to + i, count); });
-    });
-  });
+    dispatch(s, [=, y = out.data<char>(), type = type_of(out), n = out.size()] { activate_all(f, x, up, y, type, n); });
+  };
+  return make("Activation", x.shape(), x.dtype(), s, std::move(inputs), eval);
 }
 
 }  // namespace
 
 void bind_floats(nb::module_& m) {
   auto stream = "stream"_a = nb::none();
-  m.def("to_float32", &to_float32, nb::arg(), nb::kw_only(), stream);
   m.def("rms_norm", &rms_norm, "x"_a, "weight"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("layer_norm", &layer_norm, "x"_a, "weight"_a.none(), "bias"_a.none(), "eps"_a, nb::kw_only(), stream);
   m.def("softmax", &softmax, nb::arg(), "axis"_a = nb::none(), nb::kw_only(), "precise"_a = false, stream);
@@ -148,8 +130,9 @@ void bind_floats(nb::module_& m) {
   define("gelu", Activation::gelu);
   define("gelu_approx", Activation::gelu_tanh);
   define("silu", Activation::silu);
-  m.def("swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
-        "gate"_a, "x"_a, "silu(gate) * x");
+  m.def(
+      "swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
+      "gate"_a, "x"_a, "silu(gate) * x");
 }
 
 }  // namespace toast

@@ -1,20 +1,41 @@
-// Every kernel's prototype, with its shapes: one table of plain C functions per CPU variant.
-// Knows nothing of MLX, Python or threads: a kernel is one thread's work on plain memory.
+// Every kernel's prototype, with its shapes: one table of C functions per CPU variant.
+// Knows nothing of MLX, Python or threads: a kernel is one thread's work on memory that it is given, scratch included.
 #pragma once
-#include <cstddef>
-#include <cstdint>
+#include <stddef.h>
+#include <stdint.h>
 
 namespace toast {
 
-struct f16 { uint16_t bits; };   // IEEE 754 binary16
-struct bf16 { uint16_t bits; };  // the upper half of a float32
+struct f16 {  // IEEE 754 binary16
+  uint16_t bits;
+};
+struct bf16 {  // the upper half of a float32
+  uint16_t bits;
+};
 enum class Type : uint8_t { f32, f16, bf16 };
 
 inline size_t size_of(Type t) { return t == Type::f32 ? 4 : 2; }
 
+// ---- what happens to sums on their way out ----
+enum class Activation : uint8_t { gelu, gelu_tanh, silu, none };
+// f(alpha sums + bias[n]) + beta c[m, n], where bias and c may be null and c's rows are c_row apart.
+struct Epilogue {
+  const float* c = nullptr;
+  size_t c_row = 0;
+  float alpha = 1, beta = 1;
+  const float* bias = nullptr;
+  Activation activation = Activation::none;
+};
+// [.., N] of `type`, through the epilogue.
+struct Output {
+  void* data;
+  Type type;
+  Epilogue epilogue;
+};
+
 // ---- quantised weights and activations ----
 // w[N, K] of 4 or 8 bits, packed as MLX does (low bits first); scales, biases [N, K / group] of
-// `type`: weight = scale * q + bias.
+// `type`: weight = scale * code + bias.
 struct QuantWeights {
   const uint8_t* w;
   const void *scales, *biases;
@@ -22,28 +43,45 @@ struct QuantWeights {
   int N, K, group, bits;
   const void* unpacked = nullptr;  // all of it as unpack() leaves it, 64-byte aligned, or null
 };
-// An activation far larger than its neighbours: q has 0 in its place and it goes into the product as a float, x units.
+// An activation far larger than its neighbours: its int8 is 0, and it goes into the product as a float, in units.
 struct Outlier {
   int k;
   float x;
 };
-// 32 activations: x = unit * scale * q, in the order of int8.h. In one piece: a tile holds one pointer a row in a register.
-constexpr int ACTIVATION_GROUP = 32;  // larger ones lose more than 1% on real activations
+constexpr int ACTIVATION_GROUP = 32;  // activations that share a scale: more lose over 1% on real ones; 2026-11-23
+// One int8 group: x = unit * scale * q, in the order of int8.h. In one piece: a tile has one pointer a row to hold.
 struct Block {
   int16_t scale[2];  // twice: AVX2 multiplies pairs of sums by it
   int32_t sum;       // of q
   int8_t q[ACTIVATION_GROUP];
 };
-// Rows x[m, K]: a power of two each, the unit [m]; blocks [m, K / 32], the sum of x as rounded, outliers included, in units
-// [m, K / group], and the outliers by 32s of k: [m, K / 32], the first `count`[m].
+// Quantised rows x[m, K].
 struct QuantRows {
-  const float* unit;
-  const Block* blocks;
-  const float* sum;
-  const Outlier* outliers;
-  const int* count;
+  const float* unit;        // [m]: the power of two that scales row m
+  const Block* blocks;      // [m, K / 32]: int8 groups
+  const float* sum;         // [m, K / group]: sum of the dequantised row in each group of the weights, in units
+  const Outlier* outliers;  // [m, K / 32]: activations that stay floats, sorted by k
+  const int* count;         // [m]: how many outliers are valid; -1: the row is not finite and goes through in float
   int K, group;
 };
+// One of these rows, to be filled for weights of `bits` in groups of `group`.
+struct QuantRow {
+  float* unit;
+  Block* blocks;
+  float* sum;
+  Outlier* outliers;
+  int K, group, bits;
+};
+// out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of quantized_panel.
+struct QuantTask {
+  const QuantWeights& w;
+  const QuantRows& x;
+  const int *rows, *to;
+  int M, n0, n1;
+  const Output& out;
+};
+
+// ---- float matrices ----
 // b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
 // scales, biases [K, N / group], all of `type`.
 struct Matrix {
@@ -54,15 +92,25 @@ struct Matrix {
   const void *scales = nullptr, *biases = nullptr;
   int group = 0, bits = 0;
 };
-enum class Activation : uint8_t { gelu, gelu_tanh, silu, none };
-// What happens to sums on their way out: f(alpha sums + bias[n]) + beta c[m, n], where bias and c may
-// be null and c's rows are c_row apart.
-struct Epilogue {
-  const float* c = nullptr;
-  size_t c_row = 0;
-  float alpha = 1, beta = 1;
-  const float* bias = nullptr;
-  Activation activation = Activation::none;
+// a[M, K] (rows a_row apart) b[K, N] -> out[M, N], columns [n0, n1) of it, n0 a multiple of matmul_panel.
+struct MatmulTask {
+  const float* a;
+  int64_t a_row;
+  const Matrix& b;
+  int M, n0, n1;
+  const Output& out;
+};
+
+// ---- norms, positions, attention ----
+struct Norm {
+  const void *weight, *bias;  // [n] or null
+  float eps;
+};
+// cosine[dims / 2], sine[dims / 2] of a position: heads are rotated in pairs of neighbours (traditional) or of halves.
+struct Angles {
+  const float *cosine, *sine;
+  size_t dims;
+  bool traditional;
 };
 
 enum class Mask : uint8_t { none, causal, boolean, additive };
@@ -70,23 +118,23 @@ enum class Mask : uint8_t { none, causal, boolean, additive };
 // Attention of one key/value head to a tile of queries of the `group` heads that share it.
 // q[group, queries, dk] k[keys, dk] v[keys, dv] -> y[group, queries, dv], rows contiguous.
 struct Attention {
-  Type type;              // of q and y
-  Type kept;              // of k and v: `type`, or f16 beside f32
+  Type type;     // of q and y
+  Type kv_type;  // of k and v: `type`, or f16 beside f32
   Mask mask;
   size_t group, queries, keys, dk, dv;
   const void *q, *k, *v;
   void* y;
   int64_t q_head, q_row, k_row, v_row, y_head, y_row;  // strides in elements
   float scale;
-  int64_t visible;        // causal: how many keys the first query sees (the next one sees one more)
-  const void* m;          // boolean or additive (of `type`) mask [group, queries, keys], or null
+  int64_t visible;  // causal: how many keys the first query sees (the next one sees one more)
+  const void* m;    // boolean or additive (of `type`) mask [group, queries, keys], or null
   int64_t m_head, m_row;
-  const void* sinks;      // [group] or null
+  const void* sinks;  // [group] or null
 };
 
+// No entry may be null or zero: choose() refuses a variant that forgot one.
 struct Kernels {
   const char* name;  // "generic", "avx2", "avx512", "neon"
-  int lanes;         // floats in one vector
 
   // ---- conversion (convert.cpp) -------------------------------------------------------------
   // x[n] of `type` -> y[n] float32, and back (round to nearest, ties to even).
@@ -94,33 +142,28 @@ struct Kernels {
   void (*from_f32)(const float* x, void* y, Type type, size_t n);
 
   // ---- quantised matmul (quantize.cpp, quantized.cpp, quantized_generic.cpp) ------------------
-  // One row x[K] -> its unit, blocks[K / 32], sum[K / group], outliers[K / 32]. Returns how many outliers there are, or -1
-  // when x has a NaN, an infinity or what is almost one.
-  int (*quantize_row)(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
-                      Outlier* outliers);
-  // out[to[m], n] = x[rows[m], :] . w[n, :] for m < M and columns [n0, n1), n0 a multiple of panel;
-  // out[.., N] of `type`.
-  void (*quantized_matmul)(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to,
-                           int M, int n0, int n1, const Epilogue& e, void* out, Type type);
-  int panel;
+  // One row x[K], with scratch[K / 32]. Returns how many outliers there are, or -1 when x has a NaN, an infinity or
+  // what is almost one.
+  int (*quantize_row)(const void* x, Type type, const QuantRow& to, float* scratch);
+  // scratch: quantized_scratch() bytes for M rows, 64-byte aligned.
+  void (*quantized_matmul)(const QuantTask& task, char* scratch);
+  size_t (*quantized_scratch)(const QuantWeights& w, int M);
+  intptr_t quantized_panel;
   // Columns [n0, n1) of w as quantized_matmul() unpacks them, for many calls, to their place in to[unpacked_bytes(w)].
   size_t (*unpacked_bytes)(const QuantWeights& w);
   void (*unpack)(const QuantWeights& w, int n0, int n1, void* to);
   // The same for one row x[K] that quantize_row() refused: in float, nothing rounded.
   void (*quantized_row_exact)(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
-                              const Epilogue& e, void* out, Type out_type);
+                              const Output& out);
 
   // ---- float matmul (dense.cpp) --------------------------------------------------------------
-  // a[M, K] (rows a_row apart) b[K, N] -> out[M, N] of `type`, columns [n0, n1) of it, n0 a
-  // multiple of matmul_panel.
-  void (*matmul)(const float* a, int64_t a_row, const Matrix& b, int M, int n0, int n1, const Epilogue& e,
-                 void* out, Type type);
-  int matmul_panel;
+  void (*matmul)(const MatmulTask& task, float* scratch);
+  size_t (*matmul_scratch)(int M);  // floats that matmul() needs
+  intptr_t matmul_panel;
 
-  // ---- norms (norms.cpp): rows of n; w and b [n] or null; everything of `type` -----------------
-  // x[rows, n] -> y[rows, n]
-  void (*rms_norm)(const void* x, const void* w, void* y, Type type, size_t rows, size_t n, float eps);
-  void (*layer_norm)(const void* x, const void* w, const void* b, void* y, Type type, size_t rows, size_t n, float eps);
+  // ---- norms (norms.cpp): x[rows, n] -> y[rows, n], everything of `type` -----------------------
+  void (*rms_norm)(const void* x, void* y, Type type, size_t rows, size_t n, const Norm& norm);
+  void (*layer_norm)(const void* x, void* y, Type type, size_t rows, size_t n, const Norm& norm);
   void (*softmax)(const void* x, void* y, Type type, size_t rows, size_t n);
 
   // ---- activations (activations.cpp): x[n] up[n] or null -> y[n] = f(x) up ---------------------
@@ -131,8 +174,8 @@ struct Kernels {
   // ---- rotary positions (rope.cpp) ----------------------------------------------------------
   // inv_freqs[half] -> cosine[half], sine[half] of position * inv_freqs.
   void (*rope_angles)(float position, const float* inv_freqs, float* cosine, float* sine, size_t half);
-  // x[dim] -> y[dim]: the first `dims` turned, in pairs of neighbours (traditional) or of halves.
-  void (*rope)(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional, const float* cosine, const float* sine);
+  // x[dim] -> y[dim]: the first angles.dims rotated.
+  void (*rope)(const void* x, void* y, Type type, size_t dim, const Angles& angles);
 
   // ---- attention (attention.cpp) --------------------------------------------------------------
   size_t (*attention_scratch)(const Attention& a);  // floats that attention() needs
@@ -148,28 +191,22 @@ struct Kernels {
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
-// Returns null when the name is unknown or the CPU lacks it.
+// Returns null when the name is unknown or the CPU lacks it; throws std::logic_error when a kernel is missing.
+// Safe to call from several threads; what ran before keeps the table that it had.
 const Kernels* choose(const char* variant);
 const Kernels& kernels();
+bool is_complete(const Kernels& k);
 
-// Each variant's files fill their part of the table; one call per file.
-#define TOAST_DECLARE_VARIANT(v) \
-  namespace v { \
-  void fill_convert(Kernels&); \
-  void fill_quantize(Kernels&); \
-  void fill_quantized(Kernels&); \
-  void fill_dense(Kernels&); \
-  void fill_norms(Kernels&); \
-  void fill_activations(Kernels&); \
-  void fill_rope(Kernels&); \
-  void fill_attention(Kernels&); \
-  void fill_scan(Kernels&); \
-  void fill_checksum(Kernels&); \
+// The files of a variant, each of which fills its part of the table.
+#define TOAST_KERNEL_FILES(F) \
+  F(convert) F(quantize) F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(scan) F(checksum)
+
+#define TOAST_DECLARE_FILL(file) void fill_##file(Kernels&);
+#define VARIANT(name, runs_here, flags)  \
+  namespace name {                       \
+  TOAST_KERNEL_FILES(TOAST_DECLARE_FILL) \
   }
-TOAST_DECLARE_VARIANT(generic)
-TOAST_DECLARE_VARIANT(avx2)
-TOAST_DECLARE_VARIANT(avx512)
-TOAST_DECLARE_VARIANT(neon)
-#undef TOAST_DECLARE_VARIANT
+#include "variants.def"
+#undef TOAST_DECLARE_FILL
 
 }  // namespace toast

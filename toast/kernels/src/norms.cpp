@@ -9,7 +9,7 @@ static void rms_norm_rows(const T* x, const T* w, T* y, size_t rows, size_t n, f
   for (; rows--; x += n, y += n) {
     float squares = row_sum(x, n, [](vf v) { return v * v; });
     vf scale = set1(1.f / sqrtf(squares / (float)n + eps));
-    blocks(n, [&](size_t i, int m) {
+    vectors(n, [&](size_t i, int m) {
       vf v = load_some(x + i, m) * scale;
       store_some(y + i, w ? v * load_some(w + i, m) : v, m);
     });
@@ -22,7 +22,7 @@ static void layer_norm_rows(const T* x, const T* w, const T* b, T* y, size_t row
     vf mean = set1(row_sum(x, n, [](vf v) { return v; }) / (float)n);
     float squares = row_sum(x, n, [&](vf v) { return (v - mean) * (v - mean); });
     vf scale = set1(1.f / sqrtf(squares / (float)n + eps));
-    blocks(n, [&](size_t i, int m) {
+    vectors(n, [&](size_t i, int m) {
       vf v = (load_some(x + i, m) - mean) * scale;
       if (w) v = v * load_some(w + i, m);
       if (b) v = v + load_some(b + i, m);
@@ -47,22 +47,21 @@ static void softmax_rows(const T* x, T* y, size_t rows, size_t n) {
   for (; rows--; x += n, y += n) {
     vf top = set1(row_max(x, n));
     vf scale = set1(1.f / row_sum(x, n, [&](vf v) { return exp_below(v - top); }));
-    blocks(n, [&](size_t i, int m) { store_some(y + i, exp_below(load_some(x + i, m) - top) * scale, m); });
+    vectors(n, [&](size_t i, int m) { store_some(y + i, exp_below(load_some(x + i, m) - top) * scale, m); });
   }
 }
 
-static void rms_norm(const void* x, const void* w, void* y, Type type, size_t rows, size_t n, float eps) {
+static void rms_norm(const void* x, void* y, Type type, size_t rows, size_t n, const Norm& norm) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    rms_norm_rows((const T*)x, (const T*)w, (T*)y, rows, n, eps);
+    rms_norm_rows((const T*)x, (const T*)norm.weight, (T*)y, rows, n, norm.eps);
   });
 }
 
-static void layer_norm(const void* x, const void* w, const void* b, void* y, Type type, size_t rows,
-                       size_t n, float eps) {
+static void layer_norm(const void* x, void* y, Type type, size_t rows, size_t n, const Norm& norm) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    layer_norm_rows((const T*)x, (const T*)w, (const T*)b, (T*)y, rows, n, eps);
+    layer_norm_rows((const T*)x, (const T*)norm.weight, (const T*)norm.bias, (T*)y, rows, n, norm.eps);
   });
 }
 

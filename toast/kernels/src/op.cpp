@@ -7,8 +7,8 @@ namespace toast {
 namespace {
 
 // Copies x (any strides, `size` bytes an element) to y (contiguous), innermost runs with memcpy.
-void copy_strided(const char* x, char* y, const mx::Shape& shape, const mx::Strides& strides,
-                  size_t size, size_t dim = 0) {
+void copy_strided(const char* x, char* y, const mx::Shape& shape, const mx::Strides& strides, size_t size,
+                  size_t dim = 0) {
   if (dim == shape.size()) {
     std::memcpy(y, x, size);
     return;

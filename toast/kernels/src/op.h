@@ -2,6 +2,7 @@
 // Knows MLX's arrays and streams; knows no kernel.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -18,12 +19,13 @@ namespace toast {
 
 namespace mx = mlx::core;
 
+using Arrays = std::vector<mx::array>;
+using OptionalArray = std::optional<mx::array>;
+
 // ours(s): the stream runs on the CPU, so the op is ours; otherwise hand it to MLX.
 inline bool ours(const mx::Stream& s) { return s.device == mx::Device::cpu; }
 
-inline bool is_float(mx::Dtype t) {
-  return t == mx::float32 || t == mx::float16 || t == mx::bfloat16;
-}
+inline bool is_float(mx::Dtype t) { return t == mx::float32 || t == mx::float16 || t == mx::bfloat16; }
 inline Type type_of(const mx::array& a) {
   return a.dtype() == mx::float32 ? Type::f32 : a.dtype() == mx::float16 ? Type::f16 : Type::bf16;
 }
@@ -36,6 +38,11 @@ void dispatch(const mx::Stream& s, F&& work) {
 
 // `a` itself when its rows are contiguous, else a copy made on the stream (kept until it ran).
 mx::array contiguous(const mx::array& a, const mx::Stream& s);
+
+// `a` itself when its last dimension is contiguous, else a contiguous copy.
+inline mx::array rows_contiguous(const mx::array& a, const mx::Stream& s) {
+  return a.shape(-1) == 1 || a.strides(-1) == 1 ? a : contiguous(a, s);
+}
 
 // Memory of `n` bytes that lives as long as the array.
 inline mx::array bytes_of(size_t n) {
@@ -58,11 +65,8 @@ inline void allocate(mx::array& out) { out.set_data(mx::allocator::malloc(out.nb
 template <class Eval>
 class Op : public mx::Primitive {
  public:
-  Op(const char* name, mx::Stream s, Eval eval)
-      : mx::Primitive(s), name_(name), eval_(std::move(eval)) {}
-  void eval_cpu(const std::vector<mx::array>& in, std::vector<mx::array>& out) override {
-    eval_(in, out, stream());
-  }
+  Op(const char* name, mx::Stream s, Eval eval) : mx::Primitive(s), name_(name), eval_(std::move(eval)) {}
+  void eval_cpu(const std::vector<mx::array>& in, std::vector<mx::array>& out) override { eval_(in, out, stream()); }
   void eval_gpu(const std::vector<mx::array>&, std::vector<mx::array>&) override {
     throw std::runtime_error(std::string("[toast] ") + name_ + " runs on the CPU only.");
   }
@@ -75,12 +79,12 @@ class Op : public mx::Primitive {
 
 // One output: make(name, shape, dtype, stream, inputs, eval) with eval(inputs, out, stream).
 template <class Eval>
-mx::array make(const char* name, mx::Shape shape, mx::Dtype dtype, mx::Stream s,
-               std::vector<mx::array> inputs, Eval eval) {
+mx::array make(const char* name, mx::Shape shape, mx::Dtype dtype, mx::Stream s, std::vector<mx::array> inputs,
+               Eval eval) {
   auto one = [eval = std::move(eval)](const std::vector<mx::array>& in, std::vector<mx::array>& out,
                                       const mx::Stream& s) { eval(in, out[0], s); };
-  return mx::array(std::move(shape), dtype,
-                   std::make_shared<Op<decltype(one)>>(name, s, std::move(one)), std::move(inputs));
+  return mx::array(std::move(shape), dtype, std::make_shared<Op<decltype(one)>>(name, s, std::move(one)),
+                   std::move(inputs));
 }
 
 }  // namespace toast

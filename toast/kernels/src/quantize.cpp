@@ -1,10 +1,8 @@
-// Activations to 8 bits, rounded half to even: every 32 of a row have a scale, max|x| / 127 or more (round_group), rounded up
-// to whole units of the row's, and what is much larger than the others stays a float, as in LLM.int8() (Dettmers et al.,
-// 2022) but element by element.
-// Compiled once per variant; a row's bytes depend on that row alone, and are the same in every variant.
+// Activations to int8, rounded half to even: a group of 32 has a scale, max|x| / 127 or more (round_group), rounded up
+// to whole units of its row. What is much larger than the others stays a float, as in LLM.int8() (Dettmers et al.,
+// 2022) but element by element. Compiled once per variant; a row's bytes depend on that row alone, and are the same in
+// every variant.
 #include "epilogue.h"
-#include "int8.h"
-#include "threads.h"
 #include "weights.h"
 
 namespace toast::TOAST_VARIANT {
@@ -24,28 +22,27 @@ static inline Group load_group(const T* x) {
 
 static inline float larger(float a, float b) { return a > b ? a : b; }
 
-// Of the squares of the largest of every 32 the harmonic mean is typical: outliers do not move it. A row has outliers when
-// their arithmetic mean is over twice that. The largest of a 32 is one when its square is OUTLIER_RATIO typical squares above
-// the next one's. Chosen so that no real layer loses more than 1% (docs/speed.md). Beside one whose square is over FAR typical
-// ones the row's unit would be too coarse for the others: it is an outlier even where the next one is as large.
-constexpr float OUTLIER_RATIO = 8, FAR = 4096;
+// The outlier rule. a_g is max|x| of group g; typical is the harmonic mean of a_g^2, which outliers do not move.
+// A row has outliers if mean(a_g^2) > 2 typical. Then x is one if a_g^2 - next^2 > 8 typical, next being the second
+// largest of its group, or if a_g^2 > 4096 typical: the row's unit would be too coarse for the others.
+using tuning::OUTLIER_FAR, tuning::OUTLIER_RATIO, tuning::OUTLIER_ROW;
 
 struct Measures {
-  bool sums_finite;  // of 32 |x|
-  float top, top_square, typical;  // the largest |x|; of the squares of those of every 32 the arithmetic and the harmonic mean
+  bool sums_finite;            // of a group's |x|
+  float top;                   // the largest |x| of the row
+  float mean_square, typical;  // arithmetic and harmonic mean of a_g^2
 };
 
-// Also the largest |x| of every 32: most[K / 32].
+// Also a_g of every group: most[K / 32].
 template <class T>
 static Measures measure(const T* x, int K, float* most) {
-  constexpr int AHEAD = 1024;  // a row may lie in the third-level cache
   vf all = set1(0);
   float tops = 0, inverses = 0;
   int filled = 0;
   for (int k = 0; k < K; k += ACTIVATION_GROUP, most++) {
     Group g = load_group(x + k);
     vf top = set1(0);
-    prefetch(x, (k + AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
+    prefetch(x, (k + tuning::QUANTIZE_AHEAD) * sizeof(T), ACTIVATION_GROUP * sizeof(T));
     for (int i = 0; i < VECTORS; i++) top = vmax_nan(abs(g.v[i]), top);
     all = vmax_nan(all, top);
     *most = largest(top);
@@ -59,16 +56,17 @@ static Measures measure(const T* x, int K, float* most) {
   return {sums_finite, largest(all), tops / filled, filled / inverses};
 }
 
-// The places of a group's elements, as floats.
-static inline vf places(int i) {
-  alignas(64) static const float PLACE[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
-                                                            16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
-  return load(PLACE + i * W);
+// The numbers of a group's elements, as floats.
+static inline vf numbers(int i) {
+  alignas(64) static const float NUMBER[ACTIVATION_GROUP] = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
+                                                             11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+                                                             22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
+  return load(NUMBER + i * W);
 }
 
 static inline Group without(const Group& g, float at) {
   Group rest;
-  for (int i = 0; i < VECTORS; i++) rest.v[i] = where_gt(abs(places(i) - set1(at)), set1(0), g.v[i], set1(0));
+  for (int i = 0; i < VECTORS; i++) rest.v[i] = where_gt(abs(numbers(i) - set1(at)), set1(0), g.v[i], set1(0));
   return rest;
 }
 
@@ -79,7 +77,7 @@ struct Largest {
 
 static inline Largest largest_of(const Group& g, float most) {
   vf last = set1(-1), next = set1(0), x = set1(0);
-  for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(most), abs(g.v[i]), set1(-1), places(i)));
+  for (int i = 0; i < VECTORS; i++) last = vmax(last, where_gt(set1(most), abs(g.v[i]), set1(-1), numbers(i)));
   float at = largest(last);
   Group rest = without(g, at);
   for (int i = 0; i < VECTORS; i++) {
@@ -94,7 +92,7 @@ struct Taken {
   float top;  // the largest |x| of the rest
 };
 
-// Outliers by 32s, at most K / 32 of them; most: of the others of these 32 from now on.
+// Outliers group by group, at most K / 32 of them; most: of the others of the group from now on.
 template <class T>
 static Taken take_outliers(const T* x, int K, float typical, float* most, Outlier* outliers) {
   Taken taken{0, 0};
@@ -104,7 +102,7 @@ static Taken take_outliers(const T* x, int K, float typical, float* most, Outlie
     if (*most * *most > margin) g = load_group(x + k);
     while (*most * *most > margin && taken.count < K / ACTIVATION_GROUP) {
       Largest l = largest_of(g, *most);
-      if (!(*most * *most - l.next * l.next > margin || *most * *most > FAR * typical)) break;
+      if (!(*most * *most - l.next * l.next > margin || *most * *most > OUTLIER_FAR * typical)) break;
       outliers[taken.count++] = {k + l.at, l.x};
       g = without(g, l.at);
       *most = l.next;
@@ -125,8 +123,8 @@ static float unit_of(float most, float with_outliers, int bits) {
   return most * (bits == 4 ? 0x1p-20f : 0x1p-15f);
 }
 
-// g over its scale as bytes: the scale is a whole number of units, rounded up. Those that may meet codes of 6 bits are kept
-// so small that sums of 16 bits hold (int8.h): where that binds most are of one size, and rounding costs 0.9% at most.
+// Quantise one group to int8: its scale is a whole number of units, rounded up. For 8-bit weights the scale is raised
+// until the int16 sums of int8.h cannot overflow: that costs at most 0.9%, since most are of one size where it happens.
 static inline void round_group(const Group& g, float most, float per_unit, int bits, Block* to) {
   constexpr int ROUNDING = 8;  // of 16 q
   float least = most * (1 / 127.f);
@@ -138,18 +136,22 @@ static inline void round_group(const Group& g, float most, float per_unit, int b
   to->sum = to_int8(scaled.v, bits, to->q);
 }
 
+// Zeros, since the row goes through the product before it is done in float.
+static int refuse_row(const QuantRow& to) {
+  memset(to.blocks, 0, to.K / ACTIVATION_GROUP * sizeof(Block));
+  memset(to.sum, 0, to.K / to.group * sizeof(float));
+  *to.unit = 0;
+  return -1;
+}
+
+// most: scratch[K / 32]
 template <class T>
-static int quantize_row(const T* x, int K, int group, int bits, float* unit, Block* to, float* sums, Outlier* outliers) {
-  float* most = (float*)scratch(0, K / ACTIVATION_GROUP * sizeof(float));
-  auto [sums_finite, top, top_square, typical] = measure(x, K, most);
-  if (!sums_finite) {  // zeros, since the row goes through the product before it is done in float
-    memset(to, 0, K / ACTIVATION_GROUP * sizeof(Block));
-    memset(sums, 0, K / group * sizeof(float));
-    *unit = 0;
-    return -1;
-  }
+static int quantize_row(const T* x, const QuantRow& row, float* most) {
+  auto [unit, to, sums, outliers, K, group, bits] = row;
+  auto [sums_finite, top, mean_square, typical] = measure(x, K, most);
+  if (!sums_finite) return refuse_row(row);
   Taken taken{0, top};
-  if (top_square > 2 * typical) taken = take_outliers(x, K, typical, most, outliers);
+  if (mean_square > OUTLIER_ROW * typical) taken = take_outliers(x, K, typical, most, outliers);
   *unit = unit_of(taken.top, top, bits);
   float per_unit = 1 / *unit;
   Outlier *next = outliers, *last = outliers + taken.count;
@@ -170,22 +172,19 @@ static int quantize_row(const T* x, int K, int group, int bits, float* unit, Blo
   return taken.count;
 }
 
-static int quantize(const void* x, Type type, int K, int group, int bits, float* unit, Block* blocks, float* sum,
-                    Outlier* outliers) {
+static int quantize(const void* x, Type type, const QuantRow& to, float* scratch) {
   int count = 0;
-  with_type(type, [&](auto t) {
-    count = quantize_row((const decltype(t)*)x, K, group, bits, unit, blocks, sum, outliers);
-  });
+  with_type(type, [&](auto t) { count = quantize_row((const decltype(t)*)x, to, scratch); });
   return count;
 }
 
 static void quantized_row_exact(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
-                                const Epilogue& e, void* out, Type out_type) {
-  for (size_t n = n0; n < (size_t)n1; n++) {
-    Column column{w, n};
+                                const Output& out) {
+  for (int n = n0; n < n1; n++) {
+    Column column{w, (size_t)n};
     float acc[W] = {0};
     for (int k = 0; k < w.K; k++) acc[0] += value_at(x, type, k) * (column.scale(k) * column.code(k) + column.bias(k));
-    finish(acc, W, nullptr, e, &to, 1, w.N, n, 1, out, out_type);
+    finish({acc, W, nullptr, &to, 1, w.N, n, 1}, out);
   }
 }
 

@@ -2,14 +2,12 @@
 // A panel (PANEL vectors of columns, a chunk of k) is unpacked to bytes in the cache, then each
 // tile of rows runs over it. Every row takes the same steps in the same order whatever the tile.
 #include "epilogue.h"
-#include "int8.h"
-#include "threads.h"
 #include "unpack.h"
 #include "weights.h"
 
 namespace toast::TOAST_VARIANT {
 
-constexpr int ROWS = 4;  // rows in a full tile
+constexpr int ROWS = tuning::QUANTIZED_ROWS, CHUNK = tuning::CHUNK;
 
 // Four bytes in every lane.
 static inline vi four(const void* x) {
@@ -18,10 +16,10 @@ static inline vi four(const void* x) {
   return every(v);
 }
 
-// A panel's weights from some k on. multiply() adds products with blocks of the next 32 k to `dot`; code() is the weights of one k.
-// Fresh: used as they are unpacked, for few rows. Packed: unpacked once to memory, for many.
+// A cursor over a panel's weights along k, in two forms: multiply() adds products with the int8 groups of the next 32 k
+// to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
 template <int BITS, bool WHOLE>
-struct Fresh {
+struct FreshCursor {
   const QuantWeights* w;
   Rows<WHOLE> rows;
   int n0;
@@ -45,8 +43,9 @@ struct Fresh {
   }
 };
 
+// Packed: the panel was unpacked once to memory, for more rows.
 template <int BITS>
-struct Packed {
+struct PackedCursor {
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
 
   template <int AS, int MR>
@@ -64,7 +63,7 @@ struct Packed {
     at += STEP_BYTES;
   }
   inline void code(int k, vf* to) const {
-    int p = place(k, BITS);
+    int p = order_of(k, BITS);
     for (int n = 0; n < PANEL; n++) to[n] = byte(load_vi(at + (p / 4 * PANEL + n) * W * 4), p % 4);
   }
 };
@@ -75,10 +74,10 @@ struct Scales {
   int of_row;                    // groups in a row
 };
 
-// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first chunk
-// begins at 0.
-template <int BITS, int STEPS, int MR, class Weights>
-static inline void tile(Weights w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
+// acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first
+// chunk begins at 0.
+template <int BITS, int STEPS, int MR, class Cursor>
+static inline void tile(Cursor w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const Block* block[MR];
   const float* sum[MR];
   vf a[MR][PANEL];
@@ -105,7 +104,8 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
       w.multiply(block, dot);
       for (int m = 0; m < MR; m++) {
         vi scales = four(block[m]->scale);
-        for (int n = 0; n < PANEL; n++) total[m][n] = i ? dot[m][n].times(scales, total[m][n]) : dot[m][n].times(scales);
+        for (int n = 0; n < PANEL; n++)
+          total[m][n] = i ? dot[m][n].times(scales, total[m][n]) : dot[m][n].times(scales);
         block[m]++;
       }
     }
@@ -119,8 +119,8 @@ static inline void tile(Weights w, const Scales& p, const QuantRows& x, const in
     for (int n = 0; n < PANEL; n++) store(acc + m * COLUMNS + n * W, a[m][n]);
 }
 
-template <int BITS, int STEPS, class Weights>
-static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
+template <int BITS, int STEPS, class Cursor>
+static void tiles(const Cursor& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
   int m = 0;
   for (; m + ROWS <= M; m += ROWS) tile<BITS, STEPS, ROWS>(w, p, x, rows + m, acc + m * COLUMNS);
   if (M - m == 3) tile<BITS, STEPS, 3>(w, p, x, rows + m, acc + m * COLUMNS);
@@ -128,23 +128,24 @@ static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const i
   if (M - m == 1) tile<BITS, STEPS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
 }
 
-template <int BITS, class Weights>
-static void tiles(const Weights& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
-  if (p.group < SPAN) tiles<BITS, 1>(w, p, x, rows, M, acc);
-  else tiles<BITS, SPAN / STEP>(w, p, x, rows, M, acc);
+template <int BITS, class Cursor>
+static void tiles(const Cursor& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
+  if (p.group < SPAN)
+    tiles<BITS, 1>(w, p, x, rows, M, acc);
+  else
+    tiles<BITS, SPAN / STEP>(w, p, x, rows, M, acc);
 }
 
 // `steps` steps of `from` to memory; whether all are codes of SMALL bits.
 template <int BITS, bool WHOLE>
-static bool pack(const Fresh<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
+static bool pack(const FreshCursor<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
   vi all{};
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     prefetch(next_panel<BITS>(*from.w, from.n0, step), 0, STEP_BYTES * BITS / 8);
-    unpack_step<BITS>(from.rows, step * STEP * BITS / 8,
-                      [&](int j, int p, vi w) {
-                        store_vi(to + (j * PANEL + p) * W * 4, w);
-                        if (BITS == 8 && SMALL < 8) all |= w;
-                      });
+    unpack_step<BITS>(from.rows, step * STEP * BITS / 8, [&](int j, int p, vi w) {
+      store_vi(to + (j * PANEL + p) * W * 4, w);
+      if (BITS == 8 && SMALL < 8) all |= w;
+    });
   }
   return BITS == 8 && SMALL < 8 && small(all);
 }
@@ -158,10 +159,12 @@ struct Outliers {
   const Entry* entries;
   const int* end;  // of each chunk's
 
-  Outliers(const QuantRows& x, const int* rows, int M) {
-    int total = 0, chunks = (x.K + CHUNK - 1) / CHUNK;
-    for (int m = 0; m < M; m++) total += count(x, rows[m]);
-    int* next = (int*)scratch(2, chunks * sizeof(int) + total * sizeof(Entry));
+  static size_t bytes(const QuantWeights& w, int M) {  // at most
+    return ((w.K + CHUNK - 1) / CHUNK) * sizeof(int) + (size_t)M * (w.K / ACTIVATION_GROUP) * sizeof(Entry);
+  }
+  Outliers(const QuantRows& x, const int* rows, int M, char* memory) {
+    int* next = (int*)memory;
+    int chunks = (x.K + CHUNK - 1) / CHUNK;
     Entry* to = (Entry*)(next + chunks);
     memset(next, 0, chunks * sizeof(int));
     each(x, rows, M, [&](int, const Outlier& o) { next[o.k / CHUNK]++; });
@@ -190,8 +193,8 @@ struct Outliers {
 };
 
 // acc[row] += x times the weights of k, for the outliers of chunk c.
-template <class Weights>
-static void add_outliers(const Weights& w, const float* scales, const Outliers& o, int c, float* acc) {
+template <class Cursor>
+static void add_outliers(const Cursor& w, const float* scales, const Outliers& o, int c, float* acc) {
   for (int i = c ? o.end[c - 1] : 0; i < o.end[c]; i++) {
     const Outliers::Entry& e = o.entries[i];
     const float* s = scales + e.group * COLUMNS;
@@ -202,7 +205,8 @@ static void add_outliers(const Weights& w, const float* scales, const Outliers& 
   }
 }
 
-// A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as Packed has them.
+// A chunk of a panel in memory: whether all codes are of SMALL bits, scales and biases [groups][COLUMNS], the codes as
+// PackedCursor has them.
 struct Chunk {
   bool* small;
   float *scales, *biases;
@@ -232,7 +236,7 @@ struct Panel {
 
   int first(int c) const { return c * chunk; }  // group of chunk c
   int count(int c) const { return groups - first(c) < chunk ? groups - first(c) : chunk; }
-  Fresh<BITS, WHOLE> fresh(int c) const { return {&w, columns, n0, (size_t)first(c) * w.group / STEP}; }
+  FreshCursor<BITS, WHOLE> fresh(int c) const { return {&w, columns, n0, (size_t)first(c) * w.group / STEP}; }
   Scales scales(int c, const Chunk& in) const { return {in.scales, in.biases, w.group, first(c), count(c), groups}; }
 
   void unpack_scales(int c, const Chunk& to) const {
@@ -244,26 +248,28 @@ struct Panel {
     *to.small = pack(fresh(c), (size_t)count(c) * w.group / STEP, to.codes);
   }
 
-  // acc[M][COLUMNS]: in every chunk biases, products, outliers.
-  void multiply(const QuantRows& x, const int* rows, int M, const Outliers& outliers, float* acc) const {
+  // acc[M][COLUMNS]: in every chunk biases, products, outliers. chunk_memory: Chunk::bytes(w)
+  void multiply(const QuantTask& t, const Outliers& outliers, char* chunk_memory, float* acc) const {
     char* unpacked = w.unpacked ? (char*)w.unpacked + n0 / COLUMNS * Chunk::bytes_of_panel(w) : nullptr;
     for (int c = 0; first(c) < groups; c++) {
-      Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : (char*)scratch(1, Chunk::bytes(w)), w);
-      if (WHOLE && M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
+      Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
+      if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
         unpack_scales(c, in);
-        multiply<BITS>(fresh(c), c, in, x, rows, M, outliers, acc);
+        multiply<BITS>(fresh(c), c, in, t, outliers, acc);
         continue;
       }
       if (!unpacked) unpack(c, in);
-      Packed<BITS> codes{in.codes};
-      if (*in.small) multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, x, rows, M, outliers, acc);
-      else multiply<BITS>(codes, c, in, x, rows, M, outliers, acc);
+      PackedCursor<BITS> codes{in.codes};
+      if (*in.small)
+        multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, t, outliers, acc);
+      else
+        multiply<BITS>(codes, c, in, t, outliers, acc);
     }
   }
-  template <int AS, class Weights>
-  void multiply(const Weights& weights, int c, const Chunk& in, const QuantRows& x, const int* rows, int M,
-                const Outliers& outliers, float* acc) const {
-    tiles<AS>(weights, scales(c, in), x, rows, M, acc);
+  template <int AS, class Cursor>
+  void multiply(const Cursor& weights, int c, const Chunk& in, const QuantTask& t, const Outliers& outliers,
+                float* acc) const {
+    tiles<AS>(weights, scales(c, in), t.x, t.rows, t.M, acc);
     add_outliers(weights, in.scales, outliers, c, acc);
   }
 };
@@ -273,10 +279,14 @@ template <class F>
 static void panels(const QuantWeights& w, int n0, int n1, F f) {
   for (; n0 < n1; n0 += COLUMNS) {
     bool whole = n0 + COLUMNS <= w.N;
-    if (w.bits == 4 && whole) f(Panel<4, true>{w, n0});
-    else if (w.bits == 4) f(Panel<4, false>{w, n0});
-    else if (whole) f(Panel<8, true>{w, n0});
-    else f(Panel<8, false>{w, n0});
+    if (w.bits == 4 && whole)
+      f(Panel<4, true>{w, n0});
+    else if (w.bits == 4)
+      f(Panel<4, false>{w, n0});
+    else if (whole)
+      f(Panel<8, true>{w, n0});
+    else
+      f(Panel<8, false>{w, n0});
   }
 }
 
@@ -289,25 +299,41 @@ static void unpack(const QuantWeights& w, int n0, int n1, void* to) {
   });
 }
 
-static void quantized_matmul(const QuantWeights& w, const QuantRows& x, const int* rows, const int* to, int M,
-                             int n0, int n1, const Epilogue& e, void* out, Type type) {
-  if (M <= ROWS && !w.unpacked) prefetch_panel(w, n0);
-  Outliers outliers(x, rows, M);
-  float* acc = (float*)scratch(0, (size_t)M * (COLUMNS + 1) * sizeof(float));
-  float* units = acc + (size_t)M * COLUMNS;
-  for (int m = 0; m < M; m++) units[m] = x.unit[rows[m]];
-  panels(w, n0, n1, [&](const auto& panel) {
-    panel.multiply(x, rows, M, outliers, acc);
-    int n = n1 - panel.n0 < COLUMNS ? n1 - panel.n0 : COLUMNS;
-    finish(acc, COLUMNS, units, e, to, M, w.N, panel.n0, n, out, type);
+// The parts of quantized_matmul()'s scratch, each on a line of the cache of its own.
+struct Parts {
+  size_t acc, chunk, outliers;
+  Parts(const QuantWeights& w, int M)
+      : acc(lines((size_t)M * (COLUMNS + 1) * sizeof(float))),
+        chunk(lines(Chunk::bytes(w))),
+        outliers(Outliers::bytes(w, M)) {}
+  static size_t lines(size_t bytes) { return (bytes + 63) / 64 * 64; }
+};
+
+static size_t quantized_scratch(const QuantWeights& w, int M) {
+  Parts parts(w, M);
+  return parts.acc + parts.chunk + parts.outliers;
+}
+
+static void quantized_matmul(const QuantTask& t, char* scratch) {
+  if (t.M <= ROWS && !t.w.unpacked) prefetch_panel(t.w, t.n0);
+  Parts parts(t.w, t.M);
+  char* chunk = scratch + parts.acc;
+  Outliers outliers(t.x, t.rows, t.M, chunk + parts.chunk);
+  float *acc = (float*)scratch, *units = acc + (size_t)t.M * COLUMNS;
+  for (int m = 0; m < t.M; m++) units[m] = t.x.unit[t.rows[m]];
+  panels(t.w, t.n0, t.n1, [&](const auto& panel) {
+    panel.multiply(t, outliers, chunk, acc);
+    int n = t.n1 - panel.n0 < COLUMNS ? t.n1 - panel.n0 : COLUMNS;
+    finish({acc, COLUMNS, units, t.to, t.M, t.w.N, panel.n0, n}, t.out);
   });
 }
 
 void fill_quantized(Kernels& k) {
   k.quantized_matmul = quantized_matmul;
+  k.quantized_scratch = quantized_scratch;
   k.unpacked_bytes = unpacked_bytes;
   k.unpack = unpack;
-  k.panel = COLUMNS;
+  k.quantized_panel = COLUMNS;
 }
 
 }  // namespace toast::TOAST_VARIANT

@@ -16,17 +16,17 @@ struct Task {
 };
 
 std::vector<Task> split(const std::vector<Job>& jobs) {
-  constexpr size_t in_cache = 96 << 10, worth_a_task = 1 << 16;  // bytes of x, products
-  constexpr int worth_unpacking = 32;                            // rows
   std::vector<Task> tasks;
-  int panel = kernels().panel;
+  int panel = kernels().quantized_panel;
   for (const Job& j : jobs) {
-    size_t fitting = ((size_t)j.M * j.w.K + in_cache - 1) / in_cache, filled = (j.M + worth_unpacking - 1) / worth_unpacking;
-    int blocks = std::max<size_t>(1, std::min(fitting, filled));
-    int M = ((j.M + blocks - 1) / blocks + 3) / 4 * 4;
-    int each = j.M > 4 ? 4 : 2;  // with few rows a task's first panel comes slowly
-    int wanted = helpers() == 1 ? 1 : each * helpers(), pieces = (wanted + jobs.size() * blocks - 1) / (jobs.size() * blocks);
-    int columns = std::max<size_t>(j.w.N / pieces, worth_a_task / ((size_t)std::min(M, j.M) * j.w.K + 1));
+    size_t fitting = ((size_t)j.M * j.w.K + tuning::TASK_ACTIVATIONS - 1) / tuning::TASK_ACTIVATIONS;
+    size_t filled = (j.M + tuning::UNPACKING_ROWS - 1) / tuning::UNPACKING_ROWS;
+    int parts = std::max<size_t>(1, std::min(fitting, filled));
+    int M = ((j.M + parts - 1) / parts + 3) / 4 * 4;
+    int each = j.M > 4 ? tuning::TASKS_A_THREAD : tuning::TASKS_A_THREAD_OF_FEW_ROWS;
+    int wanted = helpers() == 1 ? 1 : each * helpers();
+    int pieces = (wanted + jobs.size() * parts - 1) / (jobs.size() * parts);
+    int columns = std::max<size_t>(j.w.N / pieces, tuning::TASK_PRODUCTS / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
       for (int n = 0; n < j.w.N; n += columns)
@@ -35,36 +35,40 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   return tasks;
 }
 
+void run_task(const Task& t, const QuantizedRows& x, const QuantRows& all, const char* source, Type type) {
+  const Job& j = *t.job;
+  const int *rows = j.rows + t.m, *to = j.to + t.m;
+  Scratch scratch(kernels().quantized_scratch(j.w, t.M));
+  kernels().quantized_matmul({j.w, all, rows, to, t.M, t.n0, t.n1, j.out}, scratch.bytes());
+  for (int m = 0; m < t.M; m++)
+    if (x.count()[rows[m]] < 0)
+      kernels().quantized_row_exact(j.w, source + (size_t)rows[m] * x.K * size_of(type), type, to[m], t.n0, t.n1,
+                                    j.out);
+}
+
 // Bytes of the numbers of rows, and to the next line of the cache.
 size_t order_bytes(int rows) { return (rows * sizeof(int) + 63) / 64 * 64; }
 
 }  // namespace
 
-void QuantizedRows::fill_row(int m, const char* x, Type type) const {
+QuantRow QuantizedRows::row(int m) const {
   size_t first = (size_t)m * (K / ACTIVATION_GROUP);
-  count()[m] = kernels().quantize_row(x, type, K, group, bits, unit() + m, blocks() + first, sum() + (size_t)m * (K / group),
-                                      outliers() + first);
+  return {unit() + m, blocks() + first, sum() + (size_t)m * (K / group), outliers() + first, K, group, bits};
 }
 
 void QuantizedRows::fill(const char* x, Type type) const {
-  constexpr int piece = 16;
-  parallel((rows + piece - 1) / piece, [&](int t) {
-    for (int m = t * piece; m < std::min(rows, (t + 1) * piece); m++) fill_row(m, x + (size_t)m * K * size_of(type), type);
+  constexpr int some = tuning::QUANTIZE_ROWS;
+  parallel((rows + some - 1) / some, [&](int task) {
+    Scratch scratch(K / ACTIVATION_GROUP * sizeof(float));
+    for (int m = task * some; m < std::min(rows, (task + 1) * some); m++)
+      count()[m] = kernels().quantize_row(x + (size_t)m * K * size_of(type), type, row(m), scratch.floats());
   });
 }
 
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
-  QuantRows rows{x.unit(), x.blocks(), x.sum(), x.outliers(), x.count(), x.K, x.group};
+  auto all = x.all();
   auto tasks = split(jobs);
-  parallel(tasks.size(), [&](int i) {
-    const Task& t = tasks[i];
-    const Job& j = *t.job;
-    kernels().quantized_matmul(j.w, rows, j.rows + t.m, j.to + t.m, t.M, t.n0, t.n1, j.out.epilogue, j.out.data, j.out.type);
-    for (int m = t.m; m < t.m + t.M; m++)
-      if (x.count()[j.rows[m]] < 0)
-        kernels().quantized_row_exact(j.w, source + (size_t)j.rows[m] * x.K * size_of(type), type, j.to[m], t.n0, t.n1,
-                                      j.out.epilogue, j.out.data, j.out.type);
-  });
+  parallel(tasks.size(), [&](int i) { run_task(tasks[i], x, all, source, type); });
 }
 
 void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {

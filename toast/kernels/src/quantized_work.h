@@ -1,4 +1,4 @@
-// Quantised products on plain memory, shared out over the threads: what the matmul ops and the decoder layer run.
+// Quantised products on raw memory, divided among the threads: what the matmul ops and the layers run.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <initializer_list>
@@ -8,32 +8,26 @@
 
 namespace toast {
 
-// x[rows, K] as 8 bits, in one piece of memory that the owner keeps. Rows that are not finite have a count of -1:
-// they are done in float.
+// x[rows, K] as int8, in one piece of memory that the owner keeps. Rows that are not finite have a count of -1:
+// they go through in float.
 struct QuantizedRows {
   int rows, K, group, bits;
   char* memory;
 
-  size_t steps() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
+  size_t groups() const { return (size_t)rows * (K / ACTIVATION_GROUP); }
   static size_t bytes(int rows, int K, int group) {
-    size_t step = sizeof(Outlier) + sizeof(Block);
-    return rows * (K / ACTIVATION_GROUP * step + (K / group + 1) * sizeof(float) + sizeof(int));
+    size_t one = sizeof(Outlier) + sizeof(Block);
+    return rows * (K / ACTIVATION_GROUP * one + (K / group + 1) * sizeof(float) + sizeof(int));
   }
   Outlier* outliers() const { return (Outlier*)memory; }
-  Block* blocks() const { return (Block*)(outliers() + steps()); }
-  float* sum() const { return (float*)(blocks() + steps()); }
+  Block* blocks() const { return (Block*)(outliers() + groups()); }
+  float* sum() const { return (float*)(blocks() + groups()); }
   float* unit() const { return sum() + (size_t)rows * (K / group); }
   int* count() const { return (int*)(unit() + rows); }
 
-  void fill_row(int m, const char* x, Type type) const;  // x[K]
-  void fill(const char* x, Type type) const;             // x[rows, K], by all threads
-};
-
-// Where sums go: [.., N] of `type`, through the epilogue.
-struct Output {
-  void* data;
-  Type type;
-  Epilogue epilogue;
+  QuantRow row(int m) const;
+  QuantRows all() const { return {unit(), blocks(), sum(), outliers(), count(), K, group}; }
+  void fill(const char* x, Type type) const;  // x[rows, K], by all threads
 };
 
 // One matrix and the rows that meet it: out[to[m]] = x[rows[m]] . w for m < M.
@@ -44,7 +38,7 @@ struct Job {
   Output out;
 };
 
-// `source` is x as it was before it became 8 bits, of `type`.
+// `source` is x as it was before it became int8, of `type`.
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type);
 
 // A matrix and where its product goes.

@@ -1,11 +1,12 @@
-// Rotary position embedding (RoFormer, arXiv 2104.09864): the angles of a position, and rows turned by them.
+// Rotary position embedding (RoFormer, arXiv 2104.09864): the angles of a position, and heads rotated by them.
 // Knows nothing of threads or arrays.
 #include "lanes.h"
 
 namespace toast::TOAST_VARIANT {
 
 // cos x and sin x to 2e-7 while |x| < 1e6: x = n pi/2 + r with pi/2 in four floats (Cody and Waite; three of
-// them short, so that n times them is exact without a true fma too), polynomials in r, and the quadrant n mod 4
+// them short, so that n times them is exact without a true fma too), minimax polynomials in r
+// (tests/bench/minimax.py), and the quadrant n mod 4
 // as q in {-2, -1, 0, 1, 2}.
 static inline void cos_sin(vf x, vf& cosine, vf& sine) {
   vf n = round(x * set1(0.636619772367581f));
@@ -27,7 +28,7 @@ static inline void cos_sin(vf x, vf& cosine, vf& sine) {
 }
 
 static void rope_angles(float position, const float* inv_freqs, float* cosine, float* sine, size_t half) {
-  blocks(half, [&](size_t i, int m) {
+  vectors(half, [&](size_t i, int m) {
     vf c, s;
     cos_sin(set1(position) * load_some(inv_freqs + i, m), c, s);
     store_some(cosine + i, c, m);
@@ -37,8 +38,8 @@ static void rope_angles(float position, const float* inv_freqs, float* cosine, f
 
 // Pairs (x[i], x[half + i]).
 template <class T>
-static void turn_halves(const T* x, T* y, const float* cosine, const float* sine, size_t half) {
-  blocks(half, [&](size_t i, int m) {
+static void rotate_halves(const T* x, T* y, const float* cosine, const float* sine, size_t half) {
+  vectors(half, [&](size_t i, int m) {
     vf a = load_some(x + i, m), b = load_some(x + half + i, m);
     vf c = load_some(cosine + i, m), s = load_some(sine + i, m);
     store_some(y + i, a * c - b * s, m);
@@ -48,8 +49,8 @@ static void turn_halves(const T* x, T* y, const float* cosine, const float* sine
 
 // Pairs (x[2i], x[2i + 1]).
 template <class T>
-static void turn_pairs(const T* x, T* y, const float* cosine, const float* sine, size_t half) {
-  blocks(half, [&](size_t i, int m) {
+static void rotate_pairs(const T* x, T* y, const float* cosine, const float* sine, size_t half) {
+  vectors(half, [&](size_t i, int m) {
     int lo = 2 * m < W ? 2 * m : W, hi = 2 * m - lo;
     float t[2 * W] = {};
     store(t, load_some(x + 2 * i, lo));
@@ -64,13 +65,12 @@ static void turn_pairs(const T* x, T* y, const float* cosine, const float* sine,
   });
 }
 
-static void rope(const void* x, void* y, Type type, size_t dim, size_t dims, bool traditional,
-                 const float* cosine, const float* sine) {
+static void rope(const void* x, void* y, Type type, size_t dim, const Angles& angles) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    auto turn = traditional ? turn_pairs<T> : turn_halves<T>;
-    turn((const T*)x, (T*)y, cosine, sine, dims / 2);
-    memcpy((T*)y + dims, (const T*)x + dims, (dim - dims) * sizeof(T));
+    auto rotate = angles.traditional ? rotate_pairs<T> : rotate_halves<T>;
+    rotate((const T*)x, (T*)y, angles.cosine, angles.sine, angles.dims / 2);
+    memcpy((T*)y + angles.dims, (const T*)x + angles.dims, (dim - angles.dims) * sizeof(T));
   });
 }
 

@@ -1,4 +1,4 @@
-// Rope on plain memory, one position after the other. Knows the kernels; knows nothing of MLX.
+// Rope on raw memory, one position after the other. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <memory>
 #include <vector>
@@ -21,21 +21,35 @@ struct Rope {
   Frequencies inverse;  // dims / 2
 };
 
-// Turns heads by one position's angles, which are computed once for all of them.
-class Turn {
+// Rotates heads by one position's angles, which are computed once for all of them.
+class Rotation {
  public:
-  explicit Turn(const Rope& r) : r(r), angles(r.dims) {}
-  void at(float position) {
+  explicit Rotation(const Rope& r) : r(r), angles(r.dims) {}
+  void set_position(float position) {
     kernels().rope_angles(position * r.scale, r.inverse->data(), angles.data(), angles.data() + r.dims / 2, r.dims / 2);
   }
   // x[D] -> y[D]
-  void head(const void* x, void* y, Type type, size_t D) const {
-    kernels().rope(x, y, type, D, r.dims, r.traditional, angles.data(), angles.data() + r.dims / 2);
+  void rotate(const void* x, void* y, Type type, size_t D) const {
+    kernels().rope(x, y, type, D, {angles.data(), angles.data() + r.dims / 2, (size_t)r.dims, r.traditional});
   }
 
  private:
   const Rope& r;
   std::vector<float> angles;
 };
+
+// x[B, N, T, D] -> y, by strides in elements; rows contiguous. Row t of text b stands at position t + its offset.
+struct RopeWork {
+  struct Heads {
+    char* data;
+    int64_t text, head, row;
+  } x, y;
+  Type type;
+  size_t B, N, T, D;
+  const int* offsets;  // [B], or [1] for all texts, or null
+  bool offset_a_text;
+  int offset;  // without offsets
+};
+void rotate_all(const Rope& rope, const RopeWork& work);
 
 }  // namespace toast

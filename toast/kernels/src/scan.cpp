@@ -4,7 +4,8 @@
 
 namespace toast::TOAST_VARIANT {
 
-static void int8_scan(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n) {
+static void int8_scan(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows,
+                      size_t n) {
   constexpr size_t lanes = 16;
   for (size_t r = 0; r < rows; r++, codes += n) {
     float sums[lanes] = {};

@@ -18,8 +18,8 @@ namespace toast {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr auto kSpin = std::chrono::microseconds(200);   // a decode step's gaps are 5-50
-constexpr auto kCrowded = std::chrono::microseconds(30);  // a yield on a free CPU takes < 1
+constexpr auto SPIN = std::chrono::microseconds(tuning::SPIN_US);
+constexpr auto CROWDED = std::chrono::microseconds(tuning::CROWDED_US);
 
 inline void pause() {
 #if defined(__x86_64__)
@@ -33,14 +33,14 @@ inline void pause() {
 template <class Done>
 bool spin(Done done) {
   auto start = Clock::now(), last = start;
-  while (last - start < kSpin) {
+  while (last - start < SPIN) {
     for (int i = 0; i < 64; i++) {
       if (done()) return true;
       pause();
     }
     sched_yield();
     auto now = Clock::now();
-    if (now - last > kCrowded) return done();
+    if (now - last > CROWDED) return done();
     last = now;
   }
   return done();
@@ -56,7 +56,7 @@ struct Job {
   }
 };
 
-thread_local bool inside = false;  // a task: what it shares out it does itself
+thread_local bool inside = false;  // within a task: it runs its own parallel\(\) alone
 
 class Pool {
  public:
@@ -148,28 +148,13 @@ void set_threads(int n) {
 }
 
 int threads() {
-  if (!wanted) wanted = affinity();
-  return wanted;
+  int n = wanted;
+  if (n) return n;
+  int found = affinity();
+  return wanted.compare_exchange_strong(n, found) ? found : n;
 }
 
 int helpers() { return inside ? 1 : threads(); }
-
-void* scratch(int slot, size_t bytes) {
-  struct Block {
-    void* p = nullptr;
-    size_t size = 0;
-    ~Block() { std::free(p); }
-  };
-  thread_local Block blocks[7];
-  Block& b = blocks[slot];
-  if (b.size < bytes) {
-    std::free(b.p);
-    b.size = (bytes + 4095) / 4096 * 4096;
-    b.p = std::aligned_alloc(64, b.size);
-    if (!b.p) throw std::bad_alloc();
-  }
-  return b.p;
-}
 
 void parallel_tasks(int n, void (*f)(void*, int), void* context) {
   if (n <= 1 || helpers() == 1) {

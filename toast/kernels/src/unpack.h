@@ -1,13 +1,13 @@
-// Weights from MLX's packing to bytes and floats: lanes are columns of the output, 4 k to a dword, PANEL vectors of them a
-// panel. And what is asked of memory beforehand. Included once per variant.
+// Weights from MLX's packing to bytes and floats: lanes are columns of the output, 4 k to a dword, PANEL vectors of
+// them a panel. And what is prefetched. Included once per variant.
 #pragma once
-#include "int8.h"
 #include "lanes.h"
 
 namespace toast::TOAST_VARIANT {
 
+constexpr int PANEL = tuning::QUANTIZED_PANEL;
 constexpr int COLUMNS = PANEL * W;
-constexpr int STEP = ACTIVATION_GROUP;           // one step: 32 k, 8 dwords a column
+constexpr int STEP = ACTIVATION_GROUP;  // one step: 32 k, 8 dwords a column
 constexpr size_t STEP_BYTES = STEP * COLUMNS;
 
 // Rows of bytes, `stride` apart. In a short last panel the last one stands in for those that are not there.
@@ -53,8 +53,7 @@ static void unpack_scales(const R& rows, int groups, int g, int n, float* out) {
       for (int j = 0; j < PER; j++) each(j, lanes(w[j / HALVES], j % HALVES, T{}));
     };
     int i = 0;
-    for (; i + PER <= n; i += PER)
-      load(row, g + i, [&](int j, vf x) { store(to + (i + j) * COLUMNS, x); });
+    for (; i + PER <= n; i += PER) load(row, g + i, [&](int j, vf x) { store(to + (i + j) * COLUMNS, x); });
     if (i == n) continue;
     auto put = [&](int group, vf x) {
       if (group >= g + i && group < g + n) store(to + (group - g) * COLUMNS, x);
@@ -76,19 +75,24 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
   int groups = w.K / w.group;
   size_t stride = groups * size_of(w.type);
   Rows<WHOLE> rows{(const uint8_t*)base + n0 * stride, stride, w.N - n0};
-  if (w.type == Type::f32) unpack_scales<float>(rows, groups, g, n, out);
-  else if (w.type == Type::f16) unpack_scales<f16>(rows, groups, g, n, out);
-  else unpack_scales<bf16>(rows, groups, g, n, out);
+  if (w.type == Type::f32)
+    unpack_scales<float>(rows, groups, g, n, out);
+  else if (w.type == Type::f16)
+    unpack_scales<f16>(rows, groups, g, n, out);
+  else
+    unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
-// The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests doubled
-// the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights. Past the end it does no harm.
+// The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests
+// doubled the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights. Past the end it
+// does no harm.
 template <int BITS>
 static inline const char* next_panel(const QuantWeights& w, int n0, size_t step) {
   size_t k = step * STEP, at = (size_t)(n0 + COLUMNS) * w.K + k * COLUMNS, one = size_of(w.type);
   const char* next = (const char*)w.w + at * BITS / 8;
   if (k % w.group) return next;
-  size_t scale = (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
+  size_t scale =
+      (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
   prefetch(w.scales, scale, COLUMNS * one);
   prefetch(w.biases, scale, COLUMNS * one);
   return next;

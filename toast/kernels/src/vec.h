@@ -1,26 +1,24 @@
 // One vector of floats (vf, W lanes) with the same operations on every CPU, and what is built on them.
-// Included once per variant: TOAST_VARIANT names the namespace and picks the instructions.
+// Included once per variant: TOAST_VARIANT names the namespace and the header that has the instructions.
 // Only C headers here: an inline std:: function compiled with wide vectors could be the copy
 // the linker keeps for everybody, and crash an older CPU.
 #pragma once
 #include <math.h>
 #include <string.h>
 
+#include "int8.h"
 #include "kernels.h"
+#include "tuning.h"
 
-#if defined(__AVX512F__) && defined(TOAST_AVX512)
-#include "vec_avx512.h"
-#elif defined(__AVX2__) && defined(TOAST_AVX2)
-#include "vec_avx2.h"
-#elif defined(__ARM_NEON) && defined(TOAST_NEON)
-#include "vec_neon.h"
-#else
-#include "vec_generic.h"
-#endif
+#define TOAST_STRING(text) #text
+#define TOAST_VARIANT_HEADER(variant) TOAST_STRING(variant_##variant.h)
+#define TOAST_HEADER_OF(variant) TOAST_VARIANT_HEADER(variant)
+#include TOAST_HEADER_OF(TOAST_VARIANT)
 
 namespace toast::TOAST_VARIANT {
 
-// 2^(n + r - 1) for a whole n >= -126 and |r| <= 1/2: 2^r / 2 by a least-maximum fit, whole powers by the exponent.
+// 2^(n + r - 1) for a whole n >= -126 and |r| <= 1/2: 2^r / 2 by a minimax polynomial
+// (tests/bench/minimax.py), whole powers by the exponent.
 // Relative error 2e-7 down to 2^-126, absolute 2^-126 below; with n = -126 and r = 0 exactly 0.
 static inline vf half_exp2(vf n, vf r) {
   vf p = set1(6.638236277497957e-4f);
@@ -38,9 +36,9 @@ static inline vf exp_below(vf x) {
   return half_exp2(n, where_gt(set1(-125.99f), u, set1(0), fma(x, log2e, set1(1) - n)));
 }
 
-// f(i, n) for every block of at most W elements of [0, n): full blocks with n == W.
+// f(i, n) for every vector of at most W elements of [0, n): whole ones with n == W.
 template <class F>
-static inline void blocks(size_t n, F f) {
+static inline void vectors(size_t n, F f) {
   size_t i = 0;
   for (; i + W <= n; i += W) f(i, W);
   if (i < n) f(i, (int)(n - i));

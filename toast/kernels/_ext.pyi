@@ -1,0 +1,104 @@
+# What src/*_op.cpp give to Python, for type checkers. Arrays on the CPU; ValueError where shapes or dtypes do not fit.
+from collections.abc import Sequence
+from typing import Any
+
+from mlx.core import Dtype, array
+
+Quantised = tuple[array, array, array, int, int]  # weight, scales, biases, group size, bits
+Segment = tuple[int, int, int]  # row of the cache, new rows, rows so far
+
+def choose(variant: str) -> str | None: ...
+def set_threads(n: int) -> None: ...
+def threads() -> int: ...
+def parallel_sum(n: int) -> int: ...
+def map_tensors(fd: int, tensors: Sequence[tuple[int, Dtype, Sequence[int]]]) -> list[array]: ...
+
+# as MLX's of the same names
+def quantized_matmul(*args: Any, **more: Any) -> array: ...
+def gather_qmm(*args: Any, **more: Any) -> array: ...
+def matmul(*args: Any, **more: Any) -> array: ...
+def addmm(*args: Any, **more: Any) -> array: ...
+def softmax(*args: Any, **more: Any) -> array: ...
+def rms_norm(*args: Any, **more: Any) -> array: ...
+def layer_norm(*args: Any, **more: Any) -> array: ...
+def rope(*args: Any, **more: Any) -> array: ...
+def scaled_dot_product_attention(*args: Any, **more: Any) -> array: ...
+def gelu(x: array) -> array: ...
+def gelu_approx(x: array) -> array: ...
+def silu(x: array) -> array: ...
+
+# several ops as one
+def swiglu(gate: array, x: array) -> array: ...
+def linear(
+    x: array,
+    w: array,
+    scales: array | None = None,
+    biases: array | None = None,
+    group_size: int = 64,
+    bits: int = 4,
+    *,
+    bias: array | None = None,
+    residual: array | None = None,
+    activation: str = "",
+) -> array: ...
+def after_attention(
+    y: array, x: array, linears: Sequence[tuple[Any, ...]], norms: Sequence[tuple[Any, ...]], activation: str
+) -> array: ...
+def encoder_layer(
+    x: array,
+    mask: array | None,
+    heads: int,
+    linears: Sequence[tuple[Any, ...]],
+    norms: Sequence[tuple[Any, ...]],
+    activation: str,
+) -> array: ...
+def append(buffer: array, rows: array, start: int) -> tuple[array, array]: ...
+def attention_step(
+    *,
+    q: array,
+    k: array,
+    v: array,
+    keys: array,
+    values: array,
+    rope: Rope,
+    offset: int,
+    scale: float,
+    causal: bool,
+) -> tuple[array, array, array]: ...
+
+class Rope:
+    def __init__(
+        self, *, dims: int, traditional: bool, base: float | None, scale: float, freqs: array | None
+    ) -> None: ...
+
+class DecoderLayers:
+    kv_heads: int
+    head_dims: int
+    kv_dtype: Dtype
+    def __init__(
+        self,
+        *,
+        linears: Sequence[Quantised],
+        norms: Sequence[tuple[array, float]],
+        rope: Rope,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+    ) -> None: ...
+    @staticmethod
+    def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...
+    def takes(self, x: array) -> bool: ...
+    def __call__(
+        self,
+        x: array,
+        keys: Sequence[array],
+        values: Sequence[array],
+        segments: Sequence[Segment],
+        *,
+        causal: bool = True,
+    ) -> tuple[array, list[array], list[array]]: ...
+
+# search and files
+def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes: ...
+def crc32_blocks(fd: int, size: int, block: int) -> bytes: ...
+def crc32(data: bytes, start: int = 0) -> int: ...
