@@ -1,26 +1,41 @@
 # make try    install into .venv, fetch the default models, run a pipeline
-# make test   the same, then the whole test suite
+# make test   the same, then lint and the whole test suite, with its coverage
+# make lint   ruff, mypy and clang-format
 # make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
+CPP := $(wildcard toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
-.PHONY: try test sanitize install models clean
+.PHONY: try test lint coverage sanitize install models clean
 
 try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
 
-test: models
-	$(BIN)/python -m pytest
+test: lint models
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+lint: .venv/.linters
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy toast embed rerank
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
 sanitize: install
 	$(BIN)/python -m pytest -m sanitize
 
 install: .venv/.installed
 
+# in CI a failed build of the kernels is an error, a missing compiler too
 .venv/.installed: pyproject.toml setup.py $(wildcard toast/kernels/*/* toast/kernels/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
+	$(if $(CI),TOAST_KERNELS=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
+	touch $@
+
+.venv/.linters: .venv/.installed
+	$(BIN)/python -m pip install --quiet --group lint
 	touch $@
 
 models: install

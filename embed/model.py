@@ -10,6 +10,7 @@ from toast.store.fingerprint import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     import mlx.core as mx
@@ -36,12 +37,12 @@ class Embedder:
         special = len(tokens.encode([""], truncate=None)[0].ids)
         self.limit = max(1, tokens.max_length - special - self.encoder.skip)
 
-    def count(self, texts: list[str]) -> list[int]:
+    def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
         return [len(e.ids) for e in self.encoder.tokens.encode(texts, special=False, truncate=None)]
 
-    def rows(self, texts: list[str]) -> list[Row]:
-        return quantize(self.encoder.encode(texts), exact=self.exact)
+    def rows(self, texts: Sequence[str]) -> list[Row]:
+        return quantize(self.encoder.encode(list(texts)), exact=self.exact)
 
 
 class NoEmbedder:
@@ -49,10 +50,10 @@ class NoEmbedder:
 
     dims, limit, exact = 0, 256, False
 
-    def count(self, texts: list[str]) -> list[int]:
+    def count(self, texts: Sequence[str]) -> list[int]:
         return [len(text.split()) for text in texts]
 
-    def rows(self, texts: list[str]) -> list[Row]:
+    def rows(self, texts: Sequence[str]) -> list[Row]:
         return [(b"", bytes(4), None)] * len(texts)
 
 

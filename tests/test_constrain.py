@@ -31,7 +31,7 @@ def loaded(name):
 
 def answer(name, kind, text, limit=120, seed=0, temperature=1.0):
     model, tokenizer, ends = loaded(name)
-    guide = Constraint(tokenizer, ends, NAMES[name], kind, text).guide(limit)
+    guide = Constraint(tokenizer, ends, size=NAMES[name], kind=kind, text=text).guide(limit)
     caches = decoder.caches(model)
     prefill(model, caches, [5, 6])
     run = Generation(model, caches, Sampler(temperature=temperature, seed=seed), sequence=Sequence(ends, limit, guide))

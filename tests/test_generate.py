@@ -56,7 +56,7 @@ def test_a_prompt_in_pieces(monkeypatch, piece):
 def test_watch_hears_of_every_token():
     heard = []
     ids = list(range(3, 40))
-    prefill(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, heard.append)
+    prefill(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, watch=heard.append)
     assert sum(heard) == len(ids)
 
 

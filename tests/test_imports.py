@@ -22,7 +22,8 @@ FLOORS = {
     "cli": 0, "verb": 1, "generation": 2, "encoding": 2, "models": 3, "store": 3, "shell": 3, "kernels": 4,
 }  # fmt: skip
 SHELL = {
-    "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters", "__init__",
+    "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters",
+    "__init__",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 
@@ -127,6 +128,15 @@ def test_no_circle_of_imports():
             graph = {name: found - leaves for name, found in graph.items() if name not in leaves}
         graph = {name: {n for n in graph if name in graph[n]} for name in graph}
     assert not graph, "\n".join(f"{name} imports {sorted(found)}" for name, found in sorted(graph.items()))
+
+
+@pytest.mark.parametrize("path", SOURCES)
+def test_calls_cannot_be_mixed_up(path):
+    """Beyond three, parameters go by their names; a command's declarations are no calls."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef) and not path.endswith("cli.py"):
+            names = [a.arg for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")]
+            assert len(names) <= 3, f"{path}: {node.name}{tuple(names)}"
 
 
 @pytest.mark.parametrize("path", SOURCES)

@@ -106,7 +106,8 @@ def test_walking(tree, model):
     found = index(model, "docs", "-o", "x.db", "--max-filesize", "1", cwd=tree)
     assert found.status == 0 and b"1 file over" in found.err
     assert paths(tree / "x.db") == [
-        "docs/cat.md", "docs/deep/build/x.txt", "docs/deep/pipe.txt", "docs/deep/x.log", "docs/keep.log", "docs/sky.txt",
+        "docs/cat.md", "docs/deep/build/x.txt", "docs/deep/pipe.txt", "docs/deep/x.log", "docs/keep.log",
+        "docs/sky.txt",
     ]  # fmt: skip
 
 
@@ -229,7 +230,7 @@ def test_records_keep_their_fields(tmp_path, model):
 
 def test_ids_are_told_apart(tmp_path, model):
     def run(*ids):
-        lines = "".join('{"text": "cat", "id": %s}\n' % id for id in ids)
+        lines = "".join(f'{{"text": "cat", "id": {id}}}\n' for id in ids)
         return index(model, "--id", "id", "-o", "x.db", stdin=lines.encode(), cwd=tmp_path)
 
     for id in ("null", "[1]", "{}", "true", '""', '"\\ud800"'):

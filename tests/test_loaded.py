@@ -97,12 +97,12 @@ def cold(name, words, stdin, env):
 
 def here(name, words, stdin, env):
     """The same Call in this process, its streams private files."""
-    streams = [os.memfd_create(stream) for stream in ("in", "out", "err")]
-    os.pwrite(streams[0], stdin, 0)
-    call = Call(name, {**os.environ, **env}, os.open(".", os.O_RDONLY), *streams)
+    streams = {name: os.memfd_create(name) for name in ("stdin", "stdout", "stderr")}
+    os.pwrite(streams["stdin"], stdin, 0)
+    call = Call(name, {**os.environ, **env}, os.open(".", os.O_RDONLY), **streams)
     status = run(COMMANDS[name], list(words), call)
-    found = [os.pread(fd, 1 << 20, 0) for fd in streams[1:]]
-    for fd in (*streams, call.cwd):
+    found = [os.pread(fd, 1 << 20, 0) for fd in list(streams.values())[1:]]
+    for fd in (*streams.values(), call.cwd):
         os.close(fd)
     return int(status), *found
 

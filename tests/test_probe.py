@@ -162,7 +162,7 @@ def test_damaged_files(learnt, tmp_path):
     ]
     broken.append(whole.replace(b"toast probe 1", b"toast probe 9"))
     broken.append(whole[:-4] + np.float32(np.nan).tobytes())
-    for i, data in enumerate(broken):
+    for data in broken:
         (tmp_path / "x").write_bytes(data)
         result = command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path)
         marked = b'"format": "toast probe ' in data
@@ -179,8 +179,10 @@ def changed(whole, change):
 
 
 @pytest.mark.parametrize("facts", [
-    {"digest": None}, {"digest": 7}, {"model": "a\nb"}, {"model": "\ud800"}, {"model": "\0"}, {"labels": '["a\\tb", "c"]'},
-    {"labels": '["a", "a"]'}, {"labels": '["a", "\\ud800"]'}, {"labels": '{"a": 1, "b": 2}'}, {"labels": "2"}, {"labels": '["", "a"]'},
+    {"digest": None}, {"digest": 7}, {"model": "a\nb"}, {"model": "\ud800"}, {"model": "\0"},
+    {"labels": '["a\\tb", "c"]'},
+    {"labels": '["a", "a"]'}, {"labels": '["a", "\\ud800"]'}, {"labels": '{"a": 1, "b": 2}'}, {"labels": "2"},
+    {"labels": '["", "a"]'},
 ])  # fmt: skip
 def test_hostile_headers(learnt, tmp_path, facts):
     with open(learnt, "rb") as file:

@@ -222,7 +222,10 @@ def test_a_query_of_a_megabyte(made):
 
 
 def test_scripts_without_spaces(tmp_path, model):
-    texts = "\u732b\u5750\u5728\u57ab\u5b50\u4e0a\n\u5929\u7a7a\u662f\u84dd\u8272\u7684\n\u0e41\u0e21\u0e27\u0e19\u0e31\u0e48\u0e07\n"
+    texts = (
+        "\u732b\u5750\u5728\u57ab\u5b50\u4e0a\n\u5929\u7a7a\u662f\u84dd\u8272\u7684\n"
+        "\u0e41\u0e21\u0e27\u0e19\u0e31\u0e48\u0e07\n"
+    )
     command("index", "-m", model, "-o", "x.db", stdin=texts.encode(), cwd=tmp_path).ok()
     for query, line in (("\u5929\u7a7a", 2), ("\u84dd\u8272", 2), ("\u57ab\u5b50", 1), ("\u0e41\u0e21\u0e27", 3)):
         for mode in ("lexical", "hybrid"):

@@ -28,7 +28,7 @@ def chats(folder):
     """The reference runs that are single questions: (text, greedy ids, greedy text)."""
     with open(os.path.join(folder, "oracle.json"), encoding="utf-8") as file:
         facts = json.load(file)
-    for i, chat in enumerate(facts["chats"]):
+    for chat in facts["chats"]:
         roles = [m["role"] for m in chat["messages"]]
         runs = [run for run in facts["runs"] if run["ids"] == chat["ids"]]
         if roles == ["user"] and runs:
@@ -299,7 +299,8 @@ def test_tokenize_wrong_use():
 def test_tokenize_loads_no_weights():
     code = (
         "import sys; sys.argv = ['tokenize', '-m', sys.argv[1], '--count'];"
-        "import os; os._exit = lambda s: (print([m for m in sys.modules if m.startswith(('mlx', 'numpy'))]), sys.exit(s));"
+        "import os; "
+        "os._exit = lambda s: (print([m for m in sys.modules if m.startswith(('mlx', 'numpy'))]), sys.exit(s));"
         "from toast.cli import tokenize; tokenize()"
     )
     import sys

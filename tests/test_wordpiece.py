@@ -26,7 +26,9 @@ NORMALIZERS = [
 CHARACTERS = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
 # words, what BERT sets apart or drops, what changes its length, and any character at all
 TEXTS = st.lists(
-    st.sampled_from(["the", "cat", "running", "UNAFFABLE", "été", "İ", "ß", "Σ", "ﬁ", "中文", "が", "한글", "é", "á̧", "กั", "[CLS]", "[MASK]", '"', "\\", "/", "\x00", "\x7f", "\xa0", "\u3000", "�", "\u2028", "##", "##s"])
+    st.sampled_from(["the", "cat", "running", "UNAFFABLE", "été", "İ", "ß", "Σ", "ﬁ",
+        "中文", "が", "한글", "é", "á̧", "กั", "[CLS]", "[MASK]", '"', "\\", "/", "\x00",
+        "\x7f", "\xa0", "\u3000", "�", "\u2028", "##", "##s"])
     | st.characters(exclude_categories=["Cs"]) | st.text(max_size=8) | st.just(" "), max_size=20,
 ).map("".join)  # fmt: skip
 
@@ -62,12 +64,12 @@ def changed(folder, tmp_path, change):
 @settings(max_examples=400, deadline=None)
 def test_any_text_and_pair(folder, first, second, special):
     quick, whole = both(folder)
-    for given, texts in ((first, (first,)), ((first, second), (first, second))):
+    for whole_text, texts in ((first, (first,)), ((first, second), (first, second))):
         try:
             found = quick.encode(texts, special=special)
         except wordpiece.Unsure:
             continue
-        assert facts(found) == facts(whole.encode_batch([given], add_special_tokens=special)[0])
+        assert facts(found) == facts(whole.encode_batch([whole_text], add_special_tokens=special)[0])
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS, ids=str)

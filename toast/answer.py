@@ -119,7 +119,7 @@ class Answer:
         return text
 
 
-def run(generation: Generation, last: int, answer: Answer, write: Callable[[str], object]) -> list[Token]:
+def run(generation: Generation, last: int, answer: Answer, *, write: Callable[[str], object]) -> list[Token]:
     """Hand the answer's text to `write` as it is settled; its tokens. last: the prompt's last token."""
     tokens = []
     if answer.text:
@@ -136,7 +136,7 @@ def run(generation: Generation, last: int, answer: Answer, write: Callable[[str]
     return tokens
 
 
-def _read(call: Call, generation: Generation, ids: list[int], prefix: PrefixCache | None) -> float:
+def _read(call: Call, generation: Generation, ids: list[int], *, prefix: PrefixCache | None) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
     model, caches = generation.model, generation.caches
     known = found = prefix.find(caches, ids) if prefix is not None else 0
@@ -144,10 +144,10 @@ def _read(call: Call, generation: Generation, ids: list[int], prefix: PrefixCach
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
         if prefix is not None and pause > known:
-            prefill(model, caches, ids[known:pause], bar.update)
+            prefill(model, caches, ids[known:pause], watch=bar.update)
             prefix.mark(caches)
             known = pause
-        prefill(model, caches, ids[known:-1], bar.update)
+        prefill(model, caches, ids[known:-1], watch=bar.update)
     seconds = perf_counter() - start
     call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
     return seconds
@@ -185,13 +185,13 @@ def toast(call: Call, request: Request) -> int | None:
     generation = _generation(request, ids)
     answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
-    seconds, gone = _read(call, generation, ids, prefix), None
+    seconds, gone = _read(call, generation, ids, prefix=prefix), None
     try:
-        _give(call, request, generation, ids, answer)
+        _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
         gone = error
     _remember(request.session, question, answer)
-    status = None if gone else _status(call, request, generation, answer)
+    status = None if gone else _status(call, request, generation, answer=answer)
     if prefix is not None and seconds > WORTH_KEEPING:
         read = ids + generation.sequence.ids
         prefix.keep(generation.caches, read[: len(ids) + generation.fed], len(ids))
@@ -210,7 +210,7 @@ def _generation(request: Request, ids: list[int]) -> Generation:
     return generation
 
 
-def _give(call: Call, request: Request, generation: Generation, ids: list[int], answer: Answer) -> None:
+def _give(call: Call, request: Request, generation: Generation, *, ids: list[int], answer: Answer) -> None:
     """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
     guide = generation.sequence.guide
     streamed, last, began = not request.json and guide is None, LastNewline(), perf_counter()
@@ -219,7 +219,7 @@ def _give(call: Call, request: Request, generation: Generation, ids: list[int], 
         if streamed and (text := last.add(text)):
             pipes.write_all(call.stdout, text.encode())
 
-    tokens = run(generation, ids[-1], answer, write)
+    tokens = run(generation, ids[-1], answer, write=write)
     rate = len(tokens) / max(perf_counter() - began, 1e-9)
     if guide is not None:
         guide.check()
@@ -232,7 +232,7 @@ def _give(call: Call, request: Request, generation: Generation, ids: list[int], 
     call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
 
 
-def _status(call: Call, request: Request, generation: Generation, answer: Answer) -> int | None:
+def _status(call: Call, request: Request, generation: Generation, *, answer: Answer) -> int | None:
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.sequence.reason == "length":
         _stopped_short(call, request, generation.sequence.limit)

@@ -96,7 +96,7 @@ def answer_each(call: Call, request: Request, records: Records) -> None:
                     long=request.long, each=True)  # fmt: skip
     lines, short = Lines(call, request, records), 0
     with pipes.progress(call) as bar:
-        for job in _run(request.engine.language, _jobs(call, request, common, lines)):
+        for job in _run(request.engine.language, _jobs(call, request, common, lines=lines)):
             lines.answered(job)
             short += job.sequence.reason == "length"
             bar.update()
@@ -105,7 +105,7 @@ def answer_each(call: Call, request: Request, records: Records) -> None:
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
 
 
-def _jobs(call: Call, request: Request, common: Question, lines: Lines) -> Iterator[Asked | None]:
+def _jobs(call: Call, request: Request, common: Question, *, lines: Lines) -> Iterator[Asked | None]:
     """The records' jobs as they come in; None while there is no further one and others are being answered."""
     index = 0
     for record in lines.records.arriving(lambda: lines.live > 0):

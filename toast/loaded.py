@@ -44,6 +44,8 @@ def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
         kernels.install_for(call)
     except kernels.KernelsInUse as error:
         raise UsageError(str(error), "a process of its own can") from None
+    except kernels.KernelsMissing as error:
+        raise UsageError(f"TOAST_KERNELS=require: {error}") from None
     return at(store.as_folder(call, name), kind)
 
 

@@ -4,11 +4,20 @@ masks over the tokens that may come next.
 llguidance's parser says what is allowed; the mask is ours to apply. Knows no model and no text.
 """
 
+from __future__ import annotations
+
 import json
 
 import mlx.core as mx
 
 from toast.errors import ToastError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from toast.generation.tokenizer import Tokenizer
 
 KINDS = ("schema", "regex", "grammar", "choice")
 # one spelling of the blanks: with free ones, a small model may write blanks until its limit
@@ -25,7 +34,7 @@ class Constraint:
     kind: one of KINDS. text: what the user gave. size: the number of the model's logits.
     Raises UsageError that names what is wrong or not supported."""
 
-    def __init__(self, tokenizer, ends, size: int, kind: str, text: str):
+    def __init__(self, tokenizer: Tokenizer, ends: Iterable[int], *, size: int, kind: str, text: str) -> None:
         from llguidance import LLMatcher, LLTokenizer
 
         self.grammar = _grammar(LLMatcher, kind, text)
@@ -36,14 +45,14 @@ class Constraint:
             raise UsageError(f"--{kind} is not supported as it is: {_brief(' '.join(told))}")
         self.closing = self._closing(tokenizer)
 
-    def guide(self, limit: int) -> "Guide":
+    def guide(self, limit: int) -> Guide:
         from llguidance import LLMatcher
 
         return Guide(self, LLMatcher(self.tokens, self.grammar, log_level=0), limit)
 
-    def _closing(self, tokenizer) -> list[mx.array]:
+    def _closing(self, tokenizer: Tokenizer) -> list[mx.array]:
         """Tokens that bring a text to its end, in the order in which to prefer them."""
-        groups = [set(self.ends), set(), set(), set(), set()]
+        groups: list[set[int]] = [set(self.ends), set(), set(), set(), set()]
         for token, i in tokenizer.core.get_vocab().items():
             text = token.replace("Ġ", "").replace("▁", "")
             if text and not text.strip("]}"):
@@ -59,7 +68,7 @@ class Constraint:
 class Guide:
     """What may come next in one answer: `allowed()` before each token, `accept(id)` after it."""
 
-    def __init__(self, constraint: Constraint, matcher, limit: int):
+    def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher = constraint, matcher
         self.left, self.hurry = limit, max(limit // 4, min(limit // 2, 32))
 
@@ -79,7 +88,8 @@ class Guide:
         return mask
 
     def _mask(self) -> mx.array:
-        packed = mx.array(memoryview(self.matcher.compute_bitmask()))
+        view: Any = memoryview(self.matcher.compute_bitmask())
+        packed = mx.array(view)
         bits = (packed[:, None] >> mx.arange(8, dtype=mx.uint8)) & 1
         mask = bits.reshape(-1).astype(mx.bool_)[: self.constraint.size]
         return mx.pad(mask, (0, self.constraint.size - mask.size))
@@ -108,7 +118,7 @@ def _brief(told: str) -> str:
     return told if len(told) <= 200 else f"{told[:200]}..."
 
 
-def _grammar(matcher, kind: str, text: str) -> str:
+def _grammar(matcher: Any, kind: str, text: str) -> str:
     if kind == "regex":
         return matcher.grammar_from_regex(text)
     if kind == "grammar":
@@ -132,10 +142,11 @@ def _grammar(matcher, kind: str, text: str) -> str:
         raise UsageError(f"--schema is not supported as it is: {_brief(str(error))}") from None
 
 
-def _members(ids, size: int) -> mx.array:
+def _members(ids: Iterable[int], size: int) -> mx.array:
     """(size,) bool: which numbers are among the ids."""
     flags = bytearray(size)
     for i in ids:
         if i < size:
             flags[i] = 1
-    return mx.array(memoryview(flags)).astype(mx.bool_)
+    view: Any = memoryview(flags)
+    return mx.array(view).astype(mx.bool_)

@@ -40,7 +40,7 @@ def has_kv_caches(caches: list[Any]) -> bool:
     return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
-def prefill(model: Any, caches: list[Any], ids: list[int], watch: Callable[[int], object] | None = None) -> None:
+def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
         piece = ids[at : at + PIECE]

@@ -53,6 +53,10 @@ _told: object = None  # the outcome of the last Call that was warned: once is en
 _lock = allocate_lock()
 
 
+class KernelsMissing(RuntimeError):
+    """TOAST_KERNELS=require, and there are none."""
+
+
 class KernelsInUse(RuntimeError):
     """A Call asks for other kernels or threads than the process already uses."""
 
@@ -65,18 +69,23 @@ def variant() -> str:
 def install_for(call: Caller, *, tell: bool = True) -> None:
     """Install what the caller's TOAST_KERNELS and TOAST_THREADS ask for; tell: warn once a Call when there are none.
 
-    The first Call of a process decides. One that asks for something else later raises KernelsInUse.
+    TOAST_KERNELS: as `variant` of install(), or "require": KernelsMissing where plain MLX would have to do. The first
+    Call of a process decides. One that asks for something else later raises KernelsInUse.
     """
     global _decided
 
     def warn(text: str) -> None:
         global _told
+        if required:
+            raise KernelsMissing(text)
         if tell and call.outcome is not _told:
             _told = call.outcome
             call.warn(text)
 
     threads = call.env.get("TOAST_THREADS", "")
-    wanted = call.env.get("TOAST_KERNELS") or "auto", int(threads) if threads.isdigit() else 0
+    asked = call.env.get("TOAST_KERNELS") or "auto"
+    required = asked == "require"
+    wanted = "auto" if required else asked, int(threads) if threads.isdigit() else 0
     with _lock:
         if _decided and not _same(_decided, wanted) and not _on_gpu():
             used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))
@@ -182,7 +191,7 @@ def _load(mx: ModuleType) -> tuple[Any, str | None]:
     try:
         from . import _ext
     except ImportError as error:
-        return None, f"the kernels are not built ({str(error).splitlines()[0]})"
+        return None, f"the kernels are not built: install a C++ compiler and toast again ({str(error).splitlines()[0]})"
     missing = [name for name in NEEDED if not hasattr(_ext, name)]
     if missing:
         return None, f"the kernels were built by another version, without {missing[0]}: install again"

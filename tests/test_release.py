@@ -1,0 +1,122 @@
+"""What a user gets from an index: an sdist with its kernels, a wheel built from it, commands that start."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import zipfile
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OURS = ("toast", "embed", "rerank")
+TOPS = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+setup = runpy.run_path(os.path.join(ROOT, "setup.py"))
+needs_compiler = pytest.mark.skipif(
+    sys.platform != "linux" or not setup["compiler"](dict(os.environ)),
+    reason="kernels are built on Linux, by a compiler",
+)
+
+
+def run(*words, cwd, **env):
+    ran = subprocess.run(words, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True)
+    assert ran.returncode == 0, f"{words}\n{ran.stdout[-2000:]}\n{ran.stderr[-4000:]}"
+    return ran
+
+
+def sources(folder, *endings):
+    for parent, _, names in os.walk(os.path.join(ROOT, folder)):
+        for name in names:
+            if name.endswith(endings):
+                yield os.path.relpath(os.path.join(parent, name), ROOT)
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory):
+    """The folder that the sdist of a clean copy unpacks to."""
+    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("sdist")
+    for name in OURS:
+        shutil.copytree(os.path.join(ROOT, name), copy / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in TOPS:
+        shutil.copy(os.path.join(ROOT, name), copy / name)
+    run(sys.executable, "-m", "build", "--sdist", "-o", str(out), ".", cwd=copy)
+    [archive] = out.iterdir()
+    with tarfile.open(archive) as tar:
+        tar.extractall(out, filter="data")
+    return out / archive.name.removesuffix(".tar.gz")
+
+
+def wheel_of(folder, out, **env):
+    run(sys.executable, "-m", "build", "--wheel", "-o", str(out), ".", cwd=folder, **env)
+    [wheel] = out.iterdir()
+    return wheel
+
+
+def test_the_sdist_has_the_kernels(sdist):
+    wanted = [*sources("toast/kernels", ".cpp", ".h", ".def", ".txt", ".py", ".pyi")]
+    assert len(wanted) > 50
+    assert not [path for path in wanted if not os.path.exists(sdist / path)]
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_a_wheel_from_the_sdist_has_kernels_that_run(sdist, tmp_path):
+    wheel = wheel_of(sdist, tmp_path / "wheel", TOAST_KERNELS="require")
+    python = f"cp{sys.version_info[0]}{sys.version_info[1]}"
+    assert wheel.name.split("-")[2:4] == [python, python], "its extension is for one Python"
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    wanted = {path for folder in OURS for path in sources(folder, ".py", "idf.txt")}
+    assert {name for name in names if name.endswith((".py", ".txt")) and "dist-info" not in name} == wanted
+    assert sum(name.startswith("toast/kernels/_ext.") and name.endswith(".so") for name in names) == 1
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+    # a new environment, which has this one's dependencies but not its editable install
+    fresh = tmp_path / "fresh"
+    run(sys.executable, "-m", "venv", str(fresh), cwd=tmp_path)
+    bin = fresh / "bin"
+    run(bin / "python", "-m", "pip", "install", "--no-deps", "--no-index", str(wheel), cwd=tmp_path)
+    packages = run(bin / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path)
+    with open(os.path.join(packages.stdout.strip(), "dependencies.pth"), "w") as file:
+        file.write(sysconfig.get_path("purelib") + "\n")
+    code = (
+        "import toast, mlx.core; from toast import kernels; print(toast.__file__, kernels.install(), kernels.variant())"
+    )
+    place, chosen, variant = run(bin / "python", "-c", code, cwd=tmp_path).stdout.split()
+    assert place.startswith(str(fresh)) and chosen == variant != "off"
+    assert run(bin / "toast", "--version", cwd=tmp_path).stdout.startswith("toast (toast ")
+
+
+@pytest.mark.slow
+def test_without_a_compiler_the_wheel_is_pure(sdist, tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("sh", "env", "uname"):
+        os.symlink(shutil.which(name), tools / name)
+    wheel = wheel_of(sdist, tmp_path / "wheel", PATH=str(tools), CXX="")
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_who_gets_kernels(monkeypatch):
+    wants, here = setup["wants_kernels"], {"PATH": os.environ["PATH"]}
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler .*apt install"):
+        assert not wants({"PATH": "/nonexistent"}, "linux")
+    with pytest.raises(SystemExit, match="no C\\+\\+ compiler"):
+        wants({"PATH": "/nonexistent", "TOAST_KERNELS": "require"}, "linux")
+    with pytest.raises(SystemExit, match="looked for nocxx"):
+        wants({**here, "CXX": "nocxx -O2", "TOAST_KERNELS": "require"}, "linux")
+    assert not wants({**here, "TOAST_KERNELS": "off"}, "linux") and not wants(here, "darwin")
+
+
+@needs_compiler
+def test_a_build_that_fails_is_an_error(sdist, tmp_path):
+    """Not a package that is slow in silence."""
+    broken = tmp_path / "broken"
+    shutil.copytree(sdist, broken)
+    (broken / "toast/kernels/CMakeLists.txt").write_text("message(FATAL_ERROR broken)")
+    ran = subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "-o", str(tmp_path / "out"), "."], cwd=broken, capture_output=True
+    )
+    assert ran.returncode and not os.path.exists(tmp_path / "out" / "toast")
