@@ -104,7 +104,8 @@ def index(
         refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
-        return join(call, paths, output)
+        join(call, paths, output)
+        return
     records = not paths or jsonl or field or id
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
