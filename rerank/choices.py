@@ -41,7 +41,7 @@ class Choices:
         self.answers = self._answers(sorted(language.ends))
         self.common: list[int] = []
         self.caches = language.caches()
-        self._read_common()
+        self._prefill_common()
 
     def _answers(self, ends: list[int]) -> list[list[int]]:
         """The ids of each label as an answer, with the token that ends it."""
@@ -54,8 +54,8 @@ class Choices:
             return self.tokenizer.encode(question + "\nLabel:", special=True)
         return self.tokenizer.encode(self.template.render([{"role": "user", "content": question}]))
 
-    def _read_common(self) -> None:
-        """Read once what every prompt begins with."""
+    def _prefill_common(self) -> None:
+        """Prefill once what every prompt begins with."""
         one, other = self._prompt("a"), self._prompt("The")
         same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         self.common = one[:same]

@@ -65,7 +65,7 @@ class Request:
         return (self.logprobs or 0) if self.json else None
 
     def may_draft(self, generation: Generation) -> bool:
-        """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
+        """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and self.constraint is None
         return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
 

@@ -1,6 +1,6 @@
 """`toast --each`: every record is a question, every answer a line, in the order of the records.
 
-Owns what becomes of records that fail. Does not know how rows share a batch (`batch.py`).
+Owns what becomes of records that fail. Does not know how rows share a batch (`batch_generate.py`).
 """
 
 from __future__ import annotations

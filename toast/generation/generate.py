@@ -156,7 +156,10 @@ class Generation:
                 self.drafter.learn(perf_counter() - began, draft, len(accepted) if right else None)
             # 3) hand them on
             yield chosen
-            yield from map(Token, accepted)
+            for id in accepted:
+                if sequence.reason == "stop":  # the reader has what it wants
+                    return
+                yield Token(id)
             if following is not None:
                 logits = following
 

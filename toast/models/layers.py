@@ -65,7 +65,8 @@ class Tensors:
             raise BadModel(f"no tensor {self.prefix}{name}")
         if array.shape != shape:
             raise BadModel(f"tensor {self.prefix}{name} has shape {array.shape}, not {shape}")
-        return self.made(array.astype(mx.float32)) if mx.issubdtype(array.dtype, mx.floating) else array
+        # MLX's own loader is lazy, so whole numbers wait for `settle` too
+        return self.made(array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array)
 
     def rows(self, name: str) -> int:
         """Outputs of a linear layer, 0 when there is no such layer."""
