@@ -5,11 +5,11 @@ import random
 
 import mlx.core as mx
 import pytest
+from command import command
 from hypothesis import given
 from hypothesis import strategies as st
-
-from command import command
 from test_models import ORACLES
+
 from toast.generation.generate import Sequence
 from toast.generation.repetition import COPIES, LEAST, PERIOD, Repetition
 from toast.generation.sample import DRY_ALLOWED, Sampler

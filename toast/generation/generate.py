@@ -156,8 +156,9 @@ class Generation:
                 self.drafter.learn(perf_counter() - began, draft, len(accepted) if right else None)
             # 3) hand them on
             yield chosen
-            for id in accepted:
+            for n, id in enumerate(accepted):
                 if sequence.reason == "stop":  # the reader has what it wants
+                    del sequence.ids[len(sequence.ids) - len(accepted) + n :]
                     return
                 yield Token(id)
             if following is not None:
