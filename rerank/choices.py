@@ -38,7 +38,7 @@ class Choices:
         self.labels, self.cut = [label for label, _ in labels], 0
         self.listed = "\n".join(f"- {label}: {about}" if about != label else f"- {label}" for label, about in labels)
         self.limit = min(language.config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
-        self.answers = self._answers(sorted(language.ends))
+        self.answers = self._answers([language.end] if language.end is not None else [])
         self.common: list[int] = []
         self.caches = language.caches()
         self._prefill_common()

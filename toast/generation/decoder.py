@@ -139,13 +139,24 @@ def caches(model: Any) -> list[Any]:
     return [cache.KVCache() for _ in model.layers]
 
 
-def end_tokens(path: str, config: Config) -> set[int]:
-    """The tokens that end a text, by generation_config.json, else config.json."""
-    ends = read_object(path, "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if not all(isinstance(end, int) for end in ends):
-        raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
-    return set(ends)
+def end_tokens(path: str, config: Config) -> list[set[int]]:
+    """The tokens that end a text: by generation_config.json, by config.json, by its part on text."""
+    found = []
+    for source in (read_object(path, "generation_config.json"), config, config.get("text_config") or {}):
+        ends = source.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(isinstance(end, int) for end in ends):
+            raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
+        found.append(set(ends))
+    return found
+
+
+def end_names(path: str) -> set[str]:
+    """The same by the tokenizer's files: its eos_token, as text."""
+    sources = [read_object(path, name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    tokens = [source.get("eos_token") for source in sources]
+    names = [token.get("content") if isinstance(token, dict) else token for token in tokens]
+    return {name for name in names if isinstance(name, str)}
 
 
 def context(path: str, config: Config) -> int:

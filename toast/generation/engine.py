@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Reader:
     """What a model folder holds besides weights: how the model reads and writes. Immutable.
 
-    ends: ids that end a text. context: tokens that it sees at once. defaults: of a Sampler. marks: (begin, end) of its
-    reasoning, None for a model that does not reason.
+    ends: ids that end a text; end: the one to write where one is wanted. context: tokens that it sees at once.
+    defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
     """
 
     def __init__(self, folder: str) -> None:
@@ -40,7 +40,10 @@ class Reader:
 
         self.path, self.config = folder, read_config(folder)
         self.tokenizer, self.template = Tokenizer(folder), Template(folder)
-        self.ends = frozenset(decoder.end_tokens(folder, self.config))
+        named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
+        sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
+        self.ends = frozenset(id for source in sources for id in source)
+        self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
