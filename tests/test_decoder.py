@@ -140,7 +140,7 @@ def test_missing_tensors_are_named(tmp_path):
 def test_end_tokens(tmp_path):
     assert decoder.end_tokens(str(tmp_path), {"eos_token_id": [2, 3]}) == {2, 3}
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
-    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": 2}) == {7}
+    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": 2, "text_config": {"eos_token_id": [9]}}) == {2, 7, 9}
     assert decoder.end_tokens(str(tmp_path / "none"), {}) == set()
 
 

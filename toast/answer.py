@@ -10,7 +10,7 @@ from time import perf_counter
 
 from toast import kernels, pipes
 from toast.errors import Exit
-from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
+from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
 from toast.generation.generate import Generation, Sequence, has_kv_caches, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
@@ -62,13 +62,18 @@ class Request:
     def may_draft(self, generation: Generation) -> bool:
         """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and self.constraint is None
-        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
+        return (
+            simple
+            and generation.sequence.guide is None
+            and kernels.variant() != "off"
+            and has_kv_caches(generation.caches)
+        )
 
-    def sequence(self, prompt: int) -> Sequence:
-        """An answer that begins after so many tokens of a prompt: its ends, its limit and its constraint."""
+    def sequence(self, prompt: list[int]) -> Sequence:
+        """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
         engine = self.engine
-        limit = min(self.limit or engine.context, engine.context - prompt)
-        return Sequence(engine.ends, limit, self.constraint.guide(limit) if self.constraint else None)
+        limit = min(self.limit or engine.context, engine.context - len(prompt))
+        return Sequence(engine.ends, limit, engine.guide(prompt, limit, self.constraint))
 
 
 class Answer:
@@ -77,14 +82,15 @@ class Answer:
     `said` is what the model answered, `text` what of it is asked for: the same but for a code block.
     """
 
-    def __init__(self, request: Request, prompt: str, on_reasoning: Callable[[str], object]) -> None:
+    def __init__(self, request: Request, prompt: list[int], on_reasoning: Callable[[str], object]) -> None:
         engine = request.engine
-        marks = None if request.constraint else engine.marks  # a constraint leaves no room to reason
         self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
-        self.filters: list[Any] = [self.stops, Reasoning(marks, on_reasoning, inside=begun(prompt, marks))]
+        inside, once = engine.is_reasoning(prompt), request.constraint is not None
+        self.reasoning = Reasoning(engine.marks, on_reasoning, inside=inside, once=once)
+        self.filters: list[Any] = [self.stops, self.reasoning]
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
-        self._accept(self._through(request.prefill))
+        self._accept(self.stops.add(request.prefill))  # it is the answer, whatever it looks like
 
     @property
     def over(self) -> bool:
@@ -94,6 +100,11 @@ class Answer:
     def found(self) -> bool:
         """Whether there is what was asked for: with -x, a code block."""
         return self.code is None or bool(self.code.fence)
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether the reasoning did not come to its end."""
+        return self.reasoning.inside
 
     def add(self, token: Token) -> str:
         """The text that a token adds to the answer."""
@@ -180,10 +191,10 @@ def toast(call: Call, request: Request) -> int | None:
                       long=request.long)  # fmt: skip
     if request.session:
         question.history = request.session.read(question.system)
-    prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                      prefill=request.prefill)  # fmt: skip
+    _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                 prefill=request.prefill)  # fmt: skip
     generation = _generation(request, ids)
-    answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
+    answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, generation, ids, prefix), None
     try:
@@ -203,7 +214,7 @@ def toast(call: Call, request: Request) -> int | None:
 def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
     sampler.begin(ids)
-    sequence = request.sequence(len(ids))
+    sequence = request.sequence(ids)
     generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
@@ -212,8 +223,8 @@ def _generation(request: Request, ids: list[int]) -> Generation:
 
 def _give(call: Call, request: Request, generation: Generation, ids: list[int], answer: Answer) -> None:
     """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
-    guide = generation.sequence.guide
-    streamed, last, began = not request.json and guide is None, LastNewline(), perf_counter()
+    guide, free = generation.sequence.guide, request.constraint is None
+    streamed, last, began = not request.json and free, LastNewline(), perf_counter()
 
     def write(text: str) -> None:
         if streamed and (text := last.add(text)):
@@ -236,6 +247,8 @@ def _status(call: Call, request: Request, generation: Generation, answer: Answer
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.sequence.reason == "length":
         _stopped_short(call, request, generation.sequence.limit)
+        if answer.unbegun:
+            call.warn(ended_reasoning(generation.sequence.limit))
     if answer.found:
         return None
     call.warn(NO_CODE)
@@ -246,6 +259,11 @@ def _remember(session: Session | None, question: Question, answer: Answer) -> No
     if session:
         asked = question.messages()[len(question.history) :]
         session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
+
+
+def ended_reasoning(limit: int) -> str:
+    """What to say of an answer that never began."""
+    return f"the answer's limit of {pipes.plural(limit, 'token')} ended its reasoning: a larger -n"
 
 
 def _stopped_short(call: Call, request: Request, limit: int) -> None:

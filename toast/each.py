@@ -6,7 +6,7 @@ Owns what becomes of records that fail. Does not know how rows share a batch (`b
 from __future__ import annotations
 
 from toast import pipes
-from toast.answer import NO_CODE, Answer, Request, as_json
+from toast.answer import NO_CODE, Answer, Request, as_json, ended_reasoning
 from toast.errors import BadInput, ToastError
 from toast.generation.batch_generate import Job, decode
 from toast.generation.generate import Generation, has_kv_caches, prefill
@@ -27,12 +27,12 @@ class Asked(Job):
     """The job of one record: `index` and `record` say which, `answer` collects its text."""
 
     def __init__(self, call: Call, request: Request, question: Question, *, index: int, record: Record) -> None:
-        prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                          prefill=request.prefill, what=f"record {index + 1}")  # fmt: skip
+        _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                     prefill=request.prefill, what=f"record {index + 1}")  # fmt: skip
         self.index, self.record = index, record
         self.thoughts: list[str] = []
-        self.answer = Answer(request, prompt, self.thoughts.append)
-        sampler, sequence = request.engine.sampler(request.sampling), request.sequence(len(ids))
+        self.answer = Answer(request, ids, self.thoughts.append)
+        sampler, sequence = request.engine.sampler(request.sampling), request.sequence(ids)
         super().__init__(ids, sampler, sequence, accept=self._accept, top=request.top)
 
     def _accept(self, token: Token) -> bool:
@@ -54,7 +54,9 @@ class Lines:
         self.live -= 1
         job.answer.finish()
         if job.thoughts:
-            self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts)}")
+            self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts).rstrip()}")
+        if job.answer.unbegun and job.sequence.reason == "length":
+            self.call.warn(f"record {job.index + 1}: {ended_reasoning(job.sequence.limit)}")
         try:
             if job.sequence.guide is not None:
                 job.sequence.guide.check()

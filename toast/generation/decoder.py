@@ -140,12 +140,22 @@ def caches(model: Any) -> list[Any]:
 
 
 def end_tokens(path: str, config: Config) -> set[int]:
-    """The tokens that end a text, by generation_config.json, else config.json."""
-    ends = read_object(path, "generation_config.json").get("eos_token_id", config.get("eos_token_id"))
-    ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
-    if not all(isinstance(end, int) for end in ends):
-        raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
-    return set(ends)
+    """The tokens that end a text by what the configurations say together."""
+    return set().union(*end_sources(path, config))
+
+
+def end_sources(path: str, config: Config) -> list[set[int]]:
+    """The same by each: generation_config.json, config.json, its part on text."""
+    nested = config.get("text_config")
+    sources = [read_object(path, "generation_config.json"), config, nested if isinstance(nested, dict) else {}]
+    found = []
+    for source in sources:
+        ends = source.get("eos_token_id")
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        if not all(isinstance(end, int) for end in ends):
+            raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
+        found.append(set(ends))
+    return found
 
 
 def context(path: str, config: Config) -> int:

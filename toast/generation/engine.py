@@ -10,6 +10,7 @@ import os
 from toast import kernels, loaded, store
 from toast.errors import UsageError
 from toast.filters import marks_for
+from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
 
@@ -18,27 +19,38 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toast.command import Call
-    from toast.generation.constrain import Constraint
+    from toast.generation.constrain import Constraint, Guide
     from toast.generation.prefix_cache import PrefixCache
+    from toast.generation.prompt import Think
+    from toast.generation.reasoning import AfterReasoning, ReasoningMarks
     from toast.generation.sample import Sampler
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
+    Variables = dict[str, Any]  # of a chat template
+
+
+BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
 class LanguageModel:
     """What a model folder holds: immutable, for any number of uses at once.
 
-    model: ids (B, L), cache=caches -> logits (B, L, V). ends: ids that end a text. context: tokens that it sees at
-    once. defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
+    model: ids (B, L), cache=caches -> logits (B, L, V). ends: ids that end a text; end: the one to write where one
+    is wanted. context: tokens that it sees at once. defaults: of a Sampler. marks: (begin, end) of its reasoning,
+    None for a model that does not reason.
     """
 
     def __init__(self, folder: str) -> None:
         from toast.generation import decoder
 
         self.path = folder
-        self.tokenizer, self.template = Tokenizer(folder), Template(folder)
+        self.template = Template(folder)
+        self.tokenizer = Tokenizer(folder, self.template.source or "")
         self.model, self.config = decoder.load(folder)
-        self.ends = frozenset(decoder.end_tokens(folder, self.config))
+        sources = decoder.end_sources(folder, self.config)
+        told = set().union(*sources)
+        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
+        self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = decoder.sampling(folder)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
@@ -49,12 +61,49 @@ class LanguageModel:
 
         return decoder.caches(self.model)
 
+    def prompt(
+        self, messages: Messages, cache: str | None = None, *,
+        think: Think | None = None, variables: Variables | None = None, prefill: str = "",
+    ) -> tuple[str, list[int]]:  # fmt: skip
+        """The text that the model reads of messages, by its chat template, and its ids; the texts stay texts.
+
+        cache: a folder for what a static template comes to. variables: of the template, before what `think` gives
+        it. prefill: how the answer begins; where the template has begun the reasoning, that is closed first."""
+        think, source = think or prompt.Think(), self.template.source or ""
+        given = think.variables(source) | (variables or {})
+        return prompt.encode(
+            self.tokenizer, lambda hidden: self.template.render(hidden, cache, given), think.told(messages, source),
+            prefill=prefill, marks=self.marks, answer=think.on is False,
+        )  # fmt: skip
+
+    def reasoning(self) -> ReasoningMarks | None:
+        """The ids of the model's marks; None for one that does not reason."""
+        from toast.generation.reasoning import ReasoningMarks
+
+        if self.marks is None:
+            return None
+        begin, end = (self.tokenizer.encode(mark, parse=True) for mark in self.marks)
+        turn = "<|end|><|start|>assistant"  # harmony: the answer is a message of its own
+        apart = end[0] == begin[0] and {"<|end|>", "<|start|>"} <= self.tokenizer.controls.keys()
+        close = self.tokenizer.encode(turn, parse=True) + end if apart else end
+        return ReasoningMarks(begin, end, close, ends=self.ends, size=self.size)
+
+    @property
+    def size(self) -> int:
+        """The number of the model's logits."""
+        return (self.config.get("text_config") or self.config)["vocab_size"]
+
 
 class Engine:
-    """One use of a language model: what a Call's environment adds to it."""
+    """One use of a language model: what a Call's environment and its options add to it.
 
-    def __init__(self, call: Call, name: str) -> None:
+    think: what is asked of its reasoning. variables: of its chat template."""
+
+    def __init__(
+        self, call: Call, name: str, think: Think | None = None, *, variables: Variables | None = None
+    ) -> None:
         self.call, self.name = call, name
+        self.think, self.variables = think or prompt.Think(), variables or {}
         self.language = loaded.load(call, name, LanguageModel)
         if call.verbose:
             fused, layers = kernels.fused_layers(self.language.model)
@@ -76,9 +125,30 @@ class Engine:
         """A compiled constraint on answers (`constrain.py`)."""
         from toast.generation.constrain import Constraint
 
-        config = self.language.config
-        size = (config.get("text_config") or config)["vocab_size"]
-        return Constraint(self.tokenizer, self.ends, size=size, kind=kind, text=text)
+        return Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+
+    def is_reasoning(self, ids: list[int]) -> bool:
+        """Whether a prompt ends inside reasoning that it has begun itself."""
+        if self.marks is None:
+            return False
+        begin = self.tokenizer.encode(self.marks[0], parse=True)
+        for at in range(len(ids) - len(begin), max(-1, len(ids) - len(begin) - BLANKS), -1):
+            if ids[at : at + len(begin)] == begin:
+                return not self.tokenizer.core.decode(ids[at + len(begin) :], skip_special_tokens=False).strip()
+        return False
+
+    def guide(self, ids: list[int], limit: int, constraint: Constraint | None) -> Guide | AfterReasoning | None:
+        """What says which tokens may follow a prompt, at most `limit`: a constraint, after any reasoning; None: all.
+
+        A budget of --think ends the reasoning too."""
+        budget = self.think.budget
+        if self.marks is None or (constraint is None and budget is None):
+            return constraint.guide(limit) if constraint else None
+        from toast.generation.reasoning import AfterReasoning
+
+        marks, make = self.language.reasoning(), constraint.guide if constraint else None
+        assert marks is not None
+        return AfterReasoning(marks, limit=limit, inside=self.is_reasoning(ids), budget=budget, make=make)
 
     def sampler(self, asked: dict[str, Any]) -> Sampler:
         """A sampler by what was asked, else by the model's generation_config; greedy without either."""
@@ -92,11 +162,12 @@ class Engine:
         return Detokenizer(tokenizer, {i for i in tokenizer.special if (tokenizer.core.id_to_token(i) or " ") in marks})
 
     def prompt(self, messages: Messages, *, template: bool = True, prefill: str = "") -> tuple[str, list[int]]:
-        """The text that the model reads, and its ids."""
-        own = self.language.template
-        if template and own.source:
-            text = own.render(messages, os.path.join(store.home(self.call), "chat")) + prefill
-            return text, self.tokenizer.encode(text)
+        """The text that the model reads, and its ids; without a template, the contents one after the other."""
+        if template and self.language.template.source:
+            cache = os.path.join(store.home(self.call), "chat")
+            return self.language.prompt(
+                messages, cache, think=self.think, variables=self.variables, prefill=prefill
+            )  # fmt: skip
         text = "\n\n".join(m["content"] for m in messages) + prefill
         ids = self.tokenizer.encode(text, special=True)
         if not ids:
