@@ -248,7 +248,9 @@ def _status(call: Call, request: Request, generation: Generation, answer: Answer
     if generation.sequence.reason == "length":
         _stopped_short(call, request, generation.sequence.limit)
         if answer.unbegun:
-            call.warn(ended_reasoning(generation.sequence.limit))
+            from toast.generation import reasoning
+
+            call.warn(reasoning.ended(generation.sequence.limit))
     if answer.found:
         return None
     call.warn(NO_CODE)
@@ -259,11 +261,6 @@ def _remember(session: Session | None, question: Question, answer: Answer) -> No
     if session:
         asked = question.messages()[len(question.history) :]
         session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
-
-
-def ended_reasoning(limit: int) -> str:
-    """What to say of an answer that never began."""
-    return f"the answer's limit of {pipes.plural(limit, 'token')} ended its reasoning: a larger -n"
 
 
 def _stopped_short(call: Call, request: Request, limit: int) -> None:

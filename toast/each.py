@@ -6,7 +6,7 @@ Owns what becomes of records that fail. Does not know how rows share a batch (`b
 from __future__ import annotations
 
 from toast import pipes
-from toast.answer import NO_CODE, Answer, Request, as_json, ended_reasoning
+from toast.answer import NO_CODE, Answer, Request, as_json
 from toast.errors import BadInput, ToastError
 from toast.generation.batch_generate import Job, decode
 from toast.generation.generate import Generation, has_kv_caches, prefill
@@ -55,8 +55,10 @@ class Lines:
         job.answer.finish()
         if job.thoughts:
             self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts).rstrip()}")
-        if job.answer.unbegun and job.sequence.reason == "length":
-            self.call.warn(f"record {job.index + 1}: {ended_reasoning(job.sequence.limit)}")
+        if job.answer.unbegun and job.sequence.reason == "length" and self.request.constraint is None:
+            from toast.generation import reasoning
+
+            self.call.warn(f"record {job.index + 1}: {reasoning.ended(job.sequence.limit)}")
         try:
             if job.sequence.guide is not None:
                 job.sequence.guide.check()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from toast.generation.constrain import Guide
     from toast.generation.prompt_lookup import Drafter
+    from toast.generation.reasoning import AfterReasoning
 
     Top = list[tuple[int, float]]  # (id, log-probability) of alternatives, best first
 
@@ -57,7 +58,9 @@ class Sequence:
     reason, once it is over: "stop" or "length".
     """
 
-    def __init__(self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | None = None) -> None:
+    def __init__(
+        self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | AfterReasoning | None = None
+    ) -> None:
         self.ends, self.limit, self.guide = frozenset(ends), limit, guide
         self.ids: list[int] = []
         self.reason: str | None = None

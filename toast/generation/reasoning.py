@@ -8,6 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from toast.generation.constrain import Unfinished
+from toast.pipes import plural
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toast.generation.constrain import Guide
+
+
+def ended(limit: int) -> str:
+    """What to say of an answer that never began."""
+    return f"the answer's limit of {plural(limit, 'token')} ended its reasoning: a larger -n"
 
 
 class ReasoningMarks:
@@ -49,13 +55,16 @@ class AfterReasoning:
     ) -> None:  # fmt: skip
         self.marks, self.make, self.limit = marks, make, limit
         kept = max(limit // 4, min(limit // 2, 32)) if make else 0  # for an answer under a constraint
-        self.budget = min(limit if budget is None else budget, limit - kept)
+        room = limit - kept - len(marks.close) - (0 if inside else len(marks.begin))
+        asked = limit if budget is None else budget
+        self.budget = min(asked, room) if make else asked
         self.inside = inside
-        self.open = not inside and make is not None  # nothing came yet but the beginning of a mark
+        # nothing came yet but the beginning of a mark, for which there is room
+        self.open = not inside and make is not None and room >= 0
         self.used = self.spent = 0  # tokens; those of the reasoning
         self.seen: list[int] = []  # the last ones, in which a mark may be
         self.forced: list[int] = []
-        self.guide = make(limit) if make and self.open else None
+        self.guide = make(limit) if make and not inside else None
 
     def allowed(self) -> mx.array | None:
         """(V,) bool: what may come next, None where anything may."""
@@ -95,7 +104,7 @@ class AfterReasoning:
     def check(self) -> None:
         """Raises Unfinished unless what was accepted satisfies the constraint, if there is one."""
         if self.make and (self.inside or self.seen):
-            raise Unfinished(f"the answer's limit of {self.limit} tokens ended its reasoning", "a larger -n")
+            raise Unfinished(ended(self.limit))
         if self.guide:
             self.guide.check()
 

@@ -93,13 +93,19 @@ class Tokenizer:
             while at >= 0:
                 spans.append((at, at + len(content)))
                 at = text.find(content, at + 1)
-        if self._normalize is not None and not spans and self._normalized_in(text):
-            spans = [(0, len(text))]
+        if self._normalize is not None and self._normalized_in(_without(text, _united(spans))):
+            return [(0, len(text))]
         for start in range(max(0, len(text) - max(map(len, self.controls), default=0)), len(text)):
-            if text[start] in self._starts and any(content.startswith(text[start:]) for content in self.controls):
+            if self._is_beginning(text[start:]):
                 spans.append((start, len(text)))
                 break
         return _united(spans)
+
+    def _is_beginning(self, text: str) -> bool:
+        """Whether a control token begins with a text."""
+        if self._normalize is not None:
+            text = self._normalize(text) or text
+        return text[0] in self._starts and any(content.startswith(text) for content in self.controls)
 
     def _normalized_in(self, text: str) -> bool:
         text = self._normalize(text) if self._normalize else text
@@ -195,6 +201,12 @@ def _is_mark(content: str, written: str) -> bool:
     """Whether an added token that is not special is a control token all the same: <think>, <tool_call>."""
     bars = content[:1] == "<" and content[1:2] in BARS and content[-2:-1] in BARS
     return bars or (content.strip(" \t\r\n\u2581") != "" and content in written)
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text with a NUL in the place of each span."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return "\0".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
