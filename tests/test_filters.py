@@ -56,6 +56,18 @@ def test_reasoning_that_never_ends_is_no_answer():
     assert "".join(told) == "and then </thi\n"
 
 
+@given(cuts=CUTS)
+def test_reasoning_comes_before_an_answer_under_a_constraint_or_not_at_all(cuts):
+    for text, answer, reasoning in (
+        ("<think>hm</think>\n<think>a</think>b", "<think>a</think>b", "hm\n"),
+        ('{"a": "<think>b</think>"}', '{"a": "<think>b</think>"}', ""),
+        ("</think>x<think>", "x<think>", ""),
+    ):
+        told = []
+        assert run(Reasoning(MARKS[0], told.append, once=True), text, cuts) == answer
+        assert "".join(told) == reasoning
+
+
 def test_without_marks_everything_is_the_answer():
     assert run(Reasoning(None, print), "<think>a</think>") == "<think>a</think>"
     assert marks_for({"a"}.__contains__) is None

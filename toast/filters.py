@@ -73,7 +73,7 @@ class Reasoning:
 
     def add(self, text: str) -> str:
         if not self.marks:
-            return text
+            return self._pass(text)
         text, answer = self.held + text, ""
         while True:
             mark, at = self._next(text, self.marks)
