@@ -61,13 +61,8 @@ class Request:
 
     def may_draft(self, generation: Generation) -> bool:
         """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
-        simple = generation.sampler.is_greedy and self.top is None and self.constraint is None
-        return (
-            simple
-            and generation.sequence.guide is None
-            and kernels.variant() != "off"
-            and has_kv_caches(generation.caches)
-        )
+        simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
+        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
 
     def sequence(self, prompt: list[int]) -> Sequence:
         """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
@@ -246,11 +241,7 @@ def _give(call: Call, request: Request, generation: Generation, ids: list[int], 
 def _status(call: Call, request: Request, generation: Generation, answer: Answer) -> int | None:
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.sequence.reason == "length":
-        _stopped_short(call, request, generation.sequence.limit)
-        if answer.unbegun:
-            from toast.generation import reasoning
-
-            call.warn(reasoning.ended(generation.sequence.limit))
+        _stopped_short(call, request, answer, limit=generation.sequence.limit)
     if answer.found:
         return None
     call.warn(NO_CODE)
@@ -263,8 +254,13 @@ def _remember(session: Session | None, question: Question, answer: Answer) -> No
         session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
 
 
-def _stopped_short(call: Call, request: Request, limit: int) -> None:
-    """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
+def _stopped_short(call: Call, request: Request, answer: Answer, *, limit: int) -> None:
+    """Tell of an answer that its limit ended: loudly when nobody had asked for that limit, or it has not begun."""
+    if answer.unbegun:
+        from toast.generation import reasoning
+
+        call.cut(reasoning.ended(limit))
+        return
     call.outcome.was_cut = True
     say = call.info if limit == request.limit and not call.strict else call.warn
     say(f"the answer stopped at {pipes.plural(limit, 'token')}")
