@@ -15,7 +15,9 @@ def embed(
     model: str = Option(
         "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model: a name, a folder."
     ),
-    kind: str = Option("document", "--as", choices=("query", "document"), help="Which of the model's prompts to use."),
+    kind: str = Option(
+        "document", "--as", choices=("query", "document"), help="Use the model's prompt for queries or for documents."
+    ),
     dims: int | None = Option(
         None, "--dims", metavar="N", min=1, help="Cut vectors to this many numbers and renormalise."
     ),
@@ -24,9 +26,12 @@ def embed(
     ),
     no_normalize: bool = Option(False, "--no-normalize", help="Leave the vectors' lengths as the model gives them."),
     long: str = Option(
-        "truncate", "--long", choices=("truncate", "error", "mean"), help="Records over the model's limit."
+        "truncate",
+        "--long",
+        choices=("truncate", "error", "mean"),
+        help="What to do with records over the model's limit.",
     ),
-    batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed together."),
+    batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed at once."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
@@ -63,7 +68,7 @@ def index(
         None,
         "--files-from",
         metavar="FILE",
-        help="Names of all files, one a line (-0: NUL); - is standard input. With -u, files not named are dropped.",
+        help="Read the names of all files from FILE (-: standard input), one a line (-0: NUL). With -u, others are dropped.",
     ),
     model: str | None = Option(
         None,
@@ -73,9 +78,12 @@ def index(
         help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own.",
     ),
     chunk: str | None = Option(
-        None, "--chunk", choices=("auto", "paragraphs", "lines"), help="How files are cut [auto]."
+        None,
+        "--chunk",
+        choices=("auto", "paragraphs", "lines"),
+        help="Cut files at sections, at paragraphs or at lines [auto].",
     ),
-    exact: bool = Option(False, "--exact", help="Keep float32 vectors too: five times the size."),
+    exact: bool = Option(False, "--exact", help="Keep float32 vectors too; the index is five times as large."),
     largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -104,7 +112,8 @@ def index(
         refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
-        return join(call, paths, output)
+        join(call, paths, output)
+        return
     records = not paths or jsonl or field or id
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
@@ -129,30 +138,37 @@ def search(
     ),
     index: str | None = Option(None, "-i", "--index", metavar="FILE", help="The index to search."),
     queries: str | None = Option(
-        None, "--queries", metavar="FILE", help="Many queries: lines, or JSON objects with a text."
+        None, "--queries", metavar="FILE", help="Answer each query of FILE: a line, or a JSON object with a text."
     ),
-    k: int = Option(10, "-k", metavar="N", min=1, help="Hits of a query, at most."),
+    k: int = Option(10, "-k", metavar="N", min=1, help="At most N hits for a query."),
     mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
     threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S."),
     path: str | None = Option(
-        None, "--path", metavar="GLOB", help="Only files whose path, or whose name, is like GLOB."
+        None,
+        "--path",
+        metavar="GLOB",
+        help="Only files whose name is like GLOB; their whole path, if GLOB has a slash.",
     ),
     where: list[str] = Option(
-        [], "--where", metavar="FIELD=VALUE", help="Only records with this value; all that are given."
+        [], "--where", metavar="FIELD=VALUE", help="Only records with this value; more than one: with all of them."
     ),
-    rerank: bool = Option(False, "--rerank", help="Sort the best hits again, by reading them with the query."),
+    rerank: bool = Option(
+        False, "--rerank", help="Sort the best hits again by a model that reads them with the query."
+    ),
     rerank_model: str = Option(
-        "minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="What --rerank reads with."
+        "minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="The model of --rerank."
     ),
-    model: str | None = Option(None, "-m", "--model", metavar="MODEL", help="Where the index's embedding model is."),
+    model: str | None = Option(
+        None, "-m", "--model", metavar="MODEL", help="Where to find the embedding model of the index."
+    ),
     paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
-    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits, of the -k best."),
+    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits among the -k best."),
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
     context: int | None = Option(None, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
     json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
-    explain: bool = Option(False, "--explain", help="Write what the vector and the words gave, too."),
+    explain: bool = Option(False, "--explain", help="Write the scores of the vector and of the words, too."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,

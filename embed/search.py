@@ -55,18 +55,20 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     lexical = wanted.mode == "lexical"
     named = inputs.open(call, name=wanted.model, lexical=lexical)
     indexes = [Opened(db, name, wanted) for db, name in named]
-    queries = [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, wanted.model)
+    queries = (
+        [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
+    )
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
-        hits = answer(indexes, query, wanted, judge) if query.text.strip() else []
+        hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
         printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
     return found
 
 
-def answer(indexes: list[Opened], query: Query, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
+def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
     scored: list[Scored] = []
@@ -135,7 +137,7 @@ class Opened:
         return hits
 
 
-def encode(call: Call, texts: list[str], indexes: list[Opened], name: str | None) -> list[Query]:
+def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
     """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
     first = indexes[0]
     for other in indexes[1:]:

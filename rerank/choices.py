@@ -38,10 +38,10 @@ class Choices:
         self.labels, self.cut = [label for label, _ in labels], 0
         self.listed = "\n".join(f"- {label}: {about}" if about != label else f"- {label}" for label, about in labels)
         self.limit = min(language.config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
-        self.answers = self._answers([] if language.end is None else [language.end])
+        self.answers = self._answers([language.end] if language.end is not None else [])
         self.common: list[int] = []
         self.caches = language.caches()
-        self._read_common()
+        self._prefill_common()
 
     def _answers(self, ends: list[int]) -> list[list[int]]:
         """The ids of each label as an answer, with the token that ends it."""
@@ -54,8 +54,8 @@ class Choices:
             return self.tokenizer.encode(question + "\nLabel:", special=True)
         return self.prompt([{"role": "user", "content": question}])[1]
 
-    def _read_common(self) -> None:
-        """Read once what every prompt begins with."""
+    def _prefill_common(self) -> None:
+        """Prefill once what every prompt begins with."""
         one, other = self._prompt("a"), self._prompt("The")
         same = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), 0)
         self.common = one[:same]

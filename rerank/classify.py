@@ -108,7 +108,7 @@ class Form:
         return pipes.json_line({**(record.data or {}), **best, "labels": ranked, "text": record.text})
 
 
-def classify(call: Call, records: Records, engine: Any, form: Form) -> int:
+def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
     """Labelled records on standard output, in the order of the input; Exit.NONE when none is."""
     for label in form.only:
         if label not in engine.labels:

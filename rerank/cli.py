@@ -62,7 +62,7 @@ def rerank(
         k=k, threshold=threshold, scores=scores, raw_scores=raw_scores, json=json, end=b"\0" if nul else b"\n"
     )
     scorer = relevance.open_scorer(call, model, instruction)
-    return score.rerank(call, records, scorer, form, query=query, long=long, group=group, query_field=query_field)
+    return score.rerank(call, records, scorer, form=form, query=query, long=long, group=group, query_field=query_field)
 
 
 @command
@@ -160,4 +160,4 @@ def classify(
         from rerank import report as table
 
         return table.report(call, records, engine)
-    return verb.classify(call, records, engine, form)
+    return verb.classify(call, records, engine, form=form)

@@ -39,8 +39,8 @@ class Form:
 
 
 def rerank(
-    call: Call, records: Records, scorer: Relevance, form: Form, *,
-    query: str = "", long: str = "best", group: str | None = None, query_field: str | None = None,
+    call: Call, records: Records, scorer: Relevance, *,
+    form: Form, query: str = "", long: str = "best", group: str | None = None, query_field: str | None = None,
 ) -> int:  # fmt: skip
     """Records on standard output by descending relevance; Exit.NONE when nothing is written."""
     groups, written = _groups(records, query, group=group, query_field=query_field), 0

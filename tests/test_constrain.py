@@ -26,7 +26,7 @@ NAMES = {"qwen3-causal": 680, "llama-causal": 660}
 def loaded(name):
     path = os.path.join(ORACLES, name)
     model, config = decoder.load(path)
-    return model, Tokenizer(path), decoder.end_tokens(path, config)
+    return model, Tokenizer(path), set().union(*decoder.end_tokens(path, config))
 
 
 def answer(name, kind, text, limit=120, seed=0, temperature=1.0):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from functools import cache
@@ -138,10 +139,10 @@ def test_missing_tensors_are_named(tmp_path):
 
 
 def test_end_tokens(tmp_path):
-    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": [2, 3]}) == {2, 3}
+    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": [2, 3]}) == [set(), {2, 3}, set()]
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": 7}')
-    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": 2, "text_config": {"eos_token_id": [9]}}) == {2, 7, 9}
-    assert decoder.end_tokens(str(tmp_path / "none"), {}) == set()
+    assert decoder.end_tokens(str(tmp_path), {"eos_token_id": 2, "text_config": {"eos_token_id": 3}}) == [{7}, {2}, {3}]
+    assert decoder.end_tokens(str(tmp_path / "none"), {}) == [set()] * 3
 
 
 def test_heavy_packages_stay_out():
@@ -159,3 +160,19 @@ def test_file_names_are_those_of_mlx_lm():
     code = "import sys, json; from mlx_lm.utils import MODEL_REMAPPING; print(json.dumps(MODEL_REMAPPING))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(out.stdout) == decoder.FILES
+
+
+def test_all_sources_of_ends_count(tmp_path):
+    """A wrong or missing number in one file does not let answers run on over the end of their turn."""
+    from toast.generation.engine import LanguageModel
+
+    source, folder = oracle("qwen3-causal")[0], tmp_path / "m"
+    shutil.copytree(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "eos_token_id": 5}))
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0}')
+    (folder / "tokenizer_config.json").write_text('{"eos_token": {"content": "<|im_end|>"}}')
+    language = LanguageModel(str(folder))
+    assert {0, 5, language.tokenizer.id("<|im_end|>")} <= language.ends and language.end == 0
+    (folder / "generation_config.json").unlink()
+    assert LanguageModel(str(folder)).end == 5

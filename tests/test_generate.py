@@ -56,7 +56,7 @@ def test_a_prompt_in_pieces(monkeypatch, piece):
 def test_watch_hears_of_every_token():
     heard = []
     ids = list(range(3, 40))
-    prefill(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, heard.append)
+    prefill(model("qwen3-causal"), decoder.caches(model("qwen3-causal")), ids, watch=heard.append)
     assert sum(heard) == len(ids)
 
 
@@ -125,7 +125,7 @@ def test_guide():
 
 
 class Oracle(Drafter):
-    """Guesses from a given text, some of it wrong."""
+    """Drafts from a given text, some of it wrong."""
 
     def __init__(self, text, wrong):
         super().__init__([])
@@ -163,6 +163,17 @@ def test_an_end_among_the_drafts():
     assert made.sequence.reason == "stop"
 
 
+def test_a_reader_who_leaves_among_the_drafts():
+    run = runs("llama-causal")[1]
+    made, tokens = generation("llama-causal", run["ids"], drafter=Oracle(run["greedy_ids"], 999))
+    read = []
+    for token in tokens:
+        read.append(token.id)
+        if len(read) == 4:
+            made.sequence.stop()
+    assert read == made.sequence.ids == run["greedy_ids"][:4]
+
+
 def test_limit_within_the_drafts():
     run = runs("llama-causal")[1]
     for limit in range(1, 9):
@@ -180,7 +191,7 @@ def test_lookup_finds_the_latest_repetition():
     assert drafter.draft() == []
 
 
-def test_guesses_that_do_not_pay_stop():
+def test_drafts_that_do_not_pay_stop():
     drafter = Drafter([1, 2, 3, 4] * 5)
     drafter.learn(1.0, [], None)
     while not drafter.silent:

@@ -131,6 +131,15 @@ def test_no_circle_of_imports():
 
 
 @pytest.mark.parametrize("path", SOURCES)
+def test_calls_cannot_be_mixed_up(path):
+    """Beyond three, parameters go by their names; a command's declarations are no calls."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.FunctionDef) and not path.endswith("cli.py"):
+            names = [a.arg for a in node.args.posonlyargs + node.args.args if a.arg not in ("self", "cls")]
+            assert len(names) <= 3, f"{path}: {node.name}{tuple(names)}"
+
+
+@pytest.mark.parametrize("path", SOURCES)
 def test_rooms_stay_small(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         lines = file.read().split("\n")

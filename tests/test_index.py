@@ -20,7 +20,7 @@ import pytest
 from command import command, shell, start
 
 from embed import checksum, database
-from embed.build import Target
+from embed.build import Build
 from embed.walk import Walk
 from toast.command import Call
 
@@ -362,7 +362,7 @@ def test_an_update_keeps_what_cannot_be_opened(tree, model):
 
 
 def test_what_a_walk_covers():
-    walk = Walk(None, ["docs"], 1)
+    walk = Walk(None, ["docs"], largest=1)
     walk.folders, walk.failed = ["docs"], {"docs/deep", "docs/no.txt"}
     assert walk.covers("docs/a.txt") and walk.covers("docs/deeper/x")
     assert not any(map(walk.covers, ("docs/deep/x", "docs/no.txt", "docs", "docsy/a.txt")))
@@ -371,7 +371,7 @@ def test_what_a_walk_covers():
 
 
 def test_a_file_that_goes_while_sizes_are_counted(tree, monkeypatch):
-    walk = Walk(Call("index", {}, os.open(tree, os.O_RDONLY)), ["docs"], 1 << 20)
+    walk = Walk(Call("index", {}, os.open(tree, os.O_RDONLY)), ["docs"], largest=1 << 20)
     whole = walk.size()
     monkeypatch.setattr(walk, "_paths", lambda: [("docs/sky.txt", True, False), ("docs/gone", True, False)])
     assert 0 < walk.size() < whole
@@ -518,8 +518,8 @@ def test_a_full_output_costs_no_work(tree, model):
 def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
     """Whenever it comes, the part is one that the next run goes on with."""
     folder = os.open(tmp_path, os.O_RDONLY)
-    target = Target(Call("index", {}, folder), "x.db", False, "key")
-    target.open()
+    build = Build(Call("index", {}, folder), "x.db", key="key")
+    build.open()
     room = {"set_meta": database, "seal": checksum, "rename": os}[moment]
     done = getattr(room, moment)
 
@@ -530,10 +530,10 @@ def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
 
     monkeypatch.setattr(room, moment, interrupted)
     with pytest.raises(KeyboardInterrupt):
-        target.finish()
-    target.abandon()
-    os.close(target.fd)
-    assert database.meta(Target(Call("index", {}, folder), "x.db", False, "key").open()) == {"stamp": "key"}
+        build.finish()
+    build.abandon()
+    os.close(build.fd)
+    assert database.meta(Build(Call("index", {}, folder), "x.db", key="key").open()) == {"stamp": "key"}
     assert not sealed(tmp_path / "x.db.part")
 
 

@@ -32,7 +32,9 @@ def layer(bits=8, group=32, act="gelu"):
 
     norms = [layers.LayerNorm(array(D), array(D), 1e-5) for _ in range(2)]
     qkv = layers.SplitLinear([linear(3 * K, D)], 3)
-    return layers.PostNorm(qkv, HEADS, linear(D, K), norms[0], linear(F, D), act, linear(D, F), norms[1]), array
+    return layers.PostNorm(
+        qkv, HEADS, out=linear(D, K), norm1=norms[0], up=linear(F, D), act=act, down=linear(D, F), norm2=norms[1]
+    ), array
 
 
 def masks(B, L, array):
@@ -74,7 +76,9 @@ def test_threads_change_no_bit():
 def test_float_qkv_leaves_the_rest_one_op():
     whole, array = layer()
     plain = layers.SplitLinear([layers.Linear(array(3 * K, D), array(3 * K))], 3)
-    mixed = layers.PostNorm(plain, HEADS, whole.out, whole.norm1, whole.up, "gelu", whole.down, whole.norm2)
+    mixed = layers.PostNorm(
+        plain, HEADS, out=whole.out, norm1=whole.norm1, up=whole.up, act="gelu", down=whole.down, norm2=whole.norm2
+    )
     assert mixed.after_is_one and not mixed.is_one
     assert mixed(array(3, 5, D), None).shape == (3, 5, D)
 

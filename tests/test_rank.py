@@ -6,19 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed import database, rank, words
+from embed import database, rank, schema, words
 
 
 @pytest.fixture
 def index(monkeypatch):
     """`the` in 10 chunks, `cat` in 4, `mat` in 2, `dog` in 1; limits so small that they matter."""
     monkeypatch.setattr(rank, "POSTINGS", 5)
-    db = database.connect(":memory:")
-    database.create(db)
+    db = schema.connect(":memory:")
+    schema.create(db)
     texts = ["the"] * 4 + ["the cat"] * 3 + ["the mats"] * 2 + ["the cat dog"]
     for i, text in enumerate(texts, 1):
-        database.add_chunk(db, i, 1, 1, database.text_hash(text), text)
-    return rank.Index(db, 0, False, rank.TermExtractor())
+        database.insert_chunk(db, i, (1, 1, database.text_hash(text), text))
+    return rank.Index(db, 0, exact=False, extractor=words.TermExtractor())
 
 
 def test_rare_words_are_looked_up_and_common_ones_dropped(index):
@@ -38,11 +38,11 @@ def test_words_meet_by_their_stems(index):
     assert sorted(index.bm25("matted mat")) == [8, 9]
 
 
-def fused(ids, scores, words, read, k):
-    return rank.hybrid(ids, scores, words, rank.Scale([(scores, words)], read), None, k)
+def fused(ids, scores, found, known, k):
+    return rank.hybrid(ids, scores, found, scale=rank.Scale([(scores, found)], known), allowed=None, k=k)
 
 
-def test_a_query_that_the_model_cannot_read_is_left_to_the_words():
+def test_a_query_that_the_model_does_not_know_is_left_to_the_words():
     ids, scores = array("q", [1, 2, 3]), array("f", [0.9, 0.1, 0.2])
     words = {2: 5.0, 3: 4.0}
     assert [hit.chunk for hit in fused(ids, scores, words, 0.0, 3)] == [2, 3, 1]
@@ -57,7 +57,7 @@ def test_the_best_match_of_both_scores_one():
 
 def test_no_score_is_over_one():
     ids, scores = array("q", [1, 2, 3]), array("f", [1.0002, 1.0005, 0.0])
-    for hits in (fused(ids, scores, {2: 3.0}, 1.0, 2), rank.vector(ids, scores, None, 2)):
+    for hits in (fused(ids, scores, {2: 3.0}, 1.0, 2), rank.vector(ids, scores, allowed=None, k=2)):
         assert [hit.chunk for hit in hits] == [2, 1]
         assert max(max(hit.score, hit.cosine) for hit in hits) == 1.0
 
@@ -87,7 +87,7 @@ def test_bm25_counts_more_the_further_its_best_stands_out():
 
 def test_equal_scores_come_in_the_order_of_their_chunks():
     ids, scores = array("q", range(1, 9)), array("f", [0.5] * 8)
-    assert [chunk for _, chunk in rank.top(ids, scores, None, 8)] == list(range(1, 9))
+    assert [chunk for _, chunk in rank.top(ids, scores, allowed=None, k=8)] == list(range(1, 9))
     assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, None, 3)] == [2, 1, 3]
     assert [hit.chunk for hit in rank.lexical({3: 1.0, 1: 1.0, 2: 2.0}, {1, 3}, 1)] == [1]
 
@@ -100,5 +100,5 @@ def test_equal_scores_come_in_the_order_of_their_chunks():
 )
 def test_only_unspaced_scripts_become_pairs(text):
     inside = [any(ord(a) <= ord(c) <= ord(b) for a, _, b in words.UNSPACED) for c in text]
-    found = words.terms(text)
+    found = words.spaced(text)
     assert (found == text) == (not any(inside))

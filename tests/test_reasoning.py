@@ -31,6 +31,9 @@ class Guide:
     def done(self):
         return len(self.taken) == 2
 
+    def hurry(self):
+        self.limit = 0
+
     def check(self):
         if not self.done():
             raise Unfinished("guide")
@@ -109,6 +112,20 @@ def test_a_budget_ends_reasoning(inside):
     guide.accept(END)
     assert allowed(guide) is None and not guide.done()
     guide.check()
+
+
+def test_a_cycle_ends_the_reasoning_first():
+    guide = AfterReasoning(marks(), limit=40, inside=True, make=Guide)
+    guide.accept(2)
+    guide.hurry()
+    assert allowed(guide) == [END] and not guide.idle
+    guide.accept(END)
+    guide.hurry()
+    assert guide.guide.limit == 0 and not guide.idle
+    guide = AfterReasoning(marks(), limit=40, inside=True, budget=9)
+    assert not guide.idle
+    guide.accept(END)
+    assert guide.idle  # the text's own end is all there is
 
 
 # ---------------------------------------------------------------- the command

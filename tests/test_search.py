@@ -13,7 +13,7 @@ import sys
 import pytest
 from command import command, shell, start
 
-from embed import checksum, database
+from embed import checksum, schema
 from toast.command import Call
 from toast.errors import BadInput
 
@@ -421,7 +421,7 @@ def refusal(path):
     call = Call("search", {}, os.open(".", os.O_RDONLY))
     fd = os.open(path, os.O_RDONLY)
     try:
-        database.open_fd(call, fd, "x.db").close()
+        schema.open_fd(call, fd, "x.db").close()
         return None
     except BadInput as error:
         return str(error)
@@ -434,7 +434,7 @@ def refusal(path):
 def test_any_flipped_byte_is_found(whole, monkeypatch, small):
     path, data, size = whole
     monkeypatch.setattr(checksum, "SMALL", small)
-    assert len(data) == size + 9 + 4 * -(-size // checksum.BLOCK) + 4 and refusal(path) is None
+    assert len(data) == size + 9 + 4 * -(-size // checksum.BLOCK_SIZE) + 4 and refusal(path) is None
     ends = [(at, 1 << bit) for at in (*range(100), *range(size, len(data))) for bit in range(8)]
     with open(path, "r+b", buffering=0) as file:
         for at, flip in [*ends, *((at, 1 + at % 255) for at in range(100, size, 97))]:

@@ -210,12 +210,12 @@ def test_loops_and_parallel_runs(tmp_path):
 
 
 def test_interrupted_in_the_middle():
-    running = start("toast", "-m", QWEN, "-n", "100000", "--long", "error", "hi")
+    running = start("toast", "-v", "-m", QWEN, "-n", "100000", "--no-loop-stop", "hi")
     running.stdin.close()
-    first = running.stdout.read1(64)
+    while b"in the prompt" not in running.stderr.readline():
+        pass
     running.send_signal(signal.SIGINT)
-    rest = running.stdout.read()
-    assert running.wait(20) == -signal.SIGINT and (first or rest)
+    assert running.wait(20) == -signal.SIGINT
     assert b"Traceback" not in running.stderr.read()
 
 
@@ -319,7 +319,7 @@ def test_each_is_one_by_one():
     lines = ran.out.decode().split("\n")
     assert len(lines) == len(RECORDS) + 1
     for text in set(RECORDS):
-        alone = " ".join(toast(*words, stdin=text.encode()).out.decode().split("\n")).strip()
+        alone = " ".join(toast(*words, stdin=text.encode()).out.decode().split("\n")).strip() if text.strip() else ""
         assert {lines[i] for i, t in enumerate(RECORDS) if t == text} == {alone}
 
 
@@ -342,7 +342,7 @@ def test_each_goes_on_after_a_failure():
     ran = toast("--each", "-n", "3", stdin=b"one\n" + b"cat " * 2000 + b"\n\nthree\n")
     lines = ran.out.split(b"\n")
     assert ran.status == 2 and len(lines) == 5 and lines[0] and not lines[1] and not lines[2] and lines[3], ran
-    assert b"record 2: the prompt is" in ran.err and b"record 3: nothing to answer" in ran.err
+    assert b"record 2: the prompt is" in ran.err and ran.err.count(b"\n") == 1  # nothing is no failure
     ran = toast("--each", "-n", "3", "--json", stdin=b"cat " * 2000 + b"\nok\n")
     objects = [json.loads(line) for line in ran.out.splitlines()]
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]

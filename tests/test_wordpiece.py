@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from functools import cache
 
@@ -9,6 +10,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_loaded import together
 from tokenizers import Tokenizer
 
 from toast.encoding import tokens, wordpiece
@@ -172,3 +174,60 @@ def tiny_folder(tmp_path):
     folder = tmp_path / "tiny"
     shutil.copytree(tiny.bert(tmp_path / "made"), folder)
     return folder
+
+
+# ---------------------------------------------------------------- the limit
+
+TRUNCATED = [os.path.join(ORACLES, name) for name in ("bert-embed-mean", "roberta-nli", "qwen3-embed-last")]
+STRATEGIES = ["longest_first", "only_first", "only_second", None]
+
+
+@cache
+def limited(folder):
+    """Ours, which all uses share, and one of the library's own."""
+    return Tokens(folder, 24), library(os.path.join(folder, "tokenizer.json"))
+
+
+def alone(whole, inputs, *, special, truncate, limit):
+    """What the library gives for one use of it."""
+    whole.no_truncation()
+    if truncate:
+        whole.enable_truncation(limit, strategy=truncate)
+    return all_facts(whole.encode_batch(inputs, add_special_tokens=special))
+
+
+def all_facts(encodings):
+    """Of each encoding, and of its further pieces in their order."""
+    return [(*facts(e)[:4], all_facts(e.overflowing)) for e in encodings]
+
+
+@pytest.mark.parametrize("folder", TRUNCATED)
+@given(
+    first=TEXTS, second=TEXTS, paired=st.booleans(), special=st.booleans(), truncate=st.sampled_from(STRATEGIES),
+    limit=st.integers(6, 30),
+)  # fmt: skip
+@settings(max_examples=100, deadline=None)
+def test_any_limit_and_strategy(folder, first, second, paired, special, truncate, limit):
+    """A shared tokenizer cuts as one of the library's own that is told the limit alone, or refuses as it does."""
+    ours, whole = limited(folder)
+    inputs, options = [(first, second) if paired else first], {"special": special, "truncate": truncate}
+    try:
+        expected = alone(whole, inputs, limit=limit, **options)
+    except Exception as error:  # only_first where the first is too short to be cut
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            ours.encode(inputs, limit=limit, **options)
+        return
+    assert all_facts(ours.encode(inputs, limit=limit, **options)) == expected
+
+
+def test_limits_of_others_at_the_same_time():
+    """Four threads with other limits and strategies, on one tokenizer."""
+    ours, whole = limited(TRUNCATED[0])
+    pairs = [("cat dog " * 30, "the sky is blue " * 30)] * 9
+    whole.no_truncation()
+    most = len(whole.encode(*pairs[0]).ids)
+    limits = dict(zip(STRATEGIES, (most // 4, most - 5, most - 9, 1), strict=True))
+    options = [{"special": True, "truncate": strategy, "limit": limit} for strategy, limit in limits.items()]
+    expected = [alone(whole, pairs, **one) for one in options]
+    found = together(*[lambda one=one: [all_facts(ours.encode(pairs, **one)) for _ in range(20)] for one in options])
+    assert found == [[one] * 20 for one in expected]

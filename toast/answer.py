@@ -28,15 +28,18 @@ if TYPE_CHECKING:
     from toast.question import Question
     from toast.session import Session
 
+PATIENCE = 8  # tokens that may repeat on a terminal before it waits for what comes of them
 WORTH_KEEPING = 0.5  # seconds of reading a prompt, over which its caches are written to disk
 NO_CODE = "no code block in the answer"
+LOOPED = "the answer only repeated itself and was ended (--no-loop-stop lets it go on)"
 
 
 class Request:
     """What is asked, and how to answer it: what the options of `toast` say.
 
     limit: tokens of an answer, None: as many as the context holds. stops: texts that end it. code: only its first
-    code block. prefill: how it begins. json, logprobs: write an object, with so many alternatives to each token.
+    code block. prefill: how it begins. loop_stop: end it where it only repeats itself. repeat_input: write standard
+    input before it. json, logprobs: write an object, with so many alternatives to each token.
     """
 
     def __init__(
@@ -46,13 +49,15 @@ class Request:
         code: bool = False, prefill: str = "", template: bool = True, long: str = "error",
         json: bool = False, logprobs: int | None = None, cache: bool = True,
         session: Session | None = None, constraint: Constraint | None = None,
+        loop_stop: bool = True, repeat_input: bool = False,
     ) -> None:  # fmt: skip
         self.engine, self.sampling, self.limit = engine, sampling or {}, limit
         self.instruction, self.system, self.files = instruction, system, files or []
         self.stops, self.code, self.prefill = stops or [], code, prefill
         self.template, self.long = template, long
         self.json, self.logprobs = json or logprobs is not None, logprobs
-        self.cache, self.session, self.constraint = cache, session, constraint
+        self.repeat_input = repeat_input
+        self.cache, self.session, self.constraint, self.loop_stop = cache, session, constraint, loop_stop
 
     @property
     def top(self) -> int | None:
@@ -60,7 +65,7 @@ class Request:
         return (self.logprobs or 0) if self.json else None
 
     def may_draft(self, generation: Generation) -> bool:
-        """Whether guesses cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
+        """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
         return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
 
@@ -68,7 +73,8 @@ class Request:
         """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
         engine = self.engine
         limit = min(self.limit or engine.context, engine.context - len(prompt))
-        return Sequence(engine.ends, limit, engine.guide(prompt, limit, self.constraint))
+        guide = engine.guide(prompt, limit, self.constraint)
+        return Sequence(engine.ends, limit, guide, loop_stop=self.loop_stop)
 
 
 class Answer:
@@ -78,10 +84,13 @@ class Answer:
     """
 
     def __init__(self, request: Request, prompt: list[int], on_reasoning: Callable[[str], object]) -> None:
-        engine = request.engine
-        self.stream, self.stops = engine.detokenizer(), Stops(request.stops)
-        inside, once = engine.is_reasoning(prompt), request.constraint is not None
-        self.reasoning = Reasoning(engine.marks, on_reasoning, inside=inside, once=once)
+        self.request, self.inside = request, request.engine.is_reasoning(prompt)
+        self._begin(on_reasoning)
+
+    def _begin(self, on_reasoning: Callable[[str], object]) -> None:
+        request, once = self.request, self.request.constraint is not None
+        self.stream, self.stops = request.engine.detokenizer(), Stops(request.stops)
+        self.reasoning = Reasoning(request.engine.marks, on_reasoning, inside=self.inside, once=once)
         self.filters: list[Any] = [self.stops, self.reasoning]
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
@@ -105,7 +114,16 @@ class Answer:
         """The text that a token adds to the answer."""
         return self._accept(self._through(self.stream.add(token.id)))
 
+    def close(self, tokens: list[Token], *, looped: bool) -> None:
+        """The answer is over; these are its tokens, fewer than were added where it had begun to repeat itself."""
+        if looped:
+            self._begin(lambda text: None)
+            for token in tokens:
+                self.add(token)
+        self.finish()
+
     def finish(self) -> str:
+        """The text that was held to the end."""
         rest = self._through(self.stream.finish())
         for i, filter in enumerate(self.filters):
             rest += self._through(filter.finish(), i + 1)
@@ -125,24 +143,47 @@ class Answer:
         return text
 
 
-def run(generation: Generation, last: int, answer: Answer, write: Callable[[str], object]) -> list[Token]:
-    """Hand the answer's text to `write` as it is settled; its tokens. last: the prompt's last token."""
+class Streamed:
+    """An answer's text on its way to `write`, but for what may turn out to be a mere repetition of itself.
+
+    patience: tokens that may repeat before their text is held back."""
+
+    def __init__(self, answer: Answer, sequence: Sequence, *, write: Callable[[str], object], patience: int) -> None:
+        self.answer, self.sequence, self.write, self.patience = answer, sequence, write, patience
+        self.ends = [len(answer.text)]  # of the text before the first token and after each one
+        self.done = 0
+
+    def add(self, token: Token) -> None:
+        """Take a token, write what is settled."""
+        self.answer.add(token)
+        self.ends.append(len(self.answer.text))
+        repeated = self.sequence.repetition.repeated if self.sequence.loop_stop else 0
+        self.put(self.ends[-1 - (repeated if repeated >= self.patience else 0)])
+
+    def put(self, end: int) -> None:
+        """Write the text up to there."""
+        if end > self.done:
+            self.write(self.answer.text[self.done : end])
+            self.done = end
+
+
+def run(generation: Generation, last: int, answer: Answer, *, streamed: Streamed) -> list[Token]:
+    """Hand the answer's text on as it is settled; its tokens. last: the prompt's last token."""
     tokens = []
-    if answer.text:
-        write(answer.text)
+    streamed.put(len(answer.text))
     for token in generation.run(last):
         tokens.append(token)
-        if new := answer.add(token):
-            write(new)
+        streamed.add(token)
         if answer.over:
             generation.sequence.stop()
             break
-    if rest := answer.finish():
-        write(rest)
+    tokens = tokens[: generation.sequence.kept]
+    answer.close(tokens, looped=generation.sequence.reason == "loop")
+    streamed.put(len(answer.text))
     return tokens
 
 
-def _read(call: Call, generation: Generation, ids: list[int], prefix: PrefixCache | None) -> float:
+def _read(call: Call, generation: Generation, ids: list[int], *, prefix: PrefixCache | None) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
     model, caches = generation.model, generation.caches
     known = found = prefix.find(caches, ids) if prefix is not None else 0
@@ -150,10 +191,10 @@ def _read(call: Call, generation: Generation, ids: list[int], prefix: PrefixCach
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
         if prefix is not None and pause > known:
-            prefill(model, caches, ids[known:pause], bar.update)
+            prefill(model, caches, ids[known:pause], watch=bar.update)
             prefix.mark(caches)
             known = pause
-        prefill(model, caches, ids[known:-1], bar.update)
+        prefill(model, caches, ids[known:-1], watch=bar.update)
     seconds = perf_counter() - start
     call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
     return seconds
@@ -182,22 +223,19 @@ def as_json(
 
 def toast(call: Call, request: Request) -> int | None:
     """Answer what the request and standard input ask; the exit status."""
-    question = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
-                      long=request.long)  # fmt: skip
-    if request.session:
-        question.history = request.session.read(question.system)
-    _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                 prefill=request.prefill)  # fmt: skip
+    question, _, ids = asked(call, request)
     generation = _generation(request, ids)
     answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
-    seconds, gone = _read(call, generation, ids, prefix), None
+    seconds, gone = _read(call, generation, ids, prefix=prefix), None
+    if request.repeat_input and question.text:
+        pipes.write_all(call.stdout, (question.text.rstrip("\n") + "\n").encode())
     try:
-        _give(call, request, generation, ids, answer)
+        _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
         gone = error
     _remember(request.session, question, answer)
-    status = None if gone else _status(call, request, generation, answer)
+    status = None if gone else _status(call, request, generation, answer=answer)
     if prefix is not None and seconds > WORTH_KEEPING:
         read = ids + generation.sequence.ids
         prefix.keep(generation.caches, read[: len(ids) + generation.fed], len(ids))
@@ -206,42 +244,67 @@ def toast(call: Call, request: Request) -> int | None:
     return status
 
 
+def asked(call: Call, request: Request) -> tuple[Question, str, list[int]]:
+    """The question, the text that the model reads of it, and its ids."""
+    question = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
+                      long=request.long)  # fmt: skip
+    if request.session:
+        question.history = request.session.read(question.system)
+    prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                      prefill=request.prefill)  # fmt: skip
+    return question, prompt, ids
+
+
+def dry_run(call: Call, request: Request) -> None:
+    """Write the prompt, and tell of its length; or both as JSON."""
+    _, prompt, ids = asked(call, request)
+    if request.json:
+        pipes.write_all(call.stdout, pipes.json_line({"prompt": prompt, "tokens": len(ids)}))
+        return
+    pipes.write_all(call.stdout, f"{prompt}\n".encode())
+    call.warn(f"{pipes.plural(len(ids), 'token')} in the prompt")
+
+
 def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
-    sampler.begin(ids)
     sequence = request.sequence(ids)
+    sampler.begin(ids, sequence)
     generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
     return generation
 
 
-def _give(call: Call, request: Request, generation: Generation, ids: list[int], answer: Answer) -> None:
+def _give(call: Call, request: Request, generation: Generation, *, ids: list[int], answer: Answer) -> None:
     """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
-    guide, free = generation.sequence.guide, request.constraint is None
-    streamed, last, began = not request.json and free, LastNewline(), perf_counter()
+    guide, writer, free = generation.sequence.guide, pipes.LineWriter(call), request.constraint is None
+    at_once, last, began = not request.json and free, LastNewline(), perf_counter()
 
     def write(text: str) -> None:
-        if streamed and (text := last.add(text)):
-            pipes.write_all(call.stdout, text.encode())
+        if at_once and (text := last.add(text)):
+            writer.write(text)
 
-    tokens = run(generation, ids[-1], answer, write)
-    rate = len(tokens) / max(perf_counter() - began, 1e-9)
+    patience = PATIENCE if writer.at_once else 1
+    streamed = Streamed(answer, generation.sequence, write=write, patience=patience)
+    tokens = run(generation, ids[-1], answer, streamed=streamed)
+    rate = len(generation.sequence.ids) / max(perf_counter() - began, 1e-9)
     if guide is not None:
         guide.check()
     if request.json:
         found = as_json(request, answer, generation.sequence.reason, prompt=len(ids), tokens=tokens)
         pipes.write_all(call.stdout, pipes.json_line(found))
     elif answer.found:
-        rest = "" if streamed else last.add(answer.text)
-        pipes.write_all(call.stdout, (rest + last.finish()).encode())
+        writer.write(("" if at_once else last.add(answer.text)) + last.finish())
+        writer.close()
     call.info(f"{pipes.plural(len(tokens), 'token')} in the answer, {rate:.0f} a second")
 
 
-def _status(call: Call, request: Request, generation: Generation, answer: Answer) -> int | None:
+def _status(call: Call, request: Request, generation: Generation, *, answer: Answer) -> int | None:
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.sequence.reason == "length":
         _stopped_short(call, request, answer, limit=generation.sequence.limit)
+    elif generation.sequence.reason == "loop":
+        call.cut(LOOPED)
     if answer.found:
         return None
     call.warn(NO_CODE)

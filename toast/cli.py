@@ -13,7 +13,12 @@ MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", h
 @command
 def toast(
     call: Call,
-    instruction: str = Argument("", metavar="[INSTRUCTION]", help="What to do with standard input, or a question."),
+    instruction: str = Argument(
+        "",
+        metavar="[INSTRUCTION]",
+        help="What to do with standard input, or a question; @FILE holds it, {{input}} in that file is where standard input goes.",
+    ),
+    operands: list[str] = Argument([], metavar="FILE", help="Files to read, under their names."),
     model: str = MODEL,
     system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
     files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
@@ -46,6 +51,13 @@ def toast(
         min=0.01,
         help="Over 1: tokens seen so far, prompt included, get less likely.",
     ),
+    dry: float | None = Option(
+        None,
+        "--dry",
+        metavar="X",
+        min=0,
+        help="Over 0: a token that would repeat the answer loses X, and more the longer it repeats.",
+    ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
@@ -59,7 +71,15 @@ def toast(
     grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
     session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
     forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
+    no_loop_stop: bool = Option(False, "--no-loop-stop", help="Let an answer go on that only repeats itself."),
     no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
+    dry_run: bool = Option(False, "--dry-run", help="Write the prompt and tell of its tokens; load no weights."),
+    samples: int | None = Option(
+        None, "--samples", metavar="K", min=1, help="K answers, a line each, drawn with seeds N, N+1, ..."
+    ),
+    repeat_input: bool = Option(
+        False, "--repeat-input", help="Write standard input before the answer, as editors' filters want it."
+    ),
     each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -70,7 +90,7 @@ def toast(
 ) -> int | None:
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
-    toast -f a.py -f b.py "what differs?"
+    toast "what differs?" a.py b.py
 
     toast --each "translate to French" < lines.txt
 
@@ -80,9 +100,10 @@ def toast(
     from toast.session import Session
 
     # 1) what the options exclude
+    question.check_operands(call, instruction, operands)
     if warm:
         raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
-    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", there=each)
+    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", there=each or samples is not None)
     _need({"--forget": forget}, "--session", there=session is not None)
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
@@ -93,31 +114,46 @@ def toast(
             return None
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     if each:
-        refuse_with("--each", {"--session": session or None})
+        refuse_with(
+            "--each",
+            {"--session": session or None, "--samples": samples, "--repeat-input": repeat_input, "--dry-run": dry_run},
+        )
+    if samples:
+        refuse_with("--samples", {"--session": session or None, "--repeat-input": repeat_input})
+    if repeat_input:
+        refuse_with("--repeat-input", {"--json": json, "--logprobs": logprobs})
     if rule:
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
     if no_template:
         refuse_with("--no-template", {"--template": template})
     # 2) what is asked of which model
     from toast.answer import Request
+    from toast.answer import dry_run as show_prompt
     from toast.answer import toast as answer
     from toast.generation.engine import Engine
     from toast.generation.prompt import Think, variables
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
-                "repeat_penalty": repeat_penalty, "seed": seed}  # fmt: skip
-    engine = Engine(call, model, Think.of(think), variables=variables(template))
+                "repeat_penalty": repeat_penalty, "dry": dry, "seed": seed}  # fmt: skip
+    engine = Engine(call, model, weights=not dry_run, think=Think.of(think), variables=variables(template))
     request = Request(
-        engine, instruction=instruction, system=system, files=files, sampling=sampling, limit=max_tokens,
+        engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,
-        logprobs=logprobs, cache=not no_cache, session=talk, constraint=engine.constraint(*rule) if rule else None,
+        logprobs=logprobs, cache=not no_cache, loop_stop=not no_loop_stop, session=talk,
+        constraint=engine.constraint(*rule) if rule and not dry_run else None, repeat_input=repeat_input,
     )  # fmt: skip
     # 3) one answer, or one for each record
-    if not each:
+    if dry_run:
+        show_prompt(call, request)
+        return None
+    if not (each or samples):
         return answer(call, request)
-    from toast.each import answer_each
+    from toast.each import answer_each, answer_samples
 
-    answer_each(call, request, Records(call, None, nul=nul, jsonl=jsonl, field=field, soft=True))
+    if samples:
+        answer_samples(call, request, samples, nul=nul)
+    else:
+        answer_each(call, request, Records(call, None, nul=nul, jsonl=jsonl, field=field, soft=True))
     return None
 
 

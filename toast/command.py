@@ -61,7 +61,7 @@ class Call:
     kept: dict[str, int]
 
     def __init__(
-        self, name: str, env: Mapping[str, str], cwd: int | None, stdin: int = 0, stdout: int = 1, stderr: int = 2
+        self, name: str, env: Mapping[str, str], cwd: int | None, *, stdin: int = 0, stdout: int = 1, stderr: int = 2
     ) -> None:
         self.__dict__.update(
             name=name, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,

@@ -1,6 +1,6 @@
 """`toast --each`: every record is a question, every answer a line, in the order of the records.
 
-Owns what becomes of records that fail. Does not know how rows share a batch (`batch.py`).
+Owns what becomes of records that fail. Does not know how rows share a batch (`batch_generate.py`).
 """
 
 from __future__ import annotations
@@ -20,19 +20,25 @@ if TYPE_CHECKING:
     from toast.generation.engine import LanguageModel
     from toast.generation.generate import Token
     from toast.question import Question
-    from toast.records import Record, Records
+    from toast.records import Data, Record, Records
 
 
 class Asked(Job):
-    """The job of one record: `index` and `record` say which, `answer` collects its text."""
+    """The job of one record: `index` and `data` say which, `answer` collects its text. seed: added to the request's."""
 
-    def __init__(self, call: Call, request: Request, question: Question, *, index: int, record: Record) -> None:
+    def __init__(
+        self, call: Call, request: Request, question: Question, *,
+        index: int, data: Data | None = None, seed: int = 0, what: str = "",
+    ) -> None:  # fmt: skip
         _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                     prefill=request.prefill, what=f"record {index + 1}")  # fmt: skip
-        self.index, self.record = index, record
+                     prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
+        self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
-        sampler, sequence = request.engine.sampler(request.sampling), request.sequence(ids)
+        sampler, sequence = (
+            request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed}),
+            request.sequence(ids),
+        )
         super().__init__(ids, sampler, sequence, accept=self._accept, top=request.top)
 
     def _accept(self, token: Token) -> bool:
@@ -43,8 +49,8 @@ class Asked(Job):
 class Lines:
     """Answers go out in the order of their records, as soon as all before them are there."""
 
-    def __init__(self, call: Call, request: Request, records: Records) -> None:
-        self.call, self.request, self.records = call, request, records
+    def __init__(self, call: Call, request: Request, *, nul: bool, what: str = "record") -> None:
+        self.call, self.request, self.nul, self.what = call, request, nul, what
         self.waiting: dict[int, bytes] = {}
         self.next = 0
         self.live = 0  # records whose answers are being made
@@ -52,35 +58,42 @@ class Lines:
     def answered(self, job: Asked) -> None:
         """Write what a job that is over has said."""
         self.live -= 1
-        job.answer.finish()
+        job.tokens = job.tokens[: job.sequence.kept]
+        job.answer.close(job.tokens, looped=job.sequence.reason == "loop")
         if job.thoughts:
-            self.call.warn(f"record {job.index + 1}: {''.join(job.thoughts).rstrip()}")
+            self.call.warn(f"{self.what} {job.index + 1}: {''.join(job.thoughts).rstrip()}")
         if job.answer.unbegun and job.sequence.reason == "length" and self.request.constraint is None:
             from toast.generation import reasoning
 
-            self.call.warn(f"record {job.index + 1}: {reasoning.ended(job.sequence.limit)}")
+            self.call.warn(f"{self.what} {job.index + 1}: {reasoning.ended(job.sequence.limit)}")
         try:
             if job.sequence.guide is not None:
                 job.sequence.guide.check()
             if not job.answer.found:
                 raise BadInput(NO_CODE)
         except ToastError as error:
-            self.failed(job.index, job.record, error)
+            self.failed(job.index, job.data, error)
             return
         if self.request.json:
             found = as_json(self.request, job.answer, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
-            self._put(job.index, pipes.json_line({**(job.record.data or {}), "index": job.index, **found}))
+            self._put(job.index, pipes.json_line({**(job.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))
 
-    def failed(self, index: int, record: Record, error: ToastError) -> None:
+    def empty(self, index: int, data: Data | None) -> None:
+        """A record without text has an answer without text."""
+        nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
+        found = {**(data or {}), "index": index, **nothing}
+        self._put(index, pipes.json_line(found) if self.request.json else self._line(""))
+
+    def failed(self, index: int, data: Data | None, error: ToastError) -> None:
         """Tell of a record that cannot be answered; its place stays empty."""
-        self.call.error(f"record {index + 1}: {error}")
-        told = {**(record.data or {}), "index": index, "error": str(error)}
+        self.call.error(f"{self.what} {index + 1}: {error}")
+        told = {**(data or {}), "index": index, "error": str(error)}
         self._put(index, pipes.json_line(told) if self.request.json else self._line(""))
 
     def _line(self, text: str) -> bytes:
-        if self.records.nul:
+        if self.nul:
             return text.rstrip("\n").encode() + b"\0"
         return " ".join(text.splitlines()).strip().encode() + b"\n"
 
@@ -98,28 +111,54 @@ def answer_each(call: Call, request: Request, records: Records) -> None:
     """Answer every record; a record that cannot be answered is told of and makes the status 2."""
     common = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
                     long=request.long, each=True)  # fmt: skip
-    lines, short = Lines(call, request, records), 0
+    lines = Lines(call, request, nul=records.nul)
+    _answer(call, request, lines=lines, jobs=_jobs(call, request, common, lines=lines, records=records))
+
+
+def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> None:
+    """Answer one question `count` times, each with a seed of its own."""
+    question = gather(call, request.engine, request.instruction, system=request.system, files=request.files,
+                      long=request.long)  # fmt: skip
+    lines = Lines(call, request, nul=nul, what="answer")
+    lines.live = count
+    jobs = [Asked(call, request, question, index=n, seed=n, what="standard input") for n in range(count)]
+    if count > 1 and jobs[0].sampler.is_greedy:
+        call.warn("at temperature 0 all answers are alike (-t 0.8 draws them)")
+    _answer(call, request, lines=lines, jobs=jobs)
+
+
+def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked | None]) -> None:
+    short = looped = 0
     with pipes.progress(call) as bar:
-        for job in _run(request.engine.language, _jobs(call, request, common, lines)):
+        for job in _run(request.engine.language, jobs):
             lines.answered(job)
             short += job.sequence.reason == "length"
+            looped += job.sequence.reason == "loop"
             bar.update()
+    if looped:
+        call.cut(
+            f"{pipes.plural(looped, 'answer')} only repeated themselves and were ended (--no-loop-stop lets them go on)"
+        )
     if short:
         call.outcome.was_cut = True
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
 
 
-def _jobs(call: Call, request: Request, common: Question, lines: Lines) -> Iterator[Asked | None]:
+def _jobs(call: Call, request: Request, common: Question, *, lines: Lines, records: Records) -> Iterator[Asked | None]:
     """The records' jobs as they come in; None while there is no further one and others are being answered."""
     index = 0
-    for record in lines.records.arriving(lambda: lines.live > 0):
+    for record in records.arriving(lambda: lines.live > 0):
         if record is None:
             yield None
+            continue
+        if not record.error and not record.text.strip():
+            lines.empty(index, record.data)
+            index += 1
             continue
         try:
             job = _asked(call, request, common, index=index, record=record)
         except ToastError as error:
-            lines.failed(index, record, error)
+            lines.failed(index, record.data, error)
         else:
             lines.live += 1
             yield job
@@ -132,7 +171,7 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
     question = common.about(record.text)
     if not question.messages()[-1]["content"]:
         raise BadInput("nothing to answer")
-    return Asked(call, request, question, index=index, record=record)
+    return Asked(call, request, question, index=index, data=record.data)
 
 
 def _run(language: LanguageModel, jobs: Iterable[Asked | None]) -> Iterator[Asked]:

@@ -120,9 +120,9 @@ def parse(parameters: list[Parameter], words: list[str]) -> Given | None:
             if len(word) < 2 or word[0] != "-":
                 loose.append(word)
             elif word.startswith("--"):
-                _long(flags, word, rest, given)
+                _long(flags, word, rest, given=given)
             else:
-                _short(flags, word, rest, given)
+                _short(flags, word, rest, given=given)
         _operands([p for p in parameters if isinstance(p, Operand)], loose, given)
     except (LookupError, ValueError):
         return None
@@ -138,7 +138,7 @@ def values(parameters: list[Parameter], given: Given) -> Given:
     return found
 
 
-def _long(flags: dict[str, Parameter], word: str, rest: list[str], given: Given) -> None:
+def _long(flags: dict[str, Parameter], word: str, rest: list[str], *, given: Given) -> None:
     flag, equals, value = word.partition("=")
     parameter = flags[flag]
     if parameter.type is bool:
@@ -149,7 +149,7 @@ def _long(flags: dict[str, Parameter], word: str, rest: list[str], given: Given)
         given.setdefault(parameter.name, []).append(value if equals else rest.pop())
 
 
-def _short(flags: dict[str, Parameter], word: str, rest: list[str], given: Given) -> None:
+def _short(flags: dict[str, Parameter], word: str, rest: list[str], *, given: Given) -> None:
     for i in range(1, len(word)):
         parameter = flags["-" + word[i]]
         if parameter.type is bool:

@@ -278,6 +278,30 @@ class Spool:
 # ---------------------------------------------------------------- answers out
 
 
+class LineWriter:
+    """Text on standard output as it comes: at once to a terminal; elsewhere whole lines, each in one write, so that
+    processes that share a pipe never mix within a line. `close` writes what is left."""
+
+    def __init__(self, call: Call) -> None:
+        self.fd, self.held = call.stdout, ""
+        self.at_once = os.isatty(self.fd)
+
+    def write(self, text: str) -> None:
+        """Take text, write what is settled of it."""
+        if self.at_once:
+            write_all(self.fd, text.encode())
+            return
+        *lines, self.held = (self.held + text).split("\n")
+        for line in lines:
+            write_all(self.fd, (line + "\n").encode())
+
+    def close(self) -> None:
+        """Write the last, unfinished line."""
+        held, self.held = self.held, ""
+        if held:
+            write_all(self.fd, held.encode())
+
+
 def refuse_terminal(call: Call, instead: str) -> None:
     """Bytes that are no text do not go to a terminal."""
     if os.isatty(call.stdout):

@@ -5,6 +5,8 @@ Owns what is read, and what is cut when it does not fit. Does not know how an an
 
 from __future__ import annotations
 
+import os
+
 from toast import pipes
 from toast.errors import BadInput, UsageError, os_error
 from toast.generation.chat_template import message
@@ -25,25 +27,35 @@ BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times 
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
 RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
+INPUT = "{{input}}"  # in an instruction from a file: where standard input goes
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
 
 
 class Question:
-    """Messages for the model, of which `text`, the standard input, may be cut to fit."""
+    """Messages for the model, of which `text`, the standard input, may be cut to fit.
+
+    placed: the instruction says itself where the text goes."""
 
     def __init__(
         self, text: str = "", instruction: str = "", *,
         files: Iterable[tuple[str, str]] = (), system: str = "", history: Iterable[dict[str, Any]] = (),
+        placed: bool = False,
     ) -> None:  # fmt: skip
         self.text, self.instruction, self.files = text, instruction, list(files)
-        self.system, self.history = system, list(history)
+        self.system, self.history, self.placed = system, list(history), placed
 
     def about(self, text: str) -> Question:
         """The same question about another text."""
-        return Question(text, self.instruction, files=self.files, system=self.system, history=self.history)
+        return Question(
+            text, self.instruction, files=self.files, system=self.system, history=self.history, placed=self.placed
+        )
 
     def messages(self, text: str | None = None) -> Messages:
-        said = message(self.text if text is None else text, self.instruction, self.files)
+        text = self.text if text is None else text
+        if self.placed:
+            said = message("", self.instruction.replace(INPUT, text.rstrip("\n")), self.files)
+        else:
+            said = message(text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
@@ -61,10 +73,25 @@ def gather(
     bodies = [(name, _file(call, engine, name, limit=limit)) for name in files]
     if system.startswith("@"):
         system = _file(call, engine, system[1:], limit=limit).rstrip("\n")
-    question = Question(text, pipes.clean(instruction), files=bodies, system=pipes.clean(system))
+    placed = instruction.startswith("@")
+    if placed:
+        instruction = _file(call, engine, instruction[1:], limit=limit).strip("\n")
+        placed = INPUT in instruction
+    question = Question(text, pipes.clean(instruction), files=bodies, system=pipes.clean(system), placed=placed)
     if not each and not question.messages()[-1]["content"]:
         raise UsageError("nothing to answer: no instruction and nothing on standard input", 'toast "..." < FILE')
     return question
+
+
+def check_operands(call: Call, instruction: str, names: list[str]) -> None:
+    """UsageError for an operand that is no file: most likely a word of an instruction without quotes."""
+    for name in names:
+        try:
+            os.stat(name, dir_fd=call.cwd)
+        except OSError:
+            words = pipes.clean(" ".join([instruction, *names]))
+            hint = f'the instruction is one argument: {call.name} "{words}"; text goes in with echo'
+            raise UsageError(f"no file {name!r}", hint) from None
 
 
 def _file(call: Call, engine: Engine, name: str, *, limit: int) -> str:

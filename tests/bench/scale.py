@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 
-from embed import checksum, database, model, writer  # noqa: E402
+from embed import checksum, database, model, schema, vectors, words, writer  # noqa: E402
 from embed.documents import Document  # noqa: E402
 from toast import command  # noqa: E402
 from toast.store.fingerprint import digest  # noqa: E402
@@ -47,22 +47,23 @@ class Random(model.NoEmbedder):
         return [(code.tobytes(), scale.tobytes(), None) for code, scale in zip(codes, scales)]
 
 
-def build(call, path, chunks, words):
+def build(call, path, chunks, size):
     rng = random.Random(1)
     vocabulary = [*COMMON, *RARE, *(f"word{i}" for i in range(50_000))]
     heavy = list(itertools.accumulate(1 / (i + 1) for i in range(len(vocabulary))))
-    db = database.connect(path)
-    database.create(db)
+    db = schema.connect(path)
+    schema.create(db)
     db.execute("PRAGMA synchronous = OFF")
     name = os.environ.get("EMBED_MODEL", model.DEFAULT)
     database.set_meta(db, model=name, digest=digest(call, name), dims=Random.dims, chunk="auto", exact=0)
     out = writer.Writer(db, Random())
     for i in range(chunks):
-        text = f"{i} " + " ".join(rng.choices(vocabulary, cum_weights=heavy, k=words))
-        out.add(Document(f"folder{i // 100}/file{i}.txt", text.encode()))
+        text = f"{i} " + " ".join(rng.choices(vocabulary, cum_weights=heavy, k=size))
+        data = text.encode()
+        out.add(Document(f"folder{i // 100}/file{i}.txt", data, raw=data))
     out.flush()
-    writer.pack(db, Random.dims)
-    db.execute("INSERT INTO words (words) VALUES ('optimize')")
+    vectors.pack(db, Random.dims)
+    words.optimize(db)
     db.close()
     fd = os.open(path, os.O_RDWR)
     checksum.seal(call, fd, path)

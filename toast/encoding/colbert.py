@@ -94,8 +94,10 @@ def projection(path: str) -> list[Callable[[mx.array], mx.array]]:
     tensors = weights.load(transformer(path))
     if "linear.weight" not in tensors:
         raise BadModel(f"{path}: no projection of a late-interaction model")
-    rows, dims = tensors["linear.weight"].shape
-    return [layers.Tensors(tensors, {}).linear("linear", rows, dims, bias=False)]
+    w, (rows, dims) = layers.Tensors(tensors, {}), tensors["linear.weight"].shape
+    linear = w.linear("linear", rows, dims, bias=False)
+    w.settle()
+    return [linear]
 
 
 def settings(path: str) -> Facts:

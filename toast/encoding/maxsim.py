@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COSINE, MAXSIM, OFFSET = 4.0, 8.0, -8.6
 
 
-def maxsim(query: mx.array, weights: mx.array, states: mx.array, lengths: mx.array) -> mx.array:
+def maxsim(query: mx.array, weights: mx.array, *, states: mx.array, lengths: mx.array) -> mx.array:
     """Each query token's best match, averaged by weight: (Q, D), (Q,), (B, L, D), (B,) -> (B,).
 
     Vectors have length 1; the weights sum to 1; of each row of states, `lengths` tokens count.
@@ -60,5 +60,5 @@ class MaxSim:
         """(B, 1) float32."""
         states, lengths, pooled = self.documents.states(encodings)
         cosine = mx.sum(normalize(pooled) * self.vector, axis=1)
-        tokens = maxsim(self.states, self.weights, normalize(states), lengths)
+        tokens = maxsim(self.states, self.weights, states=normalize(states), lengths=lengths)
         return (COSINE * cosine + MAXSIM * tokens + OFFSET)[:, None]

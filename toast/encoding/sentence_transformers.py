@@ -147,10 +147,12 @@ def dense(folder: str) -> tuple[Callable[[mx.array], mx.array], int]:
     w = layers.Tensors(weights.load(folder), config)
     linear = w.linear("linear", outputs, inputs, bias=config.get("bias", True))
     act = activation(folder, config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    if not config.get("use_residual"):
+    added = bool(config.get("use_residual"))
+    own = added and inputs != outputs
+    residual = w.linear("residual", outputs, inputs, bias=False) if own else lambda x: x
+    w.settle()
+    if not added:
         return lambda x: act(linear(x)), outputs
-    same = inputs == outputs
-    residual = (lambda x: x) if same else w.linear("residual", outputs, inputs, bias=False)
     return lambda x: act(linear(x)) + residual(x), outputs
 
 
@@ -169,4 +171,6 @@ def layer_norm(folder: str) -> Callable[[mx.array], mx.array]:
 
     config = read_config(folder)
     w = layers.Tensors(weights.load(folder), config)
-    return w.layer_norm("norm", config["dimension"], 1e-5)
+    norm = w.layer_norm("norm", config["dimension"], 1e-5)
+    w.settle()
+    return norm

@@ -68,7 +68,8 @@ class Tokens:
 
     def special_tokens(self) -> int:
         """How many tokens the model puts around a text."""
-        return self._load().num_special_tokens_to_add(is_pair=False)
+        with self._lock:
+            return self._load().num_special_tokens_to_add(is_pair=False)
 
     def encode(
         self, inputs: Sequence[Text], *, special: bool = True, truncate: str | None = "longest_first",

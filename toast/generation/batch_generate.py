@@ -34,7 +34,7 @@ class Job:
         self.ids, self.sampler, self.sequence = ids, sampler, sequence
         self.accept, self.top = accept, top
         self.tokens: list[Token] = []
-        sampler.begin(ids)
+        sampler.begin(ids, sequence)
 
     @property
     def last(self) -> int:
@@ -75,12 +75,17 @@ def decode(model: Any, make: Callable[[], list[Any]], jobs: Iterable[J | None], 
 def _step(texts: Ragged | Masked, live: dict[int, J]) -> list[Token]:
     """The next token of each row."""
     logits = texts.step({row: job.last for row, job in live.items()})
-    if all(job.sampler.is_greedy and job.sequence.guide is None and job.top is None for job in live.values()):
-        best: Any = mx.argmax(logits, axis=-1).tolist()
+    jobs = list(live.values())
+    plain = [job.sampler.takes_best() and job.sequence.guide is None and job.top is None for job in jobs]
+    best: Any = mx.argmax(logits, axis=-1).tolist() if any(plain) else []
+    if all(plain):
         return [Token(i) for i in best]
-    found = []
-    for n, job in enumerate(live.values()):
+    found: list[Any] = []
+    for n, job in enumerate(jobs):
+        if plain[n]:
+            found.append(None)
+            continue
         token = job.sampler(logits[n], job.sequence.allowed())
         found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
-    mx.eval(found)
-    return [resolved(*parts) for parts in found]
+    mx.eval([parts for parts in found if parts])
+    return [Token(best[n]) if parts is None else resolved(*parts) for n, parts in enumerate(found)]

@@ -33,9 +33,7 @@ def message(text: str, instruction: str, documents: Iterable[tuple[str, str]] = 
 
 
 class Template:
-    """The chat template of a model folder; `source` is None when the model has none. Immutable.
-
-    tokens: those that it may name. end: the tokenizer's eos_token, "" for none."""
+    """The chat template of a model folder; `source` is None when the model has none. Immutable."""
 
     def __init__(self, folder: str) -> None:
         config = read_object(folder, "tokenizer_config.json")
@@ -43,8 +41,6 @@ class Template:
             self.source = _source(folder, config)
             values = {name: config.get(name) for name in SPECIAL}
             self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
-            last = config.get("eos_token") or read_object(folder, "special_tokens_map.json").get("eos_token") or ""
-            self.end = str(last.get("content") or "" if isinstance(last, dict) else last)
         if not isinstance(self.source, str | None):
             raise BadModel(f"{folder}: its chat template is no text")
 

@@ -68,14 +68,16 @@ class Constraint:
 class Guide:
     """What may come next in one answer: `allowed()` before each token, `accept(id)` after it."""
 
+    idle = False  # it leads to an end
+
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher = constraint, matcher
-        self.left, self.hurry = limit, max(limit // 4, min(limit // 2, 32))
+        self.left, self.hurry_at = limit, max(limit // 4, min(limit // 2, 32))
 
     def allowed(self) -> mx.array:
         """(V,) bool. Near the limit only what closes the text, as long as anything does."""
         mask = self._mask()
-        if self.left > self.hurry:
+        if self.left > self.hurry_at:
             return mask
         letter, quote = self.constraint.letter, self.constraint.quote
         groups = self.constraint.closing
@@ -97,6 +99,10 @@ class Guide:
     def accept(self, token: int) -> None:
         self.left -= 1
         self.matcher.consume_token(token)
+
+    def hurry(self) -> None:
+        """From now on only what closes the text, as long as anything does."""
+        self.hurry_at = self.left
 
     def done(self) -> bool:
         """Nothing more may follow."""

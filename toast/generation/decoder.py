@@ -139,23 +139,24 @@ def caches(model: Any) -> list[Any]:
     return [cache.KVCache() for _ in model.layers]
 
 
-def end_tokens(path: str, config: Config) -> set[int]:
-    """The tokens that end a text by what the configurations say together."""
-    return set().union(*end_sources(path, config))
-
-
-def end_sources(path: str, config: Config) -> list[set[int]]:
-    """The same by each: generation_config.json, config.json, its part on text."""
-    nested = config.get("text_config")
-    sources = [read_object(path, "generation_config.json"), config, nested if isinstance(nested, dict) else {}]
+def end_tokens(path: str, config: Config) -> list[set[int]]:
+    """The tokens that end a text: by generation_config.json, by config.json, by its part on text."""
     found = []
-    for source in sources:
+    for source in (read_object(path, "generation_config.json"), config, config.get("text_config") or {}):
         ends = source.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if not all(isinstance(end, int) for end in ends):
             raise BadModel(f"{path}: eos_token_id is {ends!r}, not numbers of tokens")
         found.append(set(ends))
     return found
+
+
+def end_names(path: str) -> set[str]:
+    """The same by the tokenizer's files: its eos_token, as text."""
+    sources = [read_object(path, name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    tokens = [source.get("eos_token") for source in sources]
+    names = [token.get("content") if isinstance(token, dict) else token for token in tokens]
+    return {name for name in names if isinstance(name, str)}
 
 
 def context(path: str, config: Config) -> int:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 
 from toast import kernels, loaded, store
-from toast.errors import UsageError
+from toast.errors import BadInput, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
+from toast.store import catalog
+from toast.store.folder import read_config
+from toast.task import need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,38 +31,30 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # of a chat template
 
-
 BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
-class LanguageModel:
-    """What a model folder holds: immutable, for any number of uses at once.
+class Reader:
+    """What a model folder holds besides weights: how the model reads and writes. Immutable.
 
-    model: ids (B, L), cache=caches -> logits (B, L, V). ends: ids that end a text; end: the one to write where one
-    is wanted. context: tokens that it sees at once. defaults: of a Sampler. marks: (begin, end) of its reasoning,
-    None for a model that does not reason.
+    ends: ids that end a text; end: the one to write where one is wanted. context: tokens that it sees at once.
+    defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
     """
 
     def __init__(self, folder: str) -> None:
         from toast.generation import decoder
 
-        self.path = folder
+        self.path, self.config = folder, read_config(folder)
         self.template = Template(folder)
         self.tokenizer = Tokenizer(folder, self.template.source or "")
-        self.model, self.config = decoder.load(folder)
-        sources = decoder.end_sources(folder, self.config)
-        told = set().union(*sources)
+        named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
+        sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
+        told = {id for source in sources for id in source}
         self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
         self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
-        self.defaults = decoder.sampling(folder)
+        self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
-
-    def caches(self) -> list[Any]:
-        """New caches for one text."""
-        from toast.generation import decoder
-
-        return decoder.caches(self.model)
 
     def prompt(
         self, messages: Messages, cache: str | None = None, *,
@@ -72,9 +67,24 @@ class LanguageModel:
         think, source = think or prompt.Think(), self.template.source or ""
         given = think.variables(source) | (variables or {})
         return prompt.encode(
-            self.tokenizer, lambda hidden: self.template.render(hidden, cache, given), think.told(messages, source),
+            self.tokenizer, lambda hidden: self._rendered(hidden, cache, given), think.told(messages, source),
             prefill=prefill, marks=self.marks, answer=think.on is False,
         )  # fmt: skip
+
+    def _rendered(self, messages: Messages, cache: str | None, variables: Variables) -> str:
+        """By the template; system text stands in the first question where the template has no place for it."""
+        render = self.template.render
+        if len(messages) < 2 or [m["role"] for m in messages[:2]] != ["system", "user"]:
+            return render(messages, cache, variables)
+        first, *rest = messages
+        try:
+            text = render(messages, cache, variables)
+            if first["content"].strip() in text:
+                return text
+        except BadInput:
+            pass
+        question = {**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}
+        return render([question, *rest[1:]], cache, variables)
 
     def reasoning(self) -> ReasoningMarks | None:
         """The ids of the model's marks; None for one that does not reason."""
@@ -94,18 +104,38 @@ class LanguageModel:
         return (self.config.get("text_config") or self.config)["vocab_size"]
 
 
+class LanguageModel(Reader):
+    """The whole: immutable, for any number of uses at once. model: ids (B, L), cache=caches -> logits (B, L, V)."""
+
+    def __init__(self, folder: str) -> None:
+        from toast.generation import decoder
+
+        super().__init__(folder)
+        self.model, self.config = decoder.load(folder)
+
+    def caches(self) -> list[Any]:
+        """New caches for one text."""
+        from toast.generation import decoder
+
+        return decoder.caches(self.model)
+
+
 class Engine:
     """One use of a language model: what a Call's environment and its options add to it.
 
     think: what is asked of its reasoning. variables: of its chat template."""
 
     def __init__(
-        self, call: Call, name: str, think: Think | None = None, *, variables: Variables | None = None
-    ) -> None:
+        self, call: Call, name: str, *,
+        weights: bool = True, think: Think | None = None, variables: Variables | None = None,
+    ) -> None:  # fmt: skip
         self.call, self.name = call, name
         self.think, self.variables = think or prompt.Think(), variables or {}
-        self.language = loaded.load(call, name, LanguageModel)
-        if call.verbose:
+        need(name, store.find(call, name), "generate", "judge")
+        # without weights nothing is asked of it but to read
+        kind: Any = LanguageModel if weights else Reader
+        self.language: LanguageModel = loaded.load(call, name, kind)
+        if call.verbose and weights:
             fused, layers = kernels.fused_layers(self.language.model)
             call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
@@ -151,10 +181,14 @@ class Engine:
         return AfterReasoning(marks, limit=limit, inside=self.is_reasoning(ids), budget=budget, make=make)
 
     def sampler(self, asked: dict[str, Any]) -> Sampler:
-        """A sampler by what was asked, else by the model's generation_config; greedy without either."""
+        """A sampler by what was asked, else by the model's generation_config or catalog entry; greedy without either.
+
+        Who asks for temperature 0 gets the likeliest token, whatever it repeats."""
         from toast.generation.sample import Sampler
 
-        return Sampler(**self.language.defaults | {k: v for k, v in asked.items() if v is not None})
+        asked = {name: value for name, value in asked.items() if value is not None}
+        plain = {"dry": 0.0, "end": 0.0} if asked.get("temperature") == 0 else {}
+        return Sampler(**self.language.defaults | plain | asked)
 
     def detokenizer(self) -> Detokenizer:
         """A stream of text that shows the marks of reasoning."""

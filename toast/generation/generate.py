@@ -10,6 +10,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
+from toast.generation.repetition import Repetition
 from toast.generation.sample import Sampler, logprobs
 
 TYPE_CHECKING = False
@@ -41,7 +42,7 @@ def has_kv_caches(caches: list[Any]) -> bool:
     return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
-def prefill(model: Any, caches: list[Any], ids: list[int], watch: Callable[[int], object] | None = None) -> None:
+def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
         piece = ids[at : at + PIECE]
@@ -55,15 +56,27 @@ class Sequence:
     """The tokens of one text as they come, and when it is over: the one rule of every decoding loop.
 
     ends: ids that end it. limit: most tokens. guide: what may come next (constrain.py), None where anything may.
-    reason, once it is over: "stop" or "length".
+    loop_stop: a text that only repeats itself is over, too; under a guide, which then hurries to an end.
+    reason, once it is over: "stop", "length" or "loop".
     """
 
     def __init__(
-        self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | AfterReasoning | None = None
-    ) -> None:
-        self.ends, self.limit, self.guide = frozenset(ends), limit, guide
-        self.ids: list[int] = []
+        self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | AfterReasoning | None = None, *,
+        loop_stop: bool = True,
+    ) -> None:  # fmt: skip
+        self.ends, self.limit, self.guide, self.loop_stop = frozenset(ends), limit, guide, loop_stop
+        self.repetition = Repetition()
         self.reason: str | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens so far."""
+        return self.repetition.ids
+
+    @property
+    def kept(self) -> int:
+        """How many of the tokens are the text: all, but for the repeated copies that ended it."""
+        return len(self.ids) - (self.repetition.repeated if self.reason == "loop" else 0)
 
     def allowed(self) -> mx.array | None:
         """(V,) bool: what may come next, None where anything may."""
@@ -74,14 +87,22 @@ class Sequence:
         if id in self.ends:
             self.reason = "stop"
             return False
-        self.ids.append(id)
+        self.repetition.add(id)
         if self.guide is not None:
             self.guide.accept(id)
         if self.guide is not None and self.guide.done():
             self.reason = "stop"
         elif len(self.ids) >= self.limit:
             self.reason = "length"
+        elif self.loop_stop and self.repetition.is_cycle:
+            self._break_out()
         return True
+
+    def _break_out(self) -> None:
+        if self.guide is None or self.guide.idle:
+            self.reason = "loop"
+        else:
+            self.guide.hurry()
 
     def stop(self) -> None:
         """End the text here: its reader has what it wants."""
@@ -126,7 +147,10 @@ class Generation:
             accepted: list[int] = []
             right = bool(draft) and chosen.id == draft[0] and sequence.reason is None
             if right:
-                accepted, following = self._verify(draft)
+                accepted, following, whole = self._verify(draft)
+                if not whole:
+                    yield from map(Token, [chosen.id, *accepted])
+                    return
             elif following is None and sequence.reason is None:
                 following = self._step(token)
                 mx.async_eval(following)  # while the guide finds out what it may be
@@ -134,8 +158,9 @@ class Generation:
                 self.drafter.learn(perf_counter() - began, draft, len(accepted) if right else None)
             # 3) hand them on
             yield chosen
-            for id in accepted:
-                if not self._take(id):
+            for n, id in enumerate(accepted):
+                if sequence.reason == "stop":  # the reader has what it wants
+                    del sequence.ids[len(sequence.ids) - len(accepted) + n :]
                     return
                 yield Token(id)
             if following is not None:
@@ -147,18 +172,25 @@ class Generation:
             self.drafter.add(id)
         return part
 
-    def _verify(self, draft: list[int]) -> tuple[list[int], mx.array]:
-        """Feed a draft, the first of which is known to be right; (tokens accepted after it, next logits)."""
+    def _verify(self, draft: list[int]) -> tuple[list[int], mx.array, bool]:
+        """Feed a draft, the first of which is known to be right; (tokens taken after it, the logits that follow them,
+        whether they do not end the text)."""
         draft = draft[: self.sequence.limit - len(self.sequence.ids) + 1]
         rows = self._forward(mx.array([draft]))
         best: Any = mx.argmax(rows, axis=-1).tolist()
-        accepted = 0
-        while accepted + 1 < len(draft) and draft[accepted + 1] == best[accepted]:
-            accepted += 1
+        accepted: list[int] = []
+        whole = True
+        for n, drafted in enumerate(draft[1:]):
+            id: Any = best[n] if self.sampler.takes_best() else self.sampler(rows[n]).item()
+            if id != drafted or self.sequence.reason:
+                break
+            if not (whole := self._take(id)):
+                break
+            accepted.append(id)
         for cache in self.caches:
-            cache.trim(len(draft) - 1 - accepted)
-        self.fed += accepted + 1
-        return best[:accepted], rows[accepted]
+            cache.trim(len(draft) - 1 - len(accepted))
+        self.fed += len(accepted) + 1
+        return accepted, rows[len(accepted)], whole
 
     def _step(self, token: mx.array) -> mx.array:
         """token () -> the logits (V,) that follow it."""

@@ -46,7 +46,7 @@ class PrefixCache:
         self.snapshot: Tree = None
 
     def find(self, caches: Caches, ids: list[int]) -> int:
-        """Fill new caches with the longest known beginning of the ids, but not with all of them.
+        """Fill new caches with the longest known prefix of the ids, but not with all of them.
 
         Gives its length; the caches stay new when that is 0."""
         keys = self._keys(ids[:-1])

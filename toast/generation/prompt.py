@@ -134,26 +134,25 @@ def closing(text: str, marks: Marks | None) -> str:
 
 
 def turn_ends(tokenizer: Tokenizer, template: Template, told: set[int]) -> set[int]:
-    """Ends of a text that the model's configurations may leave out, beside those that they have told of.
+    """What the template writes after an assistant's turn, where no end that the model's files tell of is in it.
 
-    Its eos_token; and, where no end so far is in the template, what that writes after an assistant's turn (which
-    takes jinja2)."""
-    eos = tokenizer.id(template.end) if template.end else None
-    found = set() if eos is None else {eos}
+    Takes jinja2, which is why not always."""
     source = template.source
-    names = [tokenizer.core.id_to_token(i) for i in told | found if i in range(1 << 32)]
-    if not source or any(name and name in source for name in names) or (found and "eos_token" in source):
-        return found
+    names = {tokenizer.core.id_to_token(i) for i in told if i in range(1 << 32)}
+    if not source or any(name and name in source for name in names):
+        return set()
+    if "eos_token" in source and template.tokens.get("eos_token") in names:
+        return set()
     turns = [{"role": "user", "content": f"{chr(PRIVATE)}"}, {"role": "assistant", "content": f"{chr(PRIVATE + 1)}"}]
     try:
         text = template.render(turns, variables={"add_generation_prompt": False})
     except ToastError:  # whoever asks for a prompt is told
-        return found
+        return set()
     user, before, said, after = text.partition(chr(PRIVATE))[0], *text.partition(chr(PRIVATE + 1))
     begins = [tokenizer.controls_in(part)[-1:] for part in (user, before)]
     ends = tokenizer.controls_in(after)[:1] if said else []
     follows = bool(ends) and after.lstrip().startswith(tokenizer.core.id_to_token(ends[0]) or " ")
-    return found | set(ends) if follows and ends not in begins else found
+    return set(ends) if follows and ends not in begins else set()
 
 
 def encode(

@@ -1,6 +1,6 @@
 """Reasoning before an answer: a constraint sleeps until it has ended, and a budget ends it.
 
-Stands where a constraint's guide does (`allowed`, `accept`, `done`, `check`). Knows ids alone.
+Stands where a constraint's guide does (`allowed`, `accept`, `done`, `hurry`, `check`). Knows ids alone.
 """
 
 from __future__ import annotations
@@ -100,6 +100,18 @@ class AfterReasoning:
     def done(self) -> bool:
         """Nothing more may follow."""
         return bool(self.guide and not self.inside and not self.open and self.guide.done())
+
+    @property
+    def idle(self) -> bool:
+        """Whether it does not lead to an end: the reasoning is over, or never was, and anything may come."""
+        return not self.inside and self.make is None
+
+    def hurry(self) -> None:
+        """Lead to an end from now on: of the reasoning, else of the answer."""
+        if self.inside:
+            self.budget = min(self.budget, self.spent)
+        elif self.guide:
+            self.guide.hurry()
 
     def check(self) -> None:
         """Raises Unfinished unless what was accepted satisfies the constraint, if there is one."""

@@ -1,6 +1,6 @@
 """Which chat templates only write the messages' contents out and never look into them.
 
-Their output is the same for any contents, so `prompt.py` may remember it. Knows jinja2's syntax
+Their output is the same for any contents, so `chat_template.py` may remember it. Knows jinja2's syntax
 tree; says no to everything that it does not know to be harmless.
 """
 

@@ -37,7 +37,7 @@ class Layer:
         out, norm1 = w.linear(self.out, D, D), w.layer_norm(self.norm1, D, eps)
         up, down = w.linear(self.up, F, D), w.linear(self.down, D, F)
         norm2, act = w.layer_norm(self.norm2, D, eps), layers.known(config["hidden_act"])
-        self.whole = layers.PostNorm(qkv, self.n, out, norm1, up, act, down, norm2)
+        self.whole = layers.PostNorm(qkv, self.n, out=out, norm1=norm1, up=up, act=act, down=down, norm2=norm2)
 
     def __call__(self, x: mx.array, mask: Any) -> mx.array:
         return self.whole(x, mask)

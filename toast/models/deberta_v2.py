@@ -50,7 +50,7 @@ class Layer(bert.Layer):
         if self.pos_query:
             bias = bias + self.relate(k, self.pos_query(table), at.T).swapaxes(2, 3)
         bias = bias if inside is None else mx.where(inside, bias, -mx.inf)
-        return layers.attention(q, k, v, bias, self.scale)
+        return layers.attention(q, k, v, mask=bias, scale=self.scale)
 
     def relate(self, x: mx.array, table: mx.array, at: mx.array) -> mx.array:
         """x (B, n, L, d) by the row of `table` (1, 2 span, D) that `at` (L, L) names: (B, n, L, L)."""
@@ -85,10 +85,10 @@ class Model(bert.Model):
         norm = "layer_norm" in config.get("norm_rel_ebd", "none").lower()
         self.table = w.made((w.layer_norm("encoder.LayerNorm", D, eps)(table) if norm else table)[None])
         size = config.get("conv_kernel_size", 0)
-        self.conv = self.read_conv(config, w.at("encoder.conv"), size, D) if size else None
+        self.conv = self.read_conv(config, w.at("encoder.conv"), size=size, D=D) if size else None
         self.pooler = layers.activation(config.get("pooler_hidden_act", "gelu"))
 
-    def read_conv(self, config: Config, w: Tensors, size: int, D: int) -> Callable[[mx.array, mx.array], mx.array]:
+    def read_conv(self, config: Config, w: Tensors, *, size: int, D: int) -> Callable[[mx.array, mx.array], mx.array]:
         groups = config.get("conv_groups", 1)
         kernel = w.made(w.take("conv.weight", D, D // groups, size).swapaxes(1, 2))
         bias, norm = w.take("conv.bias", D), w.layer_norm("LayerNorm", D, config["layer_norm_eps"])

@@ -29,7 +29,9 @@ class Tensors:
     MLX's: `weight` uint32 with `scales` and `biases`, parameters in config["quantization"].
     """
 
-    def __init__(self, tensors: Weights, config: Config, prefix: str = "", taken: list[mx.array] | None = None) -> None:
+    def __init__(
+        self, tensors: Weights, config: Config, prefix: str = "", *, taken: list[mx.array] | None = None
+    ) -> None:
         self.tensors, self.config, self.prefix = tensors, config, prefix
         self.taken = [] if taken is None else taken  # everywhere under the same checkpoint
 
@@ -44,7 +46,7 @@ class Tensors:
 
     def at(self, name: str) -> Tensors:
         """The tensors under `prefix + name.`"""
-        return Tensors(self.tensors, self.config, f"{self.prefix}{name}.", self.taken)
+        return Tensors(self.tensors, self.config, f"{self.prefix}{name}.", taken=self.taken)
 
     def under(self, *names: str) -> Tensors:
         """The same tensors without the first of these prefixes that the checkpoint uses, if any."""
@@ -63,7 +65,8 @@ class Tensors:
             raise BadModel(f"no tensor {self.prefix}{name}")
         if array.shape != shape:
             raise BadModel(f"tensor {self.prefix}{name} has shape {array.shape}, not {shape}")
-        return self.made(array.astype(mx.float32)) if mx.issubdtype(array.dtype, mx.floating) else array
+        # MLX's own loader is lazy, so whole numbers wait for `settle` too
+        return self.made(array.astype(mx.float32) if mx.issubdtype(array.dtype, mx.floating) else array)
 
     def rows(self, name: str) -> int:
         """Outputs of a linear layer, 0 when there is no such layer."""
@@ -190,16 +193,9 @@ class PostNorm:
     """
 
     def __init__(
-        self,
-        qkv: SplitLinear,
-        heads: int,
-        out: Linear,
-        norm1: LayerNorm,
-        up: Linear,
-        act: str,
-        down: Linear,
-        norm2: LayerNorm,
-    ) -> None:
+        self, qkv: SplitLinear, heads: int, *,
+        out: Linear, norm1: LayerNorm, up: Linear, act: str, down: Linear, norm2: LayerNorm,
+    ) -> None:  # fmt: skip
         self.qkv, self.heads, self.act = qkv, heads, act
         self.out, self.norm1, self.up, self.down, self.norm2 = out, norm1, up, down, norm2
         rest = [out, up, down]
@@ -214,7 +210,7 @@ class PostNorm:
         if kernels.encoder_layer and self.is_one:
             return kernels.encoder_layer(x, mask, self.heads, self.linears, self.norms, ACTIVATIONS[self.act][0])
         q, k, v = (heads(y, self.heads) for y in self.qkv(x))
-        return self.after(attention(q, k, v, mask), x)
+        return self.after(attention(q, k, v, mask=mask), x)
 
     def after(self, y: mx.array, x: mx.array) -> mx.array:
         """norm2(h + down(act(up(h)))) of h = norm1(x + out(y)), y (B, L, K) from attention."""
@@ -229,7 +225,7 @@ def heads(x: mx.array, n: int) -> mx.array:
     return x.reshape(*x.shape[:2], n, -1).transpose(0, 2, 1, 3)
 
 
-def attention(q: mx.array, k: mx.array, v: mx.array, mask: Any = None, scale: float | None = None) -> mx.array:
+def attention(q: mx.array, k: mx.array, v: mx.array, *, mask: Any = None, scale: float | None = None) -> mx.array:
     """softmax(q k^T * scale + mask) v, heads joined: q, k, v (B, n, L, d) -> (B, L, n * d)."""
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     y = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)

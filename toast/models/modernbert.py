@@ -40,7 +40,7 @@ class Layer:
     def __call__(self, x: mx.array, everywhere: mx.array | None, nearby: mx.array) -> mx.array:
         q, k, v = (layers.heads(y, self.n) for y in mx.split(self.qkv(self.norm1(x)), 3, axis=-1))
         q, k = self.rope(q), self.rope(k)
-        x = x + self.out(layers.attention(q, k, v, nearby if self.local else everywhere))
+        x = x + self.out(layers.attention(q, k, v, mask=nearby if self.local else everywhere))
         y, gate = mx.split(self.up(self.norm2(x)), 2, axis=-1)
         return x + self.down(self.act(y) * gate)
 

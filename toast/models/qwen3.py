@@ -46,7 +46,7 @@ class Layer:
         k = self.rope(self.k_norm(layers.heads(self.k(y), self.kv)))
         v = layers.heads(self.v(y), self.kv)
         # Padding is on the right, where a causal mask never looks.
-        x = x + self.out(layers.attention(q, k, v, "causal"))
+        x = x + self.out(layers.attention(q, k, v, mask="causal"))
         y = self.norm2(x)
         return x + self.down(self.act(self.gate(y)) * self.up(y))
 

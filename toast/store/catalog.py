@@ -81,6 +81,17 @@ VARIANTS: dict[str, tuple[str, Wheel | Converted | Quantized]] = {
     "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
 }
 
+# folder in the store -> a sampler's settings that suit the model where its own generation_config asks for none.
+# SmolLM2: greedy, as it answers best; without a penalty on repetition a third of everyday answers never end
+# (tests/bench/everyday.py; docs/speed.md has the table, its makers' temperature 0.2 and top-p 0.9 among it).
+SAMPLING: dict[str, dict[str, float]] = {"smollm2@q4": {"dry": 2.0, "end": 0.5}}
+
+
+def sampling(folder: str) -> dict[str, float]:
+    """A sampler's settings for the model in a folder of the store; none for any other."""
+    parent, name = os.path.split(folder)
+    return SAMPLING.get(name, {}) if os.path.basename(parent) == "models" else {}
+
 
 def obtain(call: Call, name: str) -> str:
     """The folder of a catalog model, made now if it is not there yet."""

@@ -30,7 +30,7 @@ MODEL_TYPES = {
 }  # fmt: skip
 
 TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-BLOCK = {
+LAYER = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -201,7 +201,7 @@ def _name(name: str, kind: str) -> str:
     if stem in TOP:
         return f"{TOP[stem]}.{leaf}"
     _, number, part = stem.split(".", 2)
-    within = BLOCK | (GEMMA_NORMS if kind in ("gemma2", "gemma3_text") else {})
+    within = LAYER | (GEMMA_NORMS if kind in ("gemma2", "gemma3_text") else {})
     if kind == "phi3":
         within["ffn_up"] = "mlp.gate_up_proj"
     mlp = "block_sparse_moe" if kind == "mixtral" else "mlp"

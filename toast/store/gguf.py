@@ -134,7 +134,7 @@ class Gguf:
         if not isinstance(align, int) or align < 1 or align & (align - 1):
             raise ValueError(f"alignment {align}")
         base = -(-reader.at // align) * align
-        self.tensors = {entry[0]: self._placed(base, *entry[1:]) for entry in table}
+        self.tensors = {name: self._placed(base, kind, shape, offset=offset) for name, kind, shape, offset in table}
         if len(self.tensors) != n_tensors:
             raise ValueError("a tensor is there twice")
 
@@ -147,7 +147,7 @@ class Gguf:
         kind, offset = reader.unpack("IQ")
         return name, kind, tuple(reversed(dims)), offset
 
-    def _placed(self, base: int, kind: int, shape: tuple[int, ...], offset: int) -> Tensor:
+    def _placed(self, base: int, kind: int, shape: tuple[int, ...], *, offset: int) -> Tensor:
         if kind not in TYPES:
             raise ValueError(f"a tensor of unknown type {kind}")
         name, block, nbytes = TYPES[kind]

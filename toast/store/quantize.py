@@ -48,7 +48,7 @@ def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:
     digest = source_digest(folder)
     tensors: dict[str, mx.array] = {}
     for name, array in fused(weights.load(folder)).items():
-        tensors.update(shrink(name, array, bits, group))
+        tensors.update(shrink(name, array, bits=bits, group=group))
     shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
     config |= {"quantization": {"group_size": group, "bits": 8 if bits == 6 else bits}, "source_digest": digest}
     files.replace(os.path.join(out, "model.safetensors"), safetensors.pack(tensors, {"format": "mlx"}))
@@ -90,7 +90,7 @@ def fused(tensors: Mapping[str, mx.array]) -> dict[str, mx.array]:
     return tensors
 
 
-def shrink(name: str, array: mx.array, bits: int, group: int) -> dict[str, mx.array]:
+def shrink(name: str, array: mx.array, *, bits: int, group: int) -> dict[str, mx.array]:
     """What is stored for a tensor: itself in float32, or weight, scales and biases."""
     if mx.issubdtype(array.dtype, mx.floating):
         array = array.astype(mx.float32)

@@ -101,7 +101,7 @@ def parse(text: bytes, size: int) -> tuple[dict[str, str], dict[str, tuple[int, 
     try:
         entries = json.loads(text)
         metadata = entries.pop("__metadata__", None) or {}
-        tensors = {name: _tensor(name, entry, 8 + len(text), size) for name, entry in entries.items()}
+        tensors = {name: _tensor(name, entry, base=8 + len(text), size=size) for name, entry in entries.items()}
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"damaged safetensors header: {error}") from None
     _check_overlap(tensors)
@@ -122,7 +122,7 @@ def unpack(data: bytes) -> tuple[dict[str, str], dict[str, tuple[mx.Dtype, list[
     return metadata, found
 
 
-def _tensor(name: str, entry: Any, base: int, size: int) -> tuple[int, int, mx.Dtype, list[int]]:
+def _tensor(name: str, entry: Any, *, base: int, size: int) -> tuple[int, int, mx.Dtype, list[int]]:
     """(start, end, dtype, shape) with start and end from the file's beginning."""
     dtype, shape, (start, end) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     count = 1
