@@ -34,7 +34,7 @@ class Choices:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
         language = loaded.load(call, name, LanguageModel)
         self.model, self.make_caches = language.model, language.caches
-        self.tokenizer, self.template = language.tokenizer, language.template
+        self.tokenizer, self.prompt, self.template = language.tokenizer, language.prompt, language.template
         self.labels, self.cut = [label for label, _ in labels], 0
         self.listed = "\n".join(f"- {label}: {about}" if about != label else f"- {label}" for label, about in labels)
         self.limit = min(language.config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
@@ -46,13 +46,13 @@ class Choices:
     def _answers(self, ends: list[int]) -> list[list[int]]:
         """The ids of each label as an answer, with the token that ends it."""
         before = "" if self.template.source else " "
-        return [self.tokenizer.encode(before + label) + ends[:1] for label in self.labels]
+        return [self.tokenizer.encode(before + label) + ends for label in self.labels]
 
     def _prompt(self, text: str) -> list[int]:
         question = QUESTION.format(labels=self.listed, text=text)
         if self.template.source is None:
             return self.tokenizer.encode(question + "\nLabel:", special=True)
-        return self.tokenizer.encode(self.template.render([{"role": "user", "content": question}]))
+        return self.prompt([{"role": "user", "content": question}])[1]
 
     def _prefill_common(self) -> None:
         """Prefill once what every prompt begins with."""

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toast.filters import MARKS, CodeBlock, LastNewline, Reasoning, Stops, begun, marks_for
+from toast.filters import MARKS, CodeBlock, LastNewline, Reasoning, Stops, marks_for
 
 
 def run(filter, text, cuts=()):
@@ -46,15 +46,26 @@ def test_reasoning_is_told_apart(marks, cuts):
 
 def test_reasoning_that_the_prompt_began():
     told, marks = [], MARKS[0]
-    assert begun("<|im_start|>assistant\n<think>\n", marks) and not begun("assistant\n", marks)
     assert run(Reasoning(marks, told.append, inside=True), "hm</think>yes") == "yes"
-    assert told == ["hm"]
+    assert told == ["hm", "\n"]
 
 
 def test_reasoning_that_never_ends_is_no_answer():
     told = []
     assert run(Reasoning(MARKS[0], told.append), "<think>and then </thi") == ""
-    assert "".join(told) == "and then </thi"
+    assert "".join(told) == "and then </thi\n"
+
+
+@given(cuts=CUTS)
+def test_reasoning_comes_before_an_answer_under_a_constraint_or_not_at_all(cuts):
+    for text, answer, reasoning in (
+        ("<think>hm</think>\n<think>a</think>b", "<think>a</think>b", "hm\n"),
+        ('{"a": "<think>b</think>"}', '{"a": "<think>b</think>"}', ""),
+        ("</think>x<think>", "x<think>", ""),
+    ):
+        told = []
+        assert run(Reasoning(MARKS[0], told.append, once=True), text, cuts) == answer
+        assert "".join(told) == reasoning
 
 
 def test_without_marks_everything_is_the_answer():

@@ -10,7 +10,7 @@ from time import perf_counter
 
 from toast import kernels, pipes
 from toast.errors import Exit
-from toast.filters import CodeBlock, LastNewline, Reasoning, Stops, begun
+from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
 from toast.generation.generate import Generation, Sequence, has_kv_caches, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
@@ -66,14 +66,14 @@ class Request:
 
     def may_draft(self, generation: Generation) -> bool:
         """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
-        simple = generation.sampler.is_greedy and self.top is None and self.constraint is None
+        simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
         return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
 
-    def sequence(self, prompt: int) -> Sequence:
-        """An answer that begins after so many tokens of a prompt: its ends, its limit and its constraint."""
+    def sequence(self, prompt: list[int]) -> Sequence:
+        """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
         engine = self.engine
-        limit = min(self.limit or engine.context, engine.context - prompt)
-        guide = self.constraint.guide(limit) if self.constraint else None
+        limit = min(self.limit or engine.context, engine.context - len(prompt))
+        guide = engine.guide(prompt, limit, self.constraint)
         return Sequence(engine.ends, limit, guide, loop_stop=self.loop_stop)
 
 
@@ -83,18 +83,18 @@ class Answer:
     `said` is what the model answered, `text` what of it is asked for: the same but for a code block.
     """
 
-    def __init__(self, request: Request, prompt: str, on_reasoning: Callable[[str], object]) -> None:
-        self.request, self.prompt = request, prompt
+    def __init__(self, request: Request, prompt: list[int], on_reasoning: Callable[[str], object]) -> None:
+        self.request, self.inside = request, request.engine.is_reasoning(prompt)
         self._begin(on_reasoning)
 
     def _begin(self, on_reasoning: Callable[[str], object]) -> None:
-        request = self.request
-        marks = None if request.constraint else request.engine.marks  # a constraint leaves no room to reason
+        request, once = self.request, self.request.constraint is not None
         self.stream, self.stops = request.engine.detokenizer(), Stops(request.stops)
-        self.filters: list[Any] = [self.stops, Reasoning(marks, on_reasoning, inside=begun(self.prompt, marks))]
+        self.reasoning = Reasoning(request.engine.marks, on_reasoning, inside=self.inside, once=once)
+        self.filters: list[Any] = [self.stops, self.reasoning]
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
-        self._accept(self._through(request.prefill))
+        self._accept(self.stops.add(request.prefill))  # it is the answer, whatever it looks like
 
     @property
     def over(self) -> bool:
@@ -104,6 +104,11 @@ class Answer:
     def found(self) -> bool:
         """Whether there is what was asked for: with -x, a code block."""
         return self.code is None or bool(self.code.fence)
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether the reasoning did not come to its end."""
+        return self.reasoning.inside
 
     def add(self, token: Token) -> str:
         """The text that a token adds to the answer."""
@@ -218,9 +223,9 @@ def as_json(
 
 def toast(call: Call, request: Request) -> int | None:
     """Answer what the request and standard input ask; the exit status."""
-    question, prompt, ids = asked(call, request)
+    question, _, ids = asked(call, request)
     generation = _generation(request, ids)
-    answer = Answer(request, prompt, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
+    answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, generation, ids, prefix=prefix), None
     if request.repeat_input and question.text:
@@ -262,7 +267,7 @@ def dry_run(call: Call, request: Request) -> None:
 
 def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
-    sequence = request.sequence(len(ids))
+    sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
     generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
@@ -272,8 +277,8 @@ def _generation(request: Request, ids: list[int]) -> Generation:
 
 def _give(call: Call, request: Request, generation: Generation, *, ids: list[int], answer: Answer) -> None:
     """Write the answer, as it is made unless it is JSON or, under a constraint, all or nothing."""
-    guide, writer = generation.sequence.guide, pipes.LineWriter(call)
-    at_once, last, began = not request.json and guide is None, LastNewline(), perf_counter()
+    guide, writer, free = generation.sequence.guide, pipes.LineWriter(call), request.constraint is None
+    at_once, last, began = not request.json and free, LastNewline(), perf_counter()
 
     def write(text: str) -> None:
         if at_once and (text := last.add(text)):
@@ -297,7 +302,7 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
 def _status(call: Call, request: Request, generation: Generation, *, answer: Answer) -> int | None:
     """Exit.NONE for an answer without what was asked of it; tells of one that was cut short."""
     if generation.sequence.reason == "length":
-        _stopped_short(call, request, generation.sequence.limit)
+        _stopped_short(call, request, answer, limit=generation.sequence.limit)
     elif generation.sequence.reason == "loop":
         call.cut(LOOPED)
     if answer.found:
@@ -312,8 +317,13 @@ def _remember(session: Session | None, question: Question, answer: Answer) -> No
         session.add([*asked, {"role": "assistant", "content": answer.said.rstrip("\n")}])
 
 
-def _stopped_short(call: Call, request: Request, limit: int) -> None:
-    """Tell of an answer that its limit ended: loudly when nobody had asked for that limit."""
+def _stopped_short(call: Call, request: Request, answer: Answer, *, limit: int) -> None:
+    """Tell of an answer that its limit ended: loudly when nobody had asked for that limit, or it has not begun."""
+    if answer.unbegun:
+        from toast.generation import reasoning
+
+        call.cut(reasoning.ended(limit))
+        return
     call.outcome.was_cut = True
     say = call.info if limit == request.limit and not call.strict else call.warn
     say(f"the answer stopped at {pipes.plural(limit, 'token')}")

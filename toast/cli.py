@@ -24,6 +24,12 @@ def toast(
     files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
     no_template: bool = Option(False, "--no-template", help="Give the text as it is, without chat template."),
+    template: list[str] = Option(
+        [], "--template", metavar="KEY=VALUE", help="A variable of the chat template, as JSON or text; repeatable."
+    ),
+    think: str | None = Option(
+        None, "--think", metavar="on|off|N", help="Whether to reason before the answer; N: in so many tokens at most."
+    ),
     long: str = Option("error", "--long", choices=("error", "truncate"), help="A prompt over the model's context."),
     max_tokens: int | None = Option(
         None, "-n", "--max-tokens", metavar="N", min=1, help="Tokens of the answer, at most."
@@ -118,15 +124,18 @@ def toast(
         refuse_with("--repeat-input", {"--json": json, "--logprobs": logprobs})
     if rule:
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
+    if no_template:
+        refuse_with("--no-template", {"--template": template})
     # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import dry_run as show_prompt
     from toast.answer import toast as answer
     from toast.generation.engine import Engine
+    from toast.generation.prompt import Think, variables
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "dry": dry, "seed": seed}  # fmt: skip
-    engine = Engine(call, model, weights=not dry_run)
+    engine = Engine(call, model, weights=not dry_run, think=Think.of(think), variables=variables(template))
     request = Request(
         engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,

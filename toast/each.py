@@ -30,14 +30,14 @@ class Asked(Job):
         self, call: Call, request: Request, question: Question, *,
         index: int, data: Data | None = None, seed: int = 0, what: str = "",
     ) -> None:  # fmt: skip
-        prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                          prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
+        _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                     prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
         self.index, self.data = index, data
         self.thoughts: list[str] = []
-        self.answer = Answer(request, prompt, self.thoughts.append)
+        self.answer = Answer(request, ids, self.thoughts.append)
         sampler, sequence = (
             request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed}),
-            request.sequence(len(ids)),
+            request.sequence(ids),
         )
         super().__init__(ids, sampler, sequence, accept=self._accept, top=request.top)
 
@@ -61,7 +61,11 @@ class Lines:
         job.tokens = job.tokens[: job.sequence.kept]
         job.answer.close(job.tokens, looped=job.sequence.reason == "loop")
         if job.thoughts:
-            self.call.warn(f"{self.what} {job.index + 1}: {''.join(job.thoughts)}")
+            self.call.warn(f"{self.what} {job.index + 1}: {''.join(job.thoughts).rstrip()}")
+        if job.answer.unbegun and job.sequence.reason == "length" and self.request.constraint is None:
+            from toast.generation import reasoning
+
+            self.call.warn(f"{self.what} {job.index + 1}: {reasoning.ended(job.sequence.limit)}")
         try:
             if job.sequence.guide is not None:
                 job.sequence.guide.check()

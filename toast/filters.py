@@ -60,27 +60,44 @@ class Stops:
 class Reasoning:
     """Takes a model's reasoning, which goes to `on_reasoning`, out of its answer.
 
-    marks: (begin, end), or None for a model that does not reason. inside: the prompt has begun it.
+    marks: (begin, end), or None for a model that does not reason. inside: the prompt has begun it. once: it comes
+    before the answer or not at all. What `on_reasoning` hears ends with a line break.
     """
 
-    def __init__(self, marks: Marks | None, on_reasoning: Callable[[str], object], *, inside: bool = False) -> None:
-        self.marks, self.on_reasoning, self.inside = marks, on_reasoning, inside
+    def __init__(
+        self, marks: Marks | None, on_reasoning: Callable[[str], object], *, inside: bool = False, once: bool = False
+    ) -> None:
+        self.marks, self.on_reasoning, self.inside, self.once = marks, on_reasoning, inside, once
         self.held, self.blank = "", False  # blank: between the reasoning and the answer
+        self.last = ""  # of what was told: the end
 
     def add(self, text: str) -> str:
         if not self.marks:
-            return text
+            return self._pass(text)
         text, answer = self.held + text, ""
         while True:
             mark, at = self._next(text, self.marks)
+            if self.once and not self.inside and (self.blank or self._has_begun(text, self.marks)):
+                self.marks, self.held = None, ""
+                return answer + self._pass(text)
             if at < 0:
                 settled = _settled(text, self.marks)
                 self.held = text[settled:]
                 return answer + self._pass(text[:settled])
             answer += self._pass(text[:at])
+            self._end_line()
             self.inside = mark == self.marks[0]
             self.blank = not self.inside
             text = text[at + len(mark) :]
+
+    def _has_begun(self, text: str, marks: Marks) -> bool:
+        """Whether the answer has, since the text begins with no mark."""
+        return bool(text) and not any(mark.startswith(text) or text.startswith(mark) for mark in marks)
+
+    def _end_line(self) -> None:
+        if self.last and self.last != "\n":
+            self.on_reasoning("\n")
+        self.last = ""
 
     def _next(self, text: str, marks: Marks) -> tuple[str, int]:
         """The first mark in the text and where it is; -1 for none."""
@@ -89,7 +106,9 @@ class Reasoning:
 
     def _pass(self, text: str) -> str:
         if self.inside:
-            self.on_reasoning(text)
+            if text:
+                self.on_reasoning(text)
+                self.last = text[-1]
             return ""
         if self.blank:
             text = text.lstrip()
@@ -98,7 +117,9 @@ class Reasoning:
 
     def finish(self) -> str:
         held, self.held = self.held, ""
-        return self._pass(held)
+        rest = self._pass(held)
+        self._end_line()
+        return rest
 
 
 def marks_for(known: Callable[[str], bool]) -> Marks | None:
@@ -110,11 +131,6 @@ def marks_for(known: Callable[[str], bool]) -> Marks | None:
         if known(marks[0]) or known(first[0] + first[1]):
             return marks
     return None
-
-
-def begun(prompt: str, marks: Marks | None) -> bool:
-    """Whether a prompt ends inside reasoning that it has begun itself."""
-    return marks is not None and prompt.rstrip().endswith(marks[0])
 
 
 class CodeBlock:

@@ -6,7 +6,8 @@ Owns where a text may be cut so that no character is. Never loads weights.
 from __future__ import annotations
 
 from toast import loaded, pipes, store
-from toast.errors import BadInput
+from toast.errors import BadInput, BadModel
+from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Tokenizer
 
 TYPE_CHECKING = False
@@ -21,7 +22,14 @@ if TYPE_CHECKING:
 
 def tokenizer_for(call: Call, name: str) -> Tokenizer:
     """The tokenizer of a model's folder or GGUF file."""
-    return loaded.at(store.as_folder(call, name, weights=False), Tokenizer)
+    return loaded.at(store.as_folder(call, name, weights=False), _tokenizer)
+
+
+def _tokenizer(folder: str) -> Tokenizer:
+    try:
+        return Tokenizer(folder, Template(folder).source or "")
+    except BadModel:  # a broken template is no reason not to count
+        return Tokenizer(folder)
 
 
 def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[dict[str, Any]]:
@@ -119,7 +127,11 @@ def run(call: Call, model: str, form: str, *, limit: int = 0, special: bool = Fa
         pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special=special))))
     else:
         pieces = tokenizer.pieces(text) if not special else ()
-        ids = tokenizer.encode(text, special=True) if special else [i for _, piece in pieces for i in piece.ids]
+        ids = (
+            tokenizer.encode(text, special=True, parse=True)
+            if special
+            else [i for _, piece in pieces for i in piece.ids]
+        )
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
 

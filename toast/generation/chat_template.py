@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
+    Variables = dict[str, Any]  # what a template may look at beside the messages
     Pieces = list[str | int]  # texts, and numbers of the messages whose contents stand between them
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -43,24 +44,23 @@ class Template:
         if not isinstance(self.source, str | None):
             raise BadModel(f"{folder}: its chat template is no text")
 
-    def render(self, messages: Messages, cache: str | None = None) -> str:
+    def render(self, messages: Messages, cache: str | None = None, variables: Variables | None = None) -> str:
         """The prompt of messages {"role", "content"}, ready for the assistant's turn.
 
         cache: a folder for what a static template comes to, so that later processes do without jinja2 (70 ms to
         import). Raises BadModel for a broken template, BadInput when the template refuses the messages."""
-        pieces = self._known(messages, cache) if cache else None
+        pieces = self._known(messages, cache, variables or {}) if cache else None
         if pieces is None:
-            return self._render(messages)
+            return self._render(messages, variables or {})
         return "".join(messages[p]["content"] if isinstance(p, int) else p for p in pieces)
 
-    def _render(self, messages: Messages) -> str:
+    def _render(self, messages: Messages, variables: Variables | None = None) -> str:
         import jinja2
 
+        usual = {"tools": None, "documents": None, "add_generation_prompt": True}
         try:
             template = environment().from_string(self.source or "")
-            return template.render(
-                messages=messages, tools=None, documents=None, add_generation_prompt=True, **self.tokens
-            )
+            return template.render(usual | self.tokens | (variables or {}) | {"messages": messages})
         except jinja2.TemplateSyntaxError as error:
             raise BadModel(f"the model's chat template is broken: {error}") from None
         except jinja2.TemplateError as error:
@@ -70,23 +70,24 @@ class Template:
 
     # ---- what a static template comes to: texts, and numbers of the messages between them
 
-    def _known(self, messages: Messages, cache: str) -> Pieces | None:
+    def _known(self, messages: Messages, cache: str, variables: Variables) -> Pieces | None:
         """The pieces for messages of these roles; None when the template looks into the contents."""
         roles = " ".join(m["role"] for m in messages)
         if any(m.keys() != {"role", "content"} for m in messages):
             return None
-        key = crc32(json.dumps([self.source, self.tokens, roles]).encode())
+        facts = [self.source, self.tokens, roles, *([variables] if variables else [])]
+        key = crc32(json.dumps(facts).encode())
         path = os.path.join(cache, f"{key:08x}.json")
         try:
             with open(path, encoding="utf-8") as file:
                 found = json.load(file)
-            if found["for"] == [self.source, self.tokens, roles]:
+            if found["for"] == facts:
                 return found["pieces"]
         except (OSError, ValueError, KeyError, TypeError):
             pass
-        return self._learn(messages, roles, path)
+        return self._learn(messages, variables, facts=facts, path=path)
 
-    def _learn(self, messages: Messages, roles: str, path: str) -> Pieces | None:
+    def _learn(self, messages: Messages, variables: Variables, *, facts: list[Any], path: str) -> Pieces | None:
         import re
 
         from jinja2 import TemplateSyntaxError
@@ -100,9 +101,10 @@ class Template:
         except (TemplateSyntaxError, RecursionError):
             return None  # `_render` will tell
         if static_template.is_static(tree) and "\0" not in source:
-            marked = self._render([{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)])
+            marks = [{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)]
+            marked = self._render(marks, variables)
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
-        content = json.dumps({"for": [self.source, self.tokens, roles], "pieces": pieces})
+        content = json.dumps({"for": facts, "pieces": pieces})
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             files.replace(path, [content.encode()])

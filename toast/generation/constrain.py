@@ -68,6 +68,8 @@ class Constraint:
 class Guide:
     """What may come next in one answer: `allowed()` before each token, `accept(id)` after it."""
 
+    idle = False  # it leads to an end
+
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher = constraint, matcher
         self.left, self.hurry_at = limit, max(limit // 4, min(limit // 2, 32))

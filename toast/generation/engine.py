@@ -10,6 +10,7 @@ import os
 from toast import kernels, loaded, store
 from toast.errors import BadInput, UsageError
 from toast.filters import marks_for
+from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
 from toast.store import catalog
@@ -21,11 +22,16 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toast.command import Call
-    from toast.generation.constrain import Constraint
+    from toast.generation.constrain import Constraint, Guide
     from toast.generation.prefix_cache import PrefixCache
+    from toast.generation.prompt import Think
+    from toast.generation.reasoning import AfterReasoning, ReasoningMarks
     from toast.generation.sample import Sampler
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
+    Variables = dict[str, Any]  # of a chat template
+
+BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
 class Reader:
@@ -39,14 +45,63 @@ class Reader:
         from toast.generation import decoder
 
         self.path, self.config = folder, read_config(folder)
-        self.tokenizer, self.template = Tokenizer(folder), Template(folder)
+        self.template = Template(folder)
+        self.tokenizer = Tokenizer(folder, self.template.source or "")
         named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
-        self.ends = frozenset(id for source in sources for id in source)
+        told = {id for source in sources for id in source}
+        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
         self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
         self.marks = marks_for(lambda token: self.tokenizer.id(token) is not None)
+
+    def prompt(
+        self, messages: Messages, cache: str | None = None, *,
+        think: Think | None = None, variables: Variables | None = None, prefill: str = "",
+    ) -> tuple[str, list[int]]:  # fmt: skip
+        """The text that the model reads of messages, by its chat template, and its ids; the texts stay texts.
+
+        cache: a folder for what a static template comes to. variables: of the template, before what `think` gives
+        it. prefill: how the answer begins; where the template has begun the reasoning, that is closed first."""
+        think, source = think or prompt.Think(), self.template.source or ""
+        given = think.variables(source) | (variables or {})
+        return prompt.encode(
+            self.tokenizer, lambda hidden: self._rendered(hidden, cache, given), think.told(messages, source),
+            prefill=prefill, marks=self.marks, answer=think.on is False,
+        )  # fmt: skip
+
+    def _rendered(self, messages: Messages, cache: str | None, variables: Variables) -> str:
+        """By the template; system text stands in the first question where the template has no place for it."""
+        render = self.template.render
+        if len(messages) < 2 or [m["role"] for m in messages[:2]] != ["system", "user"]:
+            return render(messages, cache, variables)
+        first, *rest = messages
+        try:
+            text = render(messages, cache, variables)
+            if first["content"].strip() in text:
+                return text
+        except BadInput:
+            pass
+        question = {**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}
+        return render([question, *rest[1:]], cache, variables)
+
+    def reasoning(self) -> ReasoningMarks | None:
+        """The ids of the model's marks; None for one that does not reason."""
+        from toast.generation.reasoning import ReasoningMarks
+
+        if self.marks is None:
+            return None
+        begin, end = (self.tokenizer.encode(mark, parse=True) for mark in self.marks)
+        turn = "<|end|><|start|>assistant"  # harmony: the answer is a message of its own
+        apart = end[0] == begin[0] and {"<|end|>", "<|start|>"} <= self.tokenizer.controls.keys()
+        close = self.tokenizer.encode(turn, parse=True) + end if apart else end
+        return ReasoningMarks(begin, end, close, ends=self.ends, size=self.size)
+
+    @property
+    def size(self) -> int:
+        """The number of the model's logits."""
+        return (self.config.get("text_config") or self.config)["vocab_size"]
 
 
 class LanguageModel(Reader):
@@ -66,10 +121,16 @@ class LanguageModel(Reader):
 
 
 class Engine:
-    """One use of a language model: what a Call's environment adds to it."""
+    """One use of a language model: what a Call's environment and its options add to it.
 
-    def __init__(self, call: Call, name: str, *, weights: bool = True) -> None:
+    think: what is asked of its reasoning. variables: of its chat template."""
+
+    def __init__(
+        self, call: Call, name: str, *,
+        weights: bool = True, think: Think | None = None, variables: Variables | None = None,
+    ) -> None:  # fmt: skip
         self.call, self.name = call, name
+        self.think, self.variables = think or prompt.Think(), variables or {}
         need(name, store.find(call, name), "generate", "judge")
         # without weights nothing is asked of it but to read
         kind: Any = LanguageModel if weights else Reader
@@ -94,9 +155,30 @@ class Engine:
         """A compiled constraint on answers (`constrain.py`)."""
         from toast.generation.constrain import Constraint
 
-        config = self.language.config
-        size = (config.get("text_config") or config)["vocab_size"]
-        return Constraint(self.tokenizer, self.ends, size=size, kind=kind, text=text)
+        return Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+
+    def is_reasoning(self, ids: list[int]) -> bool:
+        """Whether a prompt ends inside reasoning that it has begun itself."""
+        if self.marks is None:
+            return False
+        begin = self.tokenizer.encode(self.marks[0], parse=True)
+        for at in range(len(ids) - len(begin), max(-1, len(ids) - len(begin) - BLANKS), -1):
+            if ids[at : at + len(begin)] == begin:
+                return not self.tokenizer.core.decode(ids[at + len(begin) :], skip_special_tokens=False).strip()
+        return False
+
+    def guide(self, ids: list[int], limit: int, constraint: Constraint | None) -> Guide | AfterReasoning | None:
+        """What says which tokens may follow a prompt, at most `limit`: a constraint, after any reasoning; None: all.
+
+        A budget of --think ends the reasoning too."""
+        budget = self.think.budget
+        if self.marks is None or (constraint is None and budget is None):
+            return constraint.guide(limit) if constraint else None
+        from toast.generation.reasoning import AfterReasoning
+
+        marks, make = self.language.reasoning(), constraint.guide if constraint else None
+        assert marks is not None
+        return AfterReasoning(marks, limit=limit, inside=self.is_reasoning(ids), budget=budget, make=make)
 
     def sampler(self, asked: dict[str, Any]) -> Sampler:
         """A sampler by what was asked, else by the model's generation_config or catalog entry; greedy without either.
@@ -114,28 +196,14 @@ class Engine:
         return Detokenizer(tokenizer, {i for i in tokenizer.special if (tokenizer.core.id_to_token(i) or " ") in marks})
 
     def prompt(self, messages: Messages, *, template: bool = True, prefill: str = "") -> tuple[str, list[int]]:
-        """The text that the model reads, and its ids."""
-        own = self.language.template
-        if template and own.source:
-            text = self._rendered(messages) + prefill
-            return text, self.tokenizer.encode(text)
+        """The text that the model reads, and its ids; without a template, the contents one after the other."""
+        if template and self.language.template.source:
+            cache = os.path.join(store.home(self.call), "chat")
+            return self.language.prompt(
+                messages, cache, think=self.think, variables=self.variables, prefill=prefill
+            )  # fmt: skip
         text = "\n\n".join(m["content"] for m in messages) + prefill
         ids = self.tokenizer.encode(text, special=True)
         if not ids:
             raise UsageError("an empty prompt, and the model has no token that begins a text")
         return text, ids
-
-    def _rendered(self, messages: Messages) -> str:
-        """By the template; system text stands in the first question where the template has no place for it."""
-        render, cache = self.language.template.render, os.path.join(store.home(self.call), "chat")
-        first, *rest = messages
-        if first["role"] != "system" or not rest or rest[0]["role"] != "user":
-            return render(messages, cache)
-        try:
-            text = render(messages, cache)
-            if first["content"].strip() in text:
-                return text
-        except BadInput:
-            pass
-        question = {**rest[0], "content": f"{first['content']}\n\n{rest[0]['content']}"}
-        return render([question, *rest[1:]], cache)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from toast.generation.constrain import Guide
     from toast.generation.prompt_lookup import Drafter
+    from toast.generation.reasoning import AfterReasoning
 
     Top = list[tuple[int, float]]  # (id, log-probability) of alternatives, best first
 
@@ -60,8 +61,9 @@ class Sequence:
     """
 
     def __init__(
-        self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | None = None, *, loop_stop: bool = True
-    ) -> None:
+        self, ends: Iterable[int] = (), limit: int = 1 << 30, guide: Guide | AfterReasoning | None = None, *,
+        loop_stop: bool = True,
+    ) -> None:  # fmt: skip
         self.ends, self.limit, self.guide, self.loop_stop = frozenset(ends), limit, guide, loop_stop
         self.repetition = Repetition()
         self.reason: str | None = None
@@ -97,7 +99,7 @@ class Sequence:
         return True
 
     def _break_out(self) -> None:
-        if self.guide is None:
+        if self.guide is None or self.guide.idle:
             self.reason = "loop"
         else:
             self.guide.hurry()

@@ -1,6 +1,7 @@
 """Text to token ids and back, by the tokenizer.json of a model folder.
 
-Owns the stream of characters that tokens become: a character is never split. Does not know prompts.
+Owns which tokens are control tokens, and that no text spells one: a text's ids are ordinary ones unless it is to be
+parsed. Owns the stream of characters that tokens become: a character is never split. Does not know prompts.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 from itertools import islice
 
 from toast.errors import BadModel
+from toast.filters import MARKS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +20,18 @@ if TYPE_CHECKING:
 
 PIECE = 1 << 16  # characters of a text that are encoded at once, about
 TRIES, NEAR = 16, 100  # ends of lines that are tried; characters around one that are looked at
+BEFORE = ("\n", "0", "a", ")")  # what may stand before a text that is to be read as the middle of one
+BARS = ("|", "\uff5c")  # <|...|> is a control token, whatever its flags say; DeepSeek's bars are wide
 
 
 class Tokenizer:
-    """The tokenizer of a model folder; truncation and padding that the file asks for are off."""
+    """The tokenizer of a model folder; truncation and padding that the file asks for are off. Immutable.
 
-    def __init__(self, folder: str) -> None:
+    template: the source of the model's chat template. controls: control token -> id, of the special tokens and of
+    those added ones that the template, or a mark of reasoning, is made of.
+    """
+
+    def __init__(self, folder: str, template: str = "") -> None:
         import tokenizers
 
         file = os.path.join(folder, "tokenizer.json")
@@ -35,11 +43,121 @@ class Tokenizer:
             raise BadModel(f"{file}: {error}") from None
         self.core.no_truncation()
         self.core.no_padding()
-        self.special = {i for i, token in self.core.get_added_tokens_decoder().items() if token.special}
+        added = self.core.get_added_tokens_decoder()
+        self.special = {i for i, token in added.items() if token.special}
+        written = template + "".join(map("".join, MARKS))
+        found = {token.content: i for i, token in added.items() if token.special or _is_mark(token.content, written)}
+        self.controls = {content: i for content, i in found.items() if len(content) > 1}
+        self._ids = frozenset(self.controls.values())
+        self._starts = {content[0] for content in self.controls}
+        # added tokens that are looked for in the normalized text
+        loose = any(added[i].normalized for i in self._ids) and self.core.normalizer is not None
+        self._normalize = self.core.normalizer.normalize_str if loose else None
 
-    def encode(self, text: str, *, special: bool = False) -> list[int]:
-        """Token ids; `special`: with those that the model wants around a text."""
-        return self.core.encode(text, add_special_tokens=special).ids
+    def encode(self, text: str, *, special: bool = False, parse: bool = False) -> list[int]:
+        """Token ids; control tokens in the text are spelled in ordinary ones, unless it is to be parsed.
+
+        special: with those that the model wants around a text."""
+        found = self.core.encode(text, add_special_tokens=special)
+        ids = found.ids
+        if parse or self._ids.isdisjoint(ids):
+            return ids
+        if not special:
+            return [i for _, piece in self._spelled(text) for i in piece.ids]
+        around = found.special_tokens_mask
+        inner = [k for k, put in enumerate(around) if not put]
+        if not inner or self._ids.isdisjoint(ids[inner[0] : inner[-1] + 1]):
+            return ids
+        return ids[: inner[0]] + self.encode(text) + ids[inner[-1] + 1 :]
+
+    def encode_after(self, before: str, text: str) -> list[int]:
+        """`encode(text)` as it is right after a control token, `before`; "" for the beginning."""
+        return [i for _, piece in self._spelled(text, before) for i in piece.ids]
+
+    def parsed(self, text: str) -> Encoding:
+        """Ids and offsets of a text whose control tokens are to be such."""
+        return self.core.encode(text, add_special_tokens=False)
+
+    def controls_in(self, text: str) -> list[int]:
+        """The control tokens of a text that is parsed."""
+        return [i for i in self.parsed(text).ids if i in self._ids]
+
+    def is_control(self, id: int) -> bool:
+        return id in self._ids
+
+    def spelt_in(self, text: str) -> list[tuple[int, int]]:
+        """Where a text spells control tokens, or ends with the beginning of one: (start, stop), in order."""
+        spans = []
+        for content in self.controls:
+            at = text.find(content)
+            while at >= 0:
+                spans.append((at, at + len(content)))
+                at = text.find(content, at + 1)
+        if self._normalize is not None and self._normalized_in(_without(text, _united(spans))):
+            return [(0, len(text))]
+        for start in range(max(0, len(text) - max(map(len, self.controls), default=0)), len(text)):
+            if self._is_beginning(text[start:]):
+                spans.append((start, len(text)))
+                break
+        return _united(spans)
+
+    def _is_beginning(self, text: str) -> bool:
+        """Whether a control token begins with a text."""
+        if self._normalize is not None:
+            text = self._normalize(text) or text
+        return text[0] in self._starts and any(content.startswith(text) for content in self.controls)
+
+    def _normalized_in(self, text: str) -> bool:
+        text = self._normalize(text) if self._normalize else text
+        return any((self._normalize(c) if self._normalize else c) in text for c in self.controls)
+
+    def _spelled(self, text: str, before: str | None = "") -> Iterator[tuple[int, Encoding]]:
+        """(start, encoding) of parts that make the text up, and in none of which is a control token.
+
+        before: a control token that the text follows, "" where it begins, None for the middle of a text."""
+        todo = [(0, text, before)]
+        while todo:
+            at, part, before = todo.pop()
+            found, skipped = self._following(before, part)
+            cuts = () if self._ids.isdisjoint(found.ids) else self._cuts(part, found, skipped)
+            if not cuts:
+                yield at - skipped, found
+                continue
+            edges = [0, *cuts, len(part)]
+            parts = [(at + a, part[a:b], None if a else before) for a, b in zip(edges, edges[1:], strict=False)]
+            todo += reversed(parts)
+
+    def _following(self, before: str | None, text: str) -> tuple[Encoding, int]:
+        """(encoding of the text behind something, how many characters its offsets count too many)."""
+        if before == "":
+            return self.parsed(text), 0
+        for front in BEFORE if before is None else (before,):
+            found = self.parsed(front + text)
+            if before is None:
+                drop = sum(stop <= len(front) for _, stop in found.offsets)
+                whole = all(start >= len(front) for start, _ in found.offsets[drop:])
+            else:  # SentencePiece's blank after it belongs to the text, wherever its offsets are
+                drop = 1 + next((k for k, i in enumerate(found.ids) if i in self._ids), -1)
+                whole = drop > 0
+            if whole:
+                found.truncate(len(found.ids) - drop, direction="left")
+                return found, len(front)
+        return self.parsed(text), 0
+
+    def _cuts(self, text: str, found: Encoding, skipped: int) -> list[int]:
+        """Places inside of the control tokens of a text, so that cut there it has none."""
+        cuts = []
+        for i, (a, b) in zip(found.ids, found.offsets, strict=True):
+            if i not in self._ids:
+                continue
+            a, b = max(0, a - skipped), b - skipped
+            content = self.core.id_to_token(i) or ""
+            at = text.find(content, a, b)
+            if at >= 0:
+                cuts.append(at + 1)
+            elif b - a > 1 and self._normalized_in(text[a:b]):  # else: an unknown character
+                cuts.append((a + b) // 2)
+        return cuts
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token is in the text: (start, stop) in characters."""
@@ -51,7 +169,8 @@ class Tokenizer:
         at = 0
         while at < len(text):
             stop = self._seam(text, at + PIECE)
-            yield at, self.core.encode(text[at:stop], add_special_tokens=False)
+            for start, piece in self._spelled(text[at:stop]):
+                yield at + start, piece
             at = stop
 
     def _seam(self, text: str, after: int) -> int:
@@ -76,6 +195,29 @@ class Tokenizer:
 
     def id(self, token: str) -> int | None:
         return self.core.token_to_id(token)
+
+
+def _is_mark(content: str, written: str) -> bool:
+    """Whether an added token that is not special is a control token all the same: <think>, <tool_call>."""
+    bars = content[:1] == "<" and content[1:2] in BARS and content[-2:-1] in BARS
+    return bars or (content.strip(" \t\r\n\u2581") != "" and content in written)
+
+
+def _without(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text with a NUL in the place of each span."""
+    edges = [0, *(edge for span in spans for edge in span), len(text)]
+    return "\0".join(text[a:b] for a, b in zip(edges[::2], edges[1::2], strict=True))
+
+
+def _united(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that overlap made one."""
+    found: list[tuple[int, int]] = []
+    for a, b in sorted(spans):
+        if found and a < found[-1][1]:
+            found[-1] = (found[-1][0], max(b, found[-1][1]))
+        else:
+            found.append((a, b))
+    return found
 
 
 class Detokenizer:
