@@ -1,6 +1,7 @@
 """Fixtures: tiny models that the tests make, and a store of their own for every test run."""
 
 import os
+import signal
 
 import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
@@ -8,6 +9,9 @@ import tiny
 from hypothesis import settings
 
 from toast import kernels, loaded
+
+# a shell's background job ignores Ctrl-C, and so would the commands that are started here
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # where a change is judged, the same examples every time; at a desk, new ones
 settings.register_profile("judge", derandomize=True)
