@@ -1,13 +1,12 @@
 """Two Python threads evaluate ops at once: each gets the bytes that it would get alone."""
 
-import threading
-
 import mlx.core as mx
 import numpy as np
 import pytest
 from test_kernels_encoder import layer
 from test_kernels_fast import bits
 from test_kernels_modules import ARGS, logits, quantized
+from threads import together
 
 from toast import kernels
 from toast.generation.decoder import architecture
@@ -65,28 +64,11 @@ def shared_model():
     MODEL.clear()
 
 
-def together(runs):
-    """What each run gives, again and again, in a thread of its own."""
-    found, start = [[] for _ in runs], threading.Barrier(len(runs))
-
-    def work(n):
-        start.wait()
-        for _ in range(TURNS):
-            found[n].append(runs[n]())
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(len(runs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
-
-
 @pytest.mark.parametrize("pair", [(product, product), (encoder, encoder), (decoder, decoder), (product, decoder)])
 def test_two_threads_give_the_bytes_of_one(shared_model, pair):
     runs = [make(seed) for seed, make in enumerate(pair)]
     expected = [run() for run in runs]
-    for alone, turns in zip(expected, together(runs), strict=True):
+    for alone, turns in zip(expected, together(*runs, turns=TURNS), strict=True):
         assert len(turns) == TURNS
         for turn in turns:
             for a, b in zip(alone, turn, strict=True):
@@ -99,14 +81,14 @@ def test_the_pool_serves_two_threads():
     codes, query = random.integers(-127, 128, (3000, 64), dtype=np.int8), random.standard_normal(64).astype(np.float32)
     given = codes.tobytes(), np.ones(3000, np.float32).tobytes(), query.tobytes()
     scores = ext.int8_scan(*given)
-    found = together([lambda: ext.int8_scan(*given), lambda: ext.parallel_sum(1000)])
+    found = together(lambda: ext.int8_scan(*given), lambda: ext.parallel_sum(1000), turns=TURNS)
     assert found == [[scores] * TURNS, [499500] * TURNS]
 
 
 def test_threads_may_change_meanwhile():
     run = product(2)
     expected = run()
-    found = together([run, lambda: [ext.set_threads(n) for n in (1, 3, 2, 0)]])[0]
+    found = together(run, lambda: [ext.set_threads(n) for n in (1, 3, 2, 0)], turns=TURNS)[0]
     for turn in found:
         for a, b in zip(expected, turn, strict=True):
             np.testing.assert_array_equal(a, b)

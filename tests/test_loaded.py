@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import threading
 
 import mlx.core as mx
 import numpy as np
@@ -11,6 +10,7 @@ import pytest
 import tiny
 from command import command
 from test_models import ORACLES, TINY
+from threads import together
 
 from embed.cli import embed, search
 from rerank.cli import classify, rerank
@@ -149,25 +149,6 @@ def agree(pair, env):
     loaded.forget()  # from here on both threads ask for a model that is not there yet
     found = together(*([lambda call=call: [here(*call, env) for _ in range(4)] for call in pair]))
     assert found == [[one] * 4 for one in want]
-
-
-def together(*functions):
-    """What each gives, or the error that it raises, all begun at once on threads of their own."""
-    found, start = [None] * len(functions), threading.Barrier(len(functions))
-
-    def one(n):
-        start.wait()
-        try:
-            found[n] = functions[n]()
-        except Exception as error:
-            found[n] = error
-
-    threads = [threading.Thread(target=one, args=(n,)) for n in range(len(functions))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return found
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS.keys())

@@ -10,7 +10,7 @@ import pytest
 import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_loaded import together
+from threads import together
 from tokenizers import Tokenizer
 
 from toast.encoding import tokens, wordpiece
