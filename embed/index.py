@@ -70,29 +70,19 @@ def settings(
     """(model, chunker, exact): as asked for; an update keeps to what the index was made with."""
     if not update:
         return model.chosen(call, name), mode or "auto", exact
-    fd = schema.open_file(call, update)
-    try:
-        db = schema.open_fd(call, fd, update)
-        with schema.damage(update):
-            made = database.meta(db)
-            if name:
-                model.check(call, name, expected=made["digest"], index=update)
-            if mode not in (None, made["chunk"]) or exact and not made["exact"]:
-                raise UsageError(f"{update} was made with other settings", f"build it again: index -o {update} ...")
-            return name or made["model"], made["chunk"], bool(made["exact"])
-    finally:
-        os.close(fd)
+    with schema.opened(call, update) as db:
+        made = database.meta(db)
+        if name:
+            model.check(call, name, expected=made["digest"], index=update)
+        if mode not in (None, made["chunk"]) or exact and not made["exact"]:
+            raise UsageError(f"{update} was made with other settings", f"build it again: index -o {update} ...")
+        return name or made["model"], made["chunk"], bool(made["exact"])
 
 
 def _nothing_to_do(call: Call, path: str, source: Files) -> bool:
     """Whether an index is of the version that is written, and has the files as they are."""
-    fd = schema.open_file(call, path)
-    try:
-        db = schema.open_fd(call, fd, path)
-        with schema.damage(path):
-            return schema.version_of(db) == schema.CURRENT and unchanged(db, source)
-    finally:
-        os.close(fd)
+    with schema.opened(call, path) as db:
+        return schema.version_of(db) == schema.CURRENT and unchanged(db, source)
 
 
 def key_of(call: Call, meta: dict[str, Any], roots: Sequence[str], *, path: str | None) -> str:

@@ -5,9 +5,6 @@ Of a file or of an id that several have, the last one's version is kept.
 
 from __future__ import annotations
 
-import os
-from contextlib import contextmanager
-
 from embed import database, schema, vectors, words
 from embed.build import Build
 from embed.index import disk, key_of
@@ -40,7 +37,7 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
             db = build.open(anew=True)
             database.set_meta(db, **made)
         for path in paths:
-            with opened(call, path) as source:
+            with schema.opened(call, path) as source:
                 for documents in _batches(source):
                     with disk(build), transaction(db):
                         Join(source, db, made["dims"]).documents(documents)
@@ -53,22 +50,11 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
         raise
 
 
-@contextmanager
-def opened(call: Call, path: str) -> Iterator[Connection]:
-    """An index, for as long as it is read."""
-    fd = schema.open_file(call, path)
-    try:
-        with schema.damage(path):
-            yield schema.open_fd(call, fd, path)
-    finally:
-        os.close(fd)
-
-
 def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
     """The settings of the first, which those of the others must match."""
     first: dict[str, Any] = {}
     for path in paths:
-        with opened(call, path) as db:
+        with schema.opened(call, path) as db:
             made = {key: database.meta(db)[key] for key in ("model", "chunk", *SAME)}
         first = first or made
         if any(made[key] != first[key] for key in SAME):

@@ -6,7 +6,6 @@ Knows nothing of models (a query comes with its vector), of documents or of outp
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_left
 from math import log, sqrt
 
 from embed import vectors, words
@@ -204,7 +203,7 @@ def hybrid(
     cosines = {chunk: cosine for cosine, chunk in top(ids, scores, allowed=allowed, k=max(POOL, k))}
     for _, chunk in heaviest(found, allowed, max(POOL, k)):
         if chunk not in cosines:
-            cosines[chunk] = scores[row_of(ids, chunk)]
+            cosines[chunk] = scores[vectors.row_of(ids, chunk)]
     fused = sorted((-scale.score(cosine, found.get(chunk, 0.0)), chunk) for chunk, cosine in cosines.items())
     return [Hit(c, most_one(-score), cosine=most_one(cosines[c]), bm25=found.get(c, 0.0)) for score, c in fused[:k]]
 
@@ -212,13 +211,6 @@ def hybrid(
 def most_one(score: float) -> float:
     """A score as it is told: int8 codes may make a little more than 1 of it."""
     return min(score, 1.0)
-
-
-def row_of(ids: array[int], chunk: int) -> int:
-    row = bisect_left(ids, chunk)
-    if row == len(ids) or ids[row] != chunk:
-        raise LookupError(f"no vector of chunk {chunk}")
-    return row
 
 
 def moments(scores: array[float]) -> tuple[float, float]:

@@ -161,6 +161,17 @@ def open_fd(call: Call, fd: int, name: str) -> Connection:
         return check(db)
 
 
+@contextmanager
+def opened(call: Call, path: str) -> Iterator[Connection]:
+    """The index of that name, for as long as it is read; what is wrong with it is told as of `damage`."""
+    fd = open_file(call, path)
+    try:
+        with damage(path):
+            yield open_fd(call, fd, path)
+    finally:
+        os.close(fd)
+
+
 def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     """The same for an index that comes in pieces: kept in a private file while it is read."""
     import tempfile

@@ -37,10 +37,7 @@ class Segment:
 
     def place(self, chunk: int) -> int:
         """The row of a chunk; LookupError when it is not here."""
-        row = bisect_left(self.ids, chunk)
-        if row == len(self.ids) or self.ids[row] != chunk:
-            raise LookupError(f"no vector of chunk {chunk}")
-        return row
+        return row_of(self.ids, chunk)
 
     def __contains__(self, chunk: int) -> bool:
         row = bisect_left(self.ids, chunk)
@@ -50,6 +47,14 @@ class Segment:
         """(codes, scale, exact) of a row, as bytes."""
         exact = self.exact and self.exact[4 * dims * i : 4 * dims * (i + 1)]
         return self.codes[dims * i : dims * (i + 1)], self.scales[4 * i : 4 * i + 4], exact
+
+
+def row_of(ids: array[int], chunk: int) -> int:
+    """Where a chunk is among ascending numbers; LookupError when it is not there."""
+    row = bisect_left(ids, chunk)
+    if row == len(ids) or ids[row] != chunk:
+        raise LookupError(f"no vector of chunk {chunk}")
+    return row
 
 
 class Lookup:
