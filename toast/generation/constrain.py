@@ -62,7 +62,7 @@ class Constraint:
             elif text and not text.strip('",:'):
                 groups[3 if text == '"' else 4].add(i)
         self.letter, self.quote = tokenizer.id("a"), tokenizer.id('"')
-        return [_members(group, self.size) for group in groups]
+        return [members(group, self.size) for group in groups]
 
 
 class Guide:
@@ -82,7 +82,7 @@ class Guide:
         letter, quote = self.constraint.letter, self.constraint.quote
         groups = self.constraint.closing
         if letter is not None and quote is not None and mask[letter].item():  # inside a string
-            groups = [groups[0], _members([quote], mask.size)]
+            groups = [groups[0], members([quote], mask.size)]
         for group in groups:
             narrowed = mask & group
             if mx.any(narrowed).item():
@@ -148,7 +148,7 @@ def _grammar(matcher: Any, kind: str, text: str) -> str:
         raise UsageError(f"--schema is not supported as it is: {_brief(str(error))}") from None
 
 
-def _members(ids: Iterable[int], size: int) -> mx.array:
+def members(ids: Iterable[int], size: int) -> mx.array:
     """(size,) bool: which numbers are among the ids."""
     flags = bytearray(size)
     for i in ids:

@@ -22,6 +22,7 @@ import mlx.core as mx
 import toast
 from toast import files, kernels
 from toast.generation.generate import STEP, has_kv_caches
+from toast.store import safetensors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -212,8 +213,7 @@ def pack(tree: Tree, key: str) -> list[bytes]:
             return [described(x) for x in node]
         if not isinstance(node, mx.array):
             return node
-        raw: Any = mx.contiguous(node).reshape(-1).view(mx.uint8)
-        data = bytes(memoryview(raw)) if node.size else b""
+        data = bytes(safetensors.data(node))
         found = {"dtype": str(node.dtype).rpartition(".")[2], "shape": node.shape, "at": size}
         parts.append(data + bytes(-len(data) % 64))
         size += len(parts[-1])

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from toast.generation.constrain import Unfinished
+from toast.generation.constrain import Unfinished, members
 from toast.pipes import plural
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any
 
     from toast.generation.constrain import Guide
 
@@ -34,12 +33,7 @@ class ReasoningMarks:
 
     def mask(self, ids: Iterable[int]) -> mx.array:
         """(V,) bool: which tokens are among the ids."""
-        flags = bytearray(self.size)
-        for i in ids:
-            if i < self.size:
-                flags[i] = 1
-        view: Any = memoryview(flags)
-        return mx.array(view).astype(mx.bool_)
+        return members(ids, self.size)
 
 
 class AfterReasoning:
