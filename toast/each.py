@@ -35,11 +35,8 @@ class Asked(Job):
         self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
-        sampler, sequence = (
-            request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed}),
-            request.sequence(ids),
-        )
-        super().__init__(ids, sampler, sequence, accept=self._accept, top=request.top)
+        sampler = request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed})
+        super().__init__(ids, sampler, request.sequence(ids), accept=self._accept, top=request.top)
 
     def _accept(self, token: Token) -> bool:
         self.answer.add(token)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from toast.command import Call
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
-    Bodies = list[tuple[str, str]]  # (name, text) of files
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused

@@ -43,6 +43,13 @@ def tokens(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[di
     return found
 
 
+def ids_of(tokenizer: Tokenizer, text: str, *, special: bool = False) -> list[int]:
+    """The ids of a text of any length; special: with the tokens around it."""
+    if special:
+        return tokenizer.encode(text, special=True, parse=True)
+    return [i for _, piece in tokenizer.pieces(text) for i in piece.ids]
+
+
 def cut(tokenizer: Tokenizer, text: str, limit: int) -> str:
     """The longest prefix of the text that ends with a token and encodes to at most `limit`."""
     spans = tokenizer.spans(text)
@@ -126,12 +133,7 @@ def run(call: Call, model: str, form: str, *, limit: int = 0, special: bool = Fa
     elif form == "tokens":
         pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special=special))))
     else:
-        pieces = tokenizer.pieces(text) if not special else ()
-        ids = (
-            tokenizer.encode(text, special=True, parse=True)
-            if special
-            else [i for _, piece in pieces for i in piece.ids]
-        )
+        ids = ids_of(tokenizer, text, special=special)
         lines = [len(ids)] if form == "count" else ids
         pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
 

@@ -55,8 +55,9 @@ class Think:
         """The messages, with the word for a template that reads it in the system prompt."""
         if self.on is None or self.variables(source) or WORDS[self.on] not in source:
             return messages
-        first = messages[0] if messages and messages[0]["role"] == "system" else {"role": "system", "content": ""}
-        rest = messages[1:] if messages and messages[0]["role"] == "system" else messages
+        if not (messages and messages[0]["role"] == "system"):
+            messages = [{"role": "system", "content": ""}, *messages]
+        first, *rest = messages
         return [{**first, "content": f"{first['content']} {WORDS[self.on]}".strip()}, *rest]
 
 
