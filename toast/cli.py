@@ -103,15 +103,12 @@ def toast(
     question.check_operands(call, instruction, operands)
     if warm:
         raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
-    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", there=each or samples is not None)
+    _need({"--jsonl": jsonl, "--field": field is not None}, "--each", there=each)
+    _need({"-0": nul}, "--each or --samples", there=each or samples is not None)
     _need({"--forget": forget}, "--session", there=session is not None)
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
     talk = Session(call, session) if session is not None else None
-    if talk and forget:
-        talk.forget()
-        if not instruction:
-            return None
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     if each:
         refuse_with(
@@ -126,6 +123,12 @@ def toast(
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
     if no_template:
         refuse_with("--no-template", {"--template": template})
+    if dry_run:
+        refuse_with("--dry-run", {"--forget": forget})
+    if talk and forget:
+        talk.forget()
+        if not instruction:
+            return None
     # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import dry_run as show_prompt
@@ -140,7 +143,7 @@ def toast(
         engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,
         logprobs=logprobs, cache=not no_cache, loop_stop=not no_loop_stop, session=talk,
-        constraint=engine.constraint(*rule) if rule and not dry_run else None, repeat_input=repeat_input,
+        constraint=engine.constraint(*rule) if rule else None, repeat_input=repeat_input,
     )  # fmt: skip
     # 3) one answer, or one for each record
     if dry_run:
