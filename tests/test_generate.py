@@ -157,23 +157,22 @@ def test_drafts_do_not_change_the_answer(name, wrong):
 
 
 @pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
-@pytest.mark.parametrize("name", FIXTURES)
-def test_drafts_of_a_text_that_must_not_repeat_itself(name, wrong):
+def test_drafts_of_a_text_that_must_not_repeat_itself(wrong):
     """As the default model is sampled: what a draft would repeat, and what the ends have gained, count in it, too."""
     kernels.install()
-    turned = 0
-    for run in runs(name)[:4]:
+    for run in runs("qwen3-causal")[:4]:
 
         def said(drafter=None, **settings):
-            made, tokens = generation(name, run["ids"], Sampler(**settings), limit=150, ends={7, 34}, drafter=drafter)
-            return [token.id for token in tokens], made.sequence.reason, made.fed
+            made, tokens = generation(
+                "qwen3-causal", run["ids"], Sampler(**settings), limit=150, ends={7, 34}, drafter=drafter
+            )
+            return [token.id for token in tokens], made.sequence.reason
 
         plain = said(dry=2.0, end=0.5)
-        turned += plain[0] != said()[0]
+        assert plain != said()
         drafter = Oracle(plain[0], wrong)
-        assert said(drafter, dry=2.0, end=0.5)[:2] == plain[:2]
+        assert said(drafter, dry=2.0, end=0.5) == plain
         assert (wrong > 2) == bool(drafter.right)
-    assert turned
 
 
 def test_an_end_among_the_drafts():
