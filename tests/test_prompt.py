@@ -36,9 +36,23 @@ WIDE = """{{ bos_token }}{% for m in messages %}
 {%- if m.role == 'assistant' %}{{ '<｜Assistant｜>' + m.content + '<｜end▁of▁sentence｜>' }}
 {%- elif m.role == 'user' %}{{ '<｜User｜>' + m.content }}
 {%- else %}{{ m.content }}{% endif %}{% endfor %}{{ '<｜Assistant｜>' }}"""
+BARS = """{% for m in messages %}{{ '<|' + m.role + '|>\n' + m.content + '<|end|>\n' }}{% endfor %}
+{{- '<|assistant|>\n' }}"""
+CHANNELS = """{% for m in messages %}{{ '<|start|>' + ('developer' if m.role == 'system' else m.role) }}
+{%- if m.role == 'assistant' %}{{ '<|channel|>final' }}{% endif %}{{ '<|message|>' + m.content + '<|end|>' }}
+{%- endfor %}{{ '<|start|>assistant' }}"""
+MERGED = """{{ bos_token }}{% set head = '' %}{% if messages[0].role == 'system' %}
+{%- set head = messages[0].content.strip() + '\n\n' %}{% set messages = messages[1:] %}{% endif %}
+{%- for m in messages %}{% if m.role == 'user' %}
+{{- '[INST]' + (head if loop.last else '') + m.content + '[/INST]' }}{% else %}{{ m.content | trim + eos_token }}
+{%- endif %}{% endfor %}"""
+TOOLS = """{% for m in messages %}{% if m.content.startswith('<tool_response>') %}{{ '<|im_start|>tool\n' }}
+{%- elif '</tool_call>' in m.content %}{{ '<|im_end|>' }}{% else %}{{ '<|im_start|>' + m.role + '\n' }}{% endif %}
+{{- m.content + '<|im_end|>\n' }}{% endfor %}{{ '<|im_start|>assistant\n' }}"""
 JOINED = "{% for m in messages %}{{ m.content }}{% endfor %}{{ '<|im_end|>' }}"
 
-# name: (template, special tokens, other added tokens, bos, eos)
+# name: (template, special tokens, other added tokens, bos, eos); in the shapes of ChatML, Qwen 3, Llama 3, Gemma,
+# Llama 2, DeepSeek, Phi, gpt-oss, Mistral (the system prompt is in the last question), and one that looks for tools
 KINDS = {
     "chatml": (CHATML, ["<|im_start|>", "<|im_end|>"], [], "", "<|im_end|>"),
     "thinking": (THINKING, ["<|im_start|>", "<|im_end|>"], ["<think>", "</think>"], "", "<|im_end|>"),
@@ -47,6 +61,11 @@ KINDS = {
     "inst": (INST, ["<s>", "</s>", "[INST]", "[/INST]"], [], "<s>", "</s>"),
     "wide": (WIDE, ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"], ["<｜User｜>", "<｜Assistant｜>"],
              "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
+    "bars": (BARS, ["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"], [], "", "<|end|>"),
+    "channels": (CHANNELS, ["<|start|>", "<|channel|>", "<|message|>", "<|end|>"], [], "", "<|end|>"),
+    "merged": (MERGED, ["<s>", "</s>", "[INST]", "[/INST]"], [], "<s>", "</s>"),
+    "tools": (TOOLS, ["<|im_start|>", "<|im_end|>"], ["<tool_call>", "</tool_call>", "<tool_response>"], "",
+              "<|im_end|>"),
     "joined": (JOINED, ["<|im_end|>"], [], "", "<|im_end|>"),
 }  # fmt: skip
 BASES = ["bytes", "prepend", "first", "always", "nfkc"]
