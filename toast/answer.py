@@ -210,7 +210,7 @@ def as_json(
         "finish_reason": reason,
         "prompt_tokens": prompt,
         "tokens": len(tokens),
-        "logprob": sum(t.logprob for t in tokens),
+        "logprob": sum((t.logprob for t in tokens), 0.0),
     }
     if request.logprobs is not None:
 
@@ -228,8 +228,8 @@ def toast(call: Call, request: Request) -> int | None:
     answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, generation, ids, prefix=prefix), None
-    if request.repeat_input and question.text:
-        pipes.write_all(call.stdout, (question.text.rstrip("\n") + "\n").encode())
+    if request.repeat_input and question.raw:
+        pipes.write_all(call.stdout, question.raw + b"\n" * (not question.raw.endswith(b"\n")))
     try:
         _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same

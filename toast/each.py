@@ -35,7 +35,8 @@ class Asked(Job):
         self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
-        sampler = request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed})
+        seeds = {"seed": (request.sampling.get("seed", 0) + seed) % (1 << 64)}  # the next one of the largest is 0
+        sampler = request.engine.sampler(request.sampling | seeds)
         super().__init__(ids, sampler, request.sequence(ids), accept=self._accept, top=request.top)
 
     def _accept(self, token: Token) -> bool:
@@ -119,7 +120,7 @@ def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> No
     lines = Lines(call, request, nul=nul, what="answer")
     lines.live = count
     jobs = [Asked(call, request, question, index=n, seed=n, what="standard input") for n in range(count)]
-    if count > 1 and jobs[0].sampler.is_greedy:
+    if count > 1 and jobs[0].sampler.temperature <= 0:
         call.warn("at temperature 0 all answers are alike (-t 0.8 draws them)")
     _answer(call, request, lines=lines, jobs=jobs)
 

@@ -97,13 +97,18 @@ def is_fed(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, bool, int]:
-    """(text, whole, invalid): at most about `limit` bytes, whether that was all, bad UTF-8 sequences."""
+def read_up_to(fd: int, limit: int, what: str = "standard input") -> tuple[bytes, bool]:
+    """(bytes, whole): at most `limit` bytes, and whether that was all."""
     data = bytearray()
     while len(data) <= limit and (chunk := read_some(fd, what)):
         data += chunk
-    text = data[:limit].decode("utf-8", "replace")
-    return text, len(data) <= limit, _invalid(text, data[:limit])
+    return bytes(data[:limit]), len(data) <= limit
+
+
+def decoded(data: bytes) -> tuple[str, int]:
+    """(text without a byte order mark, how many sequences of invalid UTF-8 became U+FFFD in it)."""
+    text = data.decode("utf-8", "replace")
+    return text.removeprefix("\ufeff"), _invalid(text, data)
 
 
 def say(fd: int, text: str, *, lines: bool = False) -> None:

@@ -28,7 +28,8 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls
 
 def message(text: str, instruction: str, documents: Iterable[tuple[str, str]] = ()) -> str:
     """Standard input, then the files under their names, a blank line, then the instruction."""
-    parts = [text.rstrip("\n"), *(f"==> {name} <==\n{body.rstrip(chr(10))}" for name, body in documents), instruction]
+    named = [f"==> {name} <==\n{body}" for name, body in documents]
+    parts = [*(part.rstrip("\r\n") for part in [text, *named]), instruction]
     return "\n\n".join(part for part in parts if part.strip())
 
 

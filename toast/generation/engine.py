@@ -67,11 +67,11 @@ class Reader:
         think, source = think or prompt.Think(), self.template.source or ""
         given = think.variables(source) | (variables or {})
         return prompt.encode(
-            self.tokenizer, lambda hidden: self._rendered(hidden, cache, given), think.told(messages, source),
-            prefill=prefill, marks=self.marks, answer=think.on is False,
+            self.tokenizer, lambda *hidden: self._rendered(*hidden, cache=cache), think.told(messages, source),
+            variables=given, prefill=prefill, marks=self.marks, answer=think.on is False,
         )  # fmt: skip
 
-    def _rendered(self, messages: Messages, cache: str | None, variables: Variables) -> str:
+    def _rendered(self, messages: Messages, variables: Variables, *, cache: str | None) -> str:
         """By the template; system text stands in the first question where the template has no place for it."""
         render = self.template.render
         if len(messages) < 2 or [m["role"] for m in messages[:2]] != ["system", "user"]:
