@@ -200,17 +200,15 @@ def _read(call: Call, generation: Generation, ids: list[int], *, prefix: PrefixC
     return seconds
 
 
-def as_json(
-    request: Request, answer: Answer, reason: str | None, *, prompt: int, tokens: list[Token]
-) -> dict[str, Any]:
-    """The answer as the object that --json writes; prompt: its tokens."""
+def as_json(request: Request, text: str, reason: str | None, *, prompt: int, tokens: list[Token]) -> dict[str, Any]:
+    """An answer as the object that --json writes; prompt: its tokens."""
     spell = request.engine.tokenizer.core.decode
     found: dict[str, Any] = {
-        "text": answer.text.rstrip("\n"),
+        "text": text.rstrip("\n"),
         "finish_reason": reason,
         "prompt_tokens": prompt,
         "tokens": len(tokens),
-        "logprob": sum(t.logprob for t in tokens),
+        "logprob": sum((t.logprob for t in tokens), 0.0),
     }
     if request.logprobs is not None:
 
@@ -291,7 +289,7 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
     if guide is not None:
         guide.check()
     if request.json:
-        found = as_json(request, answer, generation.sequence.reason, prompt=len(ids), tokens=tokens)
+        found = as_json(request, answer.text, generation.sequence.reason, prompt=len(ids), tokens=tokens)
         pipes.write_all(call.stdout, pipes.json_line(found))
     elif answer.found:
         writer.write(("" if at_once else last.add(answer.text)) + last.finish())

@@ -72,15 +72,14 @@ class Lines:
             self.failed(job.index, job.data, error)
             return
         if self.request.json:
-            found = as_json(self.request, job.answer, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
+            found = as_json(self.request, job.answer.text, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
             self._put(job.index, pipes.json_line({**(job.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))
 
     def empty(self, index: int, data: Data | None) -> None:
         """A record without text has an answer without text."""
-        nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
-        found = {**(data or {}), "index": index, **nothing}
+        found = {**(data or {}), "index": index, **as_json(self.request, "", "stop", prompt=0, tokens=[])}
         self._put(index, pipes.json_line(found) if self.request.json else self._line(""))
 
     def failed(self, index: int, data: Data | None, error: ToastError) -> None:

@@ -9,6 +9,11 @@ import os
 
 from toast.errors import BadModel
 from toast.store.folder import modules, read_config, read_json, read_object, transformer
+from toast.store.resolve import find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toast.command import Call
 
 DECODERS = {"qwen3"}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -45,9 +50,9 @@ def purpose(path: str) -> str:
     return "embed"
 
 
-def need(name: str, path: str, *purposes: str) -> str:
-    """The model's purpose; BadModel, which names its command, unless it is one of these."""
-    found = purpose(path)
+def need(call: Call, name: str, *purposes: str) -> str:
+    """The purpose of the model called `name`; BadModel, which names its command, unless it is one of these."""
+    found = purpose(find(call, name, *purposes))
     if found not in purposes:
         told, command = SAID[found]
         raise BadModel(f"{name} {told}", command.format(name))

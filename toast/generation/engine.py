@@ -131,7 +131,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self.call, self.name = call, name
         self.think, self.variables = think or prompt.Think(), variables or {}
-        need(name, store.find(call, name), "generate", "judge")
+        need(call, name, "generate", "judge")
         # without weights nothing is asked of it but to read
         kind: Any = LanguageModel if weights else Reader
         self.language: LanguageModel = loaded.load(call, name, kind)

@@ -30,7 +30,7 @@ def digest(call: Call, name: str) -> str:
 
     What had to be computed is kept in the store, under the files' names, sizes and times.
     """
-    folder = transformer(find(call, name))
+    folder = transformer(find(call, name, "embed"))
     known = read_config(folder).get("source_digest")
     return known if isinstance(known, str) else _kept(call, folder)
 
