@@ -40,12 +40,12 @@ def open_engine(call: Call, name: str, labels: Labels, *, multi: bool) -> Any:
         from rerank import probe
 
         return probe.Probed(call, path, labels, multi=multi)
-    kind = need(call, name, "label", "generate", "embed")
+    kind = need(call, name, "label", "generate", "embed", "adapt")
     if kind == "label":
         return _classifier(call, name, labels, multi=multi)
     if not labels:
         raise UsageError(f"{name} has no labels of its own", "-l bug,feature,question")
-    if kind == "generate":
+    if kind in ("generate", "adapt"):
         from rerank import choices
 
         return choices.Choices(call, name, labels, multi=multi)
