@@ -134,10 +134,11 @@ def matching(patterns: dict[str, float] | None, layer: str, usual: float) -> flo
     """The value of the first pattern that a layer's name ends with, as PEFT looks for it."""
     import re
 
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", layer):
-            return value
-    return usual
+    try:
+        found = [value for pattern, value in (patterns or {}).items() if re.match(rf"(.*\.)?({pattern})$", layer)]
+    except re.error as error:
+        raise BadModel(f"a pattern of its settings is no regular expression: {error}") from None
+    return found[0] if found else usual
 
 
 def whole(layer: str, parts: dict[str, mx.array]) -> dict[str, mx.array]:
