@@ -11,7 +11,7 @@ from time import perf_counter
 from toast import kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation.generate import Generation, Sequence, has_kv_caches, prefill
+from toast.generation.generate import Generation, Sequence, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -67,7 +67,7 @@ class Request:
     def may_draft(self, generation: Generation) -> bool:
         """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
-        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
+        return simple and kernels.variant() != "off" and can_trim(generation.caches)
 
     def sequence(self, prompt: list[int]) -> Sequence:
         """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
@@ -267,7 +267,7 @@ def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
     sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
-    generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
+    generation = Generation(language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
     return generation

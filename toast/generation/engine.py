@@ -154,12 +154,25 @@ class Engine:
         self.call, self.name = call, name
         self.think, self.variables = think or prompt.Think(), variables or {}
         self.language = open_language(call, name, adapter, weights=weights)
-        self.kv_bits = kv_bits
+        self.kv_bits, self.kv_group = kv_bits, 0
+        if kv_bits and weights:
+            from toast.generation import kv_cache
+
+            self.kv_group = kv_cache.group_for(self.language.model, self.language.caches(), name)
         if call.verbose and weights:
             fused, layers = kernels.fused_layers(self.language.model)
             call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
         self.ends, self.marks = self.language.ends, self.language.marks
+
+    def caches(self) -> list[Any]:
+        """New caches for one text."""
+        caches = self.language.caches()
+        if not self.kv_bits:
+            return caches
+        from toast.generation.kv_cache import QuantizedKV
+
+        return [QuantizedKV(self.kv_bits, self.kv_group) for _ in caches]
 
     def prefix(self) -> PrefixCache | None:
         """The cache of prompts on disk; None where the environment gives it no room."""
