@@ -68,6 +68,21 @@ def test_both_layouts_are_one(bases, tmp_path, bits, dora):
     np.testing.assert_allclose(one, logits(adapted(bases[bits], change.peft(tmp_path / "p", "x"))), atol=2e-5)
 
 
+@pytest.mark.parametrize("dora", [False, True])
+@pytest.mark.parametrize("bits", [None, 4])
+def test_as_mlx_lm_loads_it(bases, tmp_path, bits, dora):
+    code = (
+        "import sys, json, mlx.core as mx; from mlx_lm.utils import load_model; from pathlib import Path\n"
+        "from mlx_lm.tuner.utils import load_adapters\n"
+        "model = load_adapters(load_model(Path(sys.argv[1]))[0], sys.argv[2]); model.eval()\n"
+        "print(json.dumps(model(mx.array([json.loads(sys.argv[3])]))[0].tolist()))"
+    )
+    path = Change(LAYERS[7:], dora=dora).mlx(tmp_path / "a", "x", num_layers=1)
+    argv = [sys.executable, "-c", code, bases[bits], path, json.dumps(IDS)]
+    expected = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
+    np.testing.assert_allclose(logits(adapted(bases[bits], path)), np.array(expected), atol=2e-4)
+
+
 def test_layers_that_are_not_named_stay_as_they_are(bases, tmp_path):
     change = Change(["model.layers.1.mlp.up_proj"])
     model = adapted(bases[None], change.mlx(tmp_path / "a", "x"))
