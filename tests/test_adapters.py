@@ -12,6 +12,8 @@ import pytest
 import tiny
 import tiny_adapter
 from command import command
+from test_kernels_modules import logits as pieced
+from test_kernels_modules import narrow, unfuse
 from tiny_adapter import LAYERS, LLAMA, WORDS, Change, llama, write_json
 
 from toast import kernels
@@ -191,6 +193,25 @@ def test_with_the_kernels(bases, tmp_path, bits):
         pytest.skip("no kernels on this device")
     errors = [np.abs(x - y).max() / np.abs(y).max() for x, y in zip(both(), plain, strict=True)]
     assert errors[0] <= 3 * errors[1] + 1e-4, errors
+
+
+@pytest.mark.parametrize("layout", ["mlx", "peft"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_fused_layers_take_it(bases, tmp_path, monkeypatch, bits, layout):
+    """With the bits of the layer and its update one after the other; DoRA goes through the modules."""
+    if kernels.install() == "off":
+        pytest.skip("no kernels on this device")
+    change = Change(["model.layers.0.mlp.down_proj", "model.layers.0.self_attn.o_proj", *LAYERS[7:]])
+    model = adapted(bases[bits], getattr(change, layout)(tmp_path / "a", "x"))
+    ids = np.random.default_rng(0).integers(3, 600, 300).tolist()
+    pieces = [ids[:280], ids[280:299], ids[299:]]
+    assert kernels.fused_layers(model) == (2, 2) and kernels.supports_ragged_batch(model)
+    change.dora = True
+    assert kernels.fused_layers(adapted(bases[bits], change.mlx(tmp_path / "d", "x"))) == (0, 2)
+    fused = pieced(model, pieces, decoder.caches(model))
+    unfuse(decoder.architecture("", {"model_type": "llama"}), monkeypatch, "LlamaModel", "TransformerBlock")
+    for found, expected in zip(fused, pieced(model, pieces, narrow(model)), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 # ---------------------------------------------------------------- the commands
