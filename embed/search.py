@@ -65,6 +65,8 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
         if hits:
             found = Exit.OK
         printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
+    if judge and judge.scorer.queries_cut:
+        call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
 
 

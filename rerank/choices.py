@@ -9,9 +9,8 @@ from copy import deepcopy
 
 import mlx.core as mx
 
-from toast import loaded
 from toast.errors import UsageError
-from toast.generation.engine import LanguageModel
+from toast.generation.engine import open_language
 from toast.generation.generate import prefill
 
 TYPE_CHECKING = False
@@ -32,7 +31,7 @@ class Choices:
     def __init__(self, call: Call, name: str, labels: Labels, *, multi: bool) -> None:
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
-        language = loaded.load(call, name, LanguageModel)
+        language = open_language(call, name)
         self.model, self.make_caches = language.model, language.caches
         self.tokenizer, self.prompt, self.template = language.tokenizer, language.prompt, language.template
         self.labels, self.cut = [label for label, _ in labels], 0

@@ -361,6 +361,15 @@ def test_each_goes_on_after_a_failure():
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
 
 
+@pytest.mark.parametrize("more", [["--json"], ["--logprobs", "2"]])
+def test_an_empty_record_has_the_keys_of_any_other(more):
+    ran = toast("--each", "-n", "3", *more, stdin=b"cat\n\n  \n").ok()
+    said, *empty = map(json.loads, ran.out.splitlines())
+    assert [set(found) for found in empty] == [set(said)] * 2
+    nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
+    assert all(nothing.items() <= found.items() and found.get("logprobs", []) == [] for found in empty)
+
+
 def test_each_goes_on_after_a_record_that_is_none():
     good = b'{"text": "one"}\n'
     bad = [b"bad", b'{"t": 1}', b'{"text": 5}', b'{"text": "x", "n": NaN}']

@@ -11,7 +11,7 @@ from time import perf_counter
 from toast import kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation.generate import Generation, Sequence, has_kv_caches, prefill
+from toast.generation.generate import Generation, Sequence, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -67,7 +67,7 @@ class Request:
     def may_draft(self, generation: Generation) -> bool:
         """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
-        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
+        return simple and kernels.variant() != "off" and can_trim(generation.caches)
 
     def sequence(self, prompt: list[int]) -> Sequence:
         """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
@@ -200,13 +200,11 @@ def _read(call: Call, generation: Generation, ids: list[int], *, prefix: PrefixC
     return seconds
 
 
-def as_json(
-    request: Request, answer: Answer, reason: str | None, *, prompt: int, tokens: list[Token]
-) -> dict[str, Any]:
-    """The answer as the object that --json writes; prompt: its tokens."""
+def as_json(request: Request, text: str, reason: str | None, *, prompt: int, tokens: list[Token]) -> dict[str, Any]:
+    """An answer as the object that --json writes; prompt: its tokens."""
     spell = request.engine.tokenizer.core.decode
     found: dict[str, Any] = {
-        "text": answer.text.rstrip("\n"),
+        "text": text.rstrip("\n"),
         "finish_reason": reason,
         "prompt_tokens": prompt,
         "tokens": len(tokens),
@@ -269,7 +267,7 @@ def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
     sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
-    generation = Generation(language.model, language.caches(), sampler, sequence=sequence, top=request.top)
+    generation = Generation(language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top)
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
     return generation
@@ -291,7 +289,7 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
     if guide is not None:
         guide.check()
     if request.json:
-        found = as_json(request, answer, generation.sequence.reason, prompt=len(ids), tokens=tokens)
+        found = as_json(request, answer.text, generation.sequence.reason, prompt=len(ids), tokens=tokens)
         pipes.write_all(call.stdout, pipes.json_line(found))
     elif answer.found:
         writer.write(("" if at_once else last.add(answer.text)) + last.finish())

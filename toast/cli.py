@@ -20,6 +20,9 @@ def toast(
     ),
     operands: list[str] = Argument([], metavar="FILE", help="Files to read, under their names."),
     model: str = MODEL,
+    adapter: str | None = Option(
+        None, "--adapter", metavar="FOLDER", help="A LoRA adapter of the model, MLX-LM's or PEFT's; -m takes one, too."
+    ),
     system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
     files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
@@ -87,6 +90,13 @@ def toast(
     session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
     forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
     no_loop_stop: bool = Option(False, "--no-loop-stop", help="Let an answer go on that only repeats itself."),
+    kv_bits: str | None = Option(
+        None,
+        "--kv-bits",
+        metavar="8|4",
+        choices=("8", "4"),
+        help="Keep what was read in fewer bits, for long contexts.",
+    ),
     no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
     dry_run: bool = Option(False, "--dry-run", help="Only write the prompt and tell of its tokens; loads no weights."),
     samples: int | None = Option(
@@ -157,7 +167,10 @@ def toast(
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "dry": dry, "seed": seed}  # fmt: skip
-    engine = Engine(call, model, weights=not dry_run, think=Think.of(think), variables=variables(template))
+    engine = Engine(
+        call, model, weights=not dry_run, think=Think.of(think), variables=variables(template),
+        adapter=adapter, kv_bits=int(kv_bits) if kv_bits else None,
+    )  # fmt: skip
     request = Request(
         engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from toast.command import Call
-    from toast.generation.engine import LanguageModel
+    from toast.generation.engine import Engine
     from toast.generation.generate import Token
     from toast.question import Question
     from toast.records import Data, Record, Records
@@ -73,15 +73,14 @@ class Lines:
             self.failed(job.index, job.data, error)
             return
         if self.request.json:
-            found = as_json(self.request, job.answer, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
+            found = as_json(self.request, job.answer.text, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
             self._put(job.index, pipes.json_line({**(job.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))
 
     def empty(self, index: int, data: Data | None) -> None:
         """A record without text has an answer without text."""
-        nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
-        found = {**(data or {}), "index": index, **nothing}
+        found = {**(data or {}), "index": index, **as_json(self.request, "", "stop", prompt=0, tokens=[])}
         self._put(index, pipes.json_line(found) if self.request.json else self._line(""))
 
     def failed(self, index: int, data: Data | None, error: ToastError) -> None:
@@ -128,7 +127,7 @@ def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> No
 def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked | None]) -> None:
     short = looped = 0
     with pipes.progress(call) as bar:
-        for job in _run(request.engine.language, jobs):
+        for job in _run(request.engine, jobs):
             lines.answered(job)
             short += job.sequence.reason == "length"
             looped += job.sequence.reason == "loop"
@@ -172,15 +171,16 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
     return Asked(call, request, question, index=index, data=record.data)
 
 
-def _run(language: LanguageModel, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
+def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
-    if has_kv_caches(language.caches()):
-        yield from decode(language.model, language.caches, jobs)
+    model = engine.language.model
+    if has_kv_caches(engine.caches()):
+        yield from decode(model, engine.caches, jobs)
         return
     for job in filter(None, jobs):
-        caches = language.caches()
-        prefill(language.model, caches, job.ids[:-1])
-        alone = Generation(language.model, caches, job.sampler, sequence=job.sequence, top=job.top)
+        caches = engine.caches()
+        prefill(model, caches, job.ids[:-1])
+        alone = Generation(model, caches, job.sampler, sequence=job.sequence, top=job.top)
         for token in alone.run(job.ids[-1]):
             job.keep(token)
         yield job

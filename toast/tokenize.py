@@ -9,6 +9,7 @@ from toast import loaded, pipes, store
 from toast.errors import BadInput, BadModel
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Tokenizer
+from toast.store import adapter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 
 def tokenizer_for(call: Call, name: str) -> Tokenizer:
-    """The tokenizer of a model's folder or GGUF file."""
-    return loaded.at(store.as_folder(call, name, weights=False), _tokenizer)
+    """The tokenizer of a model's folder or GGUF file, or of an adapter that brings its own."""
+    base, beside = adapter.resolve(call, name)
+    folder = store.as_folder(call, base, weights=False)
+    return loaded.at(adapter.wording(folder, *beside), _tokenizer)
 
 
 def _tokenizer(folder: str) -> Tokenizer:

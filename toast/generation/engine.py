@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 
 from toast import kernels, loaded, store
-from toast.errors import BadInput, UsageError
+from toast.errors import BadInput, BadModel, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
+from toast.store import adapter as adapters
 from toast.store import catalog
 from toast.store.folder import read_config
 from toast.task import need
@@ -37,17 +38,21 @@ BLANKS = 4  # tokens of blanks that a template may write after it has begun the 
 class Reader:
     """What a model folder holds besides weights: how the model reads and writes. Immutable.
 
+    adapter: the folder of what changes the model; one with a tokenizer replaces the base's.
     ends: ids that end a text; end: the one to write where one is wanted. context: tokens that it sees at once.
     defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, adapter: str = "") -> None:
         from toast.generation import decoder
 
-        self.path, self.config = folder, read_config(folder)
-        self.template = Template(folder)
-        self.tokenizer = Tokenizer(folder, self.template.source or "")
-        named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
+        self.path, self.adapter, self.config = folder, adapter, read_config(folder)
+        words = adapters.wording(folder, adapter)
+        self.template = Template(words)
+        self.tokenizer = Tokenizer(words, self.template.source or "")
+        if words != folder and self.tokenizer.core.get_vocab_size() > self.size:
+            raise BadModel(f"{words}: its tokenizer has more tokens than the base, {self.size}")
+        named = [self.tokenizer.id(name) for name in decoder.end_names(words)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
         told = {id for source in sources for id in source}
         self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
@@ -107,11 +112,15 @@ class Reader:
 class LanguageModel(Reader):
     """The whole: immutable, for any number of uses at once. model: ids (B, L), cache=caches -> logits (B, L, V)."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, adapter: str = "") -> None:
         from toast.generation import decoder
 
-        super().__init__(folder)
+        super().__init__(folder, adapter)
         self.model, self.config = decoder.load(folder)
+        if adapter:
+            from toast.generation import lora
+
+            lora.apply(self.model, adapter, folder)
 
     def caches(self) -> list[Any]:
         """New caches for one text."""
@@ -120,26 +129,50 @@ class LanguageModel(Reader):
         return decoder.caches(self.model)
 
 
+def open_language(call: Call, name: str, adapter: str | None = None, *, weights: bool = True) -> LanguageModel:
+    """The language model called `name`, which may be an adapter's name, or changed by another adapter.
+
+    weights: False where nothing is asked of it but to read. Raises UsageError, ModelNotFound, BadModel."""
+    purposes = "generate", "judge"
+    base, beside = adapters.resolve(call, name, *purposes, adapter=adapter)
+    need(call, base, *purposes)
+    kind: Any = LanguageModel if weights else Reader
+    return loaded.load(call, base, kind, *beside)
+
+
 class Engine:
     """One use of a language model: what a Call's environment and its options add to it.
 
-    think: what is asked of its reasoning. variables: of its chat template."""
+    think: what is asked of its reasoning. variables: of its chat template. adapter: a folder; kv_bits: of its keys
+    and values, as `open_language` and `kv_cache.py` take them."""
 
     def __init__(
         self, call: Call, name: str, *,
         weights: bool = True, think: Think | None = None, variables: Variables | None = None,
+        adapter: str | None = None, kv_bits: int | None = None,
     ) -> None:  # fmt: skip
         self.call, self.name = call, name
         self.think, self.variables = think or prompt.Think(), variables or {}
-        need(name, store.find(call, name), "generate", "judge")
-        # without weights nothing is asked of it but to read
-        kind: Any = LanguageModel if weights else Reader
-        self.language: LanguageModel = loaded.load(call, name, kind)
+        self.language = open_language(call, name, adapter, weights=weights)
+        self.kv_bits, self.kv_group = kv_bits, 0
+        if kv_bits and weights:
+            from toast.generation import kv_cache
+
+            self.kv_group = kv_cache.group_for(self.language.model, self.language.caches(), name)
         if call.verbose and weights:
             fused, layers = kernels.fused_layers(self.language.model)
             call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
         self.ends, self.marks = self.language.ends, self.language.marks
+
+    def caches(self) -> list[Any]:
+        """New caches for one text."""
+        caches = self.language.caches()
+        if not self.kv_bits:
+            return caches
+        from toast.generation.kv_cache import QuantizedKV
+
+        return [QuantizedKV(self.kv_bits, self.kv_group) for _ in caches]
 
     def prefix(self) -> PrefixCache | None:
         """The cache of prompts on disk; None where the environment gives it no room."""
@@ -149,7 +182,10 @@ class Engine:
         if not room.isdecimal():
             raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
         folder = os.path.join(store.home(self.call), "prefix")
-        return PrefixCache(folder, self.language.path, int(room) << 20) if int(room) else None
+        if not int(room):
+            return None
+        form = f"{self.kv_bits} bits" if self.kv_bits else ""
+        return PrefixCache(folder, self.language.path, int(room) << 20, adapter=self.language.adapter, form=form)
 
     def constraint(self, kind: str, text: str) -> Constraint:
         """A compiled constraint on answers (`constrain.py`)."""

@@ -42,6 +42,11 @@ def has_kv_caches(caches: list[Any]) -> bool:
     return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
+def can_trim(caches: list[Any]) -> bool:
+    """Whether all caches can forget their last rows, and leave no trace of them."""
+    return all(type(cache).__name__ in ("KVCache", "QuantizedKV") for cache in caches)
+
+
 def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):

@@ -37,13 +37,16 @@ MAGIC = b"toastKV1"
 
 
 class PrefixCache:
-    """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first."""
+    """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first.
 
-    def __init__(self, folder: str, path: str, limit: int) -> None:
+    adapter: the folder of what changes the model. form: of the caches, where it is not the usual one."""
+
+    def __init__(self, folder: str, path: str, limit: int, *, adapter: str = "", form: str = "") -> None:
         self.folder, self.limit = folder, limit
         mlx_version: str = mx.__version__  # type: ignore[attr-defined]  # its stubs lack it
         versions = f"{MAGIC!r} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
-        self.root = blake2b(versions.encode() + _fingerprint(path), digest_size=20).digest()
+        change = _fingerprint(adapter) if adapter else b""
+        self.root = blake2b(versions.encode() + _fingerprint(path) + change + form.encode(), digest_size=20).digest()
         self.snapshot: Tree = None
 
     def find(self, caches: Caches, ids: list[int]) -> int:

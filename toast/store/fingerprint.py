@@ -11,6 +11,7 @@ from _blake2 import blake2b
 from toast.store.folder import read_config, transformer
 from toast.store.location import home
 from toast.store.resolve import find
+from toast.task import need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ def name_of(call: Call, name: str) -> str:
 
 
 def digest(call: Call, name: str) -> str:
-    """SHA-256, in hex, of the float weights behind a model: the same for all its variants.
+    """SHA-256, in hex, of the float weights behind an embedding model: the same for all its variants.
 
     What had to be computed is kept in the store, under the files' names, sizes and times.
     """
+    need(call, name, "embed")  # a chat model's would take a while
     folder = transformer(find(call, name))
     known = read_config(folder).get("source_digest")
     return known if isinstance(known, str) else _kept(call, folder)

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 
-def find(call: Call, name: str) -> str:
+def find(call: Call, name: str, *purposes: str) -> str:
     """The absolute path of a model's folder or GGUF file, fetched first if the catalog has it.
 
     `name` is a path, a catalog name with an optional variant (`minilm@f32`), or the name of a
     repository in the Hugging Face cache (`BAAI/bge-small-en-v1.5`), which is used in place.
-    Raises ModelNotFound or BadModel.
+    purposes: what it is wanted for, as `toast/task.py` has them; it is looked for all the same.
+    Raises ModelNotFound, which names models of these purposes, or BadModel.
     """
     if name in catalog.VARIANTS:
         return catalog.obtain(call, name)
@@ -35,9 +36,28 @@ def find(call: Call, name: str) -> str:
         return path
     found = _hugging_face(call, name) if "/" in name else None
     if not found:
-        known = ", ".join(n for n in catalog.VARIANTS if "@" not in n)
-        raise ModelNotFound(f"no model {name!r}", f"give a folder, a .gguf file or one of: {known}")
+        raise ModelNotFound(f"no model {name!r} here", missing(name, *purposes))
     return found
+
+
+def missing(name: str, *purposes: str) -> str:
+    """What to type for a model that is not here: how to fetch it, and which ones there are for these purposes."""
+    names = [n for n, purpose in catalog.PURPOSES.items() if not purposes or purpose in purposes]
+    ways = ["a folder", *["a .gguf file"] * (not purposes or "generate" in purposes), *names]
+    others = f"give {', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else "give a folder"
+    return f"hf download {name} fetches it; or {others}" if _is_repository(name) else others
+
+
+def _is_repository(name: str) -> bool:
+    """Whether a name has the form of a repository's, OWNER/NAME, rather than that of a path."""
+    parts = name.split("/")
+    return (
+        len(parts) == 2
+        and not name.endswith(".gguf")
+        and all(
+            part[:1].isalnum() and part.replace("-", "").replace("_", "").replace(".", "").isalnum() for part in parts
+        )
+    )
 
 
 def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
