@@ -31,7 +31,7 @@ class Build:
     """
 
     db: Connection  # once it is open
-    fd: int
+    fd = -1
 
     def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False) -> None:
         self.call, self.update, self.key = call, update, key
@@ -157,9 +157,11 @@ class Build:
         os.close(self.fd)
 
     def abandon(self) -> None:
-        """Leave things as they are, for the next run."""
+        """Leave things as they are, for the next run, which may be in this process."""
         if self.opened:
             self.db.close()
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 def _prune(folder: str) -> None:

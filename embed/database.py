@@ -32,7 +32,8 @@ UNSOUND = {
     " OR typeof(number) NOT IN ('integer', 'null') OR typeof(name) NOT IN ('text', 'null')"
     " OR typeof(data) NOT IN ('text', 'null') OR json_type(data) != 'object'",
     "a chunk is no text with a place": "SELECT 1 FROM chunks WHERE typeof(text) != 'text' OR typeof(hash) != 'integer'"
-    " OR typeof(start_line) != 'integer' OR typeof(end_line) != 'integer'",
+    " OR typeof(start_line) != 'integer' OR typeof(end_line) != 'integer'"
+    f" OR start_line < 0 OR end_line < start_line OR end_line > {LAST_LINE}",
     "a chunk is of no document": "SELECT 1 FROM chunks WHERE document NOT IN (SELECT id FROM documents)",
     "vectors have the wrong size": "SELECT 1 FROM segments WHERE typeof(ids) != 'blob' OR typeof(codes) != 'blob'"
     " OR typeof(scales) != 'blob' OR typeof(exact) != iif(:exact, 'blob', 'null') OR length(ids) % 8"

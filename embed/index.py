@@ -46,9 +46,9 @@ def index(
     if update:
         with schema.opened(call, update) as db:
             name, mode, exact = settings(call, update, db, name=name, mode=mode, exact=exact)
+            database.expect_sound(db)
             if isinstance(source, Files) and _nothing_to_do(db, source):
                 return
-            database.expect_sound(db)
     name, mode = model.chosen(call, name), mode or "auto"
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if isinstance(source, Files) else [name for name, _ in source.inputs]

@@ -32,7 +32,7 @@ LIMITS = {
     sqlite.SQLITE_LIMIT_TRIGGER_DEPTH: 0,  # a trigger is an error, even if one got by `check`
 }
 # Steps of SQLite's machine: an honest index takes 3 for a byte of it; pages that are shared take any number.
-STEPS, STEPS_PER_BYTE, COUNTED = 50_000_000, 8, 1 << 16
+STEPS, STEPS_PER_BYTE, COUNTED = 10_000_000, 8, 1 << 16
 OF_THE_MACHINE = ("FULL", "IOERR", "NOMEM", "CANTOPEN", "READONLY", "PERM", "BUSY", "LOCKED")  # no fault of a file
 
 # Marks belong to words: without them Indic and Arabic words fall apart at their vowel signs.
