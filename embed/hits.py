@@ -124,13 +124,13 @@ class Printer:
     ) -> None:  # fmt: skip
         self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
         self.paths, self.count, self.before, self.after = paths, count, before, after
-        self.end = "\0" if nul else "\n"
         self.terminal = os.isatty(call.stdout)
+        self.end = self._shown("\0" if nul else "\n")
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
     def print(self, number: int, query: str, hits: list[Found], *, extractor: TermExtractor) -> None:
         if self.json:
-            out = b"".join(self._json(number, hit) for hit in hits)
+            out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit) for hit in hits))
         else:
             prefix = f"{number}:" if self.many else ""
             lines = (
@@ -187,8 +187,12 @@ class Printer:
         return f"{score}{self._shown(label)}{mark}{number}{mark}{text}"
 
     def _shown(self, text: str) -> str:
-        """Text as it is, on a terminal without what would steer it."""
-        return "".join(c for c in text if c.isprintable() or c == "\t") if self.terminal else text
+        """Text as it is, on a terminal without what would steer it: colours are ours."""
+        if not self.terminal:
+            return text
+        from toast.terminal import visible
+
+        return visible(text)
 
     def _score(self, hit: Found) -> str:
         if not (self.scores or self.explain):
