@@ -31,7 +31,7 @@ class Build:
     """
 
     db: Connection  # once it is open
-    fd: int
+    fd = -1
 
     def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False) -> None:
         self.call, self.update, self.key = call, update, key
@@ -51,6 +51,7 @@ class Build:
         stamp = self.key + self._base()
         found = None if anew else self._resume(stamp)
         self.db = self._begin(stamp) if found is None else found
+        self.db.set_progress_handler(None, 0)  # its pages are a tree: to build on them may take its time
         self.opened = True
         return self.db
 
@@ -87,12 +88,12 @@ class Build:
         if not os.fstat(self.fd).st_size:
             return None
         try:
-            db = schema.connect_to_build(self.part)
+            db = schema.check(schema.connect_to_build(self.part))
             if database.meta(db).get("stamp") == stamp and schema.version_of(db) == schema.CURRENT:
                 self.call.info(f"going on with what is in {self.part}")
                 return db
             db.close()
-        except sqlite.Error:
+        except (sqlite.Error, schema.Damaged):
             pass
         return None
 
@@ -109,7 +110,7 @@ class Build:
             os.close(base)
         db = schema.connect_to_build(self.part)
         if self.update:
-            schema.upgrade(db)
+            schema.upgrade(schema.check(db))
         else:
             schema.create(db)
         database.set_meta(db, stamp=stamp)
@@ -156,9 +157,11 @@ class Build:
         os.close(self.fd)
 
     def abandon(self) -> None:
-        """Leave things as they are, for the next run."""
+        """Leave things as they are, for the next run, which may be in this process."""
         if self.opened:
             self.db.close()
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
 def _prune(folder: str) -> None:

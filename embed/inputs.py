@@ -91,9 +91,9 @@ class Inputs:
         source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field)
         made = {"model": model.chosen(call, name), "digest": ""}
         if beside:
-            with schema.damage(beside[1]):
-                meta = database.meta(beside[0])
-                made = {"model": name or str(meta["model"]), "digest": meta["digest"]}
+            with schema.damage(beside[1], beside[0]):
+                meta = database.settings(beside[0])
+                made = {"model": name or meta["model"], "digest": meta["digest"]}
         embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
         db = schema.connect("")
         schema.create(db)

@@ -138,7 +138,7 @@ def _write(
                 counts[label] += 1
     lines = [form.lines(record, labels, scores) for record, scores in zip(records, rows, strict=True)]
     if not form.count:
-        pipes.write_all(call.stdout, b"".join(lines))
+        pipes.write_answer(call, b"".join(lines))
     return sum(map(bool, lines))
 
 
@@ -146,4 +146,4 @@ def _write_counts(call: Call, form: Form, counts: dict[str, int], *, written: in
     """The number of matching records under --only, else a line `label<TAB>count` for each label."""
     lines = [f"{written}\n"] if form.only else [f"{label}\t{count}\n" for label, count in counts.items()]
     text = "".join(lines)
-    pipes.write_all(call.stdout, text.encode())
+    pipes.write_answer(call, text.encode())

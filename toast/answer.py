@@ -227,7 +227,9 @@ def toast(call: Call, request: Request) -> int | None:
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, generation, ids, prefix=prefix), None
     if request.repeat_input and question.raw:
-        pipes.write_all(call.stdout, question.raw + b"\n" * (not question.raw.endswith(b"\n")))
+        pipes.write_answer(call, question.raw + b"
+" * (not question.raw.endswith(b"
+")))
     try:
         _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
@@ -257,9 +259,9 @@ def dry_run(call: Call, request: Request) -> None:
     """Write the prompt, and tell of its length; or both as JSON."""
     _, prompt, ids = asked(call, request)
     if request.json:
-        pipes.write_all(call.stdout, pipes.json_line({"prompt": prompt, "tokens": len(ids)}))
+        pipes.write_answer(call, pipes.json_line({"prompt": prompt, "tokens": len(ids)}))
         return
-    pipes.write_all(call.stdout, f"{prompt}\n".encode())
+    pipes.write_answer(call, f"{prompt}\n".encode())
     call.warn(f"{pipes.plural(len(ids), 'token')} in the prompt")
 
 
@@ -290,7 +292,7 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
         guide.check()
     if request.json:
         found = as_json(request, answer.text, generation.sequence.reason, prompt=len(ids), tokens=tokens)
-        pipes.write_all(call.stdout, pipes.json_line(found))
+        pipes.write_answer(call, pipes.json_line(found))
     elif answer.found:
         writer.write(("" if at_once else last.add(answer.text)) + last.finish())
         writer.close()

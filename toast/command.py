@@ -166,7 +166,7 @@ def run(command: Command, words: list[str], call: Call) -> int:
 
 def _say(call: Call, text: str) -> int:
     try:
-        pipes.write_all(call.stdout, text.encode())
+        pipes.write_answer(call, text.encode())
     except BrokenPipeError:
         pass
     except ToastError as error:

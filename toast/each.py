@@ -101,7 +101,7 @@ class Lines:
             ready.append(self.waiting.pop(self.next))
             self.next += 1
         if ready:
-            pipes.write_all(self.call.stdout, b"".join(ready))
+            pipes.write_answer(self.call, b"".join(ready))
 
 
 def answer_each(call: Call, request: Request, records: Records) -> None:

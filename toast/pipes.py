@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
+CONTROLS = {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}  # DEL and C1, as JSON may have them
 IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
 
 
@@ -113,11 +114,7 @@ def decoded(data: bytes) -> tuple[str, int]:
 
 def say(fd: int, text: str, *, lines: bool = False) -> None:
     """One line of text on standard error, in one write; a broken standard error is no error."""
-    text = text if lines else " ".join(text.split())
-    try:
-        os.write(fd, (clean(text) + "\n").encode())
-    except OSError:
-        pass
+    write_stderr(fd, (text if lines else " ".join(text.split())) + "\n")
 
 
 class Input:
@@ -156,7 +153,7 @@ def _invalid(text: str, data: bytes | bytearray) -> int:
 def write_stderr(fd: int, text: str) -> None:
     """Text on standard error as it comes, without a line of its own."""
     try:
-        os.write(fd, clean(text).encode())
+        os.write(fd, for_reader(fd, clean(text).encode()))
     except OSError:
         pass
 
@@ -283,6 +280,20 @@ class Spool:
 # ---------------------------------------------------------------- answers out
 
 
+def write_answer(call: Call, data: bytes) -> None:
+    """Text on standard output, in whole characters; BrokenPipeError when the reader left."""
+    write_all(call.stdout, for_reader(call.stdout, data))
+
+
+def for_reader(fd: int, data: bytes) -> bytes:
+    """UTF-8 as whoever reads the descriptor gets it: on a terminal nothing steers, elsewhere it is as it is."""
+    if not os.isatty(fd):
+        return data
+    from toast.terminal import visible_bytes
+
+    return visible_bytes(data)
+
+
 class LineWriter:
     """Text on standard output as it comes: at once to a terminal; elsewhere whole lines, each in one write, so that
     processes that share a pipe never mix within a line. `close` writes what is left."""
@@ -294,7 +305,9 @@ class LineWriter:
     def write(self, text: str) -> None:
         """Take text, write what is settled of it."""
         if self.at_once:
-            write_all(self.fd, text.encode())
+            text = self.held + text
+            self.held = "\r" * text.endswith("\r")  # until it is known whether the line ends
+            write_all(self.fd, for_reader(self.fd, text.removesuffix("\r").encode()))
             return
         *lines, self.held = (self.held + text).split("\n")
         for line in lines:
@@ -304,7 +317,7 @@ class LineWriter:
         """Write the last, unfinished line."""
         held, self.held = self.held, ""
         if held:
-            write_all(self.fd, held.encode())
+            write_all(self.fd, for_reader(self.fd, held.encode()))
 
 
 def refuse_terminal(call: Call, instead: str) -> None:
@@ -351,11 +364,15 @@ def can_patch(fd: int) -> bool:
 
 
 def json_line(value: dict[str, Any]) -> bytes:
-    """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
+    """A JSON object on a line of its own, without control characters; float32 numbers in as few digits as give them
+    back."""
     import json
 
     # half a surrogate pair has no UTF-8; the replacement, \udXXX, is just how JSON writes it
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    line = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    if b"\x7f" in line or b"\xc2" in line:  # DEL, or the first byte of C1 among others: JSON lets them be
+        line = line.decode().translate(CONTROLS).encode()
+    return line + b"\n"
 
 
 class NoProgress:
