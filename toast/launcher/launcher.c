@@ -144,8 +144,8 @@ static int noted(const char* folder, char python[PATH_MAX]) {
 
 // What Python runs: toast.start puts the streams back and lets SIGINT through, then the command begins.
 static void code(char* text, size_t size, int held, const int moved[3]) {
-  snprintf(text, size, "from toast.start import resume; resume('%s', %s, (%d, %d, %d))\nfrom %s import %s; %s()", COMMAND,
-           held ? "True" : "False", moved[0], moved[1], moved[2], MODULE, FUNCTION, FUNCTION);
+  snprintf(text, size, "from toast.start import resume; resume('%s', %s, (%d, %d, %d))\nfrom %s import %s; %s()",
+           COMMAND, held ? "True" : "False", moved[0], moved[1], moved[2], MODULE, FUNCTION, FUNCTION);
 }
 
 int main(int argc, char** argv) {
