@@ -14,7 +14,9 @@ import sys
 import warnings
 from typing import Any
 
-from setuptools import Distribution, setup  # isort: split  it brings distutils where Python has none
+from setuptools import Distribution, setup  # before distutils, which it brings where Python has none
+
+# isort: split
 from distutils.command.build_scripts import build_scripts
 
 COMPILERS = {"CXX": ("c++", "g++", "clang++"), "CC": ("cc", "gcc", "clang")}
