@@ -5,7 +5,7 @@
 # make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
-CPP := $(wildcard toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
+CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
 .PHONY: try test test-all lint coverage sanitize install models clean
 
@@ -31,11 +31,11 @@ sanitize: install
 
 install: .venv/.installed
 
-# in CI a failed build of the kernels is an error, a missing compiler too
-.venv/.installed: pyproject.toml setup.py $(wildcard toast/kernels/*/* toast/kernels/CMakeLists.txt)
+# in CI a failed build of the kernels or the launcher is an error, a missing compiler too
+.venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/*/* toast/kernels/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(if $(CI),TOAST_KERNELS=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
+	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
 	touch $@
 
 .venv/.linters: .venv/.installed

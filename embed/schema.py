@@ -176,9 +176,12 @@ def open_file(call: Call, path: str) -> int:
         raise os_error(error, f"open {path}") from None
 
 
-def head_of(fd: int) -> bytes:
+def head_of(fd: int, name: str) -> bytes:
     """The first bytes of a seekable file, which stay unread; nothing of a pipe."""
-    return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    try:
+        return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as error:
+        raise os_error(error, f"read {name}") from None
 
 
 @contextmanager
@@ -208,7 +211,7 @@ def _told(error: Exception) -> str:
 
 def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
-    _expect_index(head_of(fd), name)
+    _expect_index(head_of(fd, name), name)
     with damage(name):
         checksum.verify(call, fd)
         try:
@@ -242,7 +245,7 @@ def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     try:
         for chunk in chunks:
             pipes.write_all(fd, chunk, "the temporary file")
-        _expect_index(head_of(fd), name)
+        _expect_index(head_of(fd, name), name)
         with damage(name):
             checksum.verify(call, fd)
             return check(connect(f"file:{path}?mode=ro", uri=True))

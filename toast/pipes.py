@@ -92,10 +92,16 @@ def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes
             raise os_error(error, f"read {what}") from None
 
 
-def is_fed(fd: int) -> bool:
-    """Whether a descriptor is a file, a pipe or a socket: something that somebody put there to read."""
+def is_pipe(fd: int) -> bool:
+    """Whether what a descriptor gives can be read once only: a pipe or a socket."""
     mode = os.fstat(fd).st_mode
-    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def is_fed(fd: int) -> bool:
+    """Whether somebody put something there to read: a file, a pipe, a socket; a directory, which fails when read."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe(fd)
 
 
 def read_up_to(fd: int, limit: int, what: str = "standard input") -> tuple[bytes, bool]:
@@ -204,7 +210,7 @@ def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
     is kept in a private file."""
     fd = call.open(name)
-    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
+    if not is_pipe(fd):
         return fd
     try:
         call.kept[os.path.normpath(name)] = _keep(call, fd, name=name, limit=limit)

@@ -11,7 +11,6 @@ or not ours is as good as none.
 from __future__ import annotations
 
 import json
-import mmap
 import os
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from binascii import crc32
@@ -135,11 +134,10 @@ class PrefixCache:
         """The tree in a file, whole and unharmed; None without one."""
         path = os.path.join(self.folder, key)
         try:
-            with open(path, "rb") as file:
-                status = os.fstat(file.fileno())
-                if status.st_uid != os.getuid() or not status.st_size:
+            with open(path, "rb", buffering=0) as file:
+                if os.fstat(file.fileno()).st_uid != os.getuid():
                     return None
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                data = file.readall()  # not mapped: a mapped file that shrinks can end the process
             return unpack(memoryview(data), key)
         except OSError:
             return None
