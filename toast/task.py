@@ -28,7 +28,7 @@ def purpose(path: str) -> str:
     cross-encoder), `judge` (Qwen3-Reranker) or `generate`, of a folder or a GGUF file."""
     from toast.models import architectures
 
-    if path.endswith(".gguf"):
+    if os.path.isfile(path):  # GGUF
         return "generate"
     if is_late(path):
         return "match"
