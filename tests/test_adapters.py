@@ -323,7 +323,7 @@ def test_settings_that_do_not_fit(base, tmp_path, layout, changes, told):
 
 def test_bases_that_are_not_here(base, tmp_path):
     peft = Change().peft(tmp_path / "a", "owner/Base-1B")
-    toast("-m", peft, "hi").fails("its base 'owner/Base-1B' is not here", "hf download owner/Base-1B", "--adapter")
+    toast("-m", peft, "hi").fails("its base 'owner/Base-1B' is not here", "model pull owner/Base-1B", "--adapter")
     assert toast("-m", base, "--adapter", peft, "-n", "4", "hi").ok().out
     toast("-m", settings(peft, base_model_name_or_path=None), "hi").fails("names no base model", "-m BASE --adapter")
     toast("-m", settings(peft, base_model_name_or_path=["x"]), "hi").fails("not a name")

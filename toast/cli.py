@@ -1,7 +1,7 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
 from toast import start  # noqa: F401, I001  before anything that takes time
-from toast.command import Call, command
+from toast.command import Call, Command, Group, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
 from toast.pipes import clean
@@ -226,3 +226,80 @@ def tokenize(
     _need({"-0": nul}, "--split", there=split is not None)
     _need({"--special": special}, "--ids, --count or the form without options", there=not (decode or max or split))
     verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
+
+
+# ---------------------------------------------------------------- model
+
+HERE = Argument(..., metavar="MODEL", help="As -m takes it: a name, a folder, a .gguf file, org/name, ollama:name.")
+DRY_RUN = Option(False, "--dry-run", help="Say what would be done.")
+
+
+def model_pull(call: Call, names: list[str] = Argument(..., metavar="NAME"), dry_run: bool = DRY_RUN) -> None:
+    """Fetch models: model pull org/name
+
+    org/name@revision, org/name:Q4_K_M (one GGUF file of several) and a hub's address are names, too.
+    """
+    from toast import model
+
+    model.pull(call, names, dry_run=dry_run)
+
+
+def model_ls(call: Call, json: bool = Option(False, "--json", help="Write a JSON object for each.")) -> int:
+    """List the models that are here: what for, how large, who keeps them."""
+    from toast import model
+
+    return model.ls(call, json=json)
+
+
+def model_show(call: Call, name: str = HERE, json: bool = Option(False, "--json", help="Write JSON.")) -> None:
+    """Say what a model is: its configuration, prompts, template, licence and files."""
+    from toast import model
+
+    model.show(call, name, json=json)
+
+
+def model_path(call: Call, name: str = HERE) -> None:
+    """Write where a model is: ls -l "$(model path minilm)" """
+    from toast import model
+
+    model.path(call, name)
+
+
+def model_rm(
+    call: Call,
+    names: list[str] = Argument([], metavar="MODEL", help="Without one: what was made of files that are gone."),
+    dry_run: bool = DRY_RUN,
+) -> None:
+    """Free the disk that models take, except what anything else uses."""
+    from toast import model
+
+    model.rm(call, names, dry_run=dry_run)
+
+
+def model_verify(call: Call, names: list[str] = Argument([], metavar="MODEL", help="All, without one.")) -> None:
+    """Compare models with the hashes that they came under."""
+    from toast import model
+
+    model.verify(call, names)
+
+
+def model_alias(
+    call: Call,
+    name: str = Argument("", metavar="[NAME]", help="A word."),
+    target: str = Argument("", metavar="[TARGET]", help="What it shall stand for."),
+    forget: bool = Option(False, "--forget", help="Let the name stand for nothing."),
+) -> None:
+    """Give a model a short name: model alias chat org/name-4bit"""
+    from toast import model
+
+    model.alias_of(call, name, target, forget=forget)
+
+
+model = Group(
+    "model",
+    "The models that are here: fetch, list, show, check, name and remove them.",
+    [
+        Command(function, function.__name__.replace("_", " "))
+        for function in (model_pull, model_ls, model_show, model_path, model_rm, model_verify, model_alias)
+    ],
+)

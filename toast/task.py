@@ -35,7 +35,7 @@ def purpose(path: str) -> str:
     cross-encoder), `judge` (Qwen3-Reranker), `generate` or `adapt`, of a folder or a GGUF file."""
     from toast.models import architectures
 
-    if path.endswith(".gguf"):
+    if os.path.isfile(path):  # GGUF
         return "generate"
     if is_adapter(path):
         return "adapt"

@@ -11,7 +11,7 @@ import os
 
 from toast.errors import BadModel, ModelNotFound, UsageError
 from toast.store.folder import blame, read_object
-from toast.store.resolve import find, missing
+from toast.store.resolve import find
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def resolve(call: Call, name: str, *purposes: str, adapter: str | None = None) -
         raise BadModel(f"{name} names no base model", f"-m BASE --adapter {name}")
     try:
         found = find(call, base)
-    except ModelNotFound:
-        hint = f"{missing(base).partition(';')[0]}; -m BASE --adapter {name} takes another"
+    except ModelNotFound as error:
+        hint = f"{error.hint.partition(';')[0]}; -m BASE --adapter {name} takes another"
         raise ModelNotFound(f"{name}: its base {base!r} is not here", hint) from None
     if is_adapter(found):
         raise BadModel(f"{name}: its base {base!r} is an adapter, too", f"-m BASE --adapter {name}")

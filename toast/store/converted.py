@@ -11,6 +11,8 @@ from _blake2 import blake2b  # hashlib would load OpenSSL
 
 from toast.errors import os_error
 from toast.store import pull
+from toast.store.folder import write_texts
+from toast.store.inventory import ORIGIN
 from toast.store.location import home
 
 TYPE_CHECKING = False
@@ -37,6 +39,7 @@ def folder(call: Call, path: str, *, weights: bool) -> str:
 
 
 def _make(path: str, part: str, *, weights: bool) -> None:
+    write_texts(part, {ORIGIN: {"path": os.path.realpath(path)}})
     if weights:
         from toast.store import convert
 

@@ -35,14 +35,15 @@ def _files(path: str) -> list[str]:
         return [path]
     index = os.path.join(path, "model.safetensors.index.json")
     if os.path.exists(index):
-        return [os.path.join(path, name) for name in _indexed(index)]
+        return [os.path.join(path, name) for name in indexed(index)]
     names = sorted(name for name in os.listdir(path) if name.endswith(".safetensors"))
     if not names:
         raise BadModel(f"{path}: no .safetensors file")
     return [os.path.join(path, name) for name in [n for n in names if n.startswith("model")] or names]
 
 
-def _indexed(index: str) -> list[str]:
+def indexed(index: str) -> list[str]:
+    """The files that an index of tensors names; BadModel where it is none, or leads elsewhere."""
     try:
         with open(index, encoding="utf-8") as f:
             names = sorted(set(json.load(f)["weight_map"].values()))
@@ -82,6 +83,21 @@ def _safetensors(path: str) -> dict[str, mx.array]:
         raise BadModel(f"{path}: {error}") from None
     finally:
         os.close(fd)
+
+
+def tensors_of(path: str) -> dict[str, tuple[mx.Dtype, list[int]]]:
+    """Name -> (dtype, shape) of all tensors of a folder, by the files' headers; BadModel."""
+    found = {}
+    for file in _files(path):
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found.update({name: (dtype, shape) for name, (_, dtype, shape) in _header(fd).items()})
+            finally:
+                os.close(fd)
+        except (OSError, ValueError) as error:
+            raise BadModel(f"{file}: {error}") from None
+    return found
 
 
 def _header(fd: int) -> dict[str, tuple[int, mx.Dtype, list[int]]]:
