@@ -14,6 +14,7 @@ from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
 from toast.store import catalog
+from toast.store.config import text_part
 from toast.store.folder import read_config
 from toast.task import need
 
@@ -101,7 +102,7 @@ class Reader:
     @property
     def size(self) -> int:
         """The number of the model's logits."""
-        return (self.config.get("text_config") or self.config)["vocab_size"]
+        return text_part(self.config)["vocab_size"]
 
 
 class LanguageModel(Reader):
