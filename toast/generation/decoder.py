@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from toast import kernels
 from toast.errors import BadModel
-from toast.generation import windows
+from toast.generation import corrections, windows
 from toast.store import foreign, weights
 from toast.store.config import text_part
 from toast.store.folder import blame, read_config, read_object
@@ -55,6 +55,7 @@ def load(path: str) -> tuple[Any, Config]:
         part, tensors = text_part(config), _text_tensors(tensors)
     try:
         model = module.Model(_arguments(module.ModelArgs, windows.left_to_us(part)))
+        tensors = corrections.before(str(part.get("model_type")), tensors)
         if hasattr(model, "sanitize"):
             tensors = model.sanitize(tensors)
         if quantization:
@@ -62,6 +63,7 @@ def load(path: str) -> tuple[Any, Config]:
         model.eval()
         _check_names(model, tensors)
         model.load_weights(list(tensors.items()), strict=True)
+        corrections.after(str(part.get("model_type")), model, part)
         settle(model)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         raise BadModel(f"{path}: not a whole {part['model_type']} model: {error}") from None
@@ -115,7 +117,11 @@ def _arrays(node: Any) -> Iterator[mx.array]:
 def architecture(path: str, config: Config) -> ModuleType:
     """The module of MLX-LM that implements config["model_type"], or of a wrapper that it lacks the language model."""
     name = _file(config) or _file(text_part(config))
-    module: Any = name and import_module(f"mlx_lm.models.{name}")
+    module: Any = None
+    try:
+        module = name and import_module(f"mlx_lm.models.{name}")
+    except (ImportError, SystemExit):  # it needs a package of its own
+        raise BadModel(f"{path}: MLX-LM's {name} needs a package that is not here") from None
     if not hasattr(module, "ModelArgs"):
         raise BadModel(f"{path}: model type {str(config.get('model_type'))!r} is not one that MLX-LM has")
     kernels.install_nn()

@@ -27,6 +27,13 @@ METHODS = {
 OTHER_NAMES = {
     "rotary_pct": "partial_rotary_factor", "rope_pct": "partial_rotary_factor", "rotary_emb_base": "rope_theta",
 }  # fmt: skip
+# what one writer calls so, and another so
+SAME = (("num_experts", "num_local_experts"), ("n_positions", "n_ctx"), ("hidden_size", "block_dim"))
+# settings that newer writers leave out, as they never differ
+ALWAYS = {
+    "apertus": {"mlp_bias": False, "post_norm": False, "qk_norm": True},
+    "ernie4_5_moe": {"moe_use_aux_free": True},
+}  # fmt: skip
 LOCAL_NAMES = "rope_local_base_freq", "local_rope_theta", "swa_rope_theta", "rope_local_theta"
 
 
@@ -39,6 +46,7 @@ def normalised(config: Config, beside: Config | None = None) -> Config:
         config = {**config, "num_key_value_heads": config["num_attention_heads"]}
     config = {name: _decoded(value) for name, value in config.items() if value is not None or name in MEANT_NULLS}
     _rename_text(config)
+    _add_names(config)
     _lift_rope(config)
     _place_quantization(config, beside or {})
     if "dtype" in config:
@@ -78,6 +86,31 @@ def _rename_text(config: Config) -> None:
                     text.setdefault(shared, config[shared])
             return
     config.pop("text_config", None)
+
+
+def _add_names(config: Config) -> None:
+    for names in SAME:
+        for name, other in (names, names[::-1]):
+            if other in config:
+                config.setdefault(name, config[other])
+    for name, value in ALWAYS.get(str(config.get("model_type")), {}).items():
+        config.setdefault(name, value)
+    if "n_embd" in config:
+        config.setdefault("n_inner", 4 * config["n_embd"])
+    _tell_pattern(config)
+
+
+def _tell_pattern(config: Config) -> None:
+    """layer_types of full attention at every Nth layer, as architectures before it were told: by N."""
+    types = config.get("layer_types")
+    if not isinstance(types, list) or "full_attention" not in types or len(set(types)) == 1:
+        return
+    every = types.index("full_attention") + 1
+    if [i % every == every - 1 for i in range(len(types))] != [kind == "full_attention" for kind in types]:
+        return
+    config["sliding_window_pattern"] = config["full_attention_interval"] = every
+    if config.get("model_type") == "exaone4":
+        config["sliding_window_pattern"] = "L" * (every - 1) + "G"
 
 
 # ---------------------------------------------------------------- rotary positions
