@@ -13,7 +13,9 @@ def tensor(name, shape):
     if len(shape) > 1:
         spread = 1.0 if "embed" in name or "wte" in name else 2.4 / prod(shape[1:]) ** 0.5
         return uniform * np.float32(spread)
-    return np.asarray(uniform * np.float32(0.2) + np.float32(0 if name.endswith("bias") and "correction" not in name else 1))
+    return np.asarray(
+        uniform * np.float32(0.2) + np.float32(0 if name.endswith("bias") and "correction" not in name else 1)
+    )
 
 
 def tensors(shapes):

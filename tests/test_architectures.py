@@ -27,6 +27,7 @@ def variant(request):
     yield
     kernels.install("off")
 
+
 NAMES = [name for name in FILES if name not in DIFFERENT]
 
 

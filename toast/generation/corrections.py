@@ -36,6 +36,10 @@ def after(kind: str, model: Any, config: Config) -> None:
             layer.self_attn.rope.dims = int(layer.self_attn.rope.dims * config.get("partial_rotary_factor", 0.5))
         elif kind in FORWARD and (kind != "gpt_neox" or config.get("hidden_act", "gelu") == "gelu"):
             layer.mlp.__class__ = FORWARD[kind]
+        elif kind == "gemma2":
+            layer.self_attn.__class__ = _grouped(type(layer.self_attn))
+    if kind == "gpt_bigcode":
+        model.transformer.__class__ = _placed(type(model.transformer))
     if kind == "gemma3_text":
         _unround(model.model.embed_tokens, config["hidden_size"])
 
@@ -50,6 +54,32 @@ def _unround(embedding: Any, width: int) -> None:
         return x if x.dtype == mx.bfloat16 else x * (root / rounded)
 
     embedding.__class__ = type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _grouped(cls: Any) -> Any:
+    """Attention that keeps the queries of a key's head apart: the mask of a batch, (B, 1, 1, T), needs their axis."""
+
+    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        batched = self.repeats > 1 and isinstance(mask, mx.array) and mask.ndim == 4
+        return cls.__call__(self, x, mask[:, :, None] if batched else mask, cache)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _placed(cls: Any) -> Any:
+    """A model whose positions numpy counted, which knows none that differ by row."""
+    from mlx_lm.models.base import create_attention_mask
+
+    def call(self: Any, inputs: mx.array, cache: Any = None) -> mx.array:
+        caches = cache or [None] * len(self.h)
+        offset = mx.array(getattr(caches[0], "offset", 0)).reshape(-1, 1)
+        x = self.wte(inputs) + self.wpe(offset + mx.arange(inputs.shape[1]))
+        mask = create_attention_mask(x, caches[0])
+        for layer, layer_cache in zip(self.h, caches, strict=True):
+            x = layer(x, mask, cache=layer_cache)
+        return self.ln_f(x)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
 
 
 # ---------------------------------------------------------------- activations: exact GELU and its tanh form

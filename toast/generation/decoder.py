@@ -180,7 +180,7 @@ def caches(model: Any) -> list[Any]:
 def end_tokens(path: str, config: Config) -> list[set[int]]:
     """The tokens that end a text: by generation_config.json, by config.json, by its part on text."""
     found = []
-    for source in (read_object(path, "generation_config.json"), config, text_part(config)):
+    for source in (read_object(path, "generation_config.json"), config, config.get("text_config") or {}):
         ends = source.get("eos_token_id")
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         if not all(isinstance(end, int) for end in ends):

@@ -82,16 +82,17 @@ def _windowed(cls: Any) -> Any:
 
         def call(self: Any, *given: Any, **named: Any) -> mx.array:
             named |= dict(zip(names[1:], given, strict=False))
-            named["mask"] = _masked(named.get("mask"), named.get("cache"), self.window, named[names[1]])
+            named["mask"] = _masked(
+                named.get("mask"), named.get("cache"), window=self.window, length=named[names[1]].shape[1]
+            )
             return cls.__call__(self, **named)
 
         _classes[cls] = type(cls.__name__, (cls,), {"__call__": call, "seen_whole": cls})
     return _classes[cls]
 
 
-def _masked(mask: Any, cache: Any, window: int, x: mx.array) -> Any:
-    """A layer's mask for new rows x (B, L, D): as it came while the text fits into the window."""
-    length = x.shape[1]
+def _masked(mask: Any, cache: Any, *, window: int, length: int) -> Any:
+    """A layer's mask for `length` new positions: as it came while the text fits into the window."""
     rows = getattr(cache, "lengths", None) or [getattr(cache, "offset", 0)]
     if max(rows) + length <= window:
         return mask

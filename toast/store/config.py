@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MEANT_NULLS = {"q_lora_rank", "kv_lora_rank", "n_routed_experts", "n_shared_experts", "final_logit_softcapping"}
 FLOATS = {"Infinity": inf, "-Infinity": -inf, "NaN": nan}
 TEXT = "text_config", "llm_config", "language_config"  # what wrappers call their language model
+FOREIGN = {"quant_method", "quant_algo", "quantization", "format"}
 METHODS = {
     "mxfp4": {"group_size": 32, "bits": 4, "mode": "mxfp4"},
     "mxfp8": {"group_size": 32, "bits": 8, "mode": "mxfp8"},
@@ -159,7 +160,7 @@ def _place_quantization(config: Config, beside: Config) -> None:
     found = [_object(*place) for place in places]
     for place, name in places:
         place.pop(name, None)
-    ours = next((x for x in found if {"bits", "group_size"} <= x.keys() and "quant_method" not in x), None)
+    ours = next((x for x in found if x.keys() & {"bits", "group_size"} and not x.keys() & FOREIGN), None)
     theirs = next((x for x in found if x and x is not ours), None)
     if ours is not None:
         config["quantization"] = ours

@@ -43,7 +43,9 @@ def understood(tensors: Tensors, config: Config) -> tuple[Tensors, Config | None
 def _method(settings: Config) -> tuple[str, Callable[[Tensors, Config], tuple[Tensors, Config | None]] | None]:
     """(what the method is called, what reads it)."""
     method = str(settings.get("quant_method") or _producer(settings))
-    form = settings.get("format") or settings.get("quant_algo") or (settings.get("quantization") or {}).get("quant_algo")
+    form = (
+        settings.get("format") or settings.get("quant_algo") or (settings.get("quantization") or {}).get("quant_algo")
+    )
     name = f"{method} ({form})" if form else method
     if method == "compressed-tensors":
         packed = {"pack-quantized": _packed, "float-quantized": _float8, "naive-quantized": _float8}
@@ -60,9 +62,10 @@ def _producer(settings: Config) -> str:
 # ---------------------------------------------------------------- packed integers
 
 
-def _affine(tensors: Tensors, name: str, parts: dict[str, str], read: Callable[..., Affine]) -> Tensors:
-    """The tensors with every group of PREFIX + `parts` as the weight, scales and biases that read(**parts) gives."""
+def _affine(tensors: Tensors, parts: dict[str, str], read: Callable[..., Affine]) -> Tensors:
+    """The tensors with every group of PREFIX + `parts`, the first of them the weight, as what read(**parts) gives."""
     found: Tensors = {}
+    name = next(iter(parts.values()))
     ends = tuple("." + part for part in parts.values())
     for key, array in tensors.items():
         prefix = key.removesuffix("." + name)
@@ -98,7 +101,7 @@ def _settings(tensors: Tensors, bits: int) -> tuple[Tensors, Config]:
     return tensors, {"group_size": 32, "bits": bits, "mode": "affine"}
 
 
-def _regrouped(weight: mx.array, scales: mx.array, zeros: mx.array, bits: int) -> Affine:
+def _regrouped(weight: mx.array, scales: mx.array, zeros: mx.array, *, bits: int) -> Affine:
     """weight uint32 (N, ..), scales and zeros (N, groups), of groups of a multiple of a size that MLX has."""
     width = weight.shape[1] * 32 // bits
     size = width // scales.shape[1]
@@ -114,30 +117,30 @@ def _awq(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
     if bits != 4 or str(settings.get("version", "gemm")).lower() != "gemm":
         raise ValueError(f"{bits} bits, {settings.get('version')}")
 
-    def read(qweight: mx.array, scales: mx.array, qzeros: Any) -> Affine:
+    def read(*, qweight: mx.array, scales: mx.array, qzeros: Any) -> Affine:
         weight = _words(_fields(qweight, 4, AWQ_ORDER).T, 4)
         zeros = mx.full(scales.shape, 8) if qzeros is None else _fields(qzeros, 4, AWQ_ORDER)
-        return _regrouped(weight, scales.T, zeros.T, 4)
+        return _regrouped(weight, scales.T, zeros.T, bits=4)
 
     parts = {"qweight": "qweight", "scales": "scales", "qzeros": "qzeros"}
-    return _settings(_affine(tensors, "qweight", parts, read), 4)
+    return _settings(_affine(tensors, parts, read), 4)
 
 
 def _gptq(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
     bits = settings["bits"]
     least = 0 if settings.get("checkpoint_format") == "gptq_v2" else 1  # the first version stores zeros less one
 
-    def read(qweight: mx.array, scales: mx.array, qzeros: mx.array, g_idx: Any) -> Affine:
+    def read(*, qweight: mx.array, scales: mx.array, qzeros: mx.array, g_idx: Any) -> Affine:
         size = qweight.shape[0] * 32 // bits // scales.shape[0]
         if g_idx is not None and not mx.array_equal(g_idx, mx.arange(g_idx.size) // size).item():
             raise ValueError("columns in another order (desc_act)")
         weight = mx.contiguous(qweight.view(mx.uint32).T)  # its words hold inputs, as MLX's do
         zeros = _fields(qzeros, bits) + least
-        return _regrouped(weight, scales.T, zeros.T, bits)
+        return _regrouped(weight, scales.T, zeros.T, bits=bits)
 
     parts = {"qweight": "qweight", "scales": "scales", "qzeros": "qzeros", "g_idx": "g_idx"}
     _settings({}, bits)
-    return _settings(_affine(tensors, "qweight", parts, read), bits)
+    return _settings(_affine(tensors, parts, read), bits)
 
 
 def _packed(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
@@ -148,13 +151,13 @@ def _packed(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
     if any(group.get("actorder") in ("group", True) for group in groups):
         raise ValueError("columns in another order (actorder)")
 
-    def read(packed: mx.array, scale: mx.array, zero: Any, shape: Any, order: Any) -> Affine:
+    def read(*, packed: mx.array, scale: mx.array, zero: Any, **_: Any) -> Affine:
         zeros = mx.full(scale.shape, 1 << (bits - 1)) if zero is None else _fields(zero.T, bits).T[: scale.shape[0]]
-        return _regrouped(packed.view(mx.uint32), scale, zeros, bits)
+        return _regrouped(packed.view(mx.uint32), scale, zeros, bits=bits)
 
     parts = {"packed": "weight_packed", "scale": "weight_scale", "zero": "weight_zero_point", "shape": "weight_shape",
              "order": "weight_g_idx"}  # fmt: skip
-    return _settings(_affine(tensors, "weight_packed", parts, read), bits)
+    return _settings(_affine(tensors, parts, read), bits)
 
 
 # ---------------------------------------------------------------- float8
