@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # of a chat template
 
+# control tokens that end a text in every model that has them, whatever its files say
+ENDS = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|return|>"}
 BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
@@ -51,7 +53,8 @@ class Reader:
         named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
         told = {id for source in sources for id in source}
-        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
+        known = {id for name, id in self.tokenizer.controls.items() if name in ENDS}
+        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told) | known)
         self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
