@@ -15,6 +15,7 @@ from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
 from toast.store import adapter as adapters
 from toast.store import catalog
+from toast.store.config import text_part
 from toast.store.folder import read_config
 from toast.task import need
 
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # of a chat template
 
+# control tokens that end a text in every model that has them, whatever its files say
+ENDS = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|return|>"}
 BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
@@ -55,7 +58,8 @@ class Reader:
         named = [self.tokenizer.id(name) for name in decoder.end_names(words)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
         told = {id for source in sources for id in source}
-        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
+        known = {id for name, id in self.tokenizer.controls.items() if name in ENDS}
+        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told) | known)
         self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
@@ -106,7 +110,7 @@ class Reader:
     @property
     def size(self) -> int:
         """The number of the model's logits."""
-        return (self.config.get("text_config") or self.config)["vocab_size"]
+        return text_part(self.config)["vocab_size"]
 
 
 class LanguageModel(Reader):

@@ -188,12 +188,12 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
     """One layer, None where the extension has no such form."""
     attention, mlp = block.self_attn, block.mlp
     norms = block.input_layernorm, block.post_attention_layernorm
+    if kind(type(attention).__call__) != "Attention" or kind(type(mlp).__call__) != "MLP":
+        return None
     linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj] if kind(type(mlp).__call__) == "MLP" else []
+    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
     updates = [_update(linear) for linear in linears]
     linears = [linear.linear if update else linear for linear, update in zip(linears, updates, strict=True)]
-    if kind(type(attention).__call__) != "Attention" or len(linears) != 7:
-        return None
     rope = _once(attention.rope, _make_rope)
     if rope is None or not all(map(_is_affine, linears)) or any(type(norm).__name__ != "RMSNorm" for norm in norms):
         return None

@@ -10,6 +10,7 @@ import os
 from contextlib import contextmanager
 
 from toast.errors import BadModel
+from toast.store.config import normalised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,13 +19,14 @@ if TYPE_CHECKING:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """config.json of the folder as a dict; BadModel when it is missing or not an object."""
+    """config.json of the folder as a dict, normalised (`config.py`); BadModel when it is missing or not an object."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
     config = read_json(path, "config.json")
     if not isinstance(config, dict):
         raise BadModel(f"{path}: config.json is {'not an object' if config else 'missing'}")
-    return config
+    with blame(path):
+        return normalised(config, read_object(path, "hf_quant_config.json"))
 
 
 def read_json(path: str, name: str) -> Any:

@@ -15,6 +15,8 @@ from toast import kernels
 from toast.errors import BadModel
 from toast.store import safetensors
 
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
 
 def load(path: str) -> dict[str, mx.array]:
     """All tensors of a folder, a .safetensors or a .gguf file: name -> array.
@@ -37,6 +39,9 @@ def _files(path: str) -> list[str]:
     if os.path.exists(index):
         return [os.path.join(path, name) for name in indexed(index)]
     names = sorted(name for name in os.listdir(path) if name.endswith(".safetensors"))
+    if not names and (pickles := sorted(n for n in os.listdir(path) if n.endswith(PICKLES))):
+        told = f"{path}: its weights are pickles ({pickles[0]}), which can run code and are not read"
+        raise BadModel(told, "take a copy with .safetensors, or save it as such with transformers' save_pretrained")
     if not names:
         raise BadModel(f"{path}: no .safetensors file")
     return [os.path.join(path, name) for name in [n for n in names if n.startswith("model")] or names]
