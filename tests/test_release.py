@@ -118,8 +118,9 @@ def assert_executables(bin, folder):
         with open(bin / name, "rb") as file:
             assert file.read(2) != b"#!", name
         assert run(bin / name, "--version", cwd=folder).stdout.split()[1] == "(toast"
-    with open("/") as root:
-        ran = subprocess.run([bin / "search", "q"], stdin=root, cwd=folder, capture_output=True, text=True)
+    root = os.open("/", os.O_RDONLY)
+    ran = subprocess.run([bin / "search", "q"], stdin=root, cwd=folder, capture_output=True, text=True)
+    os.close(root)
     assert (ran.returncode, ran.stderr) == (2, "search: cannot read standard input: Is a directory\n")
     ran = run(bin / "toast-python", "-c", "import sys; print(sys.executable)", cwd=folder)
     assert ran.stdout.startswith(str(bin))

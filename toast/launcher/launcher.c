@@ -126,7 +126,7 @@ static int interpreter(char* text, char python[PATH_MAX]) {
     char quote = *start == '"' || *start == '\'' ? *start++ : ' ';
     end = strchr(start, quote);
   }
-  if (!end || *start != '/' || end - start >= PATH_MAX) return 0;
+  if (!end || *start != '/' || end - start >= PATH_MAX || memchr(start, '\n', end - start)) return 0;
   memcpy(python, start, end - start);
   python[end - start] = 0;
   return 1;
