@@ -23,16 +23,22 @@ COMPILERS = {"CXX": ("c++", "g++", "clang++"), "CC": ("cc", "gcc", "clang")}
 MISSING = (
     "CPU kernels not built: no C++ compiler (looked for {}). Commands will run on plain MLX, 15 to 40 times slower. "
     "Install a compiler (Debian, Ubuntu: apt install g++), then run: "
-    "pip install --force-reinstall --no-cache-dir toast-filters"
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary toast-filters toast-filters"
 )
 LAUNCHER = os.path.join("toast", "launcher", "launcher.c")
 PYTHON = os.path.join("toast", "launcher", "toast-python")
 
 
 def compiler(env: dict[str, str], variable: str = "CXX") -> str | None:
-    """The C++ compiler that CMake would take, or the C compiler (CC); None without one."""
-    named = [env[variable].split()[0]] if env.get(variable, "").strip() else COMPILERS[variable]
-    return next(filter(None, (shutil.which(name, path=env.get("PATH")) for name in named)), None)
+    """The C++ compiler that CMake would take, or the C compiler (CC); None without one.
+
+    SystemExit where one is named that is not here: a slip is told, not built around."""
+    asked = env.get(variable, "").split()[:1]
+    found = (shutil.which(name, path=env.get("PATH")) for name in asked or COMPILERS[variable])
+    compiler = next(filter(None, found), None)
+    if asked and not compiler:
+        raise SystemExit(f"toast: {variable}={env[variable]}: there is no compiler {asked[0]}")
+    return compiler
 
 
 def wants_kernels(env: dict[str, str], platform: str = sys.platform) -> bool:
@@ -42,7 +48,7 @@ def wants_kernels(env: dict[str, str], platform: str = sys.platform) -> bool:
         return False
     if compiler(env):
         return True
-    missing = MISSING.format(env.get("CXX") or ", ".join(COMPILERS["CXX"]))
+    missing = MISSING.format(", ".join(COMPILERS["CXX"]))
     if asked == "require":
         raise SystemExit(f"toast: {missing}")
     warnings.warn(f"toast: {missing}", stacklevel=1)
