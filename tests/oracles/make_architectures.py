@@ -39,6 +39,11 @@ THETA = {"rope_parameters": {"rope_type": "default", "rope_theta": 50000.0}}
 LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8,
           "n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 16,
           "first_k_dense_replace": 1, "num_key_value_heads": 4}  # fmt: skip
+INNER = {name: HEADS[name] for name in HEADS if not name.endswith("token_id")}
+VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+          "image_size": 28, "patch_size": 14}  # fmt: skip
+LINEAR = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+          "layer_types": ["linear_attention", "full_attention"] * 2}  # fmt: skip
 
 # file name -> (model type, settings)
 MODELS = {
@@ -126,6 +131,27 @@ MODELS = {
         "linear_key_head_dim": 8, "linear_value_head_dim": 8, "shared_expert_intermediate_size": 16,
         "layer_types": ["linear_attention", "full_attention"] * 2}),
     "mamba": ("mamba", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8}),
+    "gemma3": ("gemma3", {"mm_tokens_per_image": 4, "vision_config": VISION, "text_config": INNER | MIXED | {
+        "query_pre_attn_scalar": 8, "model_type": "gemma3_text"}}),
+    "qwen3_5_text": ("qwen3_5_text", HEADS | LINEAR),
+    "granitemoehybrid": ("granitemoehybrid", SIZES | THETA | {"num_local_experts": 0, "num_experts_per_tok": 0,
+        "shared_intermediate_size": 48, "layer_types": ["mamba", "attention"] * 2, "mamba_n_heads": 4,
+        "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_expand": 2, "mamba_chunk_size": 16}),
+    "falcon_h1": ("falcon_h1", HEADS | THETA | {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8,
+        "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16}),
+    "mamba2": ("mamba2", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8,
+        "num_heads": 8, "head_dim": 8, "expand": 2, "n_groups": 1, "chunk_size": 16}),
+    "falcon_mamba": ("falcon_mamba", {"vocab_size": VOCAB, "hidden_size": 32, "num_hidden_layers": 2,
+        "state_size": 8}),
+    "exaone_moe": ("exaone_moe", HEADS | MIXED | THETA | EXPERTS | {"num_shared_experts": 1, "n_group": 2,
+        "topk_group": 1, "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"]}),
+    "afmoe": ("afmoe", HEADS | MIXED | THETA | EXPERTS | {"num_dense_layers": 1, "num_shared_experts": 1}),
+    "glm4_moe_lite": ("glm4_moe_lite", SIZES | LATENT | THETA | {"n_group": 1, "topk_group": 1}),
+    "laguna": ("laguna", HEADS | MIXED | EXPERTS),
+    "nemotron_h": ("nemotron_h", HEADS | {"hybrid_override_pattern": "M-*-", "mamba_num_heads": 4,
+        "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1, "chunk_size": 16}),
+    "minimax_m2": ("minimax_m2", HEADS | THETA | {"num_local_experts": 4, "num_experts_per_tok": 2,
+        "rotary_dim": 8}),
 }  # fmt: skip
 
 

@@ -29,8 +29,9 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     return {name: array for name, array in tensors.items() if name not in apart} | turned
 
 
-def after(kind: str, model: Any, config: Config) -> None:
-    """Change the layers of a model that is loaded."""
+def after(model: Any, config: Config) -> None:
+    """Change the layers of a loaded model, whose language model has this configuration."""
+    model, kind = getattr(model, "language_model", model), str(config.get("model_type"))
     for layer in model.layers:
         if kind == "glm":  # it turns whole heads
             layer.self_attn.rope.dims = int(layer.self_attn.rope.dims * config.get("partial_rotary_factor", 0.5))

@@ -63,7 +63,7 @@ def load(path: str) -> tuple[Any, Config]:
         model.eval()
         _check_names(model, tensors)
         model.load_weights(list(tensors.items()), strict=True)
-        corrections.after(str(part.get("model_type")), model, part)
+        corrections.after(model, text_part(part))
         settle(model)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError) as error:
         raise BadModel(f"{path}: not a whole {part['model_type']} model: {error}") from None
@@ -73,6 +73,8 @@ def load(path: str) -> tuple[Any, Config]:
 
 def _arguments(kind: Any, config: Config) -> Any:
     """An architecture's ModelArgs; those without a default that may be absent, objects all of them, are None."""
+    if "text_config" in kind.__dataclass_fields__:  # a wrapper's file also reads its language model alone
+        config = {"text_config": config, **config}
     absent = {f.name for f in kind.__dataclass_fields__.values() if f.default is f.default_factory} - config.keys()
     optional = {name for name in absent if kind.__dataclass_fields__[name].type not in (int, float, str, bool)}
     return kind.from_dict({**dict.fromkeys(optional), **config})
@@ -92,7 +94,8 @@ def _check_names(model: Any, tensors: dict[str, mx.array]) -> None:
     """ValueError, which names a few, where tensors are missing or belong nowhere."""
     from mlx.utils import tree_flatten
 
-    wanted, given = {name for name, _ in tree_flatten(model.parameters())}, tensors.keys()
+    flat: Any = tree_flatten(model.parameters())
+    wanted, given = {name for name, _ in flat}, tensors.keys()
     for names, told in ((wanted - given, "missing"), (given - wanted, "not part of it")):
         if names:
             first, more = sorted(names)[:3], len(names) - 3

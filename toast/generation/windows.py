@@ -1,4 +1,4 @@
-"""Sliding windows for the architectures whose files in MLX-LM ignore them: a layer sees `window` positions, its own too.
+"""Sliding windows for the architectures whose files in MLX-LM ignore them: a layer sees `window` positions.
 
 Owns which layers those are, and what such a layer's mask becomes. The caches stay whole, so that they can be trimmed,
 kept on disk and put beside others; what the window has passed is masked.

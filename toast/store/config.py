@@ -31,10 +31,14 @@ OTHER_NAMES = {
 # what one writer calls so, and another so
 SAME = (("num_experts", "num_local_experts"), ("n_positions", "n_ctx"), ("hidden_size", "block_dim"))
 # settings that newer writers leave out, as they never differ
-ALWAYS = {
+ALWAYS: dict[str, Config] = {
     "apertus": {"mlp_bias": False, "post_norm": False, "qk_norm": True},
     "ernie4_5_moe": {"moe_use_aux_free": True},
+    "granitemoehybrid": {"position_embedding_type": "nope"},
+    "minimax_m2": {"shared_intermediate_size": 0},
+    "solar_open": {"partial_rotary_factor": 1.0},
 }  # fmt: skip
+MAMBA = {"linear_attention": "mamba", "full_attention": "attention"}
 LOCAL_NAMES = "rope_local_base_freq", "local_rope_theta", "swa_rope_theta", "rope_local_theta"
 
 
@@ -83,8 +87,9 @@ def _rename_text(config: Config) -> None:
         if part := _object(config, name):
             config["text_config"] = text = normalised(part)
             for shared in ("tie_word_embeddings", "vocab_size"):
-                if shared in config:
-                    text.setdefault(shared, config[shared])
+                for place, other in ((text, config), (config, text)):
+                    if shared in other:
+                        place.setdefault(shared, other[shared])
             return
     config.pop("text_config", None)
 
@@ -98,6 +103,12 @@ def _add_names(config: Config) -> None:
         config.setdefault(name, value)
     if "n_embd" in config:
         config.setdefault("n_inner", 4 * config["n_embd"])
+    if config.get("model_type") == "mamba2" and "hidden_size" in config:
+        config.setdefault("intermediate_size", config.get("expand", 2) * config["hidden_size"])
+    if "mlp_layer_types" in config:
+        config.setdefault("is_moe_layer", [kind == "sparse" for kind in config["mlp_layer_types"]])
+    if config.get("model_type") == "granitemoehybrid" and isinstance(config.get("layer_types"), list):
+        config["layer_types"] = [MAMBA.get(kind, kind) for kind in config["layer_types"]]
     _tell_pattern(config)
 
 

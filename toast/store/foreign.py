@@ -1,6 +1,6 @@
 """Weights that other tools quantised, put into MLX's form where that holds the same numbers; else refused by name.
 
-Owns their layouts: AutoAWQ's, GPTQ's, compressed-tensors' packed integers, and float8 with scales. Knows no architecture.
+Owns their layouts: AutoAWQ's, GPTQ's, compressed-tensors' packed integers, float8 with scales. Knows no architecture.
 What is converted is computed when it is first used, and is private memory.
 """
 
