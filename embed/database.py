@@ -135,6 +135,22 @@ def counts(db: Connection) -> tuple[int, int]:
     return documents, chunks
 
 
+def is_sound(db: Connection) -> bool:
+    """Whether what a killed run left is whole: the file, the words, the texts and a vector of each chunk.
+
+    What SQLite finds to be wrong is an sqlite.Error, a vector that cannot be one a ValueError."""
+    if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+        return False
+    db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+    ids = set()
+    for id, hash, text in db.execute("SELECT id, hash, text FROM chunks"):
+        if text_hash(text) != hash:
+            return False
+        ids.add(id)
+    dims = meta(db).get("dims", 0)  # a run that was killed before its model was there has no chunk either
+    return ids == {id for segment in vectors.segments(db, dims) for id in segment.ids}
+
+
 # ---- which of them a run has met
 
 

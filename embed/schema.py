@@ -58,10 +58,13 @@ def connect(path: str, *, uri: bool = False) -> Connection:
     return sqlite.connect(path, isolation_level=None, uri=uri, cached_statements=64)
 
 
-def connect_to_build(path: str) -> Connection:
-    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file."""
+def connect_to_build(path: str, *, journal: str = "DELETE") -> Connection:
+    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file.
+
+    journal: OFF where nobody needs the file after a crash; SQLite writes no other file then."""
     db = connect(path)
-    for pragma in ("locking_mode = EXCLUSIVE", "synchronous = NORMAL", "cache_size = -32000", "temp_store = MEMORY"):
+    pragmas = ("locking_mode = EXCLUSIVE", f"journal_mode = {journal}", "synchronous = NORMAL", "cache_size = -32000")
+    for pragma in (*pragmas, "temp_store = MEMORY"):
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -117,7 +120,7 @@ def _version_in(head: bytes) -> int:
     return int.from_bytes(head[60:64], "big")
 
 
-def _expect_index(head: bytes, name: str) -> None:
+def expect_index(head: bytes, name: str) -> None:
     """BadInput unless a file begins as an index of a version that is known."""
     if kind(head) != "index":
         raise BadInput(f"cannot open {name}: not an index", "run: index FILES > index.db")
@@ -139,19 +142,30 @@ def head_of(fd: int) -> bytes:
     return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
+# what a damaged or hostile index does to the code that reads it
+DAMAGE = (sqlite.Error, ArithmeticError, LookupError, TypeError, ValueError)
+
+
+class Damaged(BadInput):
+    """An index is not what was written."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
+        super().__init__(f"{name} is damaged: {error}", f"build it again: {again}")
+
+
 @contextmanager
 def damage(name: str) -> Iterator[None]:
-    """Whatever a damaged or hostile index does to the code that reads it, in one line."""
+    """What is wrong with an index that is read, in one line."""
     try:
         yield
-    except (sqlite.Error, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
-        raise BadInput(f"{name} is damaged: {error}", f"build it again: {again}") from error
+    except DAMAGE as error:
+        raise Damaged(name, error) from error
 
 
 def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
-    _expect_index(head_of(fd), name)
+    expect_index(head_of(fd), name)
     with damage(name):
         checksum.verify(call, fd)
         try:
@@ -184,7 +198,7 @@ def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     try:
         for chunk in chunks:
             pipes.write_all(fd, chunk, "the temporary file")
-        _expect_index(head_of(fd), name)
+        expect_index(head_of(fd), name)
         with damage(name):
             checksum.verify(call, fd)
             return check(connect(f"file:{path}?mode=ro", uri=True))
