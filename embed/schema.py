@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager
 
 from embed import checksum
-from toast import pipes
+from toast import files, pipes
 from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
@@ -165,14 +165,19 @@ def damage(name: str) -> Iterator[None]:
 
 def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
+    path = f"/dev/fd/{fd}"
+    # SQLite follows this link by itself, and to what? The file may be renamed over or deleted since it was opened
+    if os.path.islink(path) and not files.has_name(fd, os.path.realpath(path)):
+        return open_spooled(call, copy_chunks(fd), name)
+    _check_file(call, fd, name)
+    with damage(name):
+        return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
+
+
+def _check_file(call: Call, fd: int, name: str) -> None:
     expect_index(head_of(fd), name)
     with damage(name):
         checksum.verify(call, fd)
-        try:
-            db = connect(f"file:/dev/fd/{fd}?mode=ro&immutable=1", uri=True)
-        except sqlite.OperationalError:  # renamed over or deleted since it was opened
-            return open_spooled(call, copy_chunks(fd), name)
-        return check(db)
 
 
 @contextmanager
@@ -188,22 +193,14 @@ def opened(call: Call, path: str) -> Iterator[Connection]:
 
 def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     """The same for an index that comes in pieces: kept in a private file while it is read."""
-    import tempfile
-
-    folder = call.path(call.env.get("TMPDIR") or "/tmp")
+    fd = files.spool(call, chunks)
     try:
-        fd, path = tempfile.mkstemp(dir=folder, prefix="search-")
-    except OSError as error:
-        raise os_error(error, f"write in {folder}") from None
-    try:
-        for chunk in chunks:
-            pipes.write_all(fd, chunk, "the temporary file")
-        expect_index(head_of(fd), name)
-        with damage(name):
-            checksum.verify(call, fd)
-            return check(connect(f"file:{path}?mode=ro", uri=True))
+        _check_file(call, fd, name)
+        with files.named(call, fd) as path, damage(name):
+            for mark in "%?#":
+                path = path.replace(mark, f"%{ord(mark):x}")
+            return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
     finally:
-        os.unlink(path)
         os.close(fd)
 
 

@@ -314,12 +314,36 @@ def private_file(call: Call) -> int:
     if fd >= 0:
         return fd
     try:
-        draft = Draft(path, 0o600, named=True)
+        return Draft(path, 0o600, named=True).release()
     except OSError as error:
-        error = os_error(error, f"write in {os.path.dirname(path)}")
-        raise BadInput(error.message, "TMPDIR=FOLDER names another folder") from None
-    draft.hide()
-    return draft.fd
+        told = os_error(error, f"write in {os.path.dirname(path)}").message
+        raise BadInput(told, "TMPDIR=FOLDER names another folder") from None
+
+
+def spool(call: Call, chunks: Iterable[bytes]) -> int:
+    """A private file of these bytes, to be read from its start."""
+    fd = private_file(call)
+    try:
+        for chunk in chunks:
+            write_private(fd, chunk)
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def write_private(fd: int, data: bytes) -> None:
+    """Add to a private file; BadInput when there is no room."""
+    try:
+        write(fd, data)
+    except OSError as error:
+        raise no_room(error.strerror) from None
+
+
+def no_room(reason: object) -> BadInput:
+    """What to say and to type where a private file cannot be written."""
+    return BadInput(f"cannot write the temporary file: {reason}", "TMPDIR=FOLDER names another folder")
 
 
 @contextmanager

@@ -205,24 +205,18 @@ def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     try:
-        call.kept[os.path.normpath(name)] = _keep(call, fd, name=name, limit=limit)
+        from toast.files import spool
+
+        call.kept[os.path.normpath(name)] = spool(call, _pieces(fd, name, limit))
     finally:
         os.close(fd)
     return call.open(name)
 
 
-def _keep(call: Call, fd: int, *, name: str, limit: int) -> int:
-    from toast.files import private_file
-
-    kept = private_file(call)
-    try:
-        while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
-            write_all(kept, chunk, "the temporary file")
-            limit -= len(chunk)
-    except BaseException:
-        os.close(kept)
-        raise
-    return kept
+def _pieces(fd: int, name: str, limit: int) -> Iterator[bytes]:
+    while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
+        yield chunk
+        limit -= len(chunk)
 
 
 def plural(count: int, noun: str) -> str:
@@ -248,11 +242,11 @@ class Spool:
             self._spill()
 
     def _spill(self) -> None:
-        if self._fd < 0:
-            from toast.files import private_file
+        from toast.files import private_file, write_private
 
+        if self._fd < 0:
             self._fd = private_file(self.call)
-        write_all(self._fd, b"".join(self._held), "the temporary file")
+        write_private(self._fd, b"".join(self._held))
         self._held, self._size = [], 0
 
     def windows(self) -> Iterator[list[str]]:
