@@ -1,4 +1,4 @@
-"""Where an index is built, and how it becomes whole: beside its name, or for standard output in the store or in $TMPDIR.
+"""Where an index is built and how it becomes whole: beside its name, or for standard output in the store or $TMPDIR.
 
 Knows copies and renames; nothing of what is written into the index, or of what a part is (`part.py`).
 """

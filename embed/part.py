@@ -1,7 +1,7 @@
-"""The file of an index that is being built, `.NAME.toast-part`: what a killed run leaves, and the next one goes on with.
+"""The file of an index that is being built, `.NAME.toast-part`: what a killed run leaves, the next one goes on with.
 
 It is believed to be ours when it is no link and a regular file of this user under just that name, which begins as an
-index; it does so from its first moment. SQLite's journal beside it likewise. Nothing else is opened, emptied or removed.
+index; it does so from its first moment. SQLite's journal beside it likewise. Nothing else is written to or removed.
 """
 
 from __future__ import annotations
@@ -54,10 +54,13 @@ def hold(path: str, waiting: Callable[[], object]) -> int | None:
         if not _begins_as_index(fd):
             os.close(fd)
             raise FileExistsError(17, "not a part of ours", path)
-        files.lock(fd, waiting)
-        if files.has_name(fd, path):
+        locked = files.lock(fd, waiting)
+        if locked and files.has_name(fd, path):
             return fd
-        os.close(fd)  # the other run has renamed it meanwhile
+        os.close(fd)
+        if not locked:
+            raise FileExistsError(17, "perhaps another run's", path)
+        # the other run has renamed it meanwhile
 
 
 def _begins_as_index(fd: int) -> bool:

@@ -554,7 +554,10 @@ def test_the_second_writer_waits(tree, model):
 def test_parts_that_nobody_came_back_for(tree, model):
     """Ours alone go, after a week."""
     store, old, new = tree / "home/index", f".{'a' * 32}.toast-part", f".{'b' * 32}.toast-part"
-    write(store, {old: part.blank(), f"{old}-journal": b"", new: part.blank(), "old.db": "x", f".{'c' * 32}.toast-part": "x"})
+    write(
+        store,
+        {old: part.blank(), f"{old}-journal": b"", new: part.blank(), "old.db": "x", f".{'c' * 32}.toast-part": "x"},
+    )
     eight_days_ago = time.time() - 8 * 86400
     for name in set(os.listdir(store)) - {new}:
         os.utime(store / name, (eight_days_ago, eight_days_ago))

@@ -78,8 +78,8 @@ def open_regular(path: str) -> int:
     raise OSError(22, "not a regular file", path)
 
 
-def read(path: str, limit: int = 1 << 40) -> bytes:
-    """The bytes of a regular file, `limit` at most; OSError as `open_regular`."""
+def read(path: str, limit: int = -1) -> bytes:
+    """The bytes of a regular file, `limit` at most unless it is -1; OSError as `open_regular`."""
     with open(open_regular(path), "rb") as file:
         return file.read(limit)
 
@@ -87,24 +87,23 @@ def read(path: str, limit: int = 1 << 40) -> bytes:
 # ---------------------------------------------------------------- locks
 
 
-def lock(fd: int, waiting: Callable[[], object] | None = None) -> bool:
+def lock(fd: int, waiting: Callable[[], object] | None = None) -> bool | None:
     """Lock a file or a folder until it is closed; False when somebody else has it locked.
 
-    waiting: is called before waiting for whoever has it, and then the lock is always had: also without locks
-    (some network file systems), where nothing that was left can be told from what is being written.
-    """
+    waiting: is called before waiting for whoever has it. None: there are no locks here (some network file systems),
+    so what was left cannot be told from what is being written."""
     import fcntl
 
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
     except BlockingIOError:
-        if waiting:
-            waiting()
-            fcntl.flock(fd, fcntl.LOCK_EX)
+        if not waiting:
+            return False
+        waiting()
+        fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError:
-        pass
-    return waiting is not None
+        return None
+    return True
 
 
 def has_name(fd: int, path: str) -> bool:
@@ -223,13 +222,14 @@ def give_name(fd: int, path: str) -> str:
 
 def tidy(path: str) -> None:
     """Remove what killed writers left beside `path`."""
-    for name in _names(path):
+    for name in names(path):
         _remove_left(name)
         if not os.path.lexists(name):
             return
 
 
-def _names(path: str) -> Iterator[str]:
+def names(path: str) -> Iterator[str]:
+    """What may be beside `path` for as long as it is written."""
     folder, name = os.path.split(path)
     name = os.fsdecode(os.fsencode(name)[:200])  # names have at most 255 bytes
     return (os.path.join(folder, f".{name}.toast-{number}") for number in range(1, WRITERS + 1))
@@ -237,7 +237,7 @@ def _names(path: str) -> Iterator[str]:
 
 def _claim(path: str, make: Callable[[str], int | None]) -> tuple[int | None, str]:
     """What `make` gives for the first name beside `path` that can be had, and the name."""
-    for name in _names(path):
+    for name in names(path):
         _remove_left(name)
         try:
             return make(name), name
@@ -250,7 +250,8 @@ def _create(path: str, mode: int) -> tuple[int, str]:
     while True:
         fd, name = _claim(path, lambda name: os.open(name, CREATE, mode))
         assert fd is not None
-        if lock(fd, lambda: None) and has_name(fd, name):  # nobody has taken it for one that was left
+        lock(fd, lambda: None)
+        if has_name(fd, name):  # nobody has taken it for one that was left
             return fd, name
         os.close(fd)
 

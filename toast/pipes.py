@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
+WRITER = 5  # seconds for which a FIFO's first writer is waited for
 IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
 
 
@@ -200,8 +201,8 @@ def read_chunks(
 
 def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
-    is kept in a private file."""
-    fd = call.open(name)
+    is kept in a private file. Nobody is waited for who might write to a FIFO some day."""
+    fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
     if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     try:
@@ -214,9 +215,29 @@ def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
 
 
 def _pieces(fd: int, name: str, limit: int) -> Iterator[bytes]:
-    while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
+    chunk = _first(fd, name, min(CHUNK, limit))
+    while chunk:
         yield chunk
         limit -= len(chunk)
+        chunk = read_some(fd, name, min(CHUNK, limit))
+
+
+def _first(fd: int, name: str, size: int) -> bytes:
+    """What a non-blocking pipe gives first. Without a writer reading gives nothing, but there is no hang-up either."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    there = poll.poll(WRITER * 1000)
+    try:
+        first = os.read(fd, size)
+    except BlockingIOError:  # somebody has it open, and takes the time
+        return read_some(fd, name, size)
+    except OSError as error:
+        raise os_error(error, f"read {name}") from None
+    if not (first or there):
+        raise BadInput(f"cannot read {name}: nobody writes to this pipe")
+    return first
 
 
 def plural(count: int, noun: str) -> str:

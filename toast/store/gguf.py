@@ -11,6 +11,7 @@ import struct
 from contextlib import contextmanager
 from math import prod
 
+from toast import files
 from toast.errors import BadModel
 
 TYPE_CHECKING = False
@@ -108,7 +109,7 @@ class Gguf:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
+            with open(files.open_regular(path), "rb") as file:
                 size = os.fstat(file.fileno()).st_size
                 self.data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
         except OSError as error:

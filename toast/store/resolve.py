@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from toast import files
 from toast.errors import BadModel, ModelNotFound
 from toast.store import catalog
 
@@ -58,8 +59,7 @@ def is_probe(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        with open(path, "rb") as file:
-            return b'"format":"toastprobe' in file.read(1 << 16).replace(b" ", b"")
+        return b'"format":"toastprobe' in files.read(path, 1 << 16).replace(b" ", b"")
     except OSError:
         return False
 
@@ -72,8 +72,8 @@ def _hugging_face(call: Call, name: str) -> str | None:
     )
     repository = os.path.join(call.path(hub), "models--" + name.replace("/", "--"))
     try:
-        with open(os.path.join(repository, "refs", "main")) as file:
-            folder = os.path.join(repository, "snapshots", file.read().strip())
-    except OSError:
+        revision = files.read(os.path.join(repository, "refs", "main"), 1 << 10).decode().strip()
+        folder = os.path.join(repository, "snapshots", revision)
+    except (OSError, ValueError):
         return None
     return folder if os.path.isdir(folder) else None
