@@ -30,8 +30,8 @@ TEXTS = {f"docs/{i}.txt": "\n\n".join(f"{i} the cat {j}" for j in range(12)) for
 class Case:
     """A folder `work` with what a command needs; `home` and `tmp` beside it are the store and $TMPDIR.
 
-    words: the command; feed: its standard input; out: the file that its standard output is. target: what it makes, which
-    is put back before each run. result: what a run has come to, of its output and its files.
+    words: the command; feed: its standard input; out: the file that its standard output is. target: what it makes,
+    which is put back before each run. result: what a run has come to, of its output and its files.
     """
 
     def __init__(self, folder, model):
@@ -42,8 +42,8 @@ class Case:
         for name in ("work", "home", "tmp"):
             (folder / name).mkdir()
         self.env = environment(
-            {"EMBED_MODEL": model, "TOAST_HOME": folder / "home", "TMPDIR": folder / "tmp", "PIP_CONFIG_FILE": os.devnull,
-             "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder / "links"}
+            {"EMBED_MODEL": model, "TOAST_HOME": folder / "home", "TMPDIR": folder / "tmp",
+             "PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": folder / "links"}
         )  # fmt: skip
         self.feed, self.out = b"", None
 
@@ -168,8 +168,9 @@ def prefix_cache(case):
 
 def conversion(case):
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), *map(chr, range(97, 123))]
+    kinds = [2, 3, 3] + [6] * 256 + [1] * 26
     facts = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": tokens,
-             "tokenizer.ggml.scores": [0.0] * len(tokens), "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1] * 26,
+             "tokenizer.ggml.scores": [0.0] * len(tokens), "tokenizer.ggml.token_type": kinds,
              "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2}  # fmt: skip
     case.write({"m.gguf": gguf(facts)})
     case.words, case.target, case.feed = ["tokenize", "-m", "m.gguf"], "../home/gguf", b"cat"
