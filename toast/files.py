@@ -222,10 +222,12 @@ def give_name(fd: int, path: str) -> str:
 
 def tidy(path: str) -> None:
     """Remove what killed writers left beside `path`."""
+    missing = 0  # names are taken from the first on, and given back in any order
     for name in names(path):
-        _remove_left(name)
-        if not os.path.lexists(name):
+        missing += not os.path.lexists(name)
+        if missing > 2:
             return
+        _remove_left(name)
 
 
 def names(path: str) -> Iterator[str]:
