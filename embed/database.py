@@ -175,8 +175,10 @@ def counts(db: Connection) -> tuple[int, int]:
     return documents, chunks
 
 
-def expect_sound(db: Connection) -> None:
-    """Damaged unless the file's pages and its rows fit together: what is damaged is not written on."""
+def expect_sound(db: Connection, *, words: bool = False) -> None:
+    """Damaged unless the file's pages and its rows fit together: what is damaged is not written on.
+
+    words: whether to compare the words and the texts with what they were made of, too, as after a crash."""
     made = settings(db)
     problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if problem != "ok":
@@ -184,6 +186,12 @@ def expect_sound(db: Connection) -> None:
     for problem, query in UNSOUND.items():
         if any(wrong for (wrong,) in db.execute(f"{query} LIMIT 1", made)):
             raise Damaged(problem)
+    if words:
+        db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        ids = {id for segment in vectors.segments(db, made["dims"]) for id in segment.ids}
+        for id, hash, text in db.execute("SELECT id, hash, text FROM chunks"):
+            if text_hash(text) != hash or id not in ids:
+                raise Damaged("a chunk is not what was written")
 
 
 # ---- which of them a run has met

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from embed import database, model, schema, vectors, words
 from embed.build import Build
 from embed.documents import Files
-from embed.schema import sqlite, transaction
+from embed.schema import transaction
 from embed.writer import BATCH, Writer, below, unchanged
 from toast import pipes
-from toast.errors import BadInput, UsageError
+from toast.errors import UsageError
 from toast.store.fingerprint import digest, name_of
 
 TYPE_CHECKING = False
@@ -55,16 +55,21 @@ def index(
     key = key_of(call, meta, roots, path=output or update)
     build = Build(call, output or update, key=key, update=bool(update))
     try:
-        with disk(build):
-            db = build.open()
-            _fill(call, db, source, meta=meta, update=bool(update))
-            if call.outcome.had_errors and not update and not database.counts(db)[0]:
-                build.discard()
-            else:
-                build.finish()
-    except BaseException:
-        build.abandon()
-        raise
+        _build(call, build, source, meta=meta)
+    except schema.DamagedIndex:
+        if not (build.resumed and isinstance(source, Files)):  # records cannot be read again
+            raise
+        _build(call, build, source, meta=meta)  # the part is gone: anew
+
+
+def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) -> None:
+    with writing(build):
+        db = build.open()
+        _fill(call, db, source, meta=meta, update=build.update)
+        if call.outcome.had_errors and not build.update and not database.counts(db)[0]:
+            build.discard()
+        else:
+            build.finish()
 
 
 def settings(
@@ -92,15 +97,20 @@ def key_of(call: Call, meta: dict[str, Any], roots: Sequence[str], *, path: str 
 
 
 @contextmanager
-def disk(build: Build) -> Iterator[None]:
-    """What SQLite cannot write, and what an update finds damaged, in one line."""
+def writing(build: Build) -> Iterator[None]:
+    """Whatever ends this run, what is worth it is kept for the next one; of what is damaged nothing is."""
     try:
-        yield
-    except (sqlite.Error, schema.Damaged) as error:
-        if build.update and not schema.of_the_machine(error):
-            with schema.damage(build.name):
-                raise
-        raise BadInput(f"cannot write {build.part}: {error}", "what is done is kept: run it again") from error
+        with build.disk():
+            yield
+    except schema.DAMAGE as error:
+        if not build.base:
+            build.abandon()
+            raise
+        build.discard()
+        raise schema.DamagedIndex(build.base, error) from error
+    except BaseException:
+        build.abandon()
+        raise
 
 
 def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], update: bool) -> None:

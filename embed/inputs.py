@@ -76,7 +76,7 @@ class Inputs:
                 first += more
             if schema.kind(first) != "text":
                 return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
-            call = call.but(stdin=_spooled(call, first))
+            call = call.but(stdin=files.spool(call, _rest(call.stdin, first)))
         return self._texts(call, [], name=name, lexical=lexical)
 
     def _texts(
@@ -92,10 +92,13 @@ class Inputs:
                 meta = database.settings(beside[0])
                 made = {"model": name or meta["model"], "digest": meta["digest"]}
         embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
-        db = schema.connect("")
-        schema.create(db)
-        database.set_meta(db, dims=embedder.dims, exact=0, **made)
-        index.fill(call, writer.Writer(db, embedder), source)
+        db = schema.connect("")  # SQLite unlinks its file as soon as it is open
+        try:
+            schema.create(db)
+            database.set_meta(db, dims=embedder.dims, exact=0, **made)
+            index.fill(call, writer.Writer(db, embedder), source)
+        except schema.sqlite.Error as error:
+            raise files.no_room(error) from error
         return db, "the text"
 
 
@@ -126,15 +129,6 @@ def _rest(fd: int, first: bytes) -> Iterator[bytes]:
     yield first
     while chunk := pipes.read_some(fd):
         yield chunk
-
-
-def _spooled(call: Call, first: bytes) -> int:
-    """A private file of what a pipe gives, of which `first` was read."""
-    fd = files.private_file(call)
-    for chunk in _rest(call.stdin, first):
-        pipes.write_all(fd, chunk, "the temporary file")
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 def read_queries(call: Call, name: str) -> list[str]:

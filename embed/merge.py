@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from embed import database, schema, vectors, words
 from embed.build import Build
-from embed.index import disk, key_of
+from embed.index import writing
 from embed.schema import transaction
 from embed.writer import BATCH
 from toast import pipes
@@ -34,26 +34,21 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
     if not output:
         pipes.refuse_terminal(call, "index --merge ... > index.db, or -o index.db")
     made = _settings(call, paths)
-    build = Build(call, output, key=key_of(call, {"merge": ""}, paths, path=output))
-    try:
-        with disk(build):
-            db = build.open(anew=True)
-            database.set_meta(db, **made)
+    build = Build(call, output, key="", keep=False)
+    with writing(build):
+        db = build.open()
+        database.set_meta(db, **made)
         for path in paths:
             with schema.opened(call, path) as source:
                 database.expect_sound(source)
                 join = Join(source, db, made["dims"])
                 for ids in _batches(source):
                     found = join.read(ids)
-                    with disk(build), transaction(db):
+                    with build.disk(), transaction(db):
                         join.write(found)
-        with disk(build):
-            vectors.pack(db, made["dims"])
-            words.optimize(db)
-            build.finish()
-    except BaseException:
-        build.abandon()
-        raise
+        vectors.pack(db, made["dims"])
+        words.optimize(db)
+        build.finish()
 
 
 def _settings(call: Call, paths: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager
 
 from embed import checksum
-from toast import pipes
+from toast import files, pipes
 from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
@@ -86,10 +86,13 @@ def connect(path: str, *, uri: bool = False) -> Connection:
     return db
 
 
-def connect_to_build(path: str) -> Connection:
-    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file."""
+def connect_to_build(path: str, *, journal: str = "DELETE") -> Connection:
+    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file.
+
+    journal: OFF where nobody needs the file after a crash; SQLite writes no other file then."""
     db = connect(path)
-    for pragma in ("locking_mode = EXCLUSIVE", "synchronous = NORMAL", "cache_size = -32000", "temp_store = MEMORY"):
+    pragmas = ("locking_mode = EXCLUSIVE", f"journal_mode = {journal}", "synchronous = NORMAL", "cache_size = -32000")
+    for pragma in (*pragmas, "temp_store = MEMORY"):
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -159,7 +162,7 @@ def _version_in(head: bytes) -> int:
     return int.from_bytes(head[60:64], "big")
 
 
-def _expect_index(head: bytes, name: str) -> None:
+def expect_index(head: bytes, name: str) -> None:
     """BadInput unless a file begins as an index of a version that is known."""
     if kind(head) != "index":
         raise BadInput(f"cannot open {name}: not an index", "run: index FILES > index.db")
@@ -184,18 +187,29 @@ def head_of(fd: int, name: str) -> bytes:
         raise os_error(error, f"read {name}") from None
 
 
+# what a damaged or hostile index does to the code that reads it
+DAMAGE = (sqlite.Error, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class DamagedIndex(BadInput):
+    """An index is not what was written."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
+        super().__init__(f"{name} is damaged: {_told(error)}", f"build it again: {again}")
+
+
 @contextmanager
 def damage(name: str, db: Connection | None = None) -> Iterator[None]:
-    """Whatever a damaged or hostile index does to the code that reads it, in one line; it is asked of with a limit."""
+    """What is wrong with an index that is read, in one line; it is asked of with a limit."""
     try:
         if db is not None:
             limit(db)
         yield
-    except (sqlite.Error, ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         if of_the_machine(error):
             raise BadInput(f"cannot read {name}: {error}") from error
-        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
-        raise BadInput(f"{name} is damaged: {_told(error)}", f"build it again: {again}") from error
+        raise DamagedIndex(name, error) from error
 
 
 def of_the_machine(error: Exception) -> bool:
@@ -211,14 +225,19 @@ def _told(error: Exception) -> str:
 
 def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
-    _expect_index(head_of(fd, name), name)
+    path = f"/dev/fd/{fd}"
+    # SQLite follows this link by itself, and to what? The file may be renamed over or deleted since it was opened
+    if os.path.islink(path) and not files.has_name(fd, os.path.realpath(path)):
+        return open_spooled(call, copy_chunks(fd), name)
+    _check_file(call, fd, name)
+    with damage(name):
+        return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
+
+
+def _check_file(call: Call, fd: int, name: str) -> None:
+    expect_index(head_of(fd, name), name)
     with damage(name):
         checksum.verify(call, fd)
-        try:
-            db = connect(f"file:/dev/fd/{fd}?mode=ro&immutable=1", uri=True)
-        except sqlite.OperationalError:  # renamed over or deleted since it was opened
-            return open_spooled(call, copy_chunks(fd), name)
-        return check(db)
 
 
 @contextmanager
@@ -235,22 +254,14 @@ def opened(call: Call, path: str) -> Iterator[Connection]:
 
 def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     """The same for an index that comes in pieces: kept in a private file while it is read."""
-    import tempfile
-
-    folder = call.path(call.env.get("TMPDIR") or "/tmp")
+    fd = files.spool(call, chunks)
     try:
-        fd, path = tempfile.mkstemp(dir=folder, prefix="search-")
-    except OSError as error:
-        raise os_error(error, f"write in {folder}") from None
-    try:
-        for chunk in chunks:
-            pipes.write_all(fd, chunk, "the temporary file")
-        _expect_index(head_of(fd, name), name)
-        with damage(name):
-            checksum.verify(call, fd)
-            return check(connect(f"file:{path}?mode=ro", uri=True))
+        _check_file(call, fd, name)
+        with files.named(call, fd) as path, damage(name):
+            for mark in "%?#":
+                path = path.replace(mark, f"%{ord(mark):x}")
+            return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
     finally:
-        os.unlink(path)
         os.close(fd)
 
 

@@ -227,9 +227,7 @@ def toast(call: Call, request: Request) -> int | None:
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, generation, ids, prefix=prefix), None
     if request.repeat_input and question.raw:
-        pipes.write_answer(call, question.raw + b"
-" * (not question.raw.endswith(b"
-")))
+        pipes.write_answer(call, question.raw + b"\n" * (not question.raw.endswith(b"\n")))
     try:
         _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same

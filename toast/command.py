@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, signal
+from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from toast import options, pipes
 from toast.errors import Exit, HelpRequested, ToastError
@@ -211,6 +211,9 @@ def _failed(call: Call, text: str) -> int:
     return Exit.ERROR
 
 
+STOPS = (SIGHUP, SIGINT, SIGTERM)
+
+
 class _Stopped(BaseException):
     """A signal came: unwind, clean up, then die of it."""
 
@@ -232,14 +235,14 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _catch() -> None:
-    """Unwind at SIGINT and SIGTERM, unless the caller ignores them."""
-    for number in (SIGINT, SIGTERM):
+    """Unwind at these, unless the caller ignores them (nohup, a script's &)."""
+    for number in STOPS:
         if getsignal(number) in (SIG_DFL, default_int_handler):
             signal(number, _stop)
 
 
 def _let_go() -> None:
-    for number in (SIGINT, SIGTERM):
+    for number in STOPS:
         if getsignal(number) is _stop:
             signal(number, SIG_DFL)
 

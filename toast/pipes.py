@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
 CONTROLS = {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}  # DEL and C1, as JSON may have them
+WRITER = 5  # seconds for which a FIFO's first writer is waited for
 IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
 
 
@@ -208,29 +209,43 @@ def read_chunks(
 
 def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
-    is kept in a private file."""
-    fd = call.open(name)
-    if not is_pipe(fd):
+    is kept in a private file. Nobody is waited for who might write to a FIFO some day."""
+    fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
         return fd
     try:
-        call.kept[os.path.normpath(name)] = _keep(call, fd, name=name, limit=limit)
+        from toast.files import spool
+
+        call.kept[os.path.normpath(name)] = spool(call, _pieces(fd, name, limit))
     finally:
         os.close(fd)
     return call.open(name)
 
 
-def _keep(call: Call, fd: int, *, name: str, limit: int) -> int:
-    from toast.files import private_file
+def _pieces(fd: int, name: str, limit: int) -> Iterator[bytes]:
+    chunk = _first(fd, name, min(CHUNK, limit))
+    while chunk:
+        yield chunk
+        limit -= len(chunk)
+        chunk = read_some(fd, name, min(CHUNK, limit))
 
-    kept = private_file(call)
+
+def _first(fd: int, name: str, size: int) -> bytes:
+    """What a non-blocking pipe gives first. Without a writer reading gives nothing, but there is no hang-up either."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    there = poll.poll(WRITER * 1000)
     try:
-        while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
-            write_all(kept, chunk, "the temporary file")
-            limit -= len(chunk)
-    except BaseException:
-        os.close(kept)
-        raise
-    return kept
+        first = os.read(fd, size)
+    except BlockingIOError:  # somebody has it open, and takes the time
+        return read_some(fd, name, size)
+    except OSError as error:
+        raise os_error(error, f"read {name}") from None
+    if not (first or there):
+        raise BadInput(f"cannot read {name}: nobody writes to this pipe")
+    return first
 
 
 def plural(count: int, noun: str) -> str:
@@ -256,11 +271,11 @@ class Spool:
             self._spill()
 
     def _spill(self) -> None:
-        if self._fd < 0:
-            from toast.files import private_file
+        from toast.files import private_file, write_private
 
+        if self._fd < 0:
             self._fd = private_file(self.call)
-        write_all(self._fd, b"".join(self._held), "the temporary file")
+        write_private(self._fd, b"".join(self._held))
         self._held, self._size = [], 0
 
     def windows(self) -> Iterator[list[str]]:

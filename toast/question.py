@@ -139,7 +139,7 @@ def _opened(call: Call, name: str) -> FileIO:
     if name == "-":
         raise UsageError("- names no file here", "standard input is read without being named")
     try:
-        return open(call.open(name), "rb", buffering=0)
+        return open(pipes.open_again(call, name), "rb", buffering=0)
     except OSError as error:
         raise os_error(error, f"open {name}") from None
 

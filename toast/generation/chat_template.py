@@ -80,8 +80,7 @@ class Template:
         key = crc32(json.dumps(facts).encode())
         path = os.path.join(cache, f"{key:08x}.json")
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            found = json.loads(files.read(path))
             if found["for"] == facts:
                 return found["pieces"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -117,7 +116,7 @@ class Template:
 def _source(folder: str, config: dict[str, Any]) -> Any:
     file = os.path.join(folder, "chat_template.jinja")
     try:
-        with open(file, encoding="utf-8") as opened:
+        with open(files.open_regular(file), encoding="utf-8") as opened:
             return opened.read()
     except FileNotFoundError:
         pass

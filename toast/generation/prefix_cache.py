@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from binascii import crc32
 from time import time_ns
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     Tree = Any  # nested lists of arrays, numbers, texts and None
 
 BLOCK = 64
+KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
 MAGIC = b"toastKV1"
 
 
@@ -134,10 +136,11 @@ class PrefixCache:
         """The tree in a file, whole and unharmed; None without one."""
         path = os.path.join(self.folder, key)
         try:
-            with open(path, "rb", buffering=0) as file:
-                if os.fstat(file.fileno()).st_uid != os.getuid():
+            with open(files.open_regular(path), "rb") as file:
+                status = os.fstat(file.fileno())
+                if status.st_uid != os.getuid() or not status.st_size:
                     return None
-                data = file.readall()  # not mapped: a mapped file that shrinks can end the process
+                data = file.read()  # not mapped: a mapped file that shrinks can end the process
             return unpack(memoryview(data), key)
         except OSError:
             return None
@@ -155,7 +158,8 @@ class PrefixCache:
     def _bound(self) -> None:
         """Delete the files used longest ago until the rest is within the limit."""
         with os.scandir(self.folder) as entries:
-            found = sorted((s.st_mtime_ns, s.st_size, e.path) for e in entries if (s := e.stat(follow_symlinks=False)))
+            ours = ((e.path, e.stat(follow_symlinks=False)) for e in entries if KEY.fullmatch(e.name))
+            found = sorted((s.st_mtime_ns, s.st_size, path) for path, s in ours)
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
             if total <= self.limit:
@@ -163,7 +167,7 @@ class PrefixCache:
             total -= size
             try:
                 os.unlink(path)
-            except FileNotFoundError:  # another process was first
+            except OSError:  # another process was first, or it is no file
                 pass
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from _blake2 import blake2b
 
+from toast import files
 from toast.store.folder import read_config, transformer
 from toast.store.location import home
 from toast.store.resolve import find
@@ -38,23 +39,21 @@ def digest(call: Call, name: str) -> str:
 
 
 def _kept(call: Call, folder: str) -> str:
-    files = [os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(".safetensors")]
-    marks = [(os.path.realpath(f), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in files]
+    names = [os.path.join(folder, f) for f in sorted(os.listdir(folder)) if f.endswith(".safetensors")]
+    marks = [(os.path.realpath(f), os.stat(f).st_size, os.stat(f).st_mtime_ns) for f in names]
     kept = os.path.join(home(call), "digests", blake2b(repr(marks).encode(), digest_size=16).hexdigest())
     return _read(kept) or _compute(folder, kept)
 
 
 def _read(kept: str) -> str | None:
     try:
-        with open(kept, "rb") as file:
-            found = file.read(65)
+        found = files.read(kept, 65)
     except OSError:
         return None
     return found.decode() if len(found) == 64 and HEX.issuperset(found) else None
 
 
 def _compute(folder: str, kept: str) -> str:
-    from toast import files
     from toast.store.quantize import source_digest
 
     found = source_digest(folder)

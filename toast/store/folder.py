@@ -9,6 +9,7 @@ import json
 import os
 from contextlib import contextmanager
 
+from toast import files
 from toast.errors import BadModel
 from toast.store.config import normalised
 
@@ -33,7 +34,7 @@ def read_json(path: str, name: str) -> Any:
     """A JSON object or list of the model folder; None when the file is not there."""
     file = os.path.join(path, name)
     try:
-        with open(file, encoding="utf-8") as f:
+        with open(files.open_regular(file), encoding="utf-8") as f:
             value = json.load(f)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -54,8 +55,6 @@ def read_object(path: str, name: str) -> dict[str, Any]:
 
 def write_texts(path: str, texts: Mapping[str, Any]) -> None:
     """Put files into a folder: name -> text, or what JSON writes."""
-    from toast import files
-
     for name, content in texts.items():
         if not isinstance(content, str):
             content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))

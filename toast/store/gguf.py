@@ -10,6 +10,7 @@ import struct
 from contextlib import contextmanager
 from math import prod
 
+from toast import files
 from toast.errors import BadModel
 
 TYPE_CHECKING = False
@@ -115,7 +116,7 @@ class Gguf:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self.file = open(path, "rb", buffering=0)  # noqa: SIM115  closed with this object
+            self.file = open(files.open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed with this object
             self.size = os.fstat(self.file.fileno()).st_size
         except OSError as error:
             raise BadModel(f"cannot open {path}: {error.strerror}") from None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from toast import files
 from toast.errors import BadModel, ModelNotFound
 from toast.store import alias, catalog, hub
 
@@ -107,7 +108,6 @@ def is_probe(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        with open(path, "rb") as file:
-            return b'"format":"toastprobe' in file.read(1 << 16).replace(b" ", b"")
+        return b'"format":"toastprobe' in files.read(path, 1 << 16).replace(b" ", b"")
     except OSError:
         return False

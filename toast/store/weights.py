@@ -11,7 +11,7 @@ import os
 
 import mlx.core as mx
 
-from toast import kernels
+from toast import files, kernels
 from toast.errors import BadModel
 from toast.store import safetensors
 
@@ -50,7 +50,7 @@ def _files(path: str) -> list[str]:
 def indexed(index: str) -> list[str]:
     """The files that an index of tensors names; BadModel where it is none, or leads elsewhere."""
     try:
-        with open(index, encoding="utf-8") as f:
+        with open(files.open_regular(index), encoding="utf-8") as f:
             names = sorted(set(json.load(f)["weight_map"].values()))
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise BadModel(f"{index}: not an index of tensors: {error}") from None
@@ -76,7 +76,7 @@ def _tensors(path: str, form: str) -> dict[str, mx.array]:
 
 def _safetensors(path: str) -> dict[str, mx.array]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.open_regular(path)
     except OSError as error:
         raise BadModel(f"cannot open {path}: {error.strerror}") from None
     try:
