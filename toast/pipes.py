@@ -211,7 +211,7 @@ def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
     is kept in a private file. Nobody is waited for who might write to a FIFO some day."""
     fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
-    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
+    if not is_pipe(fd):
         return fd
     try:
         from toast.files import spool
