@@ -15,20 +15,31 @@ if TYPE_CHECKING:
     from typing import Any
 
 BEAM = 12  # states of one cost that are followed
-FEW = 16  # so many ways on are all tried; of more, one of each sort of character
+FEW = 32  # so many tokens that may come are all tried
 ALIKE = 2  # states with the same tokens that are followed: the shortest and the longest text
 CLOSERS = re.compile(rb"""["'\]})> ]+""")
-SORTS = (b"a", b"A", b"0")  # one letter or digit stands for its sort where many may come
+SORTS = b"aA0"  # where any character may come, long tokens of these are enough
+ESCAPE = 0x5C  # of JSON: it leads back to where it stands
 LONGEST = 24  # bytes of a token, at most, that a text is split into
 
 
 class State:
-    """A place in the search: `text` leads to it, of `cost` tokens; memory: what the rule remembers of all before."""
+    """A place in the search: `text` leads to it, of `cost` tokens; memory: what the rule remembers of all before.
 
-    __slots__ = ("cost", "matcher", "memory", "text")
+    mask: the tokens that may come next. turns: how often that changed on the way. named: it ends with a literal."""
 
-    def __init__(self, matcher: Any, memory: Any, text: bytes = b"", cost: int = 0) -> None:
-        self.matcher, self.memory, self.text, self.cost = matcher, memory, text, cost
+    __slots__ = ("cost", "mask", "matcher", "memory", "named", "text", "turns")
+
+    def __init__(self, matcher: Any, memory: Any) -> None:
+        self.matcher, self.memory, self.text, self.cost = matcher, memory, b"", 0
+        self.mask, self.turns, self.named = b"", 0, False
+
+    def after(self, matcher: Any, memory: Any, text: bytes, *, cost: int, named: bool) -> State:
+        """The place to which more text leads, of so many tokens."""
+        found = State(matcher, memory)
+        found.text, found.cost = self.text + text, self.cost + cost
+        found.mask, found.turns, found.named = self.mask, self.turns, named
+        return found
 
 
 class Rule:
@@ -54,9 +65,11 @@ class Closing:
 
     def __init__(self, tokens: list[bytes], ends: Iterable[int], *, rule: Rule, literals: Iterable[bytes] = ()) -> None:
         self.tokens, self.ends, self.rule = tokens, frozenset(ends), rule
+        self._known: dict[bytes, list[list[int]]] = {}
         self._splits = lru_cache(64)(self._split)
         self.alike = 2 * ALIKE if rule.strict else ALIKE
-        self.literals = [ids for ids in map(self.fewest, literals) if ids]
+        texts = {part for text in literals for part in (text, text[1:]) if part}  # a quote may be forced
+        self.literals = [ids for ids in map(self.fewest, sorted(texts)) if ids]
 
     @cached_property
     def ids(self) -> dict[bytes, int]:
@@ -128,63 +141,74 @@ class Closing:
         splits = self._splits(known)
         waiting: dict[int, list[State]] = {0: [State(matcher.deep_copy(), memory)]}
         best: bytes | None = None
-        cost, bound, seen = 0, most, set[bytes]()
+        cost, bound, seen = 0, most, dict[tuple[bytes, int], int]()
         while cost <= bound and effort > 0:
-            for state, mask in self._sifted(waiting.pop(cost, []), seen):
+            for state in self._sifted(waiting.pop(cost, []), seen):
                 effort -= 1
                 tail = self._tail(state.matcher, splits, state.memory)
                 if tail is not None and len(ids := self.fewest(state.text + tail)) <= bound:
                     best, bound = state.text + tail, len(ids) - 1
                     continue
-                for after in self._next(state, mask):
+                for after in self._next(state):
                     if after.cost <= bound:
                         waiting.setdefault(after.cost, []).append(after)
             cost += 1
         return best
 
-    def _sifted(self, states: list[State], seen: set[bytes]) -> list[tuple[State, bytes]]:
-        """The states that are followed, with the tokens that may come next: those that are new first."""
-        alike: dict[bytes, list[State]] = {}
+    def _sifted(self, states: list[State], seen: dict[tuple[bytes, int], int]) -> list[State]:
+        """The states that are followed: of those alike a few, and those first whose like was seen least."""
+        alike: dict[tuple[bytes, int], list[State]] = {}
         for state in states:
-            stopped = state.matcher.is_stopped()
-            alike.setdefault(b"" if stopped else state.matcher.compute_bitmask(), []).append(state)
-        fresh, old = [], []
-        for mask, group in alike.items():
+            mask = b"" if state.matcher.is_stopped() else state.matcher.compute_bitmask()
+            state.turns += mask != state.mask
+            state.mask = mask
+            alike.setdefault((mask, state.turns), []).append(state)
+        found = []
+        for group in alike.values():
             group.sort(key=lambda state: len(state.text))
             half = self.alike // 2
-            kept = group if len(group) <= self.alike else group[:half] + group[-half:]
-            (old if mask in seen else fresh).extend((state, mask) for state in kept)
-            seen.add(mask)
-        return (fresh + old)[:BEAM]
+            found += group if len(group) <= self.alike else group[:half] + group[-half:]
+            found += [state for state in group[half:-half] if state.named]
+        found.sort(key=lambda state: (seen.get((state.mask, state.turns), 0), not state.named))
+        for state in found[:BEAM]:
+            seen[state.mask, state.turns] = seen.get((state.mask, state.turns), 0) + 1
+        return found[:BEAM]
 
-    def _next(self, state: State, mask: bytes) -> Iterator[State]:
-        for ids in self._moves(state.matcher, mask):
+    def _next(self, state: State) -> Iterator[State]:
+        forced = state.matcher.compute_ff_tokens()
+        ways = [forced] if forced else self._ways(state.matcher, state.mask)
+        for n, ids in enumerate(ways if forced else [*self.literals, *ways]):
             text, matcher = self.text(ids), state.matcher.deep_copy()
             if text and matcher.try_consume_tokens(ids) == len(ids):
                 memory = self.rule.add(state.memory, text)
                 if memory is not None:
-                    yield State(matcher, memory, state.text + text, state.cost + len(ids))
+                    named = not forced and n < len(self.literals)
+                    yield state.after(matcher, memory, text, cost=len(ids), named=named)
 
-    def _moves(self, matcher: Any, mask: bytes) -> list[list[int]]:
-        """Ways on: what is forced, else closing tokens, literals and one token, or more, of each beginning."""
-        forced = matcher.compute_ff_tokens()
-        if forced:
-            return [forced]
-        allowed = int.from_bytes(mask, "little")
-        if allowed.bit_count() <= 2 * FEW:
-            return [[i] for i in _bits(allowed) if i not in self.ends]
+    def _ways(self, matcher: Any, mask: bytes) -> list[list[int]]:
+        """The shortest and the longest token of those that lead to states alike."""
+        if mask not in self._known:
+            sorts: dict[bytes, list[int]] = {}
+            for i in self._candidates(int.from_bytes(mask, "little")):
+                after = matcher.deep_copy()
+                if after.consume_token(i):
+                    sorts.setdefault(b"" if after.is_stopped() else after.compute_bitmask(), []).append(i)
+            length: Any = lambda i: len(self.tokens[i])  # noqa: E731
+            half = self.alike // 2
+            ordered = [sorted(ids, key=length) for ids in sorts.values()]
+            self._known[mask] = [[i] for i in sorted({i for ids in ordered for i in ids[:half] + ids[-half:]})]
+        return self._known[mask]
+
+    def _candidates(self, allowed: int) -> Iterable[int]:
+        """Tokens to try of those allowed: all of a few, else closing ones, characters, and long ones."""
+        if allowed.bit_count() <= FEW:
+            return [i for i in _bits(allowed) if i not in self.ends]
         firsts = {self.tokens[i][0]: i for i in _bits(allowed & self._singles)}
         chosen = {*_bits(allowed & self._closers), *(i for i in self._words if allowed >> i & 1)}
-        if len(firsts) > FEW:
-            chosen.update(i for b, i in firsts.items() if b in b"aA0" or (b < 0x80 and not chr(b).isalnum()))
-            for sort in SORTS:
-                if sort[0] in firsts:
-                    chosen.update(self._long(allowed, sort[0]))
-        else:
-            chosen.update(firsts.values())
-        for first in firsts if len(firsts) <= FEW else ():
+        chosen.update(i for first, i in firsts.items() if first < 0x80 and first != ESCAPE)
+        for first in firsts if len(firsts) <= FEW else SORTS:
             chosen.update(self._long(allowed, first))
-        return [[i] for i in sorted(chosen)] + self.literals
+        return sorted(chosen)
 
     def _long(self, allowed: int, first: int) -> list[int]:
         """The longest token that may come and begins with a byte."""

@@ -25,6 +25,7 @@ KINDS = ("schema", "regex", "grammar", "choice")
 NEAR, SPARE = 512, 64  # tokens to the limit: where an end is first looked for; more than four ends need
 TRIES = 8  # tokens that may be refused in one place before a known end is taken
 EFFORT, GLANCE = 3000, 600  # states that a search looks at: for a first end; for that of one token
+LITERALS = 40  # texts of a constraint that a search tries everywhere
 AGAIN = 8  # tokens until an end is looked for again where none was found
 
 
@@ -51,7 +52,7 @@ class Constraint:
             raise UsageError(f"--{kind} is not supported as it is: {brief(' '.join(told))}")
         self.notes = grammar.heed(told)
         self.rule = JsonRule(grammar.check, strict=grammar.loose_keys) if grammar.json else Rule()
-        literals = [text.encode() for text in grammar.literals] if self.rule.strict else []
+        literals = [text.encode() for text in grammar.literals[:LITERALS]]
         self.closing = Closing(vocabulary.tokens, self.ends, rule=self.rule, literals=literals)
 
     def guide(self, limit: int) -> Guide:
@@ -138,7 +139,8 @@ class Guide:
         known, most = self.end or b"", self.left - 1
         end = self.closing.tail(matcher, known, memory)
         if end is None or len(self.closing.fewest(end)) > most:
-            end = self.closing.find(matcher, most, memory=memory, known=known, effort=GLANCE)
+            effort = GLANCE if end is None else GLANCE // 8
+            end = self.closing.find(matcher, most, memory=memory, known=known, effort=effort)
         self.ends[token] = end
         return end is not None
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
 # a Lark grammar's strings and comments, which stay, and its regular expressions
 LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/((?:\\.|[^/\\\n])+)/')
+PLAIN = re.compile(r"(?:\\[^\w\s]|[^\\\[\](){}|*+?.^$])+")  # of a regular expression: what stands for itself
+EXCLUDED = ("exclusiveMinimum", "exclusiveMaximum")
 UNKNOWN_FORMAT = "Unknown format: "
 ONE, MANY, NAMED = (
     ("additionalProperties", "items", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
@@ -39,13 +41,13 @@ class Grammar:
         self.kind, self.large, self.json = kind, kind == "choice", kind == "schema"
         self.check: Check | None = None  # of what the engine cannot enforce
         self.literals: list[str] = []
-        self.loose_keys = False
+        self.loose_keys = self.doubtful = False
         self.text: str = getattr(self, f"_{kind}")(text)
 
     def heed(self, warnings: list[str]) -> list[str]:
         """Take what the engine says that it leaves out; lines that tell of it."""
         formats = [told for told in warnings if told.startswith(UNKNOWN_FORMAT)]
-        if len(formats) < len(warnings):
+        if self.doubtful or len(formats) < len(warnings):
             self.check = Check(self.schema)
         names = ", ".join(sorted({told.removeprefix(UNKNOWN_FORMAT) for told in formats}))
         return [f"--schema: the format {names} is not enforced"] if names else []
@@ -53,12 +55,17 @@ class Grammar:
     def _regex(self, text: str) -> str:
         from llguidance import LLMatcher
 
+        self.literals = _plain(text)
         return LLMatcher.grammar_from_regex(_ascii(text))
 
     def _grammar(self, text: str) -> str:
         from llguidance import LLMatcher
 
-        return LLMatcher.grammar_from_lark(LARK.sub(lambda m: f"/{_ascii(m[1])}/" if m[1] else m[0], text))
+        def put(part: re.Match[str]) -> str:
+            self.literals += _plain(part[1]) if part[1] else _quoted(part[0])
+            return f"/{_ascii(part[1])}/" if part[1] else part[0]
+
+        return LLMatcher.grammar_from_lark(LARK.sub(put, text))
 
     def _choice(self, text: str) -> str:
         """Between commas; a line each where the text ends in a line break.
@@ -93,6 +100,9 @@ class Grammar:
     def _read(self, part: dict[str, Any]) -> None:
         """Note what matters of a part of a schema, and put the short form of its format in the format's place."""
         self.loose_keys |= "patternProperties" in part
+        # the engine lets an excluded bound in where the range is narrow; and 5.6 / 0.1 is 56 to not every validator
+        excluded = part.get("type") != "integer" and not part.keys().isdisjoint(EXCLUDED)
+        self.doubtful |= excluded or isinstance(part.get("multipleOf"), float)
         values = part.get("enum")
         values = list(values) if isinstance(values, list) else []
         self.literals += [json.dumps(value, ensure_ascii=False) for value in [*values, *_const(part)]]
@@ -108,6 +118,19 @@ class Grammar:
 
 def _const(part: dict[str, Any]) -> list[Any]:
     return [part["const"]] if "const" in part else []
+
+
+def _plain(regex: str) -> list[str]:
+    """Texts that a regular expression names."""
+    return [re.sub(r"\\(.)", r"\1", run) for run in PLAIN.findall(regex)]
+
+
+def _quoted(part: str) -> list[str]:
+    """The text of a string of a Lark grammar; nothing of a comment."""
+    try:
+        return [json.loads(part)]
+    except ValueError:
+        return []
 
 
 def _ascii(regex: str) -> str:
