@@ -38,7 +38,7 @@ TREE = {
     "$defs": {"t": an_object(v=INTEGER, kids={"type": "array", "items": {"$ref": "#/$defs/t"}})},
 }
 LIST = {"$ref": "#/$defs/l", "$defs": {"l": an_object(next={"anyOf": [{"$ref": "#/$defs/l"}, {"type": "null"}]})}}
-NINE = an_object(**{k: INTEGER for k in "abcdefghi"})
+NINE = an_object(**dict.fromkeys("abcdefghi", INTEGER))
 # (schema, short answers of it)
 SCHEMAS = [
     (STRING, ['""']),

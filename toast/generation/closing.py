@@ -6,18 +6,18 @@ of states alike, few are followed. Knows the engine and bytes; no model, no limi
 
 from __future__ import annotations
 
-import re
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from typing import Any
 
+    from toast.generation.vocabulary import Vocabulary
+
 BEAM = 12  # states of one cost that are followed
 FEW = 32  # so many tokens that may come are all tried
 ALIKE = 2  # states with the same tokens that are followed: the shortest and the longest text
-CLOSERS = re.compile(rb"""["'\]})> ]+""")
 SORTS = b"aA0"  # where any character may come, long tokens of these are enough
 ESCAPE = 0x5C  # of JSON: it leads back to where it stands
 LONGEST = 24  # bytes of a token, at most, that a text is split into
@@ -55,45 +55,21 @@ class Rule:
         """The memory after more of the text; None where the text can no longer become right."""
         return memory
 
-    def holds(self, memory: Any) -> bool:
-        """Whether a text that the grammar accepts is right."""
-        return True
+    def fault(self, memory: Any) -> str:
+        """What is wrong with a text that the grammar accepts; "" for a right one."""
+        return ""
 
 
 class Closing:
-    """Shortest ends over a vocabulary. tokens: bytes of each id; ends: ids that are no text; literals: texts to try."""
+    """Shortest ends over a vocabulary. literals: texts to try everywhere."""
 
-    def __init__(self, tokens: list[bytes], ends: Iterable[int], *, rule: Rule, literals: Iterable[bytes] = ()) -> None:
-        self.tokens, self.ends, self.rule = tokens, frozenset(ends), rule
+    def __init__(self, vocabulary: Vocabulary, *, rule: Rule, literals: Iterable[bytes] = ()) -> None:
+        self.vocabulary, self.rule = vocabulary, rule
         self._known: dict[bytes, list[list[int]]] = {}
         self._splits = lru_cache(64)(self._split)
         self.alike = 2 * ALIKE if rule.strict else ALIKE
         texts = {part for text in literals for part in (text, text[1:]) if part}  # a quote may be forced
         self.literals = [ids for ids in map(self.fewest, sorted(texts)) if ids]
-
-    @cached_property
-    def ids(self) -> dict[bytes, int]:
-        return {text: i for i, text in enumerate(self.tokens) if text and i not in self.ends}
-
-    @cached_property
-    def _groups(self) -> dict[int, list[int]]:
-        """First byte -> the tokens that begin with it, the longest first."""
-        found: dict[int, list[int]] = {}
-        for i in sorted(self.ids.values(), key=lambda i: -len(self.tokens[i])):
-            found.setdefault(self.tokens[i][0], []).append(i)
-        return found
-
-    @cached_property
-    def _singles(self) -> int:
-        return _flags(i for text, i in self.ids.items() if len(text) == 1)
-
-    @cached_property
-    def _closers(self) -> int:
-        return _flags(i for text, i in self.ids.items() if CLOSERS.fullmatch(text))
-
-    @cached_property
-    def _words(self) -> list[int]:
-        return [self.ids[text] for text in (b"null", b"true", b"false") if text in self.ids]
 
     def fewest(self, text: bytes) -> list[int]:
         """The fewest tokens that spell a text; none where no tokens do."""
@@ -102,10 +78,11 @@ class Closing:
     def _split(self, text: bytes) -> list[list[int] | None]:
         """Of each suffix of a text, the fewest tokens that spell it."""
         found: list[list[int] | None] = [[]]
+        ids = self.vocabulary.ids
         for at in range(len(text) - 1, -1, -1):
             best: list[int] | None = None
             for stop in range(min(len(text), at + LONGEST), at, -1):
-                id = self.ids.get(text[at:stop])
+                id = ids.get(text[at:stop])
                 rest = found[len(text) - stop] if id is not None else None
                 if id is not None and rest is not None and (best is None or len(rest) + 1 < len(best)):
                     best = [id, *rest]
@@ -114,12 +91,15 @@ class Closing:
 
     def tail(self, matcher: Any, known: bytes, memory: Any) -> bytes | None:
         """The shortest suffix of a known end that is one from here; None: none is."""
-        found = self._tail(matcher, self._splits(known), memory)
+        found = self._tail(matcher, self._splits(known), memory=memory)
         return known[len(known) - len(found) :] if found is not None else None
 
-    def _tail(self, matcher: Any, splits: list[list[int] | None], memory: Any) -> bytes | None:
+    def _tail(
+        self, matcher: Any, splits: list[list[int] | None], *, memory: Any, mask: bytes = b""
+    ) -> bytes | None:  # fmt: skip
+        """mask: of the tokens that may come next, where it is known and none is forced."""
         for ids in reversed(splits):
-            if ids is None:
+            if ids is None or (ids and mask and not mask[ids[0] >> 3] >> (ids[0] & 7) & 1):
                 continue
             took = matcher.try_consume_tokens(ids)
             right = took == len(ids) and matcher.is_accepting()
@@ -127,12 +107,13 @@ class Closing:
             if right:
                 text = self.text(ids)
                 after = self.rule.add(memory, text)
-                if after is not None and self.rule.holds(after):
+                if after is not None and not self.rule.fault(after):
                     return text
         return None
 
     def text(self, ids: Iterable[int]) -> bytes:
-        return b"".join(self.tokens[i] for i in ids if i < len(self.tokens))
+        tokens = self.vocabulary.tokens
+        return b"".join(tokens[i] for i in ids if i < len(tokens))
 
     def find(self, matcher: Any, most: int, *, memory: Any, known: bytes = b"", effort: int = 1500) -> bytes | None:
         """A short end of at most so many tokens; None where none is found.
@@ -145,7 +126,8 @@ class Closing:
         while cost <= bound and effort > 0:
             for state in self._sifted(waiting.pop(cost, []), seen):
                 effort -= 1
-                tail = self._tail(state.matcher, splits, state.memory)
+                mask = b"" if state.matcher.compute_ff_tokens() else state.mask
+                tail = self._tail(state.matcher, splits, memory=state.memory, mask=mask)
                 if tail is not None and len(ids := self.fewest(state.text + tail)) <= bound:
                     best, bound = state.text + tail, len(ids) - 1
                     continue
@@ -193,7 +175,7 @@ class Closing:
                 after = matcher.deep_copy()
                 if after.consume_token(i):
                     sorts.setdefault(b"" if after.is_stopped() else after.compute_bitmask(), []).append(i)
-            length: Any = lambda i: len(self.tokens[i])  # noqa: E731
+            length: Any = lambda i: len(self.vocabulary.tokens[i])  # noqa: E731
             half = self.alike // 2
             ordered = [sorted(ids, key=length) for ids in sorts.values()]
             self._known[mask] = [[i] for i in sorted({i for ids in ordered for i in ids[:half] + ids[-half:]})]
@@ -202,9 +184,9 @@ class Closing:
     def _candidates(self, allowed: int) -> Iterable[int]:
         """Tokens to try of those allowed: all of a few, else closing ones, characters, and long ones."""
         if allowed.bit_count() <= FEW:
-            return [i for i in _bits(allowed) if i not in self.ends]
-        firsts = {self.tokens[i][0]: i for i in _bits(allowed & self._singles)}
-        chosen = {*_bits(allowed & self._closers), *(i for i in self._words if allowed >> i & 1)}
+            return [i for i in _bits(allowed) if i not in self.vocabulary.ends]
+        firsts = {self.vocabulary.tokens[i][0]: i for i in _bits(allowed & self.vocabulary.singles)}
+        chosen = {*_bits(allowed & self.vocabulary.closers), *(i for i in self.vocabulary.words if allowed >> i & 1)}
         chosen.update(i for first, i in firsts.items() if first < 0x80 and first != ESCAPE)
         for first in firsts if len(firsts) <= FEW else SORTS:
             chosen.update(self._long(allowed, first))
@@ -212,16 +194,7 @@ class Closing:
 
     def _long(self, allowed: int, first: int) -> list[int]:
         """The longest token that may come and begins with a byte."""
-        return next(([i] for i in self._groups.get(first, ()) if allowed >> i & 1), [])
-
-
-def _flags(ids: Iterable[int]) -> int:
-    found = bytearray()
-    for i in ids:
-        if i >> 3 >= len(found):
-            found.extend(bytes((i >> 3) + 1 - len(found)))
-        found[i >> 3] |= 1 << (i & 7)
-    return int.from_bytes(found, "little")
+        return next(([i] for i in self.vocabulary.groups.get(first, ()) if allowed >> i & 1), [])
 
 
 def _bits(flags: int) -> Iterator[int]:

@@ -6,12 +6,14 @@ llguidance's parser says what is allowed; the mask is ours to apply. Knows no mo
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import mlx.core as mx
 
 from toast.errors import BadInput, ToastError, UsageError
 from toast.generation.closing import Closing, Rule
 from toast.generation.grammar import Grammar, brief
-from toast.generation.json_check import JsonRule
+from toast.generation.json_check import TWICE, JsonRule
 from toast.generation.vocabulary import Vocabulary
 
 TYPE_CHECKING = False
@@ -40,12 +42,11 @@ class Constraint:
     it leaves out. Raises UsageError that names what is wrong or not supported."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Iterable[int], *, size: int, kind: str, text: str) -> None:
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
 
         grammar = Grammar(kind, text)
-        self.grammar, self.size, self.kind, self.ends = grammar, size, kind, sorted(ends)
-        vocabulary = Vocabulary(tokenizer, self.ends[0] if self.ends else 0)
-        self.tokens: Any = LLTokenizer(vocabulary, eos_token=self.ends)  # type: ignore[arg-type]
+        self.grammar, self.size, self.kind, self.ends = grammar, size, kind, frozenset(ends)
+        vocabulary, self.tokens = _vocabulary(tokenizer, self.ends)
         self.limits = _limits() if grammar.large else None
         wrong, told = LLMatcher.validate_grammar_with_warnings(grammar.text, self.tokens, limits=self.limits)
         if wrong:
@@ -53,7 +54,7 @@ class Constraint:
         self.notes = grammar.heed(told)
         self.rule = JsonRule(grammar.check, strict=grammar.loose_keys) if grammar.json else Rule()
         literals = [text.encode() for text in grammar.literals[:LITERALS]]
-        self.closing = Closing(vocabulary.tokens, self.ends, rule=self.rule, literals=literals)
+        self.closing = Closing(vocabulary, rule=self.rule, literals=literals)
 
     def guide(self, limit: int) -> Guide:
         from llguidance import LLMatcher
@@ -72,7 +73,7 @@ class Guide:
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher, self.left = constraint, matcher, limit
         self.rule, self.closing = constraint.rule, constraint.closing
-        self.memory = self.rule.begin()
+        self.memory, self.broken = self.rule.begin(), False
         self.mask: mx.array | None = None
         self.denied: set[int] = set()
         self.end: bytes | None = None  # a known one from here
@@ -125,8 +126,8 @@ class Guide:
 
     def _fits(self, token: int) -> bool:
         """Whether the rule allows a token and an end is known after it, if one is known before."""
-        if token in self.closing.ends:
-            return self.wake is not None or self.rule.holds(self.memory)
+        if token in self.constraint.ends:
+            return self.wake is not None or not self.rule.fault(self.memory)
         text = self.closing.text([token])
         memory = self.rule.add(self.memory, text)
         if memory is None:
@@ -148,9 +149,10 @@ class Guide:
         self.left -= 1
         if self.wake is None:
             self.end = self.ends.get(token)
-            if self.end is None and token not in self.closing.ends:  # nobody had asked
+            if self.end is None and token not in self.constraint.ends:  # nobody had asked
                 self.wake = self.left
-        self.memory = self.rule.add(self.memory, self.closing.text([token])) or self.memory
+        memory = self.rule.add(self.memory, self.closing.text([token])) if not self.broken else None
+        self.memory, self.broken = self.memory if memory is None else memory, memory is None
         self.matcher.consume_token(token)
 
     def hurry(self) -> None:
@@ -173,8 +175,18 @@ class Guide:
             raise Unfinished(
                 f"the answer reached its limit before it satisfied --{self.constraint.kind}", "a larger -n"
             )
-        if isinstance(self.rule, JsonRule) and (fault := self.rule.fault(self.memory)):
+        fault = TWICE if self.broken else self.rule.fault(self.memory)
+        if fault:
             raise BadInput(f"the answer is not valid by --schema: {' '.join(fault.split())[:200]}")
+
+
+@lru_cache(1)
+def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> tuple[Vocabulary, Any]:
+    """The model's, and the engine's of it: as dear as the whole start, and the same for each constraint."""
+    from llguidance import LLTokenizer
+
+    found: Any = Vocabulary(tokenizer, ends)
+    return found, LLTokenizer(found, eos_token=sorted(ends))
 
 
 def _limits() -> Any:

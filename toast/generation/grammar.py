@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 # one spelling of the blanks: with free ones, a small model may write blanks until its limit
-JSON = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
+JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
 # a Lark grammar's strings and comments, which stay, and its regular expressions
 LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/((?:\\.|[^/\\\n])+)/')
 PLAIN = re.compile(r"(?:\\[^\w\s]|[^\\\[\](){}|*+?.^$])+")  # of a regular expression: what stands for itself

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+TWICE = "a name comes twice in an object"
+
+
 class Check:
     """The rest of a schema, which the engine does not enforce; jsonschema is imported for it alone."""
 
@@ -32,10 +35,10 @@ class Check:
     def __call__(self, value: Any) -> str:
         """What is wrong with a value; "" for a valid one."""
         try:
-            error = next(self.validator.iter_errors(value), None)
+            found = next(self.validator.iter_errors(value), None)
         except Exception as error:  # a $ref to nowhere, a pattern that Python does not read
             return f"it cannot be checked: {error}"
-        return error.message if error else ""
+        return found.message if found else ""
 
 
 def fault(text: bytes, check: Check | None) -> str:
@@ -43,7 +46,7 @@ def fault(text: bytes, check: Check | None) -> str:
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(found := dict(pairs)) < len(pairs):
-            raise ValueError("a name comes twice in an object")
+            raise ValueError(TWICE)
         return found
 
     try:
@@ -71,7 +74,7 @@ class Names:
 
     def add(self, text: bytes) -> bool:
         """Whether no name came twice in an object by these bytes."""
-        return all([self._string(byte) if self.string is not None else self._other(byte) for byte in text])
+        return all(self._string(byte) if self.string is not None else self._other(byte) for byte in text)
 
     def _string(self, byte: int) -> bool:
         assert self.string is not None
@@ -118,9 +121,6 @@ class JsonRule(Rule):
     def add(self, memory: tuple[Names, bytes], text: bytes) -> tuple[Names, bytes] | None:
         names = memory[0].copy()
         return (names, memory[1] + text) if names.add(text) else None
-
-    def holds(self, memory: tuple[Names, bytes]) -> bool:
-        return not self.fault(memory)
 
     def fault(self, memory: tuple[Names, bytes]) -> str:
         return fault(memory[1], self.check)
