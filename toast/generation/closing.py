@@ -26,20 +26,28 @@ LONGEST = 24  # bytes of a token, at most, that a text is split into
 class State:
     """A place in the search: `text` leads to it, of `cost` tokens; memory: what the rule remembers of all before.
 
-    mask: the tokens that may come next. turns: how often that changed on the way. named: it ends with a literal."""
+    allowed: the tokens that may come next, as bits. kind: the short ones of them, and how often these changed on the
+    way; so many letters of a word are one kind, the closed word is another. named: it ends with a literal."""
 
-    __slots__ = ("cost", "mask", "matcher", "memory", "named", "text", "turns")
+    __slots__ = ("allowed", "cost", "kind", "matcher", "memory", "named", "text")
 
     def __init__(self, matcher: Any, memory: Any) -> None:
         self.matcher, self.memory, self.text, self.cost = matcher, memory, b"", 0
-        self.mask, self.turns, self.named = b"", 0, False
+        self.allowed, self.kind, self.named = 0, (0, 0), False
 
     def after(self, matcher: Any, memory: Any, text: bytes, *, cost: int, named: bool) -> State:
         """The place to which more text leads, of so many tokens."""
         found = State(matcher, memory)
         found.text, found.cost = self.text + text, self.cost + cost
-        found.mask, found.turns, found.named = self.mask, self.turns, named
+        found.kind, found.named = self.kind, named
         return found
+
+    def look(self, short: int) -> None:
+        """Find out what may come next."""
+        if not self.matcher.is_stopped():
+            self.allowed = int.from_bytes(self.matcher.compute_bitmask(), "little")
+        now, (before, turns) = self.allowed & short, self.kind
+        self.kind = now, turns + (now != before)
 
 
 class Rule:
@@ -65,7 +73,7 @@ class Closing:
 
     def __init__(self, vocabulary: Vocabulary, *, rule: Rule, literals: Iterable[bytes] = ()) -> None:
         self.vocabulary, self.rule = vocabulary, rule
-        self._known: dict[bytes, list[list[int]]] = {}
+        self._known: dict[int, list[list[int]]] = {}
         self._splits = lru_cache(64)(self._split)
         self.alike = 2 * ALIKE if rule.strict else ALIKE
         texts = {part for text in literals for part in (text, text[1:]) if part}  # a quote may be forced
@@ -95,11 +103,13 @@ class Closing:
         return known[len(known) - len(found) :] if found is not None else None
 
     def _tail(
-        self, matcher: Any, splits: list[list[int] | None], *, memory: Any, mask: bytes = b""
+        self, matcher: Any, splits: list[list[int] | None], *, memory: Any, allowed: int = 0
     ) -> bytes | None:  # fmt: skip
-        """mask: of the tokens that may come next, where it is known and none is forced."""
+        """allowed: the tokens that may come next, where they are known."""
+        if matcher.compute_ff_tokens():
+            allowed = 0  # of a text that is forced only one spelling is
         for ids in reversed(splits):
-            if ids is None or (ids and mask and not mask[ids[0] >> 3] >> (ids[0] & 7) & 1):
+            if ids is None or (ids and allowed and not allowed >> ids[0] & 1):
                 continue
             took = matcher.try_consume_tokens(ids)
             right = took == len(ids) and matcher.is_accepting()
@@ -122,12 +132,11 @@ class Closing:
         splits = self._splits(known)
         waiting: dict[int, list[State]] = {0: [State(matcher.deep_copy(), memory)]}
         best: bytes | None = None
-        cost, bound, seen = 0, most, dict[tuple[bytes, int], int]()
+        cost, bound, seen = 0, most, dict[tuple[int, int], int]()
         while cost <= bound and effort > 0:
             for state in self._sifted(waiting.pop(cost, []), seen):
                 effort -= 1
-                mask = b"" if state.matcher.compute_ff_tokens() else state.mask
-                tail = self._tail(state.matcher, splits, memory=state.memory, mask=mask)
+                tail = self._tail(state.matcher, splits, memory=state.memory, allowed=state.allowed)
                 if tail is not None and len(ids := self.fewest(state.text + tail)) <= bound:
                     best, bound = state.text + tail, len(ids) - 1
                     continue
@@ -137,28 +146,25 @@ class Closing:
             cost += 1
         return best
 
-    def _sifted(self, states: list[State], seen: dict[tuple[bytes, int], int]) -> list[State]:
-        """The states that are followed: of those alike a few, and those first whose like was seen least."""
-        alike: dict[tuple[bytes, int], list[State]] = {}
+    def _sifted(self, states: list[State], seen: dict[tuple[int, int], int]) -> list[State]:
+        """The states that are followed: of each kind the shortest and the longest, and first of what was seen least."""
+        kinds: dict[tuple[int, int], list[State]] = {}
         for state in states:
-            mask = b"" if state.matcher.is_stopped() else state.matcher.compute_bitmask()
-            state.turns += mask != state.mask
-            state.mask = mask
-            alike.setdefault((mask, state.turns), []).append(state)
+            state.look(self.vocabulary.short)
+            kinds.setdefault(state.kind, []).append(state)
         found = []
-        for group in alike.values():
+        for group in kinds.values():
             group.sort(key=lambda state: len(state.text))
-            half = self.alike // 2
-            found += group if len(group) <= self.alike else group[:half] + group[-half:]
-            found += [state for state in group[half:-half] if state.named]
-        found.sort(key=lambda state: (seen.get((state.mask, state.turns), 0), not state.named))
+            found += _ends(group, self.alike)
+            found += [state for state in group[self.alike // 2 : -self.alike // 2] if state.named]
+        found.sort(key=lambda state: (seen.get(state.kind, 0), not state.named, len(state.text)))
         for state in found[:BEAM]:
-            seen[state.mask, state.turns] = seen.get((state.mask, state.turns), 0) + 1
+            seen[state.kind] = seen.get(state.kind, 0) + 1
         return found[:BEAM]
 
     def _next(self, state: State) -> Iterator[State]:
         forced = state.matcher.compute_ff_tokens()
-        ways = [forced] if forced else self._ways(state.matcher, state.mask)
+        ways = [forced] if forced else self._ways(state)
         for n, ids in enumerate(ways if forced else [*self.literals, *ways]):
             text, matcher = self.text(ids), state.matcher.deep_copy()
             if text and matcher.try_consume_tokens(ids) == len(ids):
@@ -167,19 +173,20 @@ class Closing:
                     named = not forced and n < len(self.literals)
                     yield state.after(matcher, memory, text, cost=len(ids), named=named)
 
-    def _ways(self, matcher: Any, mask: bytes) -> list[list[int]]:
-        """The shortest and the longest token of those that lead to states alike."""
-        if mask not in self._known:
-            sorts: dict[bytes, list[int]] = {}
-            for i in self._candidates(int.from_bytes(mask, "little")):
-                after = matcher.deep_copy()
-                if after.consume_token(i):
-                    sorts.setdefault(b"" if after.is_stopped() else after.compute_bitmask(), []).append(i)
-            length: Any = lambda i: len(self.vocabulary.tokens[i])  # noqa: E731
-            half = self.alike // 2
-            ordered = [sorted(ids, key=length) for ids in sorts.values()]
-            self._known[mask] = [[i] for i in sorted({i for ids in ordered for i in ids[:half] + ids[-half:]})]
-        return self._known[mask]
+    def _ways(self, state: State) -> list[list[int]]:
+        """The shortest and the longest token of those that lead to one kind of state."""
+        short = self.vocabulary.short
+        if state.kind[0] not in self._known:
+            kinds: dict[int, list[int]] = {}
+            for i in self._candidates(state.allowed):
+                after = State(state.matcher.deep_copy(), None)
+                if after.matcher.consume_token(i):
+                    after.look(short)
+                    kinds.setdefault(after.kind[0], []).append(i)
+            for ids in kinds.values():
+                ids.sort(key=lambda i: len(self.vocabulary.tokens[i]))
+            self._known[state.kind[0]] = [[i] for ids in kinds.values() for i in _ends(ids, self.alike)]
+        return self._known[state.kind[0]]
 
     def _candidates(self, allowed: int) -> Iterable[int]:
         """Tokens to try of those allowed: all of a few, else closing ones, characters, and long ones."""
@@ -195,6 +202,11 @@ class Closing:
     def _long(self, allowed: int, first: int) -> list[int]:
         """The longest token that may come and begins with a byte."""
         return next(([i] for i in self.vocabulary.groups.get(first, ()) if allowed >> i & 1), [])
+
+
+def _ends(found: list[Any], count: int) -> list[Any]:
+    """The first and the last of a list, so many of both together."""
+    return found if len(found) <= count else found[: count // 2] + found[-count // 2 :]
 
 
 def _bits(flags: int) -> Iterator[int]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 # GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on
 PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+SHORT = 3  # bytes of tokens that tell one state of a constraint from another
 CLOSERS = re.compile(rb"""["'\]})> ]+""")
 BLANK = "\u2581"  # SentencePiece's
 
@@ -63,6 +64,11 @@ class Vocabulary:
     def singles(self) -> int:
         """Tokens of one byte, as bits."""
         return _flags(i for text, i in self.ids.items() if len(text) == 1)
+
+    @cached_property
+    def short(self) -> int:
+        """Tokens of at most SHORT bytes and those that end a text, as bits."""
+        return _flags([*self.ends, *(i for text, i in self.ids.items() if len(text) <= SHORT)])
 
     @cached_property
     def closers(self) -> int:
