@@ -165,7 +165,7 @@ def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
 
 
 def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
-    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
+    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file, --choice @FILE."""
     asked = [(kind, text) for kind, text in given.items() if text is not None]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
@@ -174,7 +174,9 @@ def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
     kind, text = asked[0]
     if not text:  # an unset variable of a script: not a wish for any answer
         raise UsageError(f"--{kind} is empty")
-    inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
+    if kind == "choice":
+        return kind, _contents(call, kind, text[1:]) + "\n" if text[:1] == "@" else pipes.clean(text).strip()
+    inline = kind == "regex" or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
     return kind, pipes.clean(text) if inline else _contents(call, kind, text)
 
 

@@ -85,7 +85,7 @@ def _step(texts: Ragged | Masked, live: dict[int, J]) -> list[Token]:
         if plain[n]:
             found.append(None)
             continue
-        token = job.sampler(logits[n], job.sequence.allowed())
+        token = job.sequence.choose(job.sampler, logits[n])
         found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
     mx.eval([parts for parts in found if parts])
     return [Token(best[n]) if parts is None else resolved(*parts) for n, parts in enumerate(found)]

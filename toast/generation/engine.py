@@ -195,7 +195,10 @@ class Engine:
         """A compiled constraint on answers (`constrain.py`)."""
         from toast.generation.constrain import Constraint
 
-        return Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+        found = Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+        for note in found.notes:
+            self.call.info(note)
+        return found
 
     def is_reasoning(self, ids: list[int]) -> bool:
         """Whether a prompt ends inside reasoning that it has begun itself."""
