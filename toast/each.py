@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from toast.command import Call
-    from toast.generation.engine import LanguageModel
+    from toast.generation.engine import Engine
     from toast.generation.generate import Token
     from toast.question import Question
     from toast.records import Data, Record, Records
@@ -127,7 +127,7 @@ def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> No
 def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked | None]) -> None:
     short = looped = 0
     with pipes.progress(call) as bar:
-        for job in _run(request.engine.language, jobs):
+        for job in _run(request.engine, jobs):
             lines.answered(job)
             short += job.sequence.reason == "length"
             looped += job.sequence.reason == "loop"
@@ -171,15 +171,16 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
     return Asked(call, request, question, index=index, data=record.data)
 
 
-def _run(language: LanguageModel, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
+def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
+    language, name = engine.language, engine.name
     if has_kv_caches(language.caches()):
-        yield from decode(language.model, language.caches, jobs)
+        yield from decode(language.model, language.caches, jobs, name=name)
         return
     for job in filter(None, jobs):
         caches = language.caches()
         prefill(language.model, caches, job.ids[:-1])
-        alone = Generation(language.model, caches, job.sampler, sequence=job.sequence, top=job.top)
+        alone = Generation(language.model, caches, job.sampler, sequence=job.sequence, top=job.top, name=name)
         for token in alone.run(job.ids[-1]):
             job.keep(token)
         yield job
