@@ -13,7 +13,7 @@ from toast.errors import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from pathspec import GitIgnoreSpec
 
@@ -148,16 +148,19 @@ class Walk:
 
     def _ignore(self, folder: str) -> Ignores:
         """[(folder, its .gitignore)]; nothing when that cannot be read."""
-        from pathspec import GitIgnoreSpec
+        from embed import ignores
 
         name = os.path.join(folder, ".gitignore")
         try:
-            # git matches bytes: as Latin-1 each of them is a character
-            with open(name, encoding="latin-1") as file:
-                return [(os.path.realpath(folder) + "/", GitIgnoreSpec.from_lines(_valid(file)))]
+            with open(name, "rb") as file:
+                spec, whole = ignores.read(file.read(ignores.LARGEST + 1))
         except OSError as error:
             self._fail(error, "read", name)
             return []
+        if not whole and name not in self.told:
+            self.told.add(name)
+            self.call.warn(f"{name}: too long, only its first {ignores.LARGEST >> 10} KiB were read")
+        return [(os.path.realpath(folder) + "/", spec)]
 
     def _file(self, path: str, *, root: bool) -> Iterator[tuple[str, bytes]]:
         """(path, its bytes), nothing when it is skipped or cannot be read."""
@@ -183,19 +186,6 @@ def _inside(path: str, folder: str) -> bool:
     if folder == ".":
         return not path.startswith(("/", "../"))
     return path.startswith(folder.rstrip("/") + "/")
-
-
-def _valid(lines: Iterable[str]) -> Iterator[str]:
-    """The patterns that git would read; it passes over those that it cannot."""
-    from pathspec.patterns.gitwildmatch import GitWildMatchPattern, GitWildMatchPatternError
-
-    for line in lines:
-        line = line.rstrip("\r\n")
-        try:
-            GitWildMatchPattern(line)
-            yield line
-        except (GitWildMatchPatternError, ValueError):
-            pass
 
 
 def _ignored(ignores: Ignores, path: str) -> bool:

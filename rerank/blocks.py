@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toast.encoding import length_batches
 from toast.encoding.relevance import TEXTS
+from toast.encoding.sentence_transformers import finite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ class Blocks:
     """Texts over any limit are cut; blocks bound what is held at once."""
 
     labels: list[str]
+    name: str  # of the model
     over = 0
 
     @property
@@ -28,7 +30,7 @@ class Blocks:
         """A score of each label, for each text."""
         rows: list[list[float]] = []
         for start in range(0, len(texts), TEXTS):
-            found: Any = self.block(texts[start : start + TEXTS]).tolist()
+            found: Any = finite(self.name, self.block(texts[start : start + TEXTS])).tolist()
             rows += found
         return rows
 

@@ -9,6 +9,7 @@ from copy import deepcopy
 
 import mlx.core as mx
 
+from toast.encoding.sentence_transformers import finite
 from toast.errors import UsageError
 from toast.generation.engine import open_language
 from toast.generation.generate import prefill
@@ -31,6 +32,7 @@ class Choices:
     def __init__(self, call: Call, name: str, labels: Labels, *, multi: bool) -> None:
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
+        self.name = name
         language = open_language(call, name)
         self.model, self.make_caches = language.model, language.caches
         self.tokenizer, self.prompt, self.template = language.tokenizer, language.prompt, language.template
@@ -62,7 +64,10 @@ class Choices:
 
     def probabilities(self, texts: list[str]) -> list[list[float]]:
         """A score of each label, for each text."""
-        rows: list[Any] = [mx.softmax(self._log_probabilities(self._fitting(text))).tolist() for text in texts]
+        rows: list[Any] = []
+        for text in texts:
+            found = mx.softmax(self._log_probabilities(self._fitting(text)))
+            rows.append(finite(self.name, found).tolist())
         return rows
 
     def _fitting(self, text: str) -> list[int]:

@@ -59,7 +59,7 @@ def _classifier(call: Call, name: str, labels: Labels, *, multi: bool) -> Blocks
     if len(model.labels) == 1:
         raise BadModel(f"{name} ranks records for a query", f'rerank -m {name} "QUERY"')
     if labels and any(label.lower().startswith("entail") for label in model.labels):
-        engine = Entailment(model, labels, multi=multi)
+        engine = Entailment(model, labels, multi=multi, name=name)
         _tell_cut(call, engine.descriptions_cut)
         return engine
     return Classifier(name, model, labels, multi=multi)
@@ -74,7 +74,7 @@ class Classifier(Blocks):
     """A sequence classifier with its own labels, or some of them."""
 
     def __init__(self, name: str, model: Any, labels: Labels, *, multi: bool) -> None:
-        self.model, self.labels = model, [label for label, _ in labels] or model.labels
+        self.name, self.model, self.labels = name, model, [label for label, _ in labels] or model.labels
         for label in self.labels:
             if label not in model.labels:
                 raise UsageError(f"{name} has no label {label!r}", f"it has {', '.join(model.labels[:20])}")
@@ -89,8 +89,10 @@ class Classifier(Blocks):
 class Entailment(Blocks):
     """An NLI model: how far a text entails that it is about the label (Yin et al. 2019)."""
 
-    def __init__(self, model: Any, labels: Labels, *, multi: bool, hypothesis: str = HYPOTHESIS) -> None:
-        self.model, self.labels, self.multi = model, [label for label, _ in labels], multi
+    def __init__(
+        self, model: Any, labels: Labels, *, multi: bool, hypothesis: str = HYPOTHESIS, name: str = "the model"
+    ) -> None:
+        self.name, self.model, self.labels, self.multi = name, model, [label for label, _ in labels], multi
         whole = [hypothesis.format(description) for _, description in labels]
         self.hypotheses = [model.fitting(text) for text in whole]
         self.descriptions_cut = sum(a != b for a, b in zip(whole, self.hypotheses, strict=True))
@@ -118,7 +120,7 @@ class Descriptions(Blocks):
     """An embedder: cosines of the text and the labels' descriptions, on a fixed scale."""
 
     def __init__(self, call: Call, name: str, labels: Labels, *, multi: bool) -> None:
-        self.labels, self.multi = [label for label, _ in labels], multi
+        self.name, self.labels, self.multi = name, [label for label, _ in labels], multi
         queries = Encoder(call, name, kind="query")
         self.targets = queries.encode([description for _, description in labels])
         _tell_cut(call, queries.cut)

@@ -16,7 +16,7 @@ from toast import files, pipes
 from toast.encoding import length_batches
 from toast.encoding.encoder import Encoder
 from toast.encoding.relevance import TEXTS
-from toast.encoding.sentence_transformers import normalize
+from toast.encoding.sentence_transformers import finite, normalize
 from toast.errors import BadInput, BadModel, UsageError, os_error
 from toast.records import Records
 from toast.store import is_probe, safetensors
@@ -47,7 +47,7 @@ class Features:
 
     def __call__(self, texts: list[str]) -> mx.array:
         """(N, dims + hidden size) float32, both parts of length 1."""
-        return length_batches.compute(self._rows, self.encoder.pieces(texts)[0])
+        return finite(self.encoder.name, length_batches.compute(self._rows, self.encoder.pieces(texts)[0]))
 
     def _rows(self, encodings: list[Any]) -> mx.array:
         states, lengths, pooled = self.encoder.states(encodings)
@@ -66,7 +66,7 @@ class Probed(Blocks):
         if digest(call, facts["model"]) != facts["digest"]:
             raise BadModel(f"{path} was learnt with another model than {facts['model']!r} is now", "learn it again")
         self.features = Features(call, facts["model"])
-        self.path, self.weight, self.bias = path, weight[:, :-1].T, weight[:, -1]
+        self.name, self.weight, self.bias = path, weight[:, :-1].T, weight[:, -1]
 
     @property
     def cut(self) -> int:
@@ -75,7 +75,7 @@ class Probed(Blocks):
     def block(self, texts: list[str]) -> mx.array:
         features, columns = self.features(texts), len(self.weight)
         if columns not in (self.features.dims, features.shape[1]):
-            raise BadModel(f"{self.path} has {columns} features, its embedder {features.shape[1]}", "learn it again")
+            raise BadModel(f"{self.name} has {columns} features, its embedder {features.shape[1]}", "learn it again")
         return mx.softmax(features[:, :columns] @ self.weight + self.bias, axis=-1)
 
 

@@ -267,7 +267,9 @@ def _generation(request: Request, ids: list[int]) -> Generation:
     language, sampler = request.engine.language, request.engine.sampler(request.sampling)
     sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
-    generation = Generation(language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top)
+    generation = Generation(
+        language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top, name=request.engine.name
+    )
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
     return generation

@@ -171,14 +171,14 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
 
 def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
-    model = engine.language.model
+    model, name = engine.language.model, engine.name
     if has_kv_caches(engine.caches()):
-        yield from decode(model, engine.caches, jobs)
+        yield from decode(model, engine.caches, jobs, name=name)
         return
     for job in filter(None, jobs):
         caches = engine.caches()
         prefill(model, caches, job.ids[:-1])
-        alone = Generation(model, caches, job.sampler, sequence=job.sequence, top=job.top)
+        alone = Generation(model, caches, job.sampler, sequence=job.sequence, top=job.top, name=name)
         for token in alone.run(job.ids[-1]):
             job.keep(token)
         yield job

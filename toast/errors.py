@@ -47,6 +47,11 @@ class ModelNotFound(ToastError):
     """No model goes by this name, here or where it would be fetched from."""
 
 
+def not_numbers(name: str) -> BadModel:
+    """What this model makes of a text is NaN or infinite."""
+    return BadModel(f"{name}: its weights are not numbers, or its config.json is wrong", "fetch or convert it again")
+
+
 def os_error(error: OSError, what: str) -> BadInput:
     """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
     return BadInput(f"cannot {what}: {error.strerror or error}")

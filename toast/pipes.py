@@ -166,8 +166,12 @@ def write_stderr(fd: int, text: str) -> None:
 
 
 def clean(text: str) -> str:
-    """Text that can be encoded: bytes of an argument that were not UTF-8 become U+FFFD."""
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    """Text that can be encoded: bytes of an argument that were not UTF-8, and halves of surrogate pairs, become
+    U+FFFD."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return "".join("\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text)
 
 
 def check_input(call: Call, name: str, *, asked_for: bool, takes_files: bool = True) -> None:

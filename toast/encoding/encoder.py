@@ -10,7 +10,7 @@ import mlx.core as mx
 
 from toast import loaded, models
 from toast.encoding import length_batches
-from toast.encoding.sentence_transformers import SentenceTransformer, normalize
+from toast.encoding.sentence_transformers import SentenceTransformer, finite, normalize
 from toast.encoding.tokens import Tokens, batch
 from toast.errors import BadInput
 from toast.task import need
@@ -54,7 +54,7 @@ class Encoder:
         long: str = "truncate", size: int = length_batches.BATCH,
     ) -> None:  # fmt: skip
         need(call, name, "embed")
-        self.embedding = loaded.load(call, name, EmbeddingModel)
+        self.name, self.embedding = name, loaded.load(call, name, EmbeddingModel)
         self.tokens, most = self.embedding.tokens, self.embedding.sentence.dims
         if dims and dims > most:
             raise BadInput(f"--dims {dims} is more than the {most} that {name} has")
@@ -83,7 +83,7 @@ class Encoder:
             extra = self.tokens.special_tokens()
             vectors = _average(vectors, owners, [max(1, len(p.ids) - extra) for p in parts])
         vectors = vectors[:, : self.dims]
-        return normalize(vectors) if self.normalized else vectors
+        return finite(self.name, normalize(vectors) if self.normalized else vectors)
 
     def pieces(self, texts: list[str]) -> tuple[list[Any], list[int]]:
         """Encodings within the limit and, for each, the index of its text."""

@@ -10,7 +10,7 @@ import math
 
 from toast import loaded
 from toast.encoding import length_batches
-from toast.errors import BadModel, UsageError
+from toast.errors import BadModel, UsageError, not_numbers
 from toast.task import need
 
 TYPE_CHECKING = False
@@ -37,13 +37,13 @@ def open_scorer(call: Call, name: str, instruction: str | None = None) -> Releva
     if kind == "match":
         from toast.encoding.colbert import ColBERT
 
-        return Relevance(_LateInteraction(loaded.load(call, name, ColBERT)))
+        return Relevance(_LateInteraction(loaded.load(call, name, ColBERT)), name)
     if kind != "embed":
-        return Relevance(_Pairs(_pair_scorer(call, name), instruction))
+        return Relevance(_Pairs(_pair_scorer(call, name), instruction), name)
     from toast.encoding.encoder import Encoder
     from toast.encoding.maxsim import MaxSim
 
-    return Relevance(MaxSim(Encoder(call, name)))
+    return Relevance(MaxSim(Encoder(call, name)), name)
 
 
 def _pair_scorer(call: Call, name: str) -> Classifier | YesNo:
@@ -110,8 +110,8 @@ class Relevance:
     prior in [0, 1] that is worth so many logits, sigmoid(logit + worth (prior - 0.5)).
     """
 
-    def __init__(self, scorer: Any) -> None:
-        self.scorer, self.cut, self.queries_cut = scorer, 0, 0
+    def __init__(self, scorer: Any, name: str = "the model") -> None:
+        self.scorer, self.name, self.cut, self.queries_cut = scorer, name, 0, 0
         self.asked: tuple[str, str] | None = None
         self.score = getattr(scorer, "score", _score)
 
@@ -137,6 +137,8 @@ class Relevance:
         self.cut += cut
         best = [-math.inf] * len(texts)
         logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()
+        if not all(map(math.isfinite, logits)):
+            raise not_numbers(self.name)
         for owner, logit in zip(owners, logits, strict=True):
             best[owner] = max(best[owner], logit)
         return best

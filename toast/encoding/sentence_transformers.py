@@ -5,10 +5,12 @@ Owns: modules.json, pooling, dense layers, prompts. Does not know: architectures
 
 from __future__ import annotations
 
+from math import isfinite
+
 import mlx.core as mx
 
 from toast.encoding.tokens import limits
-from toast.errors import BadModel
+from toast.errors import BadModel, not_numbers
 from toast.models import layers
 from toast.store.folder import blame, modules, read_config, read_json
 
@@ -105,8 +107,16 @@ class SentenceTransformer:
 
 
 def normalize(x: mx.array) -> mx.array:
-    """Rows of Euclidean length 1; zero rows stay zero."""
-    return x / mx.maximum(mx.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
+    """Rows of Euclidean length 1; zero rows stay zero, those of infinite length become NaN."""
+    length = mx.linalg.norm(x, axis=-1, keepdims=True)
+    return x / mx.where(length < mx.inf, mx.maximum(length, 1e-12), mx.nan)
+
+
+def finite(name: str, x: mx.array) -> mx.array:
+    """The same array, computed; BadModel, which names the model, where it is not all numbers."""
+    if not isfinite(float(mx.sum(x))):
+        raise not_numbers(name)
+    return x
 
 
 def pooling(modes: list[str]) -> Step:

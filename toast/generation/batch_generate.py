@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from toast.generation.generate import Sequence, Token, resolved
+from toast.generation.generate import Sequence, Token, check, likeliest, resolved
 from toast.generation.ragged_cache import batch
 from toast.generation.sample import Sampler, logprobs
 
@@ -53,10 +53,13 @@ class Job:
             self.sequence.stop()
 
 
-def decode(model: Any, make: Callable[[], list[Any]], jobs: Iterable[J | None], *, rows: int = ROWS) -> Iterator[J]:
+def decode(
+    model: Any, make: Callable[[], list[Any]], jobs: Iterable[J | None], *, rows: int = ROWS, name: str = "the model"
+) -> Iterator[J]:
     """Run Jobs; each is given back when it is over. make() -> new caches for a single text.
 
-    jobs: gives None where it has none at the moment; then the live ones go on without."""
+    jobs: gives None where it has none at the moment; then the live ones go on without. name: the model's, for
+    BadModel where its logits are not numbers."""
     coming, texts = iter(jobs), batch(model, make)
     live: dict[int, J] = {}
     while True:
@@ -66,18 +69,18 @@ def decode(model: Any, make: Callable[[], list[Any]], jobs: Iterable[J | None], 
         live = dict(sorted({**live, **new}.items()))
         if not live:
             return
-        for row, token in zip(list(live), _step(texts, live), strict=True):
+        for row, token in zip(list(live), _step(texts, live, name), strict=True):
             live[row].add(token)
         for row in [row for row, job in live.items() if job.sequence.reason]:
             yield live.pop(row)
 
 
-def _step(texts: Ragged | Masked, live: dict[int, J]) -> list[Token]:
+def _step(texts: Ragged | Masked, live: dict[int, J], name: str) -> list[Token]:
     """The next token of each row."""
     logits = texts.step({row: job.last for row, job in live.items()})
     jobs = list(live.values())
     plain = [job.sampler.takes_best() and job.sequence.guide is None and job.top is None for job in jobs]
-    best: Any = mx.argmax(logits, axis=-1).tolist() if any(plain) else []
+    best = likeliest(name, logits) if any(plain) else []
     if all(plain):
         return [Token(i) for i in best]
     found: list[Any] = []
@@ -87,5 +90,8 @@ def _step(texts: Ragged | Masked, live: dict[int, J]) -> list[Token]:
             continue
         token = job.sequence.choose(job.sampler, logits[n])
         found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
-    mx.eval([parts for parts in found if parts])
+    drawn = [job.sampler.logit for job, best_only in zip(jobs, plain, strict=True) if not best_only]
+    mx.eval([parts for parts in found if parts], drawn)
+    for logit in drawn:
+        check(name, logit)
     return [Token(best[n]) if parts is None else resolved(*parts) for n, parts in enumerate(found)]

@@ -12,6 +12,7 @@ from binascii import crc32
 
 from toast import files
 from toast.errors import BadInput, BadModel
+from toast.pipes import clean
 from toast.store.folder import blame, read_object
 
 TYPE_CHECKING = False
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     Variables = dict[str, Any]  # what a template may look at beside the messages
     Pieces = list[str | int]  # texts, and numbers of the messages whose contents stand between them
 
+LONGEST = 1 << 20  # characters of a template; those of today have 20,000
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
 
@@ -44,6 +46,8 @@ class Template:
             self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
         if not isinstance(self.source, str | None):
             raise BadModel(f"{folder}: its chat template is no text")
+        if len(self.source or "") > LONGEST:
+            raise BadModel(f"{folder}: its chat template is longer than {LONGEST} characters")
 
     def render(self, messages: Messages, cache: str | None = None, variables: Variables | None = None) -> str:
         """The prompt of messages {"role", "content"}, ready for the assistant's turn.
@@ -58,12 +62,17 @@ class Template:
     def _render(self, messages: Messages, variables: Variables | None = None) -> str:
         import jinja2
 
+        from toast.generation.sandbox import Deadline, TooMuch
+
         usual = {"tools": None, "documents": None, "add_generation_prompt": True}
         try:
-            template = environment().from_string(self.source or "")
-            return template.render(usual | self.tokens | (variables or {}) | {"messages": messages})
+            template = environment(messages).from_string(self.source or "")
+            with Deadline():
+                return clean(template.render(usual | self.tokens | (variables or {}) | {"messages": messages}))
         except jinja2.TemplateSyntaxError as error:
             raise BadModel(f"the model's chat template is broken: {error}") from None
+        except TooMuch as error:
+            raise BadModel(f"the model's chat template {error}") from None
         except jinja2.TemplateError as error:
             raise BadInput(f"the model's chat template refuses this: {error}") from None
         except Exception as error:  # a program of its own: whatever it raises is its fault
@@ -97,10 +106,10 @@ class Template:
         pieces: Pieces | None = None
         source = self.source or ""
         try:
-            tree = environment().parse(source)
+            static = static_template.is_static(environment().parse(source)) and "\0" not in source
         except (TemplateSyntaxError, RecursionError):
             return None  # `_render` will tell
-        if static_template.is_static(tree) and "\0" not in source:
+        if static:
             marks = [{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)]
             marked = self._render(marks, variables)
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
@@ -129,10 +138,12 @@ def _source(folder: str, config: dict[str, Any]) -> Any:
     return found
 
 
-def environment() -> Any:
-    """jinja2 as transformers sets it up: sandboxed, immutable, blocks trimmed, a few functions added."""
+def environment(messages: Messages | tuple = ()) -> Any:
+    """jinja2 as transformers sets it up: sandboxed, immutable, blocks trimmed, a few functions added; for one
+    rendering of these messages, which bounds what it may make."""
     from jinja2 import TemplateError, ext, nodes
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    from toast.generation.sandbox import Bounded
 
     class Generation(ext.Extension):
         """{% generation %}...{% endgeneration %} marks the assistant's words; here it is their text."""
@@ -155,7 +166,7 @@ def environment() -> Any:
     def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: FBT001, FBT002  as templates call it
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
-    env = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
-    env.filters["tojson"] = tojson
+    env = Bounded(messages, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
+    env.filters["tojson"] = env.bounded("tojson", tojson)
     env.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
     return env

@@ -6,10 +6,12 @@ model, its caches and a sampler; no tokenizer, no text, no descriptor.
 
 from __future__ import annotations
 
+from math import isfinite
 from time import perf_counter
 
 import mlx.core as mx
 
+from toast.errors import not_numbers
 from toast.generation.repetition import Repetition
 from toast.generation.sample import Sampler, logprobs
 
@@ -122,14 +124,16 @@ class Generation:
 
     top: None, or how many alternatives each token comes with. drafter: guesses that are verified many at once
     (speculative decoding, Leviathan et al. 2023); only for a greedy sampler and caches that can be trimmed, and the
-    tokens are the same without it. fed: ids now in the caches after the prompt's last token.
+    tokens are the same without it. fed: ids now in the caches after the prompt's last token. name: the model's, for
+    BadModel where its logits are not numbers: argmax takes a NaN for the largest, so the chosen token's tells.
     """
 
     def __init__(
         self, model: Any, caches: list[Any], sampler: Sampler, *,
         sequence: Sequence | None = None, top: int | None = None, drafter: Drafter | None = None,
+        name: str = "the model",
     ) -> None:  # fmt: skip
-        self.model, self.caches, self.sampler = model, caches, sampler
+        self.model, self.caches, self.sampler, self.name = model, caches, sampler, name
         self.sequence = sequence or Sequence()
         self.top, self.drafter, self.fed = top, drafter, 0
 
@@ -147,8 +151,10 @@ class Generation:
             following = None
             if sequence.guide is None and not draft and len(sequence.ids) + 1 < sequence.limit:
                 following = self._step(token)
-            mx.async_eval(token, *extra, *([] if following is None else [following]))
+            logit = self.sampler.logit
+            mx.async_eval(token, logit, *extra, *([] if following is None else [following]))
             chosen = resolved(token, *extra)
+            check(self.name, logit)
             if not self._take(chosen.id):
                 return
             # 2) verify the draft, whose first token is the chosen one or all is wrong; or take the step now
@@ -185,7 +191,7 @@ class Generation:
         whether they do not end the text)."""
         draft = draft[: self.sequence.limit - len(self.sequence.ids) + 1]
         rows = self._forward(mx.array([draft]))
-        best: Any = mx.argmax(rows, axis=-1).tolist()
+        best: Any = likeliest(self.name, rows)
         accepted: list[int] = []
         whole = True
         for n, drafted in enumerate(draft[1:]):
@@ -208,6 +214,23 @@ class Generation:
     def _forward(self, ids: mx.array) -> mx.array:
         """ids (1, L) -> logits (L, V)."""
         return self.model(ids, cache=self.caches)[0]
+
+
+def check(name: str, logits: mx.array) -> None:
+    """BadModel unless these logits of chosen tokens are all numbers."""
+    found: Any = logits.tolist()
+    if not all(map(isfinite, found if isinstance(found, list) else [found])):
+        raise not_numbers(name)
+
+
+def likeliest(name: str, rows: mx.array) -> list[int]:
+    """The best token of each row of logits (N, V); BadModel where they are not numbers."""
+    best = mx.argmax(rows, axis=-1)
+    logits = mx.take_along_axis(rows, best[:, None], axis=-1)[:, 0]
+    mx.eval(best, logits)
+    check(name, logits)
+    ids: Any = best.tolist()
+    return ids
 
 
 def resolved(token: mx.array, *extra: mx.array) -> Token:

@@ -48,6 +48,7 @@ class Sampler:
         self.said: set[tuple[int, ...]] | None = None  # runs of the prompt, made when they are first needed
         self.pressure: mx.array | None = None  # what the ends have gained
         self.before: tuple[int, mx.array | None] = -1, None  # the same before the token at this place
+        self.logit: mx.array = mx.array(0.0)  # of the last token: NaN or infinite where the model's numbers are
 
     @property
     def is_greedy(self) -> bool:
@@ -87,7 +88,12 @@ class Sampler:
     def _chosen(self, logits: mx.array, allowed: mx.array | None) -> mx.array:
         if allowed is not None:
             logits = mx.where(allowed, logits, -mx.inf)
-        return mx.argmax(logits) if self.temperature <= 0 else self._drawn(logits.astype(mx.float32))
+        if self.temperature > 0:
+            token, logits = self._drawn(logits.astype(mx.float32))
+        else:
+            token = mx.argmax(logits)
+        self.logit = logits[token] if allowed is None else mx.where(mx.any(allowed), logits[token], 0.0)
+        return token
 
     def _penalised(self, logits: mx.array) -> mx.array:
         values = logits[self.seen]
@@ -133,7 +139,8 @@ class Sampler:
             logits[ids] = logits[ids] - mx.array(list(losses.values())).astype(logits.dtype)
         return logits
 
-    def _drawn(self, logits: mx.array) -> mx.array:
+    def _drawn(self, logits: mx.array) -> tuple[mx.array, mx.array]:
+        """(token, logits that it was drawn from)."""
         assert self.key is not None
         self.key, key = mx.random.split(self.key)
         logits = logits / self.temperature
@@ -144,7 +151,7 @@ class Sampler:
             logits = _nucleus(logits, self.top_p)
         if self.min_p > 0.0:
             logits = mx.where(logits < mx.max(logits) + mx.log(mx.array(self.min_p)), -mx.inf, logits)
-        return mx.random.categorical(logits, key=key)
+        return mx.random.categorical(logits, key=key), logits
 
 
 def _nucleus(logits: mx.array, top_p: float) -> mx.array:

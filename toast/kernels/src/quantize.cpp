@@ -180,10 +180,14 @@ static int quantize(const void* x, Type type, const QuantRow& to, float* scratch
 
 static void quantized_row_exact(const QuantWeights& w, const void* x, Type type, int to, int n0, int n1,
                                 const Output& out) {
+  float poison = 0;  // NaN times any weight is NaN: a damaged model need not be computed to be known
+  for (int k = 0; k < w.K; k++)
+    if (isnan(value_at(x, type, k))) poison = NAN;
   for (int n = n0; n < n1; n++) {
     Column column{w, (size_t)n};
-    float acc[W] = {0};
-    for (int k = 0; k < w.K; k++) acc[0] += value_at(x, type, k) * (column.scale(k) * column.code(k) + column.bias(k));
+    float acc[W] = {poison};
+    for (int k = 0; k < w.K && poison == 0; k++)
+      acc[0] += value_at(x, type, k) * (column.scale(k) * column.code(k) + column.bias(k));
     finish({acc, W, nullptr, &to, 1, w.N, n, 1}, out);
   }
 }
