@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 BLOCK = 64
 MAGIC = b"toastKV1"
+READING = 2  # raise when models are read otherwise: windows, corrections
 
 
 class PrefixCache:
@@ -42,7 +43,7 @@ class PrefixCache:
     def __init__(self, folder: str, path: str, limit: int) -> None:
         self.folder, self.limit = folder, limit
         mlx_version: str = mx.__version__  # type: ignore[attr-defined]  # its stubs lack it
-        versions = f"{MAGIC!r} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
+        versions = f"{MAGIC!r} {READING} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
         self.root = blake2b(versions.encode() + _fingerprint(path), digest_size=20).digest()
         self.snapshot: Tree = None
 
