@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
 MAGIC = b"toastKV1"
+READING = 2  # raise when models are read otherwise: windows, corrections
 
 
 class PrefixCache:
@@ -45,7 +46,7 @@ class PrefixCache:
     def __init__(self, folder: str, path: str, limit: int, *, adapter: str = "", form: str = "") -> None:
         self.folder, self.limit = folder, limit
         mlx_version: str = mx.__version__  # type: ignore[attr-defined]  # its stubs lack it
-        versions = f"{MAGIC!r} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
+        versions = f"{MAGIC!r} {READING} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
         change = _fingerprint(adapter) if adapter else b""
         self.root = blake2b(versions.encode() + _fingerprint(path) + change + form.encode(), digest_size=20).digest()
         self.snapshot: Tree = None
