@@ -1,5 +1,6 @@
 """The GGUF container and ggml's blocks; MLX's own GGUF reader is the oracle where it has the type."""
 
+import os
 import struct
 
 import mlx.core as mx
@@ -154,6 +155,13 @@ HUGE = struct.pack("<Q", 2**63)
 def test_hostile_headers(tmp_path, data, said):
     with pytest.raises(BadModel, match=said):
         read(tmp_path, data)
+
+
+def test_a_file_that_shrinks_while_it_is_used(tmp_path):
+    file = read(tmp_path, gguf(META, {"w": ("F32", (4,), bytes(16))}))
+    os.truncate(file.path, file.size - 8)
+    with pytest.raises(BadModel, match="m.gguf changed while it was used"):
+        ggml.arrays(file, "w")
 
 
 @given(st.data())
