@@ -135,7 +135,7 @@ def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked 
             bar.update()
     if looped:
         call.cut(
-            f"{pipes.plural(looped, 'answer')} only repeated themselves and were ended (--no-loop-stop lets them go on)"
+            f"{pipes.plural(looped, 'answer')} ended where only repetition followed (--no-loop-stop lets it go on)"
         )
     if short:
         call.outcome.was_cut = True
