@@ -86,12 +86,12 @@ def test_a_token_asked_for_twice_is_the_same():
 @pytest.mark.model
 @pytest.mark.parametrize("more", [(), ("--json",), ("--each",)])
 def test_an_answer_that_repeats_itself_ends(more, real):
-    """Without its penalty the default model says the same for ever; what is written says it once."""
-    words = ["toast", "--dry", "0", "-n", "400", "--no-template", "again", *more]
-    stdin = b"yes and yes and yes and yes and yes and\n"  # kernels of another processor round otherwise
+    """Without its penalty the default model sings on as it was begun; what is written says it once."""
+    words = ["toast", "--dry", "0", "-n", "400", "--prefill", "The sea, the sea, the sea, the sea, the", *more]
+    stdin = b"sing\n"
     ran = command(*words, "--strict", stdin=stdin, env=real)
     endless = command(*words, "--no-loop-stop", stdin=stdin, env=real).ok(quiet=False)
-    assert ran.status == 3 and b"repeat" in ran.err, ran
+    assert ran.status == 3 and b"--no-loop-stop lets it go on" in ran.err, ran
     assert 0 < len(ran.out) < len(endless.out) / 4
     if more == ("--json",):
         assert json.loads(ran.out)["finish_reason"] == "loop" and json.loads(endless.out)["finish_reason"] == "length"

@@ -133,7 +133,9 @@ def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked 
             looped += job.sequence.reason == "loop"
             bar.update()
     if looped:
-        call.cut(f"{pipes.plural(looped, 'answer')} ended where only repeats followed (--no-loop-stop lets them go on)")
+        call.cut(
+            f"{pipes.plural(looped, 'answer')} ended where only repetition followed (--no-loop-stop lets it go on)"
+        )
     if short:
         call.outcome.was_cut = True
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
