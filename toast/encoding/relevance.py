@@ -66,10 +66,11 @@ class _Pairs:
         self.query = query
         return False
 
-    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+    def encode(self, texts: list[str], long: str) -> list[Any]:
         """Texts -> Encodings of the query with each."""
-        pairs = [(self.query, text) for text in texts]
-        return list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction))
+        pairs = [(self.query, self.scorer.tokens.shortened(text)) for text in texts]
+        truncate, whole = "longest_first" if long == "truncate" else "only_second", long == "best"
+        return list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction, whole=whole))
 
 
 class _LateInteraction:
@@ -83,9 +84,9 @@ class _LateInteraction:
         self.query = self.model.query(query)
         return False
 
-    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+    def encode(self, texts: list[str], long: str) -> list[Any]:
         """Texts -> Rows."""
-        return self.model.encode(texts)
+        return self.model.encode(texts, whole=long == "best")
 
     def logits(self, rows: list[Any]) -> mx.array:
         """(B, 1) float32."""
@@ -123,8 +124,7 @@ class Relevance:
         return found
 
     def _some(self, texts: list[str], long: str) -> list[float]:
-        truncate = "longest_first" if long == "truncate" else "only_second"
-        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, truncate), long)
+        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, long), long)
         self.cut += cut
         best = [-math.inf] * len(texts)
         logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()
