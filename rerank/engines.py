@@ -82,7 +82,7 @@ class Classifier(Blocks):
         self.independent = multi or model.activation is mx.sigmoid
 
     def block(self, texts: list[str]) -> mx.array:
-        logits = self.compute(self.model.encode(texts), self.model.logits)[:, self.columns]
+        logits = self.compute(self.model.encode(texts, whole=False), self.model.logits)[:, self.columns]
         return mx.sigmoid(logits) if self.independent else mx.softmax(logits, axis=-1)
 
 
@@ -104,7 +104,7 @@ class Entailment(Blocks):
 
     def block(self, texts: list[str]) -> mx.array:
         pairs = [(text, hypothesis) for text in texts for hypothesis in self.hypotheses]
-        encodings = self.model.encode(pairs, truncate="only_first")
+        encodings = self.model.encode(pairs, truncate="only_first", whole=False)
         each = len(self.labels)
         cut = [any(e.overflowing for e in encodings[i : i + each]) for i in range(0, len(pairs), each)]
         logits = length_batches.compute(self.model.logits, length_batches.pieces(encodings, "truncate")[0])

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-BARE = ("start", "command", "options", "pipes", "files", "records", "errors", "terminal")
+BARE = ("start", "command", "options", "pipes", "files", "records", "errors", "terminal", "long_words")
 STDLIB_ONLY = {f"toast/{name}.py" for name in BARE}
 HEAVY = {
     "click", "inspect", "mlx.nn", "numpy", "pydantic", "rich",
@@ -24,7 +24,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal",
+    "__init__", "terminal", "long_words",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

@@ -62,14 +62,15 @@ class ColBERT:
         length = mx.array([len(ids) if self.attend else n])
         return self.project(self.model(mx.array([ids]), length))[0]
 
-    def encode(self, texts: list[str]) -> list[tokens.Row]:
-        """Documents -> Rows of ids; .overflowing: further pieces of a long one."""
-        return self.rows(texts, "document", limit=self.max_length)
+    def encode(self, texts: list[str], *, whole: bool = True) -> list[tokens.Row]:
+        """Documents -> Rows of ids; .overflowing: further pieces of a long one, all of them where it is `whole`."""
+        return self.rows(list(map(self.tokens.shortened, texts)), "document", limit=self.max_length, whole=whole)
 
-    def rows(self, texts: list[str], kind: str, *, limit: int) -> list[tokens.Row]:
+    def rows(self, texts: list[str], kind: str, *, limit: int, whole: bool = True) -> list[tokens.Row]:
         """Texts -> Rows of at most `limit` ids, behind the marker of their kind."""
         token, prefix = self.markers[kind]
-        encodings = self.tokens.encode([prefix + text for text in texts], limit=limit - (token is not None))
+        limit -= token is not None
+        encodings = self.tokens.encode([prefix + text for text in texts], limit=limit, whole=whole)
         return [self.row(encoding, token) for encoding in encodings]
 
     def row(self, encoding: Any, token: int | None) -> tokens.Row:

@@ -60,10 +60,11 @@ class Classifier:
         return self.tokens.cut(query, int(SHARE * (self.max_length - self.tokens.special_tokens(pair=True))))
 
     def encode(
-        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None
-    ) -> list[Any]:
+        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None,
+        whole: bool = True,
+    ) -> list[Any]:  # fmt: skip
         """Texts or (query, text) pairs -> Encodings, as Tokens.encode. instruction: is for others."""
-        return self.tokens.encode(inputs, truncate=truncate)
+        return self.tokens.encode(inputs, truncate=truncate, whole=whole)
 
     def logits(self, encodings: list[Any]) -> mx.array:
         """(B, len(labels)) float32."""
@@ -116,14 +117,16 @@ class YesNo:
         return self.tokens.encode([text], special=False, truncate=None)[0].ids
 
     def encode(
-        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None
-    ) -> list[tokens.Row]:
+        self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None,
+        whole: bool = True,
+    ) -> list[tokens.Row]:  # fmt: skip
         """(query, text) pairs -> Rows; the body is cut to what the template leaves of the limit.
         instruction: what counts as an answer, None for the recipe's own.
 
-        .overflowing: the further pieces of the text, each behind the same query.
+        .overflowing: the further pieces of the text, each behind the same query; all of them where it is `whole`.
         """
-        return [self.row(query, text, instruction or INSTRUCTION) for query, text in inputs]
+        instruction = instruction or INSTRUCTION
+        return [self.row(query, text, instruction, whole=whole) for query, text in inputs]
 
     @property
     def room(self) -> int:
@@ -137,10 +140,11 @@ class YesNo:
             raise UsageError("the instruction is longer than the model reads")
         return self.tokens.cut(query, most)
 
-    def row(self, query: str, text: str, instruction: str) -> tokens.Row:
+    def row(self, query: str, text: str, instruction: str, *, whole: bool = True) -> tokens.Row:
         """The ids of a pair, further pieces of a long text in `overflowing`."""
         limit, head = self.room, _head(instruction, query)
-        body = self.ids(f"{head} {text}")
+        asked = f"{head} {text}"
+        body = self.ids(asked if whole else self.tokens.head(asked, limit))
         pieces = [body[:limit]]
         if len(body) > limit:
             start = self.ids(head)

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from toast.command import Call
 
-HEAD = 1 << 14  # characters of a record that are tokenized at first
-
 
 class EmbeddingModel:
     """An embedding model as its folder holds it: immutable, for any number of uses at once."""
@@ -87,24 +85,12 @@ class Encoder:
 
     def pieces(self, texts: list[str]) -> tuple[list[Any], list[int]]:
         """Encodings within the limit and, for each, the index of its text."""
-        encodings = self._encodings([self.prompt + text for text in texts])
+        encodings = self.tokens.encode(
+            [self.prompt + self.tokens.shortened(text) for text in texts], whole=self.long == "mean"
+        )
         parts, owners, cut = length_batches.pieces(encodings, self.long)
         self.cut += cut
         return parts, owners
-
-    def _encodings(self, texts: list[str]) -> list[Any]:
-        """Encodings by heads of the texts, doubled until they fill the limit: the tail of a huge
-        record is not worth its tokens where it would be cut anyway."""
-        if self.long == "mean" or max(map(len, texts), default=0) <= HEAD:
-            return self.tokens.encode(texts)
-        encodings: list[Any] = [None] * len(texts)
-        size, todo = HEAD, list(range(len(texts)))
-        while todo:
-            for i, encoding in zip(todo, self.tokens.encode([texts[i][:size] for i in todo]), strict=True):
-                encodings[i] = encoding
-            todo = [i for i in todo if len(texts[i]) > size and not encodings[i].overflowing]
-            size *= 2
-        return encodings
 
     def states(self, encodings: list[Any]) -> tuple[mx.array, mx.array, mx.array]:
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised)."""

@@ -52,9 +52,10 @@ class MaxSim:
         self.vector = normalize(pooled)[0]
         self.query_cut = bool(encoding.overflowing)
 
-    def encode(self, texts: list[str]) -> list[Any]:
+    def encode(self, texts: list[str], long: str = "truncate") -> list[Any]:
         """Texts -> Encodings, as Tokens.encode."""
-        return self.documents.tokens.encode([self.documents.prompt + text for text in texts])
+        prompt, tokens = self.documents.prompt, self.documents.tokens
+        return tokens.encode([prompt + tokens.shortened(text) for text in texts], whole=long == "best")
 
     def logits(self, encodings: list[Any]) -> mx.array:
         """(B, 1) float32."""

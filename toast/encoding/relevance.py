@@ -68,14 +68,15 @@ class _Pairs:
         self.query = query if self.longest else self.scorer.fitting(query, self.instruction)
         self.query_cut = self.query != query
 
-    def encode(self, texts: list[str]) -> list[Any]:
+    def encode(self, texts: list[str], long: str) -> list[Any]:
         """Texts -> Encodings of the query with each."""
-        pairs = [(self.query, text) for text in texts]
+        pairs = [(self.query, self.scorer.tokens.shortened(text)) for text in texts]
         truncate = "longest_first" if self.longest else "only_second"
-        found = list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction))
+        encode, whole = self.scorer.encode, long == "best"
+        found = list(encode(pairs, truncate=truncate, instruction=self.instruction, whole=whole))
         if self.longest and not self.query_cut:
-            whole = self.scorer.tokens.count(self.query)
-            self.query_cut = any(row.overflowing and row.sequence_ids.count(0) < whole for row in found)
+            all_of_it = self.scorer.tokens.count(self.query)
+            self.query_cut = any(row.overflowing and row.sequence_ids.count(0) < all_of_it for row in found)
         return found
 
 
@@ -90,9 +91,9 @@ class _LateInteraction:
         self.query = self.model.query(query)
         self.query_cut = bool(self.model.query_row(query).overflowing)
 
-    def encode(self, texts: list[str]) -> list[Any]:
+    def encode(self, texts: list[str], long: str) -> list[Any]:
         """Texts -> Rows."""
-        return self.model.encode(texts)
+        return self.model.encode(texts, whole=long == "best")
 
     def logits(self, rows: list[Any]) -> mx.array:
         """(B, 1) float32."""
@@ -133,7 +134,7 @@ class Relevance:
         return found
 
     def _some(self, texts: list[str], long: str) -> list[float]:
-        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts), long)
+        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, long), long)
         self.cut += cut
         best = [-math.inf] * len(texts)
         logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()

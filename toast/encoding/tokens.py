@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Text = str | tuple[str, str]  # a text or a pair of them
 
+HEAD = 1 << 14  # characters of a text over which its beginning is looked at first
+NEAR = 256  # characters before the end of a beginning in which a cut may change tokens
 QUICK = 1 << 14  # characters that a process tokenizes itself before it takes the time to load the library
 
 # RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
@@ -73,12 +75,15 @@ class Tokens:
 
     def encode(
         self, inputs: Sequence[Text], *, special: bool = True, truncate: str | None = "longest_first",
-        limit: int | None = None,
+        limit: int | None = None, whole: bool = True,
     ) -> list[Any]:  # fmt: skip
         """Strings or (first, second) pairs -> Encodings: .ids, .type_ids, .offsets; .overflowing is not
         empty when the input was cut and holds its further pieces. truncate: longest_first, only_first,
-        only_second or None for no limit. limit: tokens, instead of max_length."""
+        only_second or None for no limit. limit: tokens, instead of max_length. whole=False, for those who want
+        neither offsets nor further pieces: of a long text no more is read than the limit takes."""
         limit = limit or self.max_length
+        if not whole and any(len(x) > HEAD for pair in inputs for x in ([pair] if isinstance(pair, str) else pair)):
+            inputs = [self._shorter(x, truncate, limit) for x in inputs]
         found = self._quickly(inputs, special=special, limit=limit if truncate else None)
         return self._by_library(inputs, special=special, truncate=truncate, limit=limit) if found is None else found
 
@@ -90,6 +95,57 @@ class Tokens:
         """The text, or what its first `most` tokens are of it."""
         row = self.encode([text], special=False, truncate=None)[0]
         return text if len(row.ids) <= most else text[: row.offsets[most][0]]
+
+    def _shorter(self, given: Text, truncate: str | None, limit: int) -> Text:
+        """The same input with as much of a long text as decides its ids, and whether it is cut."""
+        if isinstance(given, str):
+            return self.head(given, limit if truncate else None)
+        long = int(len(given[1]) > len(given[0]))
+        # the other text keeps all of its tokens: so many bytes are no more
+        other = len(given[1 - long].encode()) <= limit // 2
+        cut = other and truncate in ("longest_first", ("only_first", "only_second")[long])
+        heads = [self.shortened(text) for text in given]
+        heads[long] = self.head(given[long], limit if cut else None)
+        return heads[0], heads[1]
+
+    def shortened(self, text: str) -> str:
+        """The text without what its tokens do not depend on, if it is long."""
+        if len(text) <= HEAD or not (self.quick and self.quick.shortens):
+            return text
+        from toast.long_words import Shortened
+
+        return Shortened(text).text
+
+    def head(self, text: str, limit: int | None) -> str:
+        """The beginning of a text, over whose first `limit` tokens nothing after it decides, and one more; all of
+        it when it has no more."""
+        if limit is None or len(text) <= HEAD:
+            return self.shortened(text)
+        size, before = 16 * limit + 64, None
+        while size < len(text):
+            part = text[:size]
+            [found] = self.encode([part], special=False, truncate=None)
+            first = found.ids[: limit + 1]
+            if len(first) > limit:
+                if first == before or self._is_settled(part, found.offsets[limit][1]):
+                    return part
+                before = first
+            elif len(text := self.shortened(text)) <= size:
+                break
+            size *= 2
+        return text
+
+    def _is_settled(self, part: str, stop: int) -> bool:
+        """Whether the tokens up to there stand, whatever comes after a part: words lie between, cut at a blank."""
+        import re
+
+        return self._cuts_at_blanks() and re.search(r"\w \w", part[stop : max(stop, len(part) - NEAR)]) is not None
+
+    def _cuts_at_blanks(self) -> bool:
+        if self.quick:
+            return True
+        cutter = self._load().pre_tokenizer
+        return cutter is not None and len(cutter.pre_tokenize_str("a b")) > 1
 
     def _by_library(self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int) -> list[Any]:
         with self._lock:

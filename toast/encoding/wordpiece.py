@@ -8,6 +8,7 @@ is equal to the library's, to the last offset. Knows nothing of limits.
 from __future__ import annotations
 
 from toast.errors import BadModel
+from toast.long_words import BLOCK, can_shorten
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ class WordPiece:
         self.prefix, self.most = model["continuing_subword_prefix"], model["max_input_chars_per_word"]
         self.vocabulary, self.readings = vocabulary, Readings(settings["normalizer"])
         self.added = {token["content"]: token["id"] for token in settings["added_tokens"]}
+        self.shortens = self.most < BLOCK and can_shorten(self.added)  # as of long_words.py
         unknown = vocabulary.get(model["unk_token"])
         if unknown is None:
             raise LookupError(model["unk_token"])
