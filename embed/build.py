@@ -31,8 +31,7 @@ class Build:
     being built. keep: a later run with the same key can go on with what this one leaves.
     """
 
-    db: Connection  # once it is open
-    fd: int
+    fd = -1  # of the file, while there is one that this run answers for
 
     def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False, keep: bool = True) -> None:
         self.call, self.update, self.key = call, update, key
@@ -41,7 +40,8 @@ class Build:
         mode = os.fstat(call.stdout).st_mode
         # nobody can go on for a pipe: the next run's is another one
         self.keep = keep and bool(path or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)))
-        self.opened = self.resumed = self.finishing = False
+        self.db: Connection = schema.connect("")  # until it is open
+        self.resumed = self.finishing = False
         self.before = 0
 
     @property
@@ -58,13 +58,14 @@ class Build:
             if (reading or self.base) and getattr(error, "sqlite_errorcode", 0) & 255 not in DISK:
                 raise
             hint = "what is done is kept: run it again" if self.keep else "see to the disk and run it again"
-            raise BadInput(f"cannot write {self.name}: {error}", hint) from error
+            raise BadInput(f"cannot write {self.told}: {error}", hint) from error
 
     # ---- beginning
 
     def open(self) -> Connection:
         """The database, new or what a killed run left of it."""
         folder = os.path.dirname(self.path) if self.path else self._folder()
+        self.told = self.name if self.path else f"in {folder}"
         self.target = self.path or os.path.join(folder, str(os.geteuid()))  # where drafts are
         self.part, self.resumed = part.beside(self.path or os.path.join(folder, self.key)), False
         try:
@@ -72,7 +73,7 @@ class Build:
             if not (self.keep and self._open_part()):
                 self._open_passing()
         except OSError as error:
-            told = os_error(error, f"write {self.name if self.path else f'in {folder}'}")
+            told = os_error(error, f"write {self.told}")
             raise told if self.path else BadInput(told.message, "TMPDIR=FOLDER names another folder") from None
         self.db.set_progress_handler(None, 0)  # its pages are a tree: to build on them may take its time
         self.before = self.db.total_changes
@@ -120,11 +121,11 @@ class Build:
         with files.Draft(self.target, self._mode(), named=True) as draft:
             self.part = draft.name
             self._begin(draft.fd)
-            self.fd = draft.fd
-            self._start(None, journal="OFF")
-            if self.path:
-                draft.name = ""  # kept until the end
-            draft.release()
+            draft.name = ""  # it is this run's to take away
+            self.fd = draft.release()
+        self._start(None, journal="OFF")
+        if not self.path:
+            files.remove(self.fd, self.part)
 
     def _wait(self) -> None:
         self.call.warn(f"waiting for another run that writes {self.name}")
@@ -154,8 +155,7 @@ class Build:
             if same:
                 database.expect_sound(db, words=True)
                 self.call.info(f"going on with what is in {self.part}")
-                self.db, self.fd = db, fd
-                self.opened = self.resumed = True
+                self.db, self.fd, self.resumed = db, fd, True
                 return True
         except schema.DAMAGE:
             pass
@@ -180,7 +180,6 @@ class Build:
 
     def _start(self, stamp: str | None, *, journal: str = "DELETE") -> None:
         self.db = schema.connect_to_build(self.part, journal=journal)
-        self.opened = True
         if self.update:
             schema.upgrade(schema.check(self.db))
         else:
@@ -195,7 +194,7 @@ class Build:
         try:
             database.set_meta(self.db, stamp=None)
             self.db.close()
-            checksum.seal(self.call, self.fd, self.name if self.path else self.part)
+            checksum.seal(self.call, self.fd, self.told)
             if self.path:
                 files.keep_mode(self.fd, self.path)
                 files.place(self.fd, self.part, self.path)
@@ -208,8 +207,7 @@ class Build:
         except BaseException:  # a full disk, a signal: the next run shall only have to copy
             self._unseal(stamp)
             raise
-        self.opened = False
-        os.close(self.fd)
+        self._close()
 
     def _unseal(self, stamp: str | None) -> None:
         """Make the part one that the next run goes on with, unless it is in its place already."""
@@ -226,23 +224,22 @@ class Build:
 
     def discard(self) -> None:
         """Nothing came of it: no answer, and no part for another run."""
-        if not self.opened:
-            return
-        self.db.close()
-        files.remove(self.fd, self.part)
-        os.close(self.fd)
-        self.opened = False
+        if self.fd >= 0:
+            files.remove(self.fd, self.part)
+        self._close()
 
     def abandon(self) -> None:
         """Leave a part for the next run, if one can go on with it and there is something to go on with."""
-        if not self.opened:
-            return
-        if not (self.keep and (self.resumed or self.finishing or self._has_grown())):
+        if self.keep and (self.resumed or self.finishing or self._has_grown()):
+            self._close()
+        else:
             self.discard()
-            return
+
+    def _close(self) -> None:
         self.db.close()
-        os.close(self.fd)
-        self.opened = False
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _has_grown(self) -> bool:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import _sqlite3 as sqlite  # the package around it imports datetime, for a third of a search's start
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from embed import checksum
 from toast import files, pipes
@@ -119,7 +119,8 @@ def transaction(db: Connection) -> Iterator[None]:
         yield
     except BaseException:
         if db.in_transaction:
-            db.execute("ROLLBACK")
+            with suppress(sqlite.Error):  # it cannot be done without a journal, where nobody needs the file then
+                db.execute("ROLLBACK")
         raise
     db.execute("COMMIT")
 

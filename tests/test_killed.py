@@ -79,8 +79,8 @@ class Case:
             run.communicate(self.feed, timeout=after)
         except subprocess.TimeoutExpired:
             run.send_signal(number)
-            run.communicate(timeout=60)
-            assert run.returncode in (-number, 0), (self.words, run.returncode)
+            _, err = run.communicate(timeout=60)
+            assert run.returncode in (-number, 0), (self.words, run.returncode, err)
 
     def left(self):
         """All names in the folder, but for what Python and pip keep elsewhere."""
@@ -186,7 +186,7 @@ def piped_search(case):
 
 
 def piped_text(case):
-    case.words, case.target, case.feed = ["search", "--mode", "lexical", "cat"], "none", b"the cat sat\n" * 20000
+    case.words, case.target, case.feed = ["search", "--mode", "lexical", "cat"], "none", b"the cat sat\n" * 2000
     case.result = lambda out: out
 
 
