@@ -32,7 +32,9 @@ class Ran:
         self.words, self.status, self.out, self.err, self.seconds = words, status, out, err, seconds
 
     def __repr__(self):
-        return f"\n$ {' '.join(self.words)}\nstatus {self.status}, {self.seconds:.1f} s\n{self.out[:400]!r}\n{self.err!r}"
+        return (
+            f"\n$ {' '.join(self.words)}\nstatus {self.status}, {self.seconds:.1f} s\n{self.out[:400]!r}\n{self.err!r}"
+        )
 
 
 def ran(name, *words, stdin=b"", home, env=None):

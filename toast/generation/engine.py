@@ -49,6 +49,7 @@ class Reader:
         self.tokenizer = Tokenizer(folder, self.template.source or "")
         named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
+        sources = [{id for id in source if 0 <= id < self.size} for source in sources]
         told = {id for source in sources for id in source}
         self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
         self.end = min(next(filter(None, sources), self.ends), default=None)
@@ -101,7 +102,7 @@ class Reader:
     @property
     def size(self) -> int:
         """The number of the model's logits."""
-        return (self.config.get("text_config") or self.config)["vocab_size"]
+        return (self.config.get("text_config") or self.config).get("vocab_size") or self.tokenizer.core.get_vocab_size()
 
 
 class LanguageModel(Reader):

@@ -9,7 +9,7 @@ import json
 import os
 from contextlib import contextmanager
 
-from toast.errors import BadModel
+from toast.errors import BadModel, told
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,14 +17,49 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+LARGEST = (1 << 31) - 1  # of a size: MLX's shapes have 32 bits
+LAYERS = 10_000  # each is made before a weight is missed
+EPSILONS = ("eps", "epsilon")  # how their names end
+COUNTS = {  # no model has fewer than none of these; of others -1 may say that there is no limit
+    "hidden_size", "intermediate_size", "vocab_size", "embedding_size", "type_vocab_size", "num_hidden_layers",
+    "n_layers", "num_attention_heads", "n_heads", "num_key_value_heads", "head_dim", "dim", "hidden_dim",
+    "max_position_embeddings", "in_features", "out_features",
+}  # fmt: skip
+SIZES = ("size", "dim", "layers", "heads", "experts", "embeddings", "features", "token_id", *COUNTS)
+
+
 def read_config(path: str) -> dict[str, Any]:
-    """config.json of the folder as a dict; BadModel when it is missing or not an object."""
+    """config.json of the folder as a dict; BadModel when it is missing, no object, or has numbers that no model has."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
     config = read_json(path, "config.json")
     if not isinstance(config, dict):
         raise BadModel(f"{path}: config.json is {'not an object' if config else 'missing'}")
+    _check_numbers(path, config)
     return config
+
+
+def _check_numbers(path: str, config: dict[str, Any]) -> None:
+    """BadModel for a size, an epsilon or a frequency that would give no numbers, or take all memory."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            _check_numbers(path, value)
+        elif value is not None and not _plausible(name, value):
+            raise BadModel(f"{path}: {name} is {str(value)[:40]} in its config.json")
+
+
+def _plausible(name: str, value: Any) -> bool:
+    if not isinstance(value, (int, float)):
+        return not name.endswith(EPSILONS)
+    if value != value:
+        return False
+    if name.endswith(EPSILONS):
+        return 0 <= value < 1
+    if name.endswith(("rope_theta", "rope_base", "freq_base")):
+        return 0 < value < float("inf")
+    if name.endswith(SIZES):
+        return (0 if name in COUNTS else -1) <= value <= (LAYERS if name.endswith("layers") else LARGEST)
+    return True
 
 
 def read_json(path: str, name: str) -> Any:
@@ -48,6 +83,24 @@ def read_object(path: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadModel(f"{os.path.join(path, name)}: not an object")
     return value
+
+
+def read_tokenizer(path: str) -> Any:
+    """The library's tokenizer of a folder's tokenizer.json, without truncation and padding of its own; BadModel."""
+    import tokenizers
+
+    file = os.path.join(path, "tokenizer.json")
+    if not os.path.isfile(file):
+        raise BadModel(f"{path}: no tokenizer.json")
+    try:
+        found = tokenizers.Tokenizer.from_file(file)
+    except BaseException as error:  # what tokenizers raises; a panic of Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BadModel(f"{file}: {told(error)}") from None
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def write_texts(path: str, texts: Mapping[str, Any]) -> None:
@@ -78,10 +131,10 @@ def modules(path: str) -> list[tuple[str, str]]:
     """(kind, folder) of each entry of modules.json; empty without that file."""
     entries = read_json(path, "modules.json") or []
     try:
-        pairs = [(entry["type"].rpartition(".")[2], entry["path"]) for entry in entries]
+        pairs = [(entry["type"].rpartition(".")[2], entry["path"].split("/")) for entry in entries]
     except (TypeError, KeyError, AttributeError):
         raise BadModel(f"{path}/modules.json: entries need type and path") from None
-    return [(kind, os.path.join(path, *below.split("/")).rstrip("/")) for kind, below in pairs]
+    return [(kind, os.path.join(path, *below).rstrip("/")) for kind, below in pairs]
 
 
 def transformer(path: str) -> str:
