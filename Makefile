@@ -1,12 +1,13 @@
 # make try    install into .venv, fetch the default models, run a pipeline
 # make test   the same, then lint and the whole test suite, with its coverage
+# make test-all   the tests that take minutes, too
 # make lint   ruff, mypy and clang-format
 # make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
-CPP := $(wildcard toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
+CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
-.PHONY: try test lint coverage sanitize install models clean
+.PHONY: try test test-all lint coverage sanitize install models clean
 
 try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
@@ -15,6 +16,9 @@ test: lint models
 	$(BIN)/python -m coverage run -m pytest
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+test-all: test
+	$(BIN)/python -m pytest -m long
 
 lint: .venv/.linters
 	$(BIN)/ruff check
@@ -27,11 +31,11 @@ sanitize: install
 
 install: .venv/.installed
 
-# in CI a failed build of the kernels is an error, a missing compiler too
-.venv/.installed: pyproject.toml setup.py $(wildcard toast/kernels/*/* toast/kernels/CMakeLists.txt)
+# in CI a failed build of the kernels or the launcher is an error, a missing compiler too
+.venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/*/* toast/kernels/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(if $(CI),TOAST_KERNELS=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
+	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
 	touch $@
 
 .venv/.linters: .venv/.installed

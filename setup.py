@@ -1,28 +1,44 @@
-"""Builds the CPU kernels; what the package is stands in pyproject.toml.
+"""Builds the CPU kernels and the launcher; what the package is stands in pyproject.toml.
 
-Where there is no C++ compiler the package is built without them, and says so: everything then runs on plain MLX,
+Where there is no C++ compiler the package is built without kernels, and says so: everything then runs on plain MLX,
 slower. TOAST_KERNELS=off asks for that, TOAST_KERNELS=require makes it an error. A build that fails is an error always.
+
+The same for a C compiler, the launcher (toast/launcher) and TOAST_LAUNCHER: without it the commands are Python scripts.
 """
 
 import os
+import shlex
 import shutil
+import subprocess
 import sys
 import warnings
+from typing import Any
 
-from setuptools import setup
+from setuptools import Distribution, setup  # before distutils, which it brings where Python has none
 
-COMPILERS = ("c++", "g++", "clang++")
+# isort: split
+from distutils.command.build_scripts import build_scripts
+
+COMPILERS = {"CXX": ("c++", "g++", "clang++"), "CC": ("cc", "gcc", "clang")}
 MISSING = (
     "CPU kernels not built: no C++ compiler (looked for {}). Commands will run on plain MLX, 15 to 40 times slower. "
     "Install a compiler (Debian, Ubuntu: apt install g++), then run: "
-    "pip install --force-reinstall --no-cache-dir toast-filters"
+    "pip install --force-reinstall --no-deps --no-cache-dir --no-binary toast-filters toast-filters"
 )
+LAUNCHER = os.path.join("toast", "launcher", "launcher.c")
+PYTHON = os.path.join("toast", "launcher", "toast-python")
 
 
-def compiler(env: dict[str, str]) -> str | None:
-    """The C++ compiler that CMake would take, None without one."""
-    named = [env["CXX"].split()[0]] if env.get("CXX", "").strip() else COMPILERS
-    return next(filter(None, (shutil.which(name, path=env.get("PATH")) for name in named)), None)
+def compiler(env: dict[str, str], variable: str = "CXX") -> str | None:
+    """The C++ compiler that CMake would take, or the C compiler (CC); None without one.
+
+    SystemExit where one is named that is not here: a slip is told, not built around."""
+    asked = env.get(variable, "").split()[:1]
+    found = (shutil.which(name, path=env.get("PATH")) for name in asked or COMPILERS[variable])
+    compiler = next(filter(None, found), None)
+    if asked and not compiler:
+        raise SystemExit(f"toast: {variable}={env[variable]}: there is no compiler {asked[0]}")
+    return compiler
 
 
 def wants_kernels(env: dict[str, str], platform: str = sys.platform) -> bool:
@@ -32,14 +48,26 @@ def wants_kernels(env: dict[str, str], platform: str = sys.platform) -> bool:
         return False
     if compiler(env):
         return True
-    missing = MISSING.format(env.get("CXX") or ", ".join(COMPILERS))
+    missing = MISSING.format(", ".join(COMPILERS["CXX"]))
     if asked == "require":
         raise SystemExit(f"toast: {missing}")
     warnings.warn(f"toast: {missing}", stacklevel=1)
     return False
 
 
-def kernels() -> dict:
+def wants_launcher(env: dict[str, str]) -> bool:
+    """Whether to build the launcher; SystemExit where it must be built and cannot be."""
+    asked = env.get("TOAST_LAUNCHER", "")
+    if os.name != "posix" or asked == "off":
+        return False
+    if compiler(env, "CC"):
+        return True
+    if asked == "require":
+        raise SystemExit("toast: launcher not built: no C compiler (looked for {})".format(", ".join(COMPILERS["CC"])))
+    return False
+
+
+def kernels() -> dict[str, Any]:
     """What setup() needs to build them."""
     from mlx.extension import CMakeBuild, CMakeExtension
 
@@ -53,5 +81,45 @@ def kernels() -> dict:
     }
 
 
+class Launched(Distribution):
+    """The commands that pyproject.toml names, as executables in place of scripts for Python."""
+
+    launched: list[str]  # "embed = embed.cli:embed"
+
+    def parse_config_files(self, *args: Any, **options: Any) -> None:
+        super().parse_config_files(*args, **options)
+        self.launched = self.entry_points.pop("console_scripts", [])
+        self.scripts = [PYTHON]
+
+    def has_ext_modules(self) -> bool:
+        return True  # the wheel is for one platform
+
+
+class BuildLauncher(build_scripts):
+    """Compiles an executable for each command; installers keep what is no text as it is."""
+
+    distribution: Launched
+
+    def run(self) -> None:
+        super().run()
+        for line in self.distribution.launched:
+            name, module, function = line.replace("=", " ").replace(":", " ").split()
+            self.build(name, {"COMMAND": name, "MODULE": module, "FUNCTION": function}, dict(os.environ))
+
+    def build(self, name: str, values: dict[str, str], env: dict[str, str]) -> None:
+        """TOAST_LAUNCHER has been decided: a compiler that fails ends the build."""
+        words = shlex.split(env.get("CC", "")) or [str(compiler(env, "CC"))]
+        defined = [f'-D{key}="{value}"' for key, value in values.items()]
+        flags = ["-O2", "-Wall", *shlex.split(env.get("CFLAGS", "")), *shlex.split(env.get("LDFLAGS", ""))]
+        subprocess.run([*words, *flags, *defined, "-o", os.path.join(self.build_dir, name), LAUNCHER], check=True)
+
+    def get_source_files(self) -> list[str]:
+        return [*super().get_source_files(), LAUNCHER]
+
+
 if __name__ == "__main__":
-    setup(**kernels() if wants_kernels(dict(os.environ)) else {})
+    built: dict[str, Any] = kernels() if wants_kernels(dict(os.environ)) else {}
+    if wants_launcher(dict(os.environ)):
+        built["distclass"] = Launched
+        built["cmdclass"] = {**built.get("cmdclass", {}), "build_scripts": BuildLauncher}
+    setup(**built)

@@ -1,77 +1,136 @@
-"""Where an index is built, and how it becomes whole: beside its name, or in the store for a pipe.
+"""Where an index is built and how it becomes whole: beside its name, or for standard output in the store or $TMPDIR.
 
-Knows locks, copies and renames; nothing of what is written into the index.
+Knows copies and renames; nothing of what is written into the index, or of what a part is (`part.py`).
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
+import stat
+from contextlib import contextmanager
 
-from embed import checksum, database, schema
+from embed import checksum, database, part, schema
 from embed.schema import sqlite
 from toast import files, pipes, store
-from toast.errors import os_error
+from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from sqlite3 import Connection
 
     from toast.command import Call
 
-KEPT = 7 * 86400  # seconds for which the store keeps what a killed run left
+DISK = {3, 5, 6, 8, 10, 13, 14}  # SQLite's codes for what is no fault of the file: a full disk, no permission, ...
 
 
 class Build:
     """An index that is being built: `open` gives its database, `finish` makes the file whole.
 
-    path: the file to replace, or None for standard output. update: begin with the file's content.
-    key: names what is being built; only a part with the same key is gone on with.
+    path: the file to replace, or None for standard output. update: begin with the file's content. key: names what is
+    being built. keep: a later run with the same key can go on with what this one leaves.
     """
 
     db: Connection  # once it is open
     fd: int
 
-    def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False) -> None:
+    def __init__(self, call: Call, path: str | None, *, key: str, update: bool = False, keep: bool = True) -> None:
         self.call, self.update, self.key = call, update, key
         self.path = os.path.realpath(call.path(path)) if path else None
-        self.part = f"{self.path}.part" if path else os.path.join(store.home(call), "index", f"{key}.db")
         self.name = path or "standard output"
-        self.opened = False
+        mode = os.fstat(call.stdout).st_mode
+        # nobody can go on for a pipe: the next run's is another one
+        self.keep = keep and bool(path or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)))
+        self.opened = self.resumed = self.finishing = False
+        self.before = 0
 
-    def open(self, *, anew: bool = False) -> Connection:
-        """The database, new or what a killed run left of it; anew: whatever one left."""
-        if not self.path:
-            os.makedirs(os.path.dirname(self.part), 0o700, exist_ok=True)
-            _prune(os.path.dirname(self.part))
-        self.fd = self._lock()
-        if self.path:
-            files.keep_mode(self.fd, self.path, 0o600)
-        stamp = self.key + self._base()
-        found = None if anew else self._resume(stamp)
-        self.db = self._begin(stamp) if found is None else found
-        self.opened = True
+    @property
+    def base(self) -> str:
+        """What is to blame where the database is damaged: what it began with, if anything."""
+        return self.name if self.update or self.resumed else ""
+
+    @contextmanager
+    def disk(self, *, reading: str = "") -> Iterator[None]:
+        """What cannot be written, in one line; not what is the fault of an index that it is read from."""
+        try:
+            yield
+        except sqlite.Error as error:
+            if (reading or self.base) and getattr(error, "sqlite_errorcode", 0) & 255 not in DISK:
+                raise
+            hint = "what is done is kept: run it again" if self.keep else "see to the disk and run it again"
+            raise BadInput(f"cannot write {self.name}: {error}", hint) from error
+
+    # ---- beginning
+
+    def open(self) -> Connection:
+        """The database, new or what a killed run left of it."""
+        folder = os.path.dirname(self.path) if self.path else self._folder()
+        self.target = self.path or os.path.join(folder, str(os.geteuid()))  # where drafts are
+        self.part, self.resumed = part.beside(self.path or os.path.join(folder, self.key)), False
+        try:
+            files.tidy(self.target)
+            if not (self.keep and self._open_part()):
+                self._open_passing()
+        except OSError as error:
+            told = os_error(error, f"write {self.name if self.path else f'in {folder}'}")
+            raise told if self.path else BadInput(told.message, "TMPDIR=FOLDER names another folder") from None
+        self.db.set_progress_handler(None, 0)  # its pages are a tree: to build on them may take its time
+        self.before = self.db.total_changes
         return self.db
 
-    def _lock(self) -> int:
-        """A descriptor of the part, locked for as long as it is open."""
+    def _folder(self) -> str:
+        """Of an index for standard output: of the store, else $TMPDIR, where it is not kept."""
+        folder = os.path.join(store.home(self.call), "index")
+        try:
+            os.makedirs(folder, 0o700, exist_ok=True)
+            if os.access(folder, os.W_OK | os.X_OK):
+                part.prune(folder)
+                return folder
+        except OSError:
+            pass
+        self.keep = False
+        return files.temporary(self.call)
+
+    def _open_part(self) -> bool:
+        """Whether there is a part to work on: one that was left or a new one. False where its name is not to be had."""
         while True:
             try:
-                fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666 if self.path else 0o600)
-            except OSError as error:
-                raise os_error(error, f"write {self.part}") from None
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                self.call.warn(f"waiting for another run that writes {self.name}")
-                fcntl.flock(fd, fcntl.LOCK_EX)
-            try:
-                if os.path.samestat(os.stat(self.part), os.fstat(fd)):
-                    return fd
-            except FileNotFoundError:
-                pass
-            os.close(fd)  # the other run has renamed it meanwhile
+                fd = part.hold(self.part, self._wait)
+            except FileExistsError:
+                self.keep = False
+                return False
+            stamp = self.key + self._base()
+            if fd is not None:
+                if self._resume(fd, stamp):
+                    return True
+                part.drop(self.part, fd)
+            with files.Draft(self.part, self._mode()) as draft:
+                self._begin(draft.fd)
+                try:
+                    draft.add()
+                except FileExistsError:
+                    continue  # another run was faster
+                self.fd = draft.release()
+            part.drop_journal(self.part)
+            self._start(stamp)
+            return True
+
+    def _open_passing(self) -> None:
+        """A file that no later run goes on with; for standard output one without a name."""
+        with files.Draft(self.target, self._mode(), named=True) as draft:
+            self.part = draft.name
+            self._begin(draft.fd)
+            self.fd = draft.fd
+            self._start(None, journal="OFF")
+            if self.path:
+                draft.name = ""  # kept until the end
+            draft.release()
+
+    def _wait(self) -> None:
+        self.call.warn(f"waiting for another run that writes {self.name}")
+
+    def _mode(self) -> int:
+        return 0o666 if self.path else 0o600
 
     def _base(self) -> str:
         """What tells the file that an update begins with from another version of it."""
@@ -83,45 +142,60 @@ class Build:
             raise os_error(error, f"open {self.name}") from None
         return f"-{status.st_ino}-{status.st_size}-{status.st_mtime_ns}"
 
-    def _resume(self, stamp: str) -> Connection | None:
-        if not os.fstat(self.fd).st_size:
-            return None
+    def _resume(self, fd: int, stamp: str) -> bool:
+        """Whether a part is what a run with this stamp left, and whole."""
         try:
             db = schema.connect_to_build(self.part)
-            if database.meta(db).get("stamp") == stamp and schema.version_of(db) == schema.CURRENT:
-                self.call.info(f"going on with what is in {self.part}")
-                return db
-            db.close()
         except sqlite.Error:
+            return False
+        try:
+            made = database.meta(schema.check(db))
+            same = made.get("stamp") == stamp and schema.version_of(db) == schema.CURRENT
+            if same:
+                database.expect_sound(db, words=True)
+                self.call.info(f"going on with what is in {self.part}")
+                self.db, self.fd = db, fd
+                self.opened = self.resumed = True
+                return True
+        except schema.DAMAGE:
             pass
-        return None
+        db.close()
+        return False
 
-    def _begin(self, stamp: str) -> Connection:
-        for left in ("-journal", "-wal", "-shm"):
-            if os.path.exists(self.part + left):
-                os.unlink(self.part + left)
-        os.ftruncate(self.fd, 0)
-        if self.update and self.path:
-            base = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            for chunk in schema.copy_chunks(base):
-                pipes.write_all(self.fd, chunk, self.part)
-            checksum.cut(self.fd)
-            os.close(base)
-        db = schema.connect_to_build(self.part)
-        if self.update:
-            schema.upgrade(db)
+    def _begin(self, fd: int) -> None:
+        """Write what the database begins with."""
+        if not (self.update and self.path):
+            files.write(fd, part.blank())
         else:
-            schema.create(db)
-        database.set_meta(db, stamp=stamp)
-        return db
+            base = files.open_regular(self.path)
+            try:
+                schema.expect_index(schema.head_of(base, self.name), self.name)
+                for chunk in schema.copy_chunks(base):
+                    files.write(fd, chunk)
+            finally:
+                os.close(base)
+            checksum.cut(fd)
+        if self.path:
+            files.keep_mode(fd, self.path, 0o600)
+
+    def _start(self, stamp: str | None, *, journal: str = "DELETE") -> None:
+        self.db = schema.connect_to_build(self.part, journal=journal)
+        self.opened = True
+        if self.update:
+            schema.upgrade(schema.check(self.db))
+        else:
+            schema.create(self.db)
+        database.set_meta(self.db, stamp=stamp)
+
+    # ---- ending
 
     def finish(self) -> None:
         """Close the database, seal it and put it where it belongs."""
-        stamp = database.meta(self.db).get("stamp")
+        stamp, self.finishing = database.meta(self.db).get("stamp"), True
         try:
             database.set_meta(self.db, stamp=None)
             self.db.close()
-            checksum.seal(self.call, self.fd, self.part)
+            checksum.seal(self.call, self.fd, self.name if self.path else self.part)
             if self.path:
                 files.keep_mode(self.fd, self.path)
                 files.place(self.fd, self.part, self.path)
@@ -129,16 +203,17 @@ class Build:
             else:
                 self._copy_out()
         except BrokenPipeError:  # the reader has what it wanted
-            os.unlink(self.part)
+            files.remove(self.fd, self.part)
             raise
         except BaseException:  # a full disk, a signal: the next run shall only have to copy
             self._unseal(stamp)
             raise
+        self.opened = False
         os.close(self.fd)
 
     def _unseal(self, stamp: str | None) -> None:
         """Make the part one that the next run goes on with, unless it is in its place already."""
-        if os.path.exists(self.part) and os.path.samestat(os.stat(self.part), os.fstat(self.fd)):
+        if self.keep and files.has_name(self.fd, self.part):
             self.db.close()
             checksum.cut(self.fd)
             self.db = schema.connect_to_build(self.part)
@@ -147,33 +222,30 @@ class Build:
     def _copy_out(self) -> None:
         for chunk in schema.copy_chunks(self.fd):
             pipes.write_all(self.call.stdout, chunk)
-        os.unlink(self.part)
+        files.remove(self.fd, self.part)
 
     def discard(self) -> None:
         """Nothing came of it: no answer, and no part for another run."""
+        if not self.opened:
+            return
         self.db.close()
-        os.unlink(self.part)
+        files.remove(self.fd, self.part)
         os.close(self.fd)
+        self.opened = False
 
     def abandon(self) -> None:
-        """Leave things as they are, for the next run."""
-        if self.opened:
-            self.db.close()
+        """Leave a part for the next run, if one can go on with it and there is something to go on with."""
+        if not self.opened:
+            return
+        if not (self.keep and (self.resumed or self.finishing or self._has_grown())):
+            self.discard()
+            return
+        self.db.close()
+        os.close(self.fd)
+        self.opened = False
 
-
-def _prune(folder: str) -> None:
-    """Drop the parts that nobody has come back for."""
-    for name in os.listdir(folder):
-        path = os.path.join(folder, name)
+    def _has_grown(self) -> bool:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if time.time() - os.fstat(fd).st_mtime > KEPT:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # a run that is at it holds it
-                os.unlink(path)
-        except OSError:
-            pass
-        finally:
-            os.close(fd)
+            return self.db.total_changes > self.before if self.update else database.counts(self.db)[0] > 0
+        except sqlite.Error:  # there are no tables yet
+            return False

@@ -10,6 +10,7 @@ import os
 from _blake2 import blake2b
 
 from embed import vectors, words
+from embed.schema import LARGEST, Damaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,28 @@ if TYPE_CHECKING:
     Version = tuple[int, bytes | None]  # id and hash of a document; no hash: it is not complete
     Piece = tuple[int, int, int, str]  # first and last line, hash and text of a chunk
 
+CHUNKERS = ("auto", "paragraphs", "lines")
+HEX = frozenset("0123456789abcdef")
+LAST_LINE = LARGEST  # of a file: nobody waits for more blank lines than that
+# Rows that no index of ours has, by what is wrong with them; `:dims` and `:exact` as of `settings`. Lengths and
+# types are in a row's head: texts and vectors are not read.
+UNSOUND = {
+    "a document is no document": "SELECT 1 FROM documents WHERE typeof(path) NOT IN ('text', 'blob')"
+    " OR typeof(number) NOT IN ('integer', 'null') OR typeof(name) NOT IN ('text', 'null')"
+    " OR typeof(data) NOT IN ('text', 'null') OR json_type(data) != 'object'",
+    "a chunk is no text with a place": "SELECT 1 FROM chunks WHERE typeof(text) != 'text' OR typeof(hash) != 'integer'"
+    " OR typeof(start_line) != 'integer' OR typeof(end_line) != 'integer'"
+    f" OR start_line < 0 OR end_line < start_line OR end_line > {LAST_LINE}",
+    "a chunk is of no document": "SELECT 1 FROM chunks WHERE document NOT IN (SELECT id FROM documents)",
+    "vectors have the wrong size": "SELECT 1 FROM segments WHERE typeof(ids) != 'blob' OR typeof(codes) != 'blob'"
+    " OR typeof(scales) != 'blob' OR typeof(exact) != iif(:exact, 'blob', 'null') OR length(ids) % 8"
+    " OR length(codes) * 8 != length(ids) * :dims OR length(scales) * 2 != length(ids)"
+    " OR length(exact) * 2 != length(ids) * :dims",
+    "chunks and vectors are not as many": "SELECT (SELECT count(*) FROM chunks) !="
+    " (SELECT coalesce(sum(length(ids)), 0) FROM segments) / 8",
+    "chunks and words are not as many": "SELECT (SELECT count(*) FROM chunks) != (SELECT count(*) FROM words_docsize)",
+}
+
 
 # ---------------------------------------------------------------- settings
 
@@ -28,6 +51,21 @@ if TYPE_CHECKING:
 def meta(db: Connection) -> dict[str, Any]:
     """What the index was made with."""
     return dict(db.execute("SELECT key, value FROM meta"))
+
+
+def settings(db: Connection) -> dict[str, Any]:
+    """The same of a finished index: model, digest, dims, chunk and exact; Damaged unless they can be that.
+
+    An index without a file (of texts that have none) says less.
+    """
+    made = meta(db)
+    file = next(path for _, name, path in db.execute("PRAGMA database_list") if name == "main")
+    model, digest, dims = (made.get(key) for key in ("model", "digest", "dims"))
+    whole = made.get("chunk") in CHUNKERS and type(digest) is str and len(digest) == 64 and HEX.issuperset(digest)
+    proper = type(model) is str and "\0" not in model and type(dims) is int and made.get("exact") in (0, 1)
+    if not (proper and (whole or not file) and bool(file) <= dims < 1 << 16):  # type: ignore[operator]
+        raise Damaged("its settings are no settings")
+    return made
 
 
 def set_meta(db: Connection, **values: Any) -> None:
@@ -52,7 +90,9 @@ def stored(path: str) -> Path:
 
 
 def named(path: Path) -> str:
-    """The same read back; TypeError for what is no path."""
+    """The same read back; Damaged for what is no path."""
+    if not isinstance(path, str | bytes):
+        raise Damaged("a document has no path")
     return path if isinstance(path, str) else os.fsdecode(path)
 
 
@@ -135,6 +175,25 @@ def counts(db: Connection) -> tuple[int, int]:
     return documents, chunks
 
 
+def expect_sound(db: Connection, *, words: bool = False) -> None:
+    """Damaged unless the file's pages and its rows fit together: what is damaged is not written on.
+
+    words: whether to compare the words and the texts with what they were made of, too, as after a crash."""
+    made = settings(db)
+    problem = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if problem != "ok":
+        raise Damaged(" ".join(problem.split()))
+    for problem, query in UNSOUND.items():
+        if any(wrong for (wrong,) in db.execute(f"{query} LIMIT 1", made)):
+            raise Damaged(problem)
+    if words:
+        db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
+        ids = {id for segment in vectors.segments(db, made["dims"]) for id in segment.ids}
+        for id, hash, text in db.execute("SELECT id, hash, text FROM chunks"):
+            if text_hash(text) != hash or id not in ids:
+                raise Damaged("a chunk is not what was written")
+
+
 # ---- which of them a run has met
 
 
@@ -171,10 +230,21 @@ def insert_chunk(db: Connection, document: int, piece: Piece) -> int:
 
 
 def chunks_of(db: Connection, document: int) -> Iterator[tuple[int, int, int, int, str]]:
-    """(id, start_line, end_line, hash, text) of a document's chunks, in its order."""
-    return db.execute(
+    """(id, start_line, end_line, hash, text) of a document's chunks, in its order; Damaged where they are not that."""
+    for row in db.execute(
         "SELECT id, start_line, end_line, hash, text FROM chunks WHERE document = ? ORDER BY id", (document,)
-    )
+    ):
+        expect_chunk(row)
+        yield row
+
+
+def expect_chunk(row: tuple[int, Any, Any, Any, Any]) -> None:
+    """Damaged unless (id, start_line, end_line, hash, text) are a text with its hash and a place."""
+    id, start, end, hash, text = row
+    if not (type(text) is str and type(start) is type(end) is int and 0 <= start <= end <= LAST_LINE):
+        raise Damaged(f"chunk {id} is no text with a place")
+    if text_hash(text) != hash:
+        raise Damaged(f"the text of chunk {id} has changed")
 
 
 def chunks_with_hash(db: Connection, hash: int) -> Iterator[tuple[int, str]]:

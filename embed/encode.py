@@ -111,4 +111,4 @@ def _write_json(call: Call, windows: Iterable[list[Record]], encoder: Encoder, *
         for record, row in zip(window, rows, strict=True):
             lines.append(pipes.json_line({**(record.data or {}), "index": index, "embedding": row}))
             index += 1
-        pipes.write_all(call.stdout, b"".join(lines))
+        pipes.write_answer(call, b"".join(lines))

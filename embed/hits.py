@@ -6,9 +6,10 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 from __future__ import annotations
 
 import os
+from math import isfinite
 
 from embed import database
-from embed.schema import LARGEST, damage
+from embed.schema import Damaged, damage
 from toast import pipes
 
 TYPE_CHECKING = False
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     Line = tuple[int, str]  # number, text
     Labelled = tuple[str, int, str]  # what stands before it, number, text
 
-LAST_LINE = LARGEST  # of a file: nobody waits for more blank lines than that
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
@@ -50,15 +50,14 @@ class Found:
     )
 
     def __init__(self, db: Connection, hit: Hit, index: str) -> None:
-        """From a ranked chunk; LookupError, TypeError or ValueError when the index does not have it as it should."""
+        """From a ranked chunk; Damaged, or another ValueError, when the index does not have it as it should."""
         row = database.chunk(db, hit.chunk)
         if row is None:
-            raise LookupError(f"no chunk {hit.chunk}")
+            raise Damaged(f"no chunk {hit.chunk}")
         document, start, end, text, hash, path, number, name, data = row
-        if type(text) is not str or database.text_hash(text) != hash:
-            raise ValueError(f"the text of chunk {hit.chunk} has changed")
-        if not (type(start) is type(end) is int and type(name) in (str, type(None))):
-            raise TypeError(f"chunk {hit.chunk} has no proper place")
+        database.expect_chunk((hit.chunk, start, end, hash, text))
+        if not (type(name) in (str, type(None)) and type(number) in (int, type(None))):
+            raise Damaged(f"chunk {hit.chunk} is of no proper document")
         self.db, self.index = db, index
         self.score, self.cosine, self.bm25 = hit.score, hit.cosine, hit.bm25
         self.document, self.start, self.end, self.text = document, start, end, text
@@ -72,7 +71,7 @@ class Found:
     def around(self, number: int, *, before: int, after: int) -> Iterable[Labelled]:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
         first, last = max(number - before, 0), min(number + after, 1 << 62)
-        with damage(self.index):
+        with damage(self.index, self.db):
             if self.number is not None:
                 return self._records(first, last)
             lines = self._file()
@@ -96,7 +95,6 @@ class Found:
         """Number -> text of every line of the document that the index has."""
         lines: dict[int, str] = {}
         for _, start, _, _, text in database.chunks_of(self.db, self.document):
-            _check(start, text)
             for i, row in enumerate(text.split("\n")):
                 lines.setdefault(start + i, row)
         return lines
@@ -106,11 +104,11 @@ class Found:
 
 
 def _check(line: object, text: object, name: object = None) -> None:
-    """TypeError, ValueError when an index has something else where a line's number, text and name should be."""
+    """Damaged when an index has something else where a line's number, text and name should be."""
     if not (type(line) is int and type(text) is str and type(name) in (str, type(None))):
-        raise TypeError("a chunk is no text with a place")
-    if not 0 <= line <= LAST_LINE:
-        raise ValueError(f"a chunk begins in line {line}")
+        raise Damaged("a chunk is no text with a place")
+    if not 0 <= line <= database.LAST_LINE:
+        raise Damaged(f"a chunk begins in line {line}")
 
 
 class Printer:
@@ -126,13 +124,13 @@ class Printer:
     ) -> None:  # fmt: skip
         self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
         self.paths, self.count, self.before, self.after = paths, count, before, after
-        self.end = "\0" if nul else "\n"
         self.terminal = os.isatty(call.stdout)
+        self.end = self._shown("\0" if nul else "\n")
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
     def print(self, number: int, query: str, hits: list[Found], *, extractor: TermExtractor) -> None:
         if self.json:
-            out = b"".join(self._json(number, hit) for hit in hits)
+            out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit) for hit in hits))
         else:
             prefix = f"{number}:" if self.many else ""
             lines = (
@@ -152,7 +150,8 @@ class Printer:
             value |= {"vector": hit.cosine, "lexical": hit.bm25}
         if self.many:
             value["query"] = number
-        return pipes.json_line(value)
+        with damage(hit.index):
+            return pipes.json_line(value)
 
     def _summary(self, hits: list[Found]) -> Iterator[str]:
         """Each path once, best first; with the number of its hits under -c."""
@@ -188,8 +187,12 @@ class Printer:
         return f"{score}{self._shown(label)}{mark}{number}{mark}{text}"
 
     def _shown(self, text: str) -> str:
-        """Text as it is, on a terminal without what would steer it."""
-        return "".join(c for c in text if c.isprintable() or c == "\t") if self.terminal else text
+        """Text as it is, on a terminal without what would steer it: colours are ours."""
+        if not self.terminal:
+            return text
+        from toast.terminal import visible
+
+        return visible(text)
 
     def _score(self, hit: Found) -> str:
         if not (self.scores or self.explain):
@@ -224,9 +227,17 @@ def best(lines: Sequence[Line], asked: set[str], extractor: TermExtractor) -> in
 
 
 def _object(data: str | None) -> dict[str, Any]:
-    """The other fields of a record."""
+    """The other fields of a record; Damaged, RecursionError or ValueError when they are no JSON object."""
     if data is None:
         return {}
     import json
 
-    return dict(json.loads(data))
+    def number(word: str) -> float:
+        if not isfinite(found := float(word)):
+            raise Damaged(f"{word[:20]} is not JSON")
+        return found
+
+    found = json.loads(data, parse_constant=number, parse_float=number)
+    if not isinstance(found, dict):
+        raise Damaged("the fields of a record are no object")
+    return found

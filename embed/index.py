@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from embed import database, model, schema, vectors, words
 from embed.build import Build
 from embed.documents import Files
-from embed.schema import sqlite, transaction
+from embed.schema import transaction
 from embed.writer import BATCH, Writer, below, unchanged
 from toast import pipes
-from toast.errors import BadInput, UsageError
+from toast.errors import UsageError
 from toast.store.fingerprint import digest, name_of
 
 TYPE_CHECKING = False
@@ -43,46 +43,49 @@ def index(
     """Build an index of the source: to standard output, to the file `output`, or in place of `update`."""
     if not (output or update):
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
-    name, mode, exact = settings(call, update, name=name, mode=mode, exact=exact)
-    if update and isinstance(source, Files) and _nothing_to_do(call, update, source):
-        return
+    if update:
+        with schema.opened(call, update) as db:
+            name, mode, exact = settings(call, update, db, name=name, mode=mode, exact=exact)
+            database.expect_sound(db)
+            if isinstance(source, Files) and _nothing_to_do(db, source):
+                return
+    name, mode = model.chosen(call, name), mode or "auto"
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if isinstance(source, Files) else [name for name, _ in source.inputs]
     key = key_of(call, meta, roots, path=output or update)
     build = Build(call, output or update, key=key, update=bool(update))
     try:
-        with schema.damage(update) if update else disk(build):
-            db = build.open()
-        with disk(build):
-            _fill(call, db, source, meta=meta, update=bool(update))
-            if call.outcome.had_errors and not update and not database.counts(db)[0]:
-                build.discard()
-            else:
-                build.finish()
-    except BaseException:
-        build.abandon()
-        raise
+        _build(call, build, source, meta=meta)
+    except schema.DamagedIndex:
+        if not (build.resumed and isinstance(source, Files)):  # records cannot be read again
+            raise
+        _build(call, build, source, meta=meta)  # the part is gone: anew
+
+
+def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) -> None:
+    with writing(build):
+        db = build.open()
+        _fill(call, db, source, meta=meta, update=build.update)
+        if call.outcome.had_errors and not build.update and not database.counts(db)[0]:
+            build.discard()
+        else:
+            build.finish()
 
 
 def settings(
-    call: Call, update: str | None, *, name: str | None, mode: str | None, exact: bool
+    call: Call, update: str, db: Connection, *, name: str | None, mode: str | None, exact: bool
 ) -> tuple[str, str, bool]:
-    """(model, chunker, exact): as asked for; an update keeps to what the index was made with."""
-    if not update:
-        return model.chosen(call, name), mode or "auto", exact
-    with schema.opened(call, update) as db:
-        made = database.meta(db)
-        if name:
-            model.check(call, name, expected=made["digest"], index=update)
-        if mode not in (None, made["chunk"]) or exact and not made["exact"]:
-            raise UsageError(f"{update} was made with other settings", f"build it again: index -o {update} ...")
-        return name or made["model"], made["chunk"], bool(made["exact"])
+    """(model, chunker, exact) of an update: what the index was made with, unless something else was asked for."""
+    made = database.settings(db)
+    model.check(call, name or made["model"], expected=made["digest"], index=update)
+    if mode not in (None, made["chunk"]) or exact and not made["exact"]:
+        raise UsageError(f"{update} was made with other settings", f"build it again: index -o {update} ...")
+    return name or made["model"], made["chunk"], bool(made["exact"])
 
 
-def _nothing_to_do(call: Call, path: str, source: Files) -> bool:
+def _nothing_to_do(db: Connection, source: Files) -> bool:
     """Whether an index is of the version that is written, and has the files as they are."""
-    with schema.opened(call, path) as db:
-        return schema.version_of(db) == schema.CURRENT and unchanged(db, source)
+    return schema.version_of(db) == schema.CURRENT and unchanged(db, source)
 
 
 def key_of(call: Call, meta: dict[str, Any], roots: Sequence[str], *, path: str | None) -> str:
@@ -94,12 +97,20 @@ def key_of(call: Call, meta: dict[str, Any], roots: Sequence[str], *, path: str 
 
 
 @contextmanager
-def disk(build: Build) -> Iterator[None]:
-    """What SQLite cannot write, in one line."""
+def writing(build: Build) -> Iterator[None]:
+    """Whatever ends this run, what is worth it is kept for the next one; of what is damaged nothing is."""
     try:
-        yield
-    except sqlite.Error as error:
-        raise BadInput(f"cannot write {build.part}: {error}", "what is done is kept: run it again") from error
+        with build.disk():
+            yield
+    except schema.DAMAGE as error:
+        if not build.base:
+            build.abandon()
+            raise
+        build.discard()
+        raise schema.DamagedIndex(build.base, error) from error
+    except BaseException:
+        build.abandon()
+        raise
 
 
 def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], update: bool) -> None:

@@ -53,7 +53,7 @@ class Inputs:
         first = None
         for path in self.names:
             fd = schema.open_file(call, path)
-            if path != self.index and _is_text(fd):
+            if path != self.index and _is_text(fd, path):
                 os.close(fd)
                 texts.append(path)
                 continue
@@ -64,22 +64,19 @@ class Inputs:
             yield self._texts(call, texts, name=name, lexical=lexical, beside=first)
 
     def _standard_input(self, call: Call, *, name: str | None, lexical: bool) -> Named | None:
-        """Its index, or one of its text; None when it is neither a file nor a pipe, or must not be read."""
-        if call.no_input:
+        """Its index, or one of its text; None when nothing was put there, or it must not be read."""
+        if call.no_input or not pipes.is_fed(call.stdin):
             return None
-        mode = os.fstat(call.stdin).st_mode
-        if stat.S_ISREG(mode):
-            if schema.kind(schema.head_of(call.stdin)) != "text":
+        if stat.S_ISREG(os.fstat(call.stdin).st_mode):
+            if schema.kind(schema.head_of(call.stdin, STDIN)) != "text":
                 return schema.open_fd(call, call.stdin, STDIN), STDIN
-        elif stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        else:
             first = pipes.read_some(call.stdin)
             while first and len(first) < schema.HEADER and (more := pipes.read_some(call.stdin)):
                 first += more
             if schema.kind(first) != "text":
                 return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
-            call = call.but(stdin=_spooled(call, first))
-        else:
-            return None
+            call = call.but(stdin=files.spool(call, _rest(call.stdin, first)))
         return self._texts(call, [], name=name, lexical=lexical)
 
     def _texts(
@@ -91,14 +88,17 @@ class Inputs:
         source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field)
         made = {"model": model.chosen(call, name), "digest": ""}
         if beside:
-            with schema.damage(beside[1]):
-                meta = database.meta(beside[0])
-                made = {"model": name or str(meta["model"]), "digest": meta["digest"]}
+            with schema.damage(beside[1], beside[0]):
+                meta = database.settings(beside[0])
+                made = {"model": name or meta["model"], "digest": meta["digest"]}
         embedder = model.NoEmbedder() if lexical else model.Embedder(call, made["model"])
-        db = schema.connect("")
-        schema.create(db)
-        database.set_meta(db, dims=embedder.dims, exact=0, **made)
-        index.fill(call, writer.Writer(db, embedder), source)
+        db = schema.connect("")  # SQLite unlinks its file as soon as it is open
+        try:
+            schema.create(db)
+            database.set_meta(db, dims=embedder.dims, exact=0, **made)
+            index.fill(call, writer.Writer(db, embedder), source)
+        except schema.sqlite.Error as error:
+            raise files.no_room(error) from error
         return db, "the text"
 
 
@@ -121,23 +121,14 @@ def _nearest(call: Call) -> Named:
         folder = os.path.dirname(folder)
 
 
-def _is_text(fd: int) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode) or schema.kind(schema.head_of(fd)) == "text"
+def _is_text(fd: int, name: str) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode) or schema.kind(schema.head_of(fd, name)) == "text"
 
 
 def _rest(fd: int, first: bytes) -> Iterator[bytes]:
     yield first
     while chunk := pipes.read_some(fd):
         yield chunk
-
-
-def _spooled(call: Call, first: bytes) -> int:
-    """A private file of what a pipe gives, of which `first` was read."""
-    fd = files.private_file(call)
-    for chunk in _rest(call.stdin, first):
-        pipes.write_all(fd, chunk, "the temporary file")
-    os.lseek(fd, 0, os.SEEK_SET)
-    return fd
 
 
 def read_queries(call: Call, name: str) -> list[str]:

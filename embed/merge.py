@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from embed import database, schema, vectors, words
 from embed.build import Build
-from embed.index import disk, key_of
+from embed.index import writing
 from embed.schema import transaction
 from embed.writer import BATCH
 from toast import pipes
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from toast.command import Call
 
+    Document = tuple[database.Path, int | None, str | None, bytes | None, str | None]
+    Copy = tuple[Document, list[database.Piece], list[vectors.Row]]
+
 SAME = ("digest", "dims", "exact")
 
 
@@ -31,23 +34,21 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
     if not output:
         pipes.refuse_terminal(call, "index --merge ... > index.db, or -o index.db")
     made = _settings(call, paths)
-    build = Build(call, output, key=key_of(call, {"merge": ""}, paths, path=output))
-    try:
-        with disk(build):
-            db = build.open(anew=True)
-            database.set_meta(db, **made)
+    build = Build(call, output, key="", keep=False)
+    with writing(build):
+        db = build.open()
+        database.set_meta(db, **made)
         for path in paths:
             with schema.opened(call, path) as source:
-                for documents in _batches(source):
-                    with disk(build), transaction(db):
-                        Join(source, db, made["dims"]).documents(documents)
-        with disk(build):
-            vectors.pack(db, made["dims"])
-            words.optimize(db)
-            build.finish()
-    except BaseException:
-        build.abandon()
-        raise
+                database.expect_sound(source)
+                join = Join(source, db, made["dims"])
+                for ids in _batches(source):
+                    found = join.read(ids)
+                    with build.disk(), transaction(db):
+                        join.write(found)
+        vectors.pack(db, made["dims"])
+        words.optimize(db)
+        build.finish()
 
 
 def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
@@ -55,7 +56,8 @@ def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
     first: dict[str, Any] = {}
     for path in paths:
         with schema.opened(call, path) as db:
-            made = {key: database.meta(db)[key] for key in ("model", "chunk", *SAME)}
+            found = database.settings(db)
+            made = {key: found[key] for key in ("model", "chunk", *SAME)}
         first = first or made
         if any(made[key] != first[key] for key in SAME):
             raise BadInput(
@@ -76,18 +78,25 @@ class Join:
         self.source, self.db, self.dims = source, db, dims
         self.rows = vectors.Lookup(source, dims)
 
-    def documents(self, ids: list[int]) -> None:
-        """Copy these; they replace what the other index has of the same files and ids."""
+    def read(self, ids: list[int]) -> list[Copy]:
+        """These documents, and their chunks with their vectors."""
+        found = []
+        for id in ids:
+            chunks = list(database.chunks_of(self.source, id))
+            rows = [self.rows.row(chunk[0]) for chunk in chunks]
+            found.append((database.document(self.source, id), [chunk[1:] for chunk in chunks], rows))
+        return found
+
+    def write(self, copies: list[Copy]) -> None:
+        """Store them; they replace what the other index has of the same files and ids."""
         rows: list[vectors.Row] = []
         chunks: list[int] = []
         replaced: list[int] = []
-        for id in ids:
-            path, number, name, hash, data = database.document(self.source, id)
+        for (path, number, name, hash, data), pieces, own in copies:
             replaced += self._versions(path, number, name)
             new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
-            for old, start, end, hashed, text in database.chunks_of(self.source, id):
-                rows.append(self.rows.row(old))
-                chunks.append(database.insert_chunk(self.db, new, (start, end, hashed, text)))
+            chunks += [database.insert_chunk(self.db, new, piece) for piece in pieces]
+            rows += own
         if chunks:
             vectors.insert(self.db, rows, chunks)
         database.remove_documents(self.db, dict.fromkeys(replaced), self.dims)

@@ -12,7 +12,7 @@ import stat
 from contextlib import contextmanager
 
 from embed import checksum
-from toast import pipes
+from toast import files, pipes
 from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
@@ -25,6 +25,15 @@ if TYPE_CHECKING:
 APPLICATION = int.from_bytes(b"tidx", "big")
 HEADER = 100  # bytes of an SQLite file's header
 LARGEST = 256 << 20  # bytes of one value, at most: what a hostile file may make us allocate
+LIMITS = {
+    sqlite.SQLITE_LIMIT_LENGTH: LARGEST,
+    sqlite.SQLITE_LIMIT_SQL_LENGTH: 1 << 20,  # of a statement, a stranger's in the file too
+    sqlite.SQLITE_LIMIT_ATTACHED: 0,
+    sqlite.SQLITE_LIMIT_TRIGGER_DEPTH: 0,  # a trigger is an error, even if one got by `check`
+}
+# Steps of SQLite's machine: an honest index takes 3 for a byte of it; pages that are shared take any number.
+STEPS, STEPS_PER_BYTE, COUNTED = 10_000_000, 8, 1 << 16
+OF_THE_MACHINE = ("FULL", "IOERR", "NOMEM", "CANTOPEN", "READONLY", "PERM", "BUSY", "LOCKED")  # no fault of a file
 
 # Marks belong to words: without them Indic and Arabic words fall apart at their vowel signs.
 WORDS = "unicode61 remove_diacritics 2 categories 'L* N* Co Mn Mc'"
@@ -48,22 +57,58 @@ SCHEMAS: dict[int, tuple[str, ...]] = {
         f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize=\"{STEMS}\")",
     ),
 }
+# what FTS5 makes for the table `words`; of every version so far
+SHADOWS = {
+    "words_data": "CREATE TABLE 'words_data'(id INTEGER PRIMARY KEY, block BLOB)",
+    "words_idx": "CREATE TABLE 'words_idx'(segid, term, pgno, PRIMARY KEY(segid, term)) WITHOUT ROWID",
+    "words_docsize": "CREATE TABLE 'words_docsize'(id INTEGER PRIMARY KEY, sz BLOB)",
+    "words_config": "CREATE TABLE 'words_config'(k PRIMARY KEY, v) WITHOUT ROWID",
+}
 CURRENT = 1  # the version that is written; the others are read, and upgraded by `index -u`
 # version -> what makes the next one of it, in a transaction
 UPGRADES: dict[int, Callable[[Connection], None]] = {}
 
 
+class Damaged(ValueError):
+    """An index has something else where a row, a number or a text should be."""
+
+
 def connect(path: str, *, uri: bool = False) -> Connection:
-    """A connection without implicit transactions; sqlite.Error when that fails."""
-    return sqlite.connect(path, isolation_level=None, uri=uri, cached_statements=64)
-
-
-def connect_to_build(path: str) -> Connection:
-    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file."""
-    db = connect(path)
-    for pragma in ("locking_mode = EXCLUSIVE", "synchronous = NORMAL", "cache_size = -32000", "temp_store = MEMORY"):
+    """A connection without implicit transactions, and without what only a stranger's file would ask of it;
+    sqlite.Error when that fails."""
+    db = sqlite.connect(path, isolation_level=None, uri=uri, cached_statements=64)
+    for limit, most in LIMITS.items():
+        db.setlimit(limit, most)
+    if configure := getattr(db, "setconfig", None):  # Python 3.12
+        configure(sqlite.SQLITE_DBCONFIG_DEFENSIVE)  # type: ignore[attr-defined]
+    for pragma in ("trusted_schema = OFF", "cell_size_check = ON"):
         db.execute(f"PRAGMA {pragma}")
     return db
+
+
+def connect_to_build(path: str, *, journal: str = "DELETE") -> Connection:
+    """The same to a file that nobody else looks at: a crash costs the last transactions, never the file.
+
+    journal: OFF where nobody needs the file after a crash; SQLite writes no other file then."""
+    db = connect(path)
+    pragmas = ("locking_mode = EXCLUSIVE", f"journal_mode = {journal}", "synchronous = NORMAL", "cache_size = -32000")
+    for pragma in (*pragmas, "temp_store = MEMORY"):
+        db.execute(f"PRAGMA {pragma}")
+    return db
+
+
+def limit(db: Connection) -> None:
+    """Let what is asked of an index from here on take the steps that its size explains, and no more."""
+    left = STEPS // COUNTED
+
+    def spent() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    db.set_progress_handler(spent, COUNTED)
+    pages, size = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    left += STEPS_PER_BYTE * pages * size // COUNTED
 
 
 @contextmanager
@@ -117,7 +162,7 @@ def _version_in(head: bytes) -> int:
     return int.from_bytes(head[60:64], "big")
 
 
-def _expect_index(head: bytes, name: str) -> None:
+def expect_index(head: bytes, name: str) -> None:
     """BadInput unless a file begins as an index of a version that is known."""
     if kind(head) != "index":
         raise BadInput(f"cannot open {name}: not an index", "run: index FILES > index.db")
@@ -134,31 +179,65 @@ def open_file(call: Call, path: str) -> int:
         raise os_error(error, f"open {path}") from None
 
 
-def head_of(fd: int) -> bytes:
+def head_of(fd: int, name: str) -> bytes:
     """The first bytes of a seekable file, which stay unread; nothing of a pipe."""
-    return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    try:
+        return os.pread(fd, HEADER, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as error:
+        raise os_error(error, f"read {name}") from None
+
+
+# what a damaged or hostile index does to the code that reads it
+DAMAGE = (sqlite.Error, ArithmeticError, LookupError, RecursionError, TypeError, ValueError)
+
+
+class DamagedIndex(BadInput):
+    """An index is not what was written."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
+        super().__init__(f"{name} is damaged: {_told(error)}", f"build it again: {again}")
 
 
 @contextmanager
-def damage(name: str) -> Iterator[None]:
-    """Whatever a damaged or hostile index does to the code that reads it, in one line."""
+def damage(name: str, db: Connection | None = None) -> Iterator[None]:
+    """What is wrong with an index that is read, in one line; it is asked of with a limit."""
     try:
+        if db is not None:
+            limit(db)
         yield
-    except (sqlite.Error, ArithmeticError, LookupError, TypeError, ValueError) as error:
-        again = "index FILES > x.db" if name == "standard input" else f"index FILES -o {name}"
-        raise BadInput(f"{name} is damaged: {error}", f"build it again: {again}") from error
+    except DAMAGE as error:
+        if of_the_machine(error):
+            raise BadInput(f"cannot read {name}: {error}") from error
+        raise DamagedIndex(name, error) from error
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether what SQLite says is about disk or memory, not about what the file holds."""
+    return getattr(error, "sqlite_errorname", "").removeprefix("SQLITE_").startswith(OF_THE_MACHINE)
+
+
+def _told(error: Exception) -> str:
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_INTERRUPT":
+        return "to read it takes more steps than its size explains"
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
 def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
-    _expect_index(head_of(fd), name)
+    path = f"/dev/fd/{fd}"
+    # SQLite follows this link by itself, and to what? The file may be renamed over or deleted since it was opened
+    if os.path.islink(path) and not files.has_name(fd, os.path.realpath(path)):
+        return open_spooled(call, copy_chunks(fd), name)
+    _check_file(call, fd, name)
+    with damage(name):
+        return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
+
+
+def _check_file(call: Call, fd: int, name: str) -> None:
+    expect_index(head_of(fd, name), name)
     with damage(name):
         checksum.verify(call, fd)
-        try:
-            db = connect(f"file:/dev/fd/{fd}?mode=ro&immutable=1", uri=True)
-        except sqlite.OperationalError:  # renamed over or deleted since it was opened
-            return open_spooled(call, copy_chunks(fd), name)
-        return check(db)
 
 
 @contextmanager
@@ -166,30 +245,23 @@ def opened(call: Call, path: str) -> Iterator[Connection]:
     """The index of that name, for as long as it is read; what is wrong with it is told as of `damage`."""
     fd = open_file(call, path)
     try:
-        with damage(path):
-            yield open_fd(call, fd, path)
+        db = open_fd(call, fd, path)
+        with damage(path, db):
+            yield db
     finally:
         os.close(fd)
 
 
 def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
     """The same for an index that comes in pieces: kept in a private file while it is read."""
-    import tempfile
-
-    folder = call.path(call.env.get("TMPDIR") or "/tmp")
+    fd = files.spool(call, chunks)
     try:
-        fd, path = tempfile.mkstemp(dir=folder, prefix="search-")
-    except OSError as error:
-        raise os_error(error, f"write in {folder}") from None
-    try:
-        for chunk in chunks:
-            pipes.write_all(fd, chunk, "the temporary file")
-        _expect_index(head_of(fd), name)
-        with damage(name):
-            checksum.verify(call, fd)
-            return check(connect(f"file:{path}?mode=ro", uri=True))
+        _check_file(call, fd, name)
+        with files.named(call, fd) as path, damage(name):
+            for mark in "%?#":
+                path = path.replace(mark, f"%{ord(mark):x}")
+            return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
     finally:
-        os.unlink(path)
         os.close(fd)
 
 
@@ -202,19 +274,23 @@ def copy_chunks(fd: int) -> Iterator[bytes]:
 
 
 def check(db: Connection) -> Connection:
-    """The connection, made safe against what a stranger may have put in the file.
+    """The connection, if its file holds the tables of its version and nothing else: Damaged.
 
-    The schema must be that of its version to the letter, so that no trigger, view or function of theirs runs.
+    By type, name and statement, so that no trigger, view, table or function of a stranger is ever asked for.
     """
-    db.setlimit(sqlite.SQLITE_LIMIT_LENGTH, LARGEST)
-    db.execute("PRAGMA trusted_schema = OFF")
-    db.execute("PRAGMA cell_size_check = ON")
-    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'words\\__%' ESCAPE '\\'")
-    if sorted(sql for (sql,) in found) != sorted(SCHEMAS.get(version_of(db), ())):
-        raise ValueError("its tables are not ours")
-    shadow = db.execute(
-        "SELECT count(*) FROM sqlite_master WHERE name LIKE 'words\\__%' ESCAPE '\\' AND type = 'table'"
-    )
-    if shadow.fetchone() != (4,):
-        raise ValueError("its word tables are not ours")
+    limit(db)
+    ours = list(_entries(SCHEMAS.get(version_of(db), ())))
+    found = db.execute("SELECT type, name, tbl_name, sql FROM sqlite_master LIMIT ?", (len(ours) + 1,))
+    if sorted(map(repr, found)) != sorted(map(repr, ours)):
+        raise Damaged("its tables are not ours")
     return db
+
+
+def _entries(statements: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+    """(type, name, name of the table, statement) of what sqlite_master should hold."""
+    for statement in statements:
+        words = statement.split()
+        kind, name = words[1:3] if words[1] != "VIRTUAL" else ("table", words[3])
+        yield kind.lower(), name, words[4] if kind == "INDEX" else name, statement
+    if statements:
+        yield from (("table", name, name, statement) for name, statement in SHADOWS.items())

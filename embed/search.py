@@ -65,6 +65,8 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
         if hits:
             found = Exit.OK
         printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
+    if judge and judge.scorer.queries_cut:
+        call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
 
 
@@ -73,14 +75,14 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     wide = max(RERANKED, wanted.k) if judge else wanted.k
     scored: list[Scored] = []
     for opened in indexes:
-        with schema.damage(opened.name):
+        with schema.damage(opened.name, opened.db):
             scored.append(opened.score(query, wanted.mode))
     scale = None
     if wanted.mode == "hybrid":
         scale = rank.Scale([(cosines, found) for _, cosines, found in scored], query.known)
     hits: list[Found] = []
     for opened, parts in zip(indexes, scored, strict=True):
-        with schema.damage(opened.name):
+        with schema.damage(opened.name, opened.db):
             hits += opened.find(parts, mode=wanted.mode, scale=scale, k=wide)
     hits.sort(key=lambda hit: -hit.score)
     if judge:
@@ -93,12 +95,10 @@ class Opened:
 
     def __init__(self, db: Connection, name: str, wanted: Wanted) -> None:
         self.db, self.name = db, name
-        with schema.damage(name):
-            made = database.meta(db)
-            self.model, self.digest, dims = made["model"], made["digest"], made["dims"]
-            if not (isinstance(self.model, str) and isinstance(dims, int) and 0 <= dims < 1 << 16):
-                raise ValueError("its settings are no settings")
-            self.index = rank.Index(db, dims, exact=bool(made["exact"]), extractor=words.TermExtractor())
+        with schema.damage(name, db):
+            made = database.settings(db)
+            self.model, self.digest = made["model"], made["digest"]
+            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]), extractor=words.TermExtractor())
             filtered = wanted.path or wanted.where
             self.allowed = database.matching_chunks(db, wanted.path, wanted.where) if filtered else None
 
@@ -151,7 +151,8 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
 
     encoder = Encoder(call, name, kind="query")
     if encoder.dims != first.index.dims:
-        raise BadInput(f"{first.name} is damaged: {first.index.dims} dimensions, {name} has {encoder.dims}")
+        with schema.damage(first.name):
+            raise schema.Damaged(f"{first.index.dims} dimensions, {name} has {encoder.dims}")
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")

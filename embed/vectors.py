@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 
-from embed.schema import transaction
+from embed.schema import Damaged, transaction
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +27,18 @@ class Segment:
 
     def __init__(self, row: tuple[int, bytes, bytes, bytes, bytes | None], dims: int) -> None:
         first, ids, codes, scales, exact = row
+        if not all(type(part) is bytes for part in (ids, codes, scales, exact or b"")):
+            raise Damaged(f"vectors of segment {first} are no vectors")
         n = len(ids) // 8
         wrong = len(ids) % 8 or len(codes) != n * dims or len(scales) != 4 * n
         if wrong or exact is not None and len(exact) != 4 * n * dims:
-            raise ValueError(f"vectors of segment {first} have the wrong size")
+            raise Damaged(f"vectors of segment {first} have the wrong size")
         self.first, self.codes, self.scales, self.exact = first, codes, scales, exact
         self.ids = array("q")
         self.ids.frombytes(ids)
 
     def place(self, chunk: int) -> int:
-        """The row of a chunk; LookupError when it is not here."""
+        """The row of a chunk; Damaged when it is not here."""
         return row_of(self.ids, chunk)
 
     def __contains__(self, chunk: int) -> bool:
@@ -50,10 +52,10 @@ class Segment:
 
 
 def row_of(ids: array[int], chunk: int) -> int:
-    """Where a chunk is among ascending numbers; LookupError when it is not there."""
+    """Where a chunk is among ascending numbers; Damaged when it is not there."""
     row = bisect_left(ids, chunk)
     if row == len(ids) or ids[row] != chunk:
-        raise LookupError(f"no vector of chunk {chunk}")
+        raise Damaged(f"no vector of chunk {chunk}")
     return row
 
 
@@ -65,11 +67,11 @@ class Lookup:
         self.segment: Segment | None = None
 
     def row(self, chunk: int) -> Row:
-        """LookupError when the index has no vector of it."""
+        """Damaged when the index has no vector of it."""
         if self.segment is None or chunk not in self.segment:
             self.segment = segment_of(self.db, chunk, self.dims)
         if self.segment is None:
-            raise LookupError(f"no vector of chunk {chunk}")
+            raise Damaged(f"no vector of chunk {chunk}")
         return self.segment.row(self.segment.place(chunk), self.dims)
 
     def forget(self) -> None:
@@ -87,8 +89,11 @@ def count(db: Connection) -> int:
 
 def segments(db: Connection, dims: int, *, exact: bool = False) -> Iterator[Segment]:
     """Every segment, in the order of its chunks' numbers; with its exact vectors when they are asked for."""
-    last = "exact" if exact else "NULL"
+    last, before = "exact" if exact else "NULL", None
     for row in db.execute(f"SELECT first, ids, codes, scales, {last} FROM segments ORDER BY first"):
+        if before is not None and row[0] <= before:  # pages that are shared would give it without an end
+            raise Damaged(f"segment {row[0]} comes twice")
+        before = row[0]
         yield Segment(row, dims)
 
 
@@ -117,7 +122,7 @@ def remove(db: Connection, chunks: set[int], dims: int) -> None:
     while left:
         segment = segment_of(db, left[-1], dims)
         if segment is None:
-            raise ValueError(f"no vector of chunk {left[-1]}")
+            raise Damaged(f"no vector of chunk {left[-1]}")
         last = segment.ids[-1]
         while left and left[-1] <= last:
             left.pop()

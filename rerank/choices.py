@@ -9,10 +9,9 @@ from copy import deepcopy
 
 import mlx.core as mx
 
-from toast import loaded
 from toast.encoding.sentence_transformers import finite
 from toast.errors import UsageError
-from toast.generation.engine import LanguageModel
+from toast.generation.engine import open_language
 from toast.generation.generate import prefill
 
 TYPE_CHECKING = False
@@ -34,7 +33,7 @@ class Choices:
         if multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
         self.name = name
-        language = loaded.load(call, name, LanguageModel)
+        language = open_language(call, name)
         self.model, self.make_caches = language.model, language.caches
         self.tokenizer, self.prompt, self.template = language.tokenizer, language.prompt, language.template
         self.labels, self.cut = [label for label, _ in labels], 0

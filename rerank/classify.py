@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from toast.records import Record, Records
 
 
+LONGEST = 16 << 20  # bytes of a file of labels
+
+
 def read_labels(call: Call, inline: str | None, file: str | None, *, least: int = 2) -> list[tuple[str, str]]:
     """[(label, description)] of `a,b,c`, else of a file with `label: description` on each line.
 
@@ -43,10 +46,16 @@ def _lines(call: Call, file: str) -> list[str]:
     if file == "-":
         raise UsageError("-L - would read the records", "-L wants the name of a file")
     try:
-        with os.fdopen(call.open(file), encoding="utf-8-sig", errors="replace") as stream:
-            return stream.read().splitlines()
+        fd = pipes.open_again(call, file)
     except OSError as error:
         raise os_error(error, f"read {file}") from None
+    try:
+        text, whole, _ = pipes.read_text(fd, LONGEST, file)
+    finally:
+        os.close(fd)
+    if not whole:
+        raise UsageError(f"{file} is longer than the {LONGEST} bytes that labels may have")
+    return text.removeprefix("\ufeff").splitlines()
 
 
 def _check(labels: list[str], least: int, where: str) -> None:
@@ -138,7 +147,7 @@ def _write(
                 counts[label] += 1
     lines = [form.lines(record, labels, scores) for record, scores in zip(records, rows, strict=True)]
     if not form.count:
-        pipes.write_all(call.stdout, b"".join(lines))
+        pipes.write_answer(call, b"".join(lines))
     return sum(map(bool, lines))
 
 
@@ -146,4 +155,4 @@ def _write_counts(call: Call, form: Form, counts: dict[str, int], *, written: in
     """The number of matching records under --only, else a line `label<TAB>count` for each label."""
     lines = [f"{written}\n"] if form.only else [f"{label}\t{count}\n" for label, count in counts.items()]
     text = "".join(lines)
-    pipes.write_all(call.stdout, text.encode())
+    pipes.write_answer(call, text.encode())

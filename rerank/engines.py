@@ -11,7 +11,7 @@ import os
 import mlx.core as mx
 
 from rerank.blocks import Blocks
-from toast import loaded, pipes, store
+from toast import loaded, pipes
 from toast.encoding import length_batches
 from toast.encoding.encoder import Encoder
 from toast.errors import BadModel, UsageError
@@ -40,12 +40,12 @@ def open_engine(call: Call, name: str, labels: Labels, *, multi: bool) -> Any:
         from rerank import probe
 
         return probe.Probed(call, path, labels, multi=multi)
-    kind = need(name, store.find(call, name), "label", "generate", "embed")
+    kind = need(call, name, "label", "generate", "embed", "adapt")
     if kind == "label":
         return _classifier(call, name, labels, multi=multi)
     if not labels:
         raise UsageError(f"{name} has no labels of its own", "-l bug,feature,question")
-    if kind == "generate":
+    if kind in ("generate", "adapt"):
         from rerank import choices
 
         return choices.Choices(call, name, labels, multi=multi)
@@ -59,8 +59,15 @@ def _classifier(call: Call, name: str, labels: Labels, *, multi: bool) -> Blocks
     if len(model.labels) == 1:
         raise BadModel(f"{name} ranks records for a query", f'rerank -m {name} "QUERY"')
     if labels and any(label.lower().startswith("entail") for label in model.labels):
-        return Entailment(model, labels, multi=multi, name=name)
+        engine = Entailment(model, labels, multi=multi, name=name)
+        _tell_cut(call, engine.descriptions_cut)
+        return engine
     return Classifier(name, model, labels, multi=multi)
+
+
+def _tell_cut(call: Call, descriptions: int) -> None:
+    if descriptions:
+        call.cut(f"{pipes.plural(descriptions, 'label description')} over the model's limit cut")
 
 
 class Classifier(Blocks):
@@ -86,7 +93,9 @@ class Entailment(Blocks):
         self, model: Any, labels: Labels, *, multi: bool, hypothesis: str = HYPOTHESIS, name: str = "the model"
     ) -> None:
         self.name, self.model, self.labels, self.multi = name, model, [label for label, _ in labels], multi
-        self.hypotheses = [hypothesis.format(description) for _, description in labels]
+        whole = [hypothesis.format(description) for _, description in labels]
+        self.hypotheses = [model.fitting(text) for text in whole]
+        self.descriptions_cut = sum(a != b for a, b in zip(whole, self.hypotheses, strict=True))
         names = [label.lower() for label in model.labels]
         self.entailed = next(i for i, label in enumerate(names) if label.startswith("entail"))
         # as transformers: without a label of that name it is the first, or the last if that entails
@@ -114,8 +123,7 @@ class Descriptions(Blocks):
         self.name, self.labels, self.multi = name, [label for label, _ in labels], multi
         queries = Encoder(call, name, kind="query")
         self.targets = queries.encode([description for _, description in labels])
-        if queries.cut:
-            call.cut(f"{pipes.plural(queries.cut, 'label description')} over the model's limit cut")
+        _tell_cut(call, queries.cut)
         self.encoder = queries.but("document")
 
     @property

@@ -59,7 +59,7 @@ class Probed(Blocks):
     """A probe and its embedder: softmax of a linear function of a text's features."""
 
     def __init__(self, call: Call, path: str, labels: Labels, *, multi: bool) -> None:
-        self.labels, weight, facts = read(path)
+        self.labels, weight, facts = read(call, path)
         if multi:
             raise UsageError("a probe gives one label to a record, so --multi has no meaning")
         _same_labels(path, labels, self.labels)
@@ -88,14 +88,14 @@ def _same_labels(path: str, given: Labels, own: list[str]) -> None:
 # ---------------------------------------------------------------- the file
 
 
-def read(path: str) -> tuple[list[str], mx.array, dict]:
+def read(call: Call, path: str) -> tuple[list[str], mx.array, dict]:
     """(labels, weight (K, D + 1) float32 with the intercept last, {"model", "digest"}).
 
     Raises BadModel for any file that is no whole probe.
     """
     try:
-        with open(path, "rb") as file:
-            data = file.read(LARGEST)
+        with open(pipes.open_again(call, path, LARGEST), "rb") as file:
+            data = file.read(LARGEST) if pipes.is_fed(file.fileno()) else b""
     except OSError as error:
         raise os_error(error, f"open {path}") from None
     try:

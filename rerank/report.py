@@ -45,7 +45,7 @@ def report(call: Call, records: Records, engine: Any) -> int:
         "",
         *(confusion(engine.labels, table) if len(index) <= WIDEST else commonest(engine.labels, table)),
     ]
-    pipes.write_all(call.stdout, "".join(line + "\n" for line in lines).encode())
+    pipes.write_answer(call, "".join(line + "\n" for line in lines).encode())
     return Exit.OK
 
 

@@ -97,5 +97,5 @@ def _write(call: Call, members: Members, logits: list[float], *, scores: list[fl
     if form.threshold is not None:
         order = [i for i in order if scores[i] >= form.threshold]
     lines = [form.line(members[i][0], scores[i], members[i][1]) for i in order]
-    pipes.write_all(call.stdout, b"".join(lines))
+    pipes.write_answer(call, b"".join(lines))
     return len(lines)

@@ -55,9 +55,10 @@ def prompts(name):
 
 def alone(name, ids, sampler, limit, ends=(), top=None):
     caches = decoder.caches(model(name))
-    sampler.begin(ids)
+    sequence = Sequence(ends, limit)
+    sampler.begin(ids, sequence)
     prefill(model(name), caches, ids[:-1])
-    generation = Generation(model(name), caches, sampler, sequence=Sequence(ends, limit), top=top)
+    generation = Generation(model(name), caches, sampler, sequence=sequence, top=top)
     return [(t.id, t.logprob, t.top) for t in generation.run(ids[-1])], generation.sequence.reason
 
 
@@ -80,6 +81,16 @@ def test_batched_is_alone(name, rows):
     want = [alone(name, ids, Sampler(), limit, {7, 34}) for ids, limit in cases]
     jobs = [Job(ids, Sampler(), Sequence({7, 34}, limit), accept=never) for ids, limit in cases]
     assert together(name, jobs, rows) == want
+
+
+@pytest.mark.parametrize("name", ["qwen3-causal", "llama3-rope-causal"])
+def test_batched_texts_that_must_not_repeat_themselves(name):
+    """As the default model is sampled; a row's repetitions are its own."""
+    cases, settings = prompts(name)[:6] * 2, {"dry": 2.0, "end": 0.5}
+    want = [alone(name, ids, Sampler(**settings), 150, {7, 34}) for ids in cases]
+    assert want != [alone(name, ids, Sampler(), 150, {7, 34}) for ids in cases]
+    jobs = [Job(ids, Sampler(**settings), Sequence({7, 34}, 150)) for ids in cases]
+    assert together(name, jobs, 5) == want
 
 
 def test_logprobs_have_the_same_bits():

@@ -224,7 +224,7 @@ def test_completion_script():
     assert b"complete" in out and b"embed" in out
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_command_as_the_signal(model, number):
     process = start("embed", "-m", model, "--json")
     process.stdin.write(b"a\n")

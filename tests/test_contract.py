@@ -200,7 +200,13 @@ def test_unknown_option(filter):
 
 def test_unknown_model(filter, tmp_path):
     name, words, _ = filter
-    command(name, *words, "-m", "nonesuch", cwd=tmp_path).fails("no model 'nonesuch'", "minilm")
+    defaults = {"toast": "smollm2", "tokenize": "minilm or smollm2", "classify": "minilm or smollm2"}
+    known = "give a folder, a .gguf file or smollm2" if name == "toast" else defaults.get(name, "a folder or minilm)")
+    command(name, *words, "-m", "nonesuch", cwd=tmp_path).fails("no model 'nonesuch' here", known)
+    hub = command(name, *words, "-m", "owner/Model-0.6B", cwd=tmp_path).fails("run: model pull owner/Model-0.6B;")
+    assert known.encode() in hub.err
+    for path in ("./m", "/m/n", "a/b/c", "a/b.gguf", "~/m"):
+        assert b"model pull" not in command(name, *words, "-m", path, cwd=tmp_path).fails("no model").err
 
 
 def test_half_a_model(filter, tmp_path):

@@ -17,7 +17,8 @@ from toast.errors import BadModel
 from toast.generation import decoder
 from toast.store import convert, vocab
 
-VOCAB = [f"t{i}" for i in range(64)]
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234.,ĠĊ"
+VOCAB = ["<s>", "</s>", *LETTERS, "ab"]
 TEXT = {
     "tokenizer.ggml.model": "gpt2",
     "tokenizer.ggml.pre": "gpt-2",
@@ -142,7 +143,7 @@ def test_folder_has_tokenizer_template_and_ends(tmp_path):
     convert.gguf_to_folder(str(tmp_path / "m.gguf"), str(tmp_path))
     assert json.loads((tmp_path / "generation_config.json").read_text()) == {"eos_token_id": [1]}
     assert (tmp_path / "chat_template.jinja").read_text() == "{{ messages }}"
-    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"eos_token": "t1"}
+    assert json.loads((tmp_path / "tokenizer_config.json").read_text()) == {"eos_token": "</s>"}
 
 
 class FakeCall:
@@ -173,7 +174,8 @@ def test_the_vocabulary_is_made_without_the_weights(tmp_path):
     call, path = FakeCall(tmp_path / "home"), tmp_path / "m.gguf"
     path.write_bytes(gguf({"general.architecture": "llama"} | TEXT))  # no tensors, which a whole model would need
     made = store.as_folder(call, str(path), weights=False)
-    assert sorted(os.listdir(made)) == ["chat_template.jinja", "tokenizer.json", "tokenizer_config.json"]
+    names = ["chat_template.jinja", "origin.json", "tokenizer.json", "tokenizer_config.json"]
+    assert sorted(os.listdir(made)) == names
     with pytest.raises(BadModel):
         store.as_folder(call, str(path))
     assert store.as_folder(call, made, weights=False) == store.as_folder(call, made) == made

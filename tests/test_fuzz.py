@@ -106,8 +106,8 @@ def odd_metadata(meta, rng):
     for _ in range(rng.choice((1, 1, 2))):
         key = rng.choice(sorted(meta))
         old = meta[key]
-        new = rng.choice((0, 1, -1, 3, 1 << 31, 10**12, 0.0, 0.5, -1.0, float("nan"), float("inf"), "", "x", "llama", True,
-                          ["a", "b"], [1, 2], [0.5], [-1], old, None))  # fmt: skip
+        new = rng.choice((0, 1, -1, 3, 1 << 31, 10**12, 0.0, 0.5, -1.0, float("nan"), float("inf"), "", "x", "llama",
+                          True, ["a", "b"], [1, 2], [0.5], [-1], old, None))  # fmt: skip
         done.append((key, repr(new)[:40]))
         meta[key] = new
         if new is None:
@@ -353,8 +353,9 @@ def test_indexes(tmp_path, bert, numbers):
 
 
 @pytest.mark.parametrize("words", [
-    ("toast", "-n", "2", b"\xff\xfe"), ("toast", "-n", "2", "-s", b"\xff", "hi"), ("toast", "-n", "2", "--stop", b"\xff", "hi"),
-    ("toast", "-n", "2", "--prefill", b"\xed\xa0\x80", "hi"), ("toast", "-n", "2", "--session", b"\xff", "hi"),
+    ("toast", "-n", "2", b"\xff\xfe"), ("toast", "-n", "2", "-s", b"\xff", "hi"),
+    ("toast", "-n", "2", "--stop", b"\xff", "hi"), ("toast", "-n", "2", "--prefill", b"\xed\xa0\x80", "hi"),
+    ("toast", "-n", "2", "--session", b"\xff", "hi"),
     ("toast", "-n", "2", "--template", b"x=\xff", "hi"), ("toast", "-n", "2", "--template", 'x="\\ud800"', "hi"),
     ("toast", "-n", "2", "--choice", b"\xff,b", "hi"), ("toast", "-n", "2", "--regex", b"\xff", "hi"),
     ("toast", "-n", "2", "hi", b"\xff"), ("tokenize", b"\xff"),
@@ -365,8 +366,8 @@ def test_arguments_that_are_no_text(tmp_path, words):
 
 
 @pytest.mark.parametrize("words", [
-    ("search", "--mode", "lexical", b"\xff"), ("search", b"\xffcat"), ("rerank", b"\xff"), ("classify", "-l", b"a,\xff"),
-    ("embed", b"\xff"), ("index", "-o", b"\xff.db", b"\xff.txt"), ("search", "cat", b"\xff.txt"),
+    ("search", "--mode", "lexical", b"\xff"), ("search", b"\xffcat"), ("rerank", b"\xff"),
+    ("classify", "-l", b"a,\xff"), ("embed", b"\xff"), ("index", "-o", b"\xff.db", b"\xff.txt"), ("search", "cat", b"\xff.txt"),
 ])  # fmt: skip
 def test_arguments_that_are_no_text_of_encoders(tmp_path, bert, words):
     with open(os.path.join(os.fsencode(tmp_path), b"\xff.txt"), "w") as file:
@@ -378,12 +379,13 @@ def test_arguments_that_are_no_text_of_encoders(tmp_path, bert, words):
 
 
 @pytest.mark.parametrize("line", [
-    b'{"text": "\\ud800 cat"}', b'{"text": "cat", "x": "\\udfff"}', b'{"text": "cat", "\\ud800": 1}', b'{"text": "cat", "x": NaN}',
-    b'{"text": "cat", "x": 1e999}', b'{"text": "cat", "x": ' + b"9" * 5000 + b"}", b'{"text": "cat", "x": ' + b"[" * 5000 + b"}",
+    b'{"text": "\\ud800 cat"}', b'{"text": "cat", "x": "\\udfff"}', b'{"text": "cat", "\\ud800": 1}',
+    b'{"text": "cat", "x": NaN}', b'{"text": "cat", "x": 1e999}', b'{"text": "cat", "x": ' + b"9" * 5000 + b"}",
+    b'{"text": "cat", "x": ' + b"[" * 5000 + b"}",
 ])  # fmt: skip
 @pytest.mark.parametrize("words", [
-    ("embed", "--json"), ("rerank", "--json", "cat"), ("classify", "--json", "-l", "a,b"), ("toast", "--each", "--json", "-n", "2"),
-    ("search", "--json", "cat"),
+    ("embed", "--json"), ("rerank", "--json", "cat"), ("classify", "--json", "-l", "a,b"),
+    ("toast", "--each", "--json", "-n", "2"), ("search", "--json", "cat"),
 ])  # fmt: skip
 def test_fields_that_are_no_text_or_number(tmp_path, bert, line, words):
     model = LLAMA if words[0] == "toast" else bert
@@ -414,7 +416,8 @@ def test_safetensors_headers(tmp_path):
     """Every header that is not one is a ValueError, whatever it holds."""
     whole = safetensors.pack({}, {})[0]
     tensors = {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
-               "b": {"dtype": "F16", "shape": [4], "data_offsets": [24, 32]}, "__metadata__": {"format": "mlx"}}  # fmt: skip
+               "b": {"dtype": "F16", "shape": [4], "data_offsets": [24, 32]},
+               "__metadata__": {"format": "mlx"}}  # fmt: skip
     assert safetensors.parse(json.dumps(tensors).encode(), 8 + len(json.dumps(tensors)) + 32) and whole
     for seed in range(2000):
         rng = seeded("header", seed)

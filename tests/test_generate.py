@@ -31,9 +31,10 @@ def runs(name):
 def generation(name, ids, sampler=None, *, limit=1 << 30, ends=(), guide=None, **settings):
     caches = decoder.caches(model(name))
     sampler = sampler or Sampler()
-    sampler.begin(ids)
+    sequence = Sequence(ends, limit, guide)
+    sampler.begin(ids, sequence)
     prefill(model(name), caches, ids[:-1])
-    made = Generation(model(name), caches, sampler, sequence=Sequence(ends, limit, guide), **settings)
+    made = Generation(model(name), caches, sampler, sequence=sequence, **settings)
     return made, made.run(ids[-1])
 
 
@@ -153,6 +154,25 @@ def test_drafts_do_not_change_the_answer(name, wrong):
         assert drafter.asked and (wrong > 2) == bool(drafter.right)
         held = (run["ids"] + made.sequence.ids)[: len(run["ids"]) + made.fed]
         assert made.caches[0].offset == len(held)
+
+
+@pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
+def test_drafts_of_a_text_that_must_not_repeat_itself(wrong):
+    """As the default model is sampled: what a draft would repeat, and what the ends have gained, count in it, too."""
+    kernels.install()
+    for run in runs("qwen3-causal")[:4]:
+
+        def said(drafter=None, **settings):
+            made, tokens = generation(
+                "qwen3-causal", run["ids"], Sampler(**settings), limit=150, ends={7, 34}, drafter=drafter
+            )
+            return [token.id for token in tokens], made.sequence.reason
+
+        plain = said(dry=2.0, end=0.5)
+        assert plain != said()
+        drafter = Oracle(plain[0], wrong)
+        assert said(drafter, dry=2.0, end=0.5) == plain
+        assert (wrong > 2) == bool(drafter.right)
 
 
 def test_an_end_among_the_drafts():

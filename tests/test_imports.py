@@ -4,12 +4,13 @@ import ast
 import os
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-BARE = ("start", "command", "options", "pipes", "files", "records", "errors")
+BARE = ("start", "command", "options", "pipes", "files", "records", "errors", "terminal")
 STDLIB_ONLY = {f"toast/{name}.py" for name in BARE}
 HEAVY = {
     "click", "inspect", "mlx.nn", "numpy", "pydantic", "rich",
@@ -23,7 +24,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__",
+    "__init__", "terminal",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 
@@ -164,16 +165,16 @@ def test_the_process_is_left_to_two_files(path):
 
 def loaded_by(name, *words, stdin=b"hello\n"):
     """What is in sys.modules at the end of an installed command's run."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        module, _, function = tomllib.load(file)["project"]["scripts"][name].partition(":")
     code = (
         "import os, sys\n"
         "def end(status, leave=os._exit):\n"
         "    os.write(2, '\\n'.join(sys.modules).encode()); leave(status)\n"
         "os._exit = end\n"
-        "script = sys.argv.pop(0); script = sys.argv[0]\n"
-        "exec(compile(open(script).read(), script, 'exec'), {'__name__': '__main__'})\n"
+        f"from {module} import {function}; {function}()"
     )
-    script = os.path.join(os.path.dirname(sys.executable), name)
-    probe = subprocess.run([sys.executable, "-c", code, script, *words], input=stdin, capture_output=True)
+    probe = subprocess.run([sys.executable, "-c", code, *words], input=stdin, capture_output=True)
     assert probe.returncode == 0, probe.stderr.decode()
     return set(probe.stderr.decode().split("\n"))
 

@@ -19,11 +19,12 @@ import time
 import pytest
 from command import command, shell, start
 
-from embed import checksum, database
+from embed import checksum, database, part
 from embed.build import Build
 from embed.walk import Walk
 from toast.command import Call
 
+PART = ".x.db.toast-part"
 TEXT = {
     "cat.md": "# Cat\n\nthe cat sat on the mat\n\n# Dog\n\nthe dog ran to the red bird\n",
     "sky.txt": "the sky is blue\n\na slow filter\n",
@@ -496,7 +497,7 @@ def test_a_disk_that_is_full_at_the_end_costs_no_work(tree, model):
     """The limit is the database's size: its checksums do not fit."""
     index(model, "docs", "-o", "y.db", cwd=tree).ok()
     limited = f"ulimit -f {sealed(tree / 'y.db') // 1024}; trap '' XFSZ; exec index -m {model} docs -o x.db"
-    shell(limited, cwd=tree).fails("x.db.part: File too large")
+    shell(limited, cwd=tree).fails("cannot write x.db: File too large")
     found = index(model, "docs", "-o", "x.db", "-v", cwd=tree).ok(quiet=False)
     assert b"going on" in found.err and embedded(found) == 0 and sealed(tree / "x.db")
     assert content(tree / "x.db") == content(tree / "y.db")
@@ -510,8 +511,8 @@ def test_a_full_output_costs_no_work(tree, model):
     assert b" 4 of them embedded" in shell(line, env=env, cwd=tree).err
     again = shell(line, env=env, cwd=tree)
     assert again.status == 2 and b"going on" in again.err and b" 0 of them embedded" in again.err
-    [part] = os.listdir(tree / "home/index")
-    assert not sealed(tree / "home/index" / part)
+    [left] = os.listdir(tree / "home/index")
+    assert not sealed(tree / "home/index" / left)
 
 
 @pytest.mark.parametrize("moment", ["set_meta", "seal", "rename"])
@@ -532,32 +533,36 @@ def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
     with pytest.raises(KeyboardInterrupt):
         build.finish()
     build.abandon()
-    os.close(build.fd)
     assert database.meta(Build(Call("index", {}, folder), "x.db", key="key").open()) == {"stamp": "key"}
-    assert not sealed(tmp_path / "x.db.part")
+    assert not sealed(tmp_path / PART)
 
 
 def test_the_second_writer_waits(tree, model):
     """The first is this test: it holds the part as a run does, renames it and lets go."""
-    part = os.open(tree / "x.db.part", os.O_RDWR | os.O_CREAT)
-    fcntl.flock(part, fcntl.LOCK_EX)
+    (tree / PART).write_bytes(part.blank())
+    held = os.open(tree / PART, os.O_RDWR)
+    fcntl.flock(held, fcntl.LOCK_EX)
     second = start("index", "docs", "-o", "x.db", cwd=tree, env={"EMBED_MODEL": model})
     assert b"waiting" in second.stderr.readline()
-    os.rename(tree / "x.db.part", tree / "x.db")
-    os.close(part)
+    os.rename(tree / PART, tree / "x.db")
+    os.close(held)
     assert second.communicate() == (b"", b"") and second.returncode == 0
     index(model, "docs", "-o", "y.db", cwd=tree).ok()
     assert content(tree / "x.db") == content(tree / "y.db")
 
 
 def test_parts_that_nobody_came_back_for(tree, model):
-    store = tree / "home/index"
-    write(store, {"old.db": "x", "old.db-journal": "x", "new.db": "x"})
+    """Ours alone go, after a week."""
+    store, old, new = tree / "home/index", f".{'a' * 32}.toast-part", f".{'b' * 32}.toast-part"
+    write(
+        store,
+        {old: part.blank(), f"{old}-journal": b"", new: part.blank(), "old.db": "x", f".{'c' * 32}.toast-part": "x"},
+    )
     eight_days_ago = time.time() - 8 * 86400
-    for name in ("old.db", "old.db-journal"):
+    for name in set(os.listdir(store)) - {new}:
         os.utime(store / name, (eight_days_ago, eight_days_ago))
     command("index", "docs", env={"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}, cwd=tree).ok()
-    assert os.listdir(store) == ["new.db"]
+    assert sorted(os.listdir(store)) == sorted([new, "old.db", f".{'c' * 32}.toast-part"])
 
 
 def killed(words, cwd, env, after):
@@ -602,7 +607,7 @@ def test_killed_at_any_moment(tree, model, update):
     assert kills > 10
     command(*words, env=env, cwd=tree).ok()
     assert content(tree / "x.db") == content(tree / "undisturbed.db")
-    assert not (tree / "x.db.part").exists()
+    assert not (tree / PART).exists()
 
 
 def test_a_killed_run_is_gone_on_with(tree, model):
@@ -610,8 +615,8 @@ def test_a_killed_run_is_gone_on_with(tree, model):
     write(tree, texts)
     words = ["index", "docs", "-o", "x.db"]
     run = start(*words, cwd=tree, env={"EMBED_MODEL": model})
-    part = tree / "x.db.part"
-    while not (part.exists() and part.stat().st_size > 400_000) and run.poll() is None:
+    left = tree / PART
+    while not (left.exists() and left.stat().st_size > 400_000) and run.poll() is None:
         time.sleep(0.001)
     run.kill()
     run.communicate()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 
 import pytest
@@ -19,6 +20,7 @@ needs_compiler = pytest.mark.skipif(
     sys.platform != "linux" or not setup["compiler"](dict(os.environ)),
     reason="kernels are built on Linux, by a compiler",
 )
+needs_c_compiler = pytest.mark.skipif(not setup["compiler"](dict(os.environ), "CC"), reason="the launcher is C")
 
 
 def run(*words, cwd, **env):
@@ -55,9 +57,21 @@ def wheel_of(folder, out, **env):
     return wheel
 
 
+def environment_with(fresh, *words, **env):
+    """Installs something into a new environment, which has this one's dependencies but not its editable install."""
+    run(sys.executable, "-m", "venv", str(fresh), cwd=fresh.parent)
+    bin = fresh / "bin"
+    run(bin / "python", "-m", "pip", "install", "--no-deps", *words, cwd=fresh.parent, **env)
+    packages = run(bin / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=fresh.parent)
+    with open(os.path.join(packages.stdout.strip(), "dependencies.pth"), "w") as file:
+        file.write(sysconfig.get_path("purelib") + "\n")
+    return bin
+
+
 def test_the_sdist_has_the_kernels(sdist):
     wanted = [*sources("toast/kernels", ".cpp", ".h", ".def", ".txt", ".py", ".pyi")]
     assert len(wanted) > 50
+    wanted += [*sources("toast/launcher", "launcher.c", "toast-python")]
     assert not [path for path in wanted if not os.path.exists(sdist / path)]
 
 
@@ -73,19 +87,12 @@ def test_a_wheel_from_the_sdist_has_kernels_that_run(sdist, tmp_path):
     assert {name for name in names if name.endswith((".py", ".txt")) and "dist-info" not in name} == wanted
     assert sum(name.startswith("toast/kernels/_ext.") and name.endswith(".so") for name in names) == 1
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    # a new environment, which has this one's dependencies but not its editable install
-    fresh = tmp_path / "fresh"
-    run(sys.executable, "-m", "venv", str(fresh), cwd=tmp_path)
-    bin = fresh / "bin"
-    run(bin / "python", "-m", "pip", "install", "--no-deps", "--no-index", str(wheel), cwd=tmp_path)
-    packages = run(bin / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=tmp_path)
-    with open(os.path.join(packages.stdout.strip(), "dependencies.pth"), "w") as file:
-        file.write(sysconfig.get_path("purelib") + "\n")
+    bin = environment_with(tmp_path / "fresh", "--no-index", str(wheel))
     code = (
         "import toast, mlx.core; from toast import kernels; print(toast.__file__, kernels.install(), kernels.variant())"
     )
     place, chosen, variant = run(bin / "python", "-c", code, cwd=tmp_path).stdout.split()
-    assert place.startswith(str(fresh)) and chosen == variant != "off"
+    assert place.startswith(str(tmp_path / "fresh")) and chosen == variant != "off"
     assert run(bin / "toast", "--version", cwd=tmp_path).stdout.startswith("toast (toast ")
 
 
@@ -97,6 +104,55 @@ def test_without_a_compiler_the_wheel_is_pure(sdist, tmp_path):
         os.symlink(shutil.which(name), tools / name)
     wheel = wheel_of(sdist, tmp_path / "wheel", PATH=str(tools), CXX="")
     assert wheel.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        [entries] = [archive.read(name) for name in archive.namelist() if name.endswith("entry_points.txt")]
+        assert b"embed = embed.cli:embed" in entries
+        assert not [name for name in archive.namelist() if ".data/" in name]
+
+
+def assert_executables(bin, folder):
+    """All commands are there and are no scripts; a directory as standard input, which Python refuses, is no matter."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        names = tomllib.load(file)["project"]["scripts"]
+    for name in names:
+        with open(bin / name, "rb") as file:
+            assert file.read(2) != b"#!", name
+        assert run(bin / name, "--version", cwd=folder).stdout.split()[1] == "(toast"
+    root = os.open("/", os.O_RDONLY)
+    ran = subprocess.run([bin / "search", "q"], stdin=root, cwd=folder, capture_output=True, text=True)
+    os.close(root)
+    assert (ran.returncode, ran.stderr) == (2, "search: cannot read standard input: Is a directory\n")
+    ran = run(bin / "toast-python", "-c", "import sys; print(sys.executable)", cwd=folder)
+    assert ran.stdout.startswith(str(bin))
+
+
+@pytest.mark.slow
+@needs_c_compiler
+def test_a_wheel_has_the_commands_as_executables(sdist, tmp_path):
+    wheel = wheel_of(sdist, tmp_path / "wheel", TOAST_KERNELS="off", TOAST_LAUNCHER="require")
+    assert not wheel.name.endswith("-any.whl"), "its executables are for one machine"
+    bin = environment_with(tmp_path / "fresh", "--no-index", str(wheel))
+    assert_executables(bin, tmp_path)
+    os.rename(tmp_path / "fresh", tmp_path / "moved")
+    run(tmp_path / "moved" / "bin" / "embed", "--version", cwd=tmp_path)
+
+
+@pytest.mark.slow
+@needs_c_compiler
+@pytest.mark.parametrize("mode", ["compat", "lenient", "strict"])
+def test_an_editable_install_has_them_too(sdist, tmp_path, mode):
+    copy = shutil.copytree(sdist, tmp_path / "copy")
+    words = ["--editable", str(copy), "--config-settings", f"editable_mode={mode}"]
+    bin = environment_with(tmp_path / "fresh", *words, TOAST_KERNELS="off", TOAST_LAUNCHER="require")
+    assert_executables(bin, tmp_path)
+
+
+def test_who_gets_the_launcher():
+    wants, here = setup["wants_launcher"], {"PATH": os.environ["PATH"], "CC": "sh"}  # any program that is there
+    assert wants(here) and wants({**here, "TOAST_LAUNCHER": "require"})
+    assert not wants({**here, "TOAST_LAUNCHER": "off"}) and not wants({"PATH": "/nonexistent"})
+    with pytest.raises(SystemExit, match="no C compiler"):
+        wants({"PATH": "/nonexistent", "TOAST_LAUNCHER": "require"})
 
 
 def test_who_gets_kernels(monkeypatch):
@@ -105,8 +161,8 @@ def test_who_gets_kernels(monkeypatch):
         assert not wants({"PATH": "/nonexistent"}, "linux")
     with pytest.raises(SystemExit, match="no C\\+\\+ compiler"):
         wants({"PATH": "/nonexistent", "TOAST_KERNELS": "require"}, "linux")
-    with pytest.raises(SystemExit, match="looked for nocxx"):
-        wants({**here, "CXX": "nocxx -O2", "TOAST_KERNELS": "require"}, "linux")
+    with pytest.raises(SystemExit, match="CXX=nocxx -O2: there is no compiler nocxx"):
+        wants({**here, "CXX": "nocxx -O2"}, "linux")
     assert not wants({**here, "TOAST_KERNELS": "off"}, "linux") and not wants(here, "darwin")
 
 
@@ -119,4 +175,4 @@ def test_a_build_that_fails_is_an_error(sdist, tmp_path):
     ran = subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "-o", str(tmp_path / "out"), "."], cwd=broken, capture_output=True
     )
-    assert ran.returncode and not os.path.exists(tmp_path / "out" / "toast")
+    assert ran.returncode and b"broken" in ran.stdout + ran.stderr and not list(tmp_path.glob("out/*.whl"))

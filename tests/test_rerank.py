@@ -238,10 +238,12 @@ def test_a_words_tokens_weigh_the_same():
 class Counting:
     """A scorer whose logit is the length of the text."""
 
-    def ask(self, query):
+    query_cut = False
+
+    def ask(self, query, long):
         self.query = query
 
-    def encode(self, texts, truncate):
+    def encode(self, texts):
         self.seen = max(len(texts), getattr(self, "seen", 0))
         return [Row([1] * (len(t) + 1)) for t in texts]
 
@@ -279,10 +281,40 @@ def test_strange_queries(model):
         assert command("rerank", "-q", "-m", model, query, stdin=LINES).ok().out.count(b"\n") == 5
 
 
-def test_a_long_query_is_cut_and_told(model):
-    result = command("rerank", "--strict", "-m", model, "cat " * 99, stdin=LINES)
-    assert result.status == 3 and result.out.count(b"\n") == 5
-    assert result.err == b"rerank: 1 query over the model's limit cut\n"
+RERANKER, COLBERT, STANFORD = (
+    os.path.join(ORACLES, name) for name in ("qwen3-reranker", "tiny-colbert-pylate", "tiny-colbert-stanford")
+)
+
+
+@pytest.mark.parametrize("words", [[], ["--long", "truncate"], ["--long", "error"]])
+@pytest.mark.parametrize("path", [None, "cross", RERANKER, COLBERT, STANFORD])
+def test_a_long_query_is_cut_and_told(model, cross, path, words):
+    """By every kind of scorer; the records keep their room beside it."""
+    path = {None: model, "cross": cross}.get(path, path)
+    for query, told in (("cat " * 9000, b"rerank: 1 query over the model's limit cut\n"), ("a cat", b"")):
+        result = command("rerank", "--strict", *words, "-m", path, query, stdin=b"cat\nblue\n")
+        assert result.status == (3 if told else 0) and result.out.count(b"\n") == 2
+        assert result.err.startswith(told) and bool(result.err) == bool(told)
+
+
+def test_a_query_that_nearly_fills_the_limit(cross):
+    """24 tokens, of which 3 are special: any number of the query's leaves some to the record."""
+    for n in range(12, 30):
+        result = command("rerank", "--scores", "-m", cross, "cat " * n, stdin=b"the cat sat on a mat\nblue\n")
+        assert result.status == 0 and result.out.count(b"\n") == 2 and (b"1 query" in result.err) == (n > 15), n
+
+
+def test_an_instruction_that_fills_the_limit():
+    words = ["rerank", "-m", RERANKER, "cat", "--instruction"]
+    command(*words, "cat " * 9000, stdin=LINES).fails("the instruction is longer than the model reads")
+
+
+def test_a_long_query_of_search(model, cross, tmp_path):
+    index = tmp_path / "x.db"
+    command("index", "-m", model, "-o", index, stdin=LINES).ok()
+    words = ["search", "--mode", "lexical", "--rerank", "--rerank-model", cross, "cat " * 99, index]
+    result = command(*words)
+    assert result.status == 0 and result.out and b"1 query over the limit of" in result.err
 
 
 def test_models_of_another_kind(tmp_path):

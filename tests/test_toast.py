@@ -209,6 +209,19 @@ def test_loops_and_parallel_runs(tmp_path):
     assert [(tmp_path / f"out{i}").read_bytes() for i in range(1, 9)] == [one] * 8
 
 
+def test_lines_of_parallel_runs_do_not_mix():
+    """Fifty answers of three long lines, four at a time, into one pipe: whole lines, in each answer's order."""
+    body = "is a number " * 60
+    answer = f"first: {{}} {body}.\nsecond: {{}} {body}.\nthird: {{}} {body}"
+    line = f"seq 50 | xargs -P4 -I{{}} toast -m {QWEN} -n 1 --no-input --prefill '{answer}' hi | cat"
+    found = [line.split(maxsplit=2) for line in shell(line).ok().out.decode().split("\n")]
+    lines = [(number, place) for place, number, rest in (words for words in found if len(words) == 3)
+             if rest.startswith(body[:-1]) and rest.count("is a number") == 60]  # fmt: skip
+    for number in range(1, 51):
+        assert [place for n, place in lines if n == str(number)] == ["first:", "second:", "third:"]
+    assert len(lines) == 150
+
+
 def test_interrupted_in_the_middle():
     running = start("toast", "-v", "-m", QWEN, "-n", "100000", "--no-loop-stop", "hi")
     running.stdin.close()
@@ -346,6 +359,15 @@ def test_each_goes_on_after_a_failure():
     ran = toast("--each", "-n", "3", "--json", stdin=b"cat " * 2000 + b"\nok\n")
     objects = [json.loads(line) for line in ran.out.splitlines()]
     assert ran.status == 2 and set(objects[0]) == {"index", "error"} and objects[1]["text"]
+
+
+@pytest.mark.parametrize("more", [["--json"], ["--logprobs", "2"]])
+def test_an_empty_record_has_the_keys_of_any_other(more):
+    ran = toast("--each", "-n", "3", *more, stdin=b"cat\n\n  \n").ok()
+    said, *empty = map(json.loads, ran.out.splitlines())
+    assert [set(found) for found in empty] == [set(said)] * 2
+    nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
+    assert all(nothing.items() <= found.items() and found.get("logprobs", []) == [] for found in empty)
 
 
 def test_each_goes_on_after_a_record_that_is_none():

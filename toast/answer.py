@@ -11,7 +11,7 @@ from time import perf_counter
 from toast import kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation.generate import Generation, Sequence, begun, has_kv_caches, prefill
+from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -67,7 +67,7 @@ class Request:
     def may_draft(self, generation: Generation) -> bool:
         """Whether drafts cannot change the answer: greedy, rows invariant, caches that can be trimmed."""
         simple = generation.sampler.is_greedy and self.top is None and generation.sequence.guide is None
-        return simple and kernels.variant() != "off" and has_kv_caches(generation.caches)
+        return simple and kernels.variant() != "off" and can_trim(generation.caches)
 
     def sequence(self, prompt: list[int]) -> Sequence:
         """An answer that begins after the ids of a prompt: its ends, its limit and its constraint."""
@@ -204,17 +204,15 @@ def _read(call: Call, request: Request, generation: Generation, *, ids: list[int
     return seconds
 
 
-def as_json(
-    request: Request, answer: Answer, reason: str | None, *, prompt: int, tokens: list[Token]
-) -> dict[str, Any]:
-    """The answer as the object that --json writes; prompt: its tokens."""
+def as_json(request: Request, text: str, reason: str | None, *, prompt: int, tokens: list[Token]) -> dict[str, Any]:
+    """An answer as the object that --json writes; prompt: its tokens."""
     spell = request.engine.tokenizer.core.decode
     found: dict[str, Any] = {
-        "text": answer.text.rstrip("\n"),
+        "text": text.rstrip("\n"),
         "finish_reason": reason,
         "prompt_tokens": prompt,
         "tokens": len(tokens),
-        "logprob": sum(t.logprob for t in tokens),
+        "logprob": sum((t.logprob for t in tokens), 0.0),
     }
     if request.logprobs is not None:
 
@@ -232,8 +230,8 @@ def toast(call: Call, request: Request) -> int | None:
     answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, request, generation, ids=ids, prefix=prefix), None
-    if request.repeat_input and question.text:
-        pipes.write_all(call.stdout, (question.text.rstrip("\n") + "\n").encode())
+    if request.repeat_input and question.raw:
+        pipes.write_answer(call, question.raw + b"\n" * (not question.raw.endswith(b"\n")))
     try:
         _give(call, request, generation, ids=ids, answer=answer)
     except BrokenPipeError as error:  # the reader has what it wanted; what was made is kept all the same
@@ -263,9 +261,9 @@ def dry_run(call: Call, request: Request) -> None:
     """Write the prompt, and tell of its length; or both as JSON."""
     _, prompt, ids = asked(call, request)
     if request.json:
-        pipes.write_all(call.stdout, pipes.json_line({"prompt": prompt, "tokens": len(ids)}))
+        pipes.write_answer(call, pipes.json_line({"prompt": prompt, "tokens": len(ids)}))
         return
-    pipes.write_all(call.stdout, f"{prompt}\n".encode())
+    pipes.write_answer(call, f"{prompt}\n".encode())
     call.warn(f"{pipes.plural(len(ids), 'token')} in the prompt")
 
 
@@ -274,7 +272,7 @@ def _generation(request: Request, ids: list[int]) -> Generation:
     sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
     generation = Generation(
-        language.model, language.caches(), sampler, sequence=sequence, top=request.top, name=request.engine.name
+        language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top, name=request.engine.name
     )
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)
@@ -297,8 +295,8 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
     if guide is not None:
         guide.check()
     if request.json:
-        found = as_json(request, answer, generation.sequence.reason, prompt=len(ids), tokens=tokens)
-        pipes.write_all(call.stdout, pipes.json_line(found))
+        found = as_json(request, answer.text, generation.sequence.reason, prompt=len(ids), tokens=tokens)
+        pipes.write_answer(call, pipes.json_line(found))
     elif answer.found:
         writer.write(("" if at_once else last.add(answer.text)) + last.finish())
         writer.close()

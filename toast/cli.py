@@ -1,7 +1,7 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
 from toast import start  # noqa: F401, I001  before anything that takes time
-from toast.command import Call, command
+from toast.command import Call, Command, Group, command
 from toast.errors import UsageError
 from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
 from toast.pipes import clean
@@ -15,11 +15,14 @@ def toast(
     call: Call,
     instruction: str = Argument(
         "",
-        metavar="[INSTRUCTION]",
+        metavar="INSTRUCTION",
         help="What to do with standard input, or a question; @FILE holds it, {{input}} in that file is where standard input goes.",
     ),
     operands: list[str] = Argument([], metavar="FILE", help="Files to read, under their names."),
     model: str = MODEL,
+    adapter: str | None = Option(
+        None, "--adapter", metavar="FOLDER", help="A LoRA adapter of the model, MLX-LM's or PEFT's; -m takes one, too."
+    ),
     system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
     files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
@@ -30,12 +33,27 @@ def toast(
     think: str | None = Option(
         None, "--think", metavar="on|off|N", help="Whether to reason before the answer; N: in so many tokens at most."
     ),
-    long: str = Option("error", "--long", choices=("error", "truncate"), help="A prompt over the model's context."),
+    long: str = Option(
+        "error",
+        "--long",
+        choices=("error", "truncate"),
+        help="What becomes of a prompt over the model's context; truncate cuts the middle of standard input.",
+    ),
     max_tokens: int | None = Option(
-        None, "-n", "--max-tokens", metavar="N", min=1, help="Tokens of the answer, at most."
+        None,
+        "-n",
+        "--max-tokens",
+        metavar="N",
+        min=1,
+        help="Tokens of the answer, at most; without it, as many as the model's context holds.",
     ),
     temperature: float | None = Option(
-        None, "-t", "--temperature", metavar="T", min=0, help="0: always the likeliest token."
+        None,
+        "-t",
+        "--temperature",
+        metavar="T",
+        min=0,
+        help="0: always the likeliest token; over 0: drawn, the higher the freer; without it, as the model's files say.",
     ),
     top_p: float | None = Option(
         None, "--top-p", metavar="P", min=0, max=1, help="Draw from the likeliest tokens that hold P."
@@ -56,14 +74,14 @@ def toast(
         "--dry",
         metavar="X",
         min=0,
-        help="Over 0: a token that would repeat the answer loses X, and more the longer it repeats.",
+        help="Over 0: a token that would repeat the answer loses X, and more the longer it repeats; not in constraints.",
     ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
     json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
     logprobs: int | None = Option(
-        None, "--logprobs", metavar="K", min=0, help="With --json: K alternatives to each token."
+        None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
     ),
     schema: str | None = Option(None, "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
     regex: str | None = Option(None, "--regex", metavar="REGEX", help="The answer matches this regular expression."),
@@ -72,13 +90,24 @@ def toast(
     session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
     forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
     no_loop_stop: bool = Option(False, "--no-loop-stop", help="Let an answer go on that only repeats itself."),
+    kv_bits: str | None = Option(
+        None,
+        "--kv-bits",
+        metavar="8|4",
+        choices=("8", "4"),
+        help="Keep what was read in fewer bits, for long contexts.",
+    ),
     no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
-    dry_run: bool = Option(False, "--dry-run", help="Write the prompt and tell of its tokens; load no weights."),
+    dry_run: bool = Option(False, "--dry-run", help="Only write the prompt and tell of its tokens; loads no weights."),
     samples: int | None = Option(
-        None, "--samples", metavar="K", min=1, help="K answers, a line each, drawn with seeds N, N+1, ..."
+        None,
+        "--samples",
+        metavar="K",
+        min=1,
+        help="K answers, a line each, with seeds from --seed on; over temperature 0 they differ.",
     ),
     repeat_input: bool = Option(
-        False, "--repeat-input", help="Write standard input before the answer, as editors' filters want it."
+        False, "--repeat-input", help="Write standard input as it came, then the answer, as editors' filters want it."
     ),
     each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
     nul: bool = NUL,
@@ -103,15 +132,12 @@ def toast(
     question.check_operands(call, instruction, operands)
     if warm:
         raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
-    _need({"--jsonl": jsonl, "--field": field is not None, "-0": nul}, "--each", there=each or samples is not None)
+    _need({"--jsonl": jsonl, "--field": field is not None}, "--each", there=each)
+    _need({"-0": nul}, "--each or --samples", there=each or samples is not None)
     _need({"--forget": forget}, "--session", there=session is not None)
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
     talk = Session(call, session) if session is not None else None
-    if talk and forget:
-        talk.forget()
-        if not instruction:
-            return None
     rule = question.rule(call, {"schema": schema, "regex": regex, "choice": choice, "grammar": grammar})
     if each:
         refuse_with(
@@ -126,6 +152,12 @@ def toast(
         refuse_with("a constraint", {"--stop": stop, "-x": code, "--prefill": prefill or None})
     if no_template:
         refuse_with("--no-template", {"--template": template})
+    if dry_run:
+        refuse_with("--dry-run", {"--forget": forget})
+    if talk and forget:
+        talk.forget()
+        if not instruction:
+            return None
     # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import dry_run as show_prompt
@@ -135,12 +167,15 @@ def toast(
 
     sampling = {"temperature": temperature, "top_p": top_p, "top_k": top_k, "min_p": min_p,
                 "repeat_penalty": repeat_penalty, "dry": dry, "seed": seed}  # fmt: skip
-    engine = Engine(call, model, weights=not dry_run, think=Think.of(think), variables=variables(template))
+    engine = Engine(
+        call, model, weights=not dry_run, think=Think.of(think), variables=variables(template),
+        adapter=adapter, kv_bits=int(kv_bits) if kv_bits else None,
+    )  # fmt: skip
     request = Request(
         engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,
         logprobs=logprobs, cache=not no_cache, loop_stop=not no_loop_stop, session=talk,
-        constraint=engine.constraint(*rule) if rule and not dry_run else None, repeat_input=repeat_input,
+        constraint=engine.constraint(*rule) if rule else None, repeat_input=repeat_input,
     )  # fmt: skip
     # 3) one answer, or one for each record
     if dry_run:
@@ -191,3 +226,80 @@ def tokenize(
     _need({"-0": nul}, "--split", there=split is not None)
     _need({"--special": special}, "--ids, --count or the form without options", there=not (decode or max or split))
     verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
+
+
+# ---------------------------------------------------------------- model
+
+HERE = Argument(..., metavar="MODEL", help="As -m takes it: a name, a folder, a .gguf file, org/name, ollama:name.")
+DRY_RUN = Option(False, "--dry-run", help="Say what would be done.")
+
+
+def model_pull(call: Call, names: list[str] = Argument(..., metavar="NAME"), dry_run: bool = DRY_RUN) -> None:
+    """Fetch models: model pull org/name
+
+    org/name@revision, org/name:Q4_K_M (one GGUF file of several) and a hub's address are names, too.
+    """
+    from toast import model
+
+    model.pull(call, names, dry_run=dry_run)
+
+
+def model_ls(call: Call, json: bool = Option(False, "--json", help="Write a JSON object for each.")) -> int:
+    """List the models that are here: what for, how large, who keeps them."""
+    from toast import model
+
+    return model.ls(call, json=json)
+
+
+def model_show(call: Call, name: str = HERE, json: bool = Option(False, "--json", help="Write JSON.")) -> None:
+    """Say what a model is: its configuration, prompts, template, licence and files."""
+    from toast import model
+
+    model.show(call, name, json=json)
+
+
+def model_path(call: Call, name: str = HERE) -> None:
+    """Write where a model is: ls -l "$(model path minilm)" """
+    from toast import model
+
+    model.path(call, name)
+
+
+def model_rm(
+    call: Call,
+    names: list[str] = Argument([], metavar="MODEL", help="Without one: what was made of files that are gone."),
+    dry_run: bool = DRY_RUN,
+) -> None:
+    """Free the disk that models take, except what anything else uses."""
+    from toast import model
+
+    model.rm(call, names, dry_run=dry_run)
+
+
+def model_verify(call: Call, names: list[str] = Argument([], metavar="MODEL", help="All, without one.")) -> None:
+    """Compare models with the hashes that they came under."""
+    from toast import model
+
+    model.verify(call, names)
+
+
+def model_alias(
+    call: Call,
+    name: str = Argument("", metavar="[NAME]", help="A word."),
+    target: str = Argument("", metavar="[TARGET]", help="What it shall stand for."),
+    forget: bool = Option(False, "--forget", help="Let the name stand for nothing."),
+) -> None:
+    """Give a model a short name: model alias chat org/name-4bit"""
+    from toast import model
+
+    model.alias_of(call, name, target, forget=forget)
+
+
+model = Group(
+    "model",
+    "The models that are here: fetch, list, show, check, name and remove them.",
+    [
+        Command(function, function.__name__.replace("_", " "))
+        for function in (model_pull, model_ls, model_show, model_path, model_rm, model_verify, model_alias)
+    ],
+)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from _signal import SIG_DFL, SIGINT, SIGTERM, default_int_handler, getsignal, signal
+from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from toast import options, pipes
 from toast.errors import Exit, HelpRequested, ToastError
@@ -16,7 +16,7 @@ from toast.options import Parameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType
     from typing import Any
 
@@ -117,6 +117,8 @@ class Call:
 class Command:
     """A declared command. Calling it runs the process that was started for it."""
 
+    commands: Mapping[str, Command] = {}  # of a Group
+
     def __init__(self, function: Callable, name: str = "") -> None:
         self.function, self.name = function, name or function.__name__
         self.help = function.__doc__ or ""
@@ -124,6 +126,10 @@ class Command:
 
     def __call__(self) -> None:
         _main(self)
+
+    def choose(self, words: list[str]) -> tuple[Command, list[str]]:
+        """(the command that the words are for, its words): itself, with all of them."""
+        return self, words
 
     def parse(self, words: list[str], env: Mapping[str, str]) -> dict[str, Any]:
         """Every parameter's value; raises UsageError, or HelpRequested for --help."""
@@ -135,17 +141,39 @@ class Command:
         return options.fill(self.parameters, given, env)
 
 
+class Group:
+    """Commands under one name, of which the first word says which: `model pull NAME`."""
+
+    parameters: Sequence[Parameter] = ()
+
+    def __init__(self, name: str, help: str, commands: list[Command]) -> None:
+        self.name, self.help = name, help
+        self.commands = {command.name.rpartition(" ")[2]: command for command in commands}
+
+    def __call__(self) -> None:
+        _main(self)
+
+    def choose(self, words: list[str]) -> tuple[Command, list[str]]:
+        """(the command that the first word names, the other words); HelpRequested, UsageError."""
+        if words and words[0] in self.commands:
+            return self.commands[words[0]], words[1:]
+        from toast import usage
+
+        raise usage.choose(self, words)
+
+
 def command(function: Callable) -> Command:
     """Declare a command: a function of a Call and of parameters whose defaults declare them."""
     return Command(function)
 
 
-def run(command: Command, words: list[str], call: Call) -> int:
+def run(command: Command | Group, words: list[str], call: Call) -> int:
     """Run a command for a caller; the exit status. Only signals pass through."""
     try:
-        values = command.parse(words, call.env)
+        chosen, words = command.choose(words)
+        values = chosen.parse(words, call.env)
         call = call.but(**{p.name: values.pop(p.name) for p in COMMON})
-        status = command.function(call, **values) or Exit.OK
+        status = chosen.function(call, **values) or Exit.OK
     except BrokenPipeError:  # the reader has what it wanted
         return Exit.OK
     except HelpRequested as answer:
@@ -166,7 +194,7 @@ def run(command: Command, words: list[str], call: Call) -> int:
 
 def _say(call: Call, text: str) -> int:
     try:
-        pipes.write_all(call.stdout, text.encode())
+        pipes.write_answer(call, text.encode())
     except BrokenPipeError:
         pass
     except ToastError as error:
@@ -181,6 +209,9 @@ def _failed(call: Call, text: str) -> int:
 
         pipes.say(call.stderr, traceback.format_exc(), lines=True)
     return Exit.ERROR
+
+
+STOPS = (SIGHUP, SIGINT, SIGTERM)
 
 
 class _Stopped(BaseException):
@@ -204,27 +235,28 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _catch() -> None:
-    """Unwind at SIGINT and SIGTERM, unless the caller ignores them."""
-    for number in (SIGINT, SIGTERM):
+    """Unwind at these, unless the caller ignores them (nohup, a script's &)."""
+    for number in STOPS:
         if getsignal(number) in (SIG_DFL, default_int_handler):
             signal(number, _stop)
 
 
 def _let_go() -> None:
-    for number in (SIGINT, SIGTERM):
+    for number in STOPS:
         if getsignal(number) is _stop:
             signal(number, SIG_DFL)
 
 
-def _main(command: Command) -> None:
+def _main(command: Command | Group) -> None:
     pipes.hold_standard_descriptors()
+    call = Call(command.name, os.environ, _working_directory())
     if os.environ.get(f"_{command.name}_COMPLETE".upper()):
         from toast import usage
 
-        usage.complete(command)
+        usage.complete(command, call)
     try:
         _catch()
-        status = run(command, sys.argv[1:], Call(command.name, os.environ, _working_directory()))
+        status = run(command, sys.argv[1:], call)
         os._exit(status)  # everything is written; the interpreter's own teardown only costs time
     except _Stopped as stopped:
         _die(stopped.number)

@@ -35,7 +35,8 @@ class Asked(Job):
         self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
-        sampler = request.engine.sampler({**request.sampling, "seed": request.sampling.get("seed", 0) + seed})
+        seeds = {"seed": (request.sampling.get("seed", 0) + seed) % (1 << 64)}  # the next one of the largest is 0
+        sampler = request.engine.sampler(request.sampling | seeds)
         super().__init__(ids, sampler, request.sequence(ids), accept=self._accept, top=request.top)
 
     def _accept(self, token: Token) -> bool:
@@ -72,15 +73,14 @@ class Lines:
             self.failed(job.index, job.data, error)
             return
         if self.request.json:
-            found = as_json(self.request, job.answer, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
+            found = as_json(self.request, job.answer.text, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
             self._put(job.index, pipes.json_line({**(job.data or {}), "index": job.index, **found}))
         else:
             self._put(job.index, self._line(job.answer.text))
 
     def empty(self, index: int, data: Data | None) -> None:
         """A record without text has an answer without text."""
-        nothing = {"text": "", "finish_reason": "stop", "prompt_tokens": 0, "tokens": 0, "logprob": 0.0}
-        found = {**(data or {}), "index": index, **nothing}
+        found = {**(data or {}), "index": index, **as_json(self.request, "", "stop", prompt=0, tokens=[])}
         self._put(index, pipes.json_line(found) if self.request.json else self._line(""))
 
     def failed(self, index: int, data: Data | None, error: ToastError) -> None:
@@ -101,7 +101,7 @@ class Lines:
             ready.append(self.waiting.pop(self.next))
             self.next += 1
         if ready:
-            pipes.write_all(self.call.stdout, b"".join(ready))
+            pipes.write_answer(self.call, b"".join(ready))
 
 
 def answer_each(call: Call, request: Request, records: Records) -> None:
@@ -119,7 +119,7 @@ def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> No
     lines = Lines(call, request, nul=nul, what="answer")
     lines.live = count
     jobs = [Asked(call, request, question, index=n, seed=n, what="standard input") for n in range(count)]
-    if count > 1 and jobs[0].sampler.is_greedy:
+    if count > 1 and jobs[0].sampler.temperature <= 0:
         call.warn("at temperature 0 all answers are alike (-t 0.8 draws them)")
     _answer(call, request, lines=lines, jobs=jobs)
 
@@ -133,9 +133,7 @@ def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked 
             looped += job.sequence.reason == "loop"
             bar.update()
     if looped:
-        call.cut(
-            f"{pipes.plural(looped, 'answer')} only repeated themselves and were ended (--no-loop-stop lets them go on)"
-        )
+        call.cut(f"{pipes.plural(looped, 'answer')} ended where only repeats followed (--no-loop-stop lets them go on)")
     if short:
         call.outcome.was_cut = True
         call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
@@ -173,14 +171,14 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
 
 def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
-    language, name = engine.language, engine.name
-    if has_kv_caches(language.caches()):
-        yield from decode(language.model, language.caches, jobs, name=name)
+    model, name = engine.language.model, engine.name
+    if has_kv_caches(engine.caches()):
+        yield from decode(model, engine.caches, jobs, name=name)
         return
     for job in filter(None, jobs):
-        caches = language.caches()
-        prefill(language.model, caches, job.ids[:-1])
-        alone = Generation(language.model, caches, job.sampler, sequence=job.sequence, top=job.top, name=name)
+        caches = engine.caches()
+        prefill(model, caches, job.ids[:-1])
+        alone = Generation(model, caches, job.sampler, sequence=job.sequence, top=job.top, name=name)
         for token in alone.run(job.ids[-1]):
             job.keep(token)
         yield job

@@ -29,12 +29,13 @@ class _Slot:
         self.model: Any = None
 
 
-_slots: dict[tuple, _Slot] = {}  # (what makes it, folder, state of its files) -> slot
+_slots: dict[tuple, _Slot] = {}  # (what makes it, folders, state of their files) -> slot
 
 
-def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
-    """What kind(folder) makes of the model called `name`, made when it is first asked for.
+def load(call: Call, name: str, kind: Callable[..., T], *beside: str) -> T:
+    """What kind(folder, *beside) makes of the model called `name`, made when it is first asked for.
 
+    beside: further folders that belong to it.
     kind must leave nothing to be computed: MLX's lazy arrays belong to the thread that began them.
     Raises ModelNotFound, BadModel.
     """
@@ -46,18 +47,19 @@ def load(call: Call, name: str, kind: Callable[[str], T]) -> T:
         raise UsageError(str(error), "a process of its own can") from None
     except kernels.KernelsMissing as error:
         raise UsageError(f"TOAST_KERNELS=require: {error}") from None
-    return at(store.as_folder(call, name), kind)
+    return at(store.as_folder(call, name), kind, *beside)
 
 
-def at(folder: str, kind: Callable[[str], T]) -> T:
+def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     """The same for a folder whose kernels are installed."""
-    state = _state(folder)
-    for key in [k for k in _slots if k[:2] == (kind, folder) and k[2] != state]:
+    folders = (folder, *beside)
+    state = tuple(map(_state, folders))
+    for key in [k for k in _slots if k[:2] == (kind, folders) and k[2] != state]:
         _slots.pop(key, None)  # its files have changed
-    slot = _slots.setdefault((kind, folder, state), _Slot())
+    slot = _slots.setdefault((kind, folders, state), _Slot())
     with slot.lock:
         if slot.model is None:
-            slot.model = kind(folder)
+            slot.model = kind(*folders)
     return slot.model
 
 

@@ -178,6 +178,5 @@ def fill(parameters: list[Parameter], given: Given, env: Mapping[str, str]) -> G
     values = {}
     for p in parameters:
         default = env.get(p.env) or p.default if p.env else p.default
-        default = list(default) if p.many else default
-        values[p.name] = given.get(p.name, default)
+        values[p.name] = given[p.name] if p.name in given else list(default) if p.many else default
     return values

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
+CONTROLS = {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}  # DEL and C1, as JSON may have them
+WRITER = 5  # seconds for which a FIFO's first writer is waited for
 IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
 
 
@@ -91,28 +93,35 @@ def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes
             raise os_error(error, f"read {what}") from None
 
 
-def is_fed(fd: int) -> bool:
-    """Whether a descriptor is a file, a pipe or a socket: something that somebody put there to read."""
+def is_pipe(fd: int) -> bool:
+    """Whether what a descriptor gives can be read once only: a pipe or a socket."""
     mode = os.fstat(fd).st_mode
-    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def read_text(fd: int, limit: int, what: str = "standard input") -> tuple[str, bool, int]:
-    """(text, whole, invalid): at most about `limit` bytes, whether that was all, bad UTF-8 sequences."""
+def is_fed(fd: int) -> bool:
+    """Whether somebody put something there to read: a file, a pipe, a socket; a directory, which fails when read."""
+    mode = os.fstat(fd).st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe(fd)
+
+
+def read_up_to(fd: int, limit: int, what: str = "standard input") -> tuple[bytes, bool]:
+    """(bytes, whole): at most `limit` bytes, and whether that was all."""
     data = bytearray()
     while len(data) <= limit and (chunk := read_some(fd, what)):
         data += chunk
-    text = data[:limit].decode("utf-8", "replace")
-    return text, len(data) <= limit, _invalid(text, data[:limit])
+    return bytes(data[:limit]), len(data) <= limit
+
+
+def decoded(data: bytes) -> tuple[str, int]:
+    """(text without a byte order mark, how many sequences of invalid UTF-8 became U+FFFD in it)."""
+    text = data.decode("utf-8", "replace")
+    return text.removeprefix("\ufeff"), _invalid(text, data)
 
 
 def say(fd: int, text: str, *, lines: bool = False) -> None:
     """One line of text on standard error, in one write; a broken standard error is no error."""
-    text = text if lines else " ".join(text.split())
-    try:
-        os.write(fd, (clean(text) + "\n").encode())
-    except OSError:
-        pass
+    write_stderr(fd, (text if lines else " ".join(text.split())) + "\n")
 
 
 class Input:
@@ -151,7 +160,7 @@ def _invalid(text: str, data: bytes | bytearray) -> int:
 def write_stderr(fd: int, text: str) -> None:
     """Text on standard error as it comes, without a line of its own."""
     try:
-        os.write(fd, clean(text).encode())
+        os.write(fd, for_reader(fd, clean(text).encode()))
     except OSError:
         pass
 
@@ -204,29 +213,43 @@ def read_chunks(
 
 def open_again(call: Call, name: str, limit: int = 1 << 62) -> int:
     """A descriptor of a named file, as often as it is asked for: what a pipe gives, `limit` bytes at most,
-    is kept in a private file."""
-    fd = call.open(name)
-    if not is_fed(fd) or stat.S_ISREG(os.fstat(fd).st_mode):
+    is kept in a private file. Nobody is waited for who might write to a FIFO some day."""
+    fd = call.open(name, os.O_RDONLY | os.O_NONBLOCK)
+    if not is_pipe(fd):
         return fd
     try:
-        call.kept[os.path.normpath(name)] = _keep(call, fd, name=name, limit=limit)
+        from toast.files import spool
+
+        call.kept[os.path.normpath(name)] = spool(call, _pieces(fd, name, limit))
     finally:
         os.close(fd)
     return call.open(name)
 
 
-def _keep(call: Call, fd: int, *, name: str, limit: int) -> int:
-    from toast.files import private_file
+def _pieces(fd: int, name: str, limit: int) -> Iterator[bytes]:
+    chunk = _first(fd, name, min(CHUNK, limit))
+    while chunk:
+        yield chunk
+        limit -= len(chunk)
+        chunk = read_some(fd, name, min(CHUNK, limit))
 
-    kept = private_file(call)
+
+def _first(fd: int, name: str, size: int) -> bytes:
+    """What a non-blocking pipe gives first. Without a writer reading gives nothing, but there is no hang-up either."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    there = poll.poll(WRITER * 1000)
     try:
-        while limit and (chunk := read_some(fd, name, min(CHUNK, limit))):
-            write_all(kept, chunk, "the temporary file")
-            limit -= len(chunk)
-    except BaseException:
-        os.close(kept)
-        raise
-    return kept
+        first = os.read(fd, size)
+    except BlockingIOError:  # somebody has it open, and takes the time
+        return read_some(fd, name, size)
+    except OSError as error:
+        raise os_error(error, f"read {name}") from None
+    if not (first or there):
+        raise BadInput(f"cannot read {name}: nobody writes to this pipe")
+    return first
 
 
 def plural(count: int, noun: str) -> str:
@@ -252,11 +275,11 @@ class Spool:
             self._spill()
 
     def _spill(self) -> None:
-        if self._fd < 0:
-            from toast.files import private_file
+        from toast.files import private_file, write_private
 
+        if self._fd < 0:
             self._fd = private_file(self.call)
-        write_all(self._fd, b"".join(self._held), "the temporary file")
+        write_private(self._fd, b"".join(self._held))
         self._held, self._size = [], 0
 
     def windows(self) -> Iterator[list[str]]:
@@ -282,6 +305,20 @@ class Spool:
 # ---------------------------------------------------------------- answers out
 
 
+def write_answer(call: Call, data: bytes) -> None:
+    """Text on standard output, in whole characters; BrokenPipeError when the reader left."""
+    write_all(call.stdout, for_reader(call.stdout, data))
+
+
+def for_reader(fd: int, data: bytes) -> bytes:
+    """UTF-8 as whoever reads the descriptor gets it: on a terminal nothing steers, elsewhere it is as it is."""
+    if not os.isatty(fd):
+        return data
+    from toast.terminal import visible_bytes
+
+    return visible_bytes(data)
+
+
 class LineWriter:
     """Text on standard output as it comes: at once to a terminal; elsewhere whole lines, each in one write, so that
     processes that share a pipe never mix within a line. `close` writes what is left."""
@@ -293,7 +330,9 @@ class LineWriter:
     def write(self, text: str) -> None:
         """Take text, write what is settled of it."""
         if self.at_once:
-            write_all(self.fd, text.encode())
+            text = self.held + text
+            self.held = "\r" * text.endswith("\r")  # until it is known whether the line ends
+            write_all(self.fd, for_reader(self.fd, text.removesuffix("\r").encode()))
             return
         *lines, self.held = (self.held + text).split("\n")
         for line in lines:
@@ -303,7 +342,7 @@ class LineWriter:
         """Write the last, unfinished line."""
         held, self.held = self.held, ""
         if held:
-            write_all(self.fd, held.encode())
+            write_all(self.fd, for_reader(self.fd, held.encode()))
 
 
 def refuse_terminal(call: Call, instead: str) -> None:
@@ -350,11 +389,15 @@ def can_patch(fd: int) -> bool:
 
 
 def json_line(value: dict[str, Any]) -> bytes:
-    """A JSON object on a line of its own; float32 numbers in as few digits as give them back."""
+    """A JSON object on a line of its own, without control characters; float32 numbers in as few digits as give them
+    back."""
     import json
 
     # half a surrogate pair has no UTF-8; the replacement, \udXXX, is just how JSON writes it
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+    line = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    if b"\x7f" in line or b"\xc2" in line:  # DEL, or the first byte of C1 among others: JSON lets them be
+        line = line.decode().translate(CONTROLS).encode()
+    return line + b"\n"
 
 
 class NoProgress:

@@ -6,6 +6,7 @@ Owns what is read, and what is cut when it does not fit. Does not know how an an
 from __future__ import annotations
 
 import os
+import stat
 
 from toast import pipes
 from toast.errors import BadInput, UsageError, os_error
@@ -26,22 +27,24 @@ BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times 
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
 RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
+TEXT = "@FILE; a text that begins with @ has a blank before it"
 INPUT = "{{input}}"  # in an instruction from a file: where standard input goes
+BREAKS = "\r\n"  # that end a text and are none of it
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
 
 
 class Question:
     """Messages for the model, of which `text`, the standard input, may be cut to fit.
 
-    placed: the instruction says itself where the text goes."""
+    placed: the instruction says itself where the text goes. raw: standard input as it came."""
 
     def __init__(
         self, text: str = "", instruction: str = "", *,
         files: Iterable[tuple[str, str]] = (), system: str = "", history: Iterable[dict[str, Any]] = (),
-        placed: bool = False,
+        placed: bool = False, raw: bytes = b"",
     ) -> None:  # fmt: skip
         self.text, self.instruction, self.files = text, instruction, list(files)
-        self.system, self.history, self.placed = system, list(history), placed
+        self.system, self.history, self.placed, self.raw = system, list(history), placed, raw
 
     def about(self, text: str) -> Question:
         """The same question about another text."""
@@ -52,7 +55,7 @@ class Question:
     def messages(self, text: str | None = None) -> Messages:
         text = self.text if text is None else text
         if self.placed:
-            said = message("", self.instruction.replace(INPUT, text.rstrip("\n")), self.files)
+            said = message("", self.instruction.replace(INPUT, text.rstrip(BREAKS)), self.files)
         else:
             said = message(text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
@@ -66,18 +69,17 @@ def gather(
 
     each: standard input is left alone; its records become the texts of questions like this one."""
     limit = LONGEST if long == "truncate" else min(engine.context * BYTES_PER_TOKEN, LONGEST)
-    text = ""
+    raw = b""
     if not (each or call.no_input) and pipes.is_fed(call.stdin):
-        text = _read(call, engine, call.stdin, limit=limit, what="standard input")
-    bodies = [(name, _file(call, engine, name, limit=limit)) for name in files]
-    if system.startswith("@"):
-        system = _file(call, engine, system[1:], limit=limit).rstrip("\n")
-    placed = instruction.startswith("@")
-    if placed:
-        instruction = _file(call, engine, instruction[1:], limit=limit).strip("\n")
-        placed = INPUT in instruction
-    question = Question(text, pipes.clean(instruction), files=bodies, system=pipes.clean(system), placed=placed)
-    if not each and not question.messages()[-1]["content"]:
+        raw = _read(call, engine, call.stdin, limit=limit, what="standard input")
+    bodies = [(pipes.clean(name), _file(call, engine, name, limit=limit)) for name in files]
+    _warn_of_file(call, instruction)
+    said = _said(call, engine, instruction, limit=limit)
+    question = Question(
+        _text(call, raw, "standard input"), said, files=bodies, system=_said(call, engine, system, limit=limit),
+        placed=instruction.startswith("@") and INPUT in said, raw=raw,
+    )  # fmt: skip
+    if not each and not question.messages()[-1]["content"].strip():
         raise UsageError("nothing to answer: no instruction and nothing on standard input", 'toast "..." < FILE')
     return question
 
@@ -88,33 +90,74 @@ def check_operands(call: Call, instruction: str, names: list[str]) -> None:
         try:
             os.stat(name, dir_fd=call.cwd)
         except OSError:
-            words = pipes.clean(" ".join([instruction, *names]))
-            hint = f'the instruction is one argument: {call.name} "{words}"; text goes in with echo'
-            raise UsageError(f"no file {name!r}", hint) from None
+            words = _quoted(pipes.clean(" ".join([instruction, *names])))
+            hint = f"the instruction is one argument: {call.name} {words}; text goes in with echo"
+            raise UsageError(f"no file {pipes.clean(name)!r}", hint) from None
+
+
+def _quoted(words: str) -> str:
+    """As a shell takes them for one argument."""
+    if not any(c in words for c in '"$`\\!'):
+        return f'"{words}"'
+    from shlex import quote
+
+    return quote(words)
+
+
+def _warn_of_file(call: Call, instruction: str) -> None:
+    """Tell of an instruction that was most likely meant as a file to read."""
+    if not any(c in instruction for c in "./") or len(instruction.split()) != 1:
+        return
+    try:
+        found = stat.S_ISREG(os.stat(instruction, dir_fd=call.cwd).st_mode)
+    except (OSError, ValueError):
+        return
+    if found:
+        name = pipes.clean(instruction)
+        call.warn(f'{name} is the instruction, not a file to read ({call.name} "..." {name})')
+
+
+def _said(call: Call, engine: Engine, word: str, *, limit: int) -> str:
+    """The text of an argument, or of the file that @FILE names."""
+    if not word.startswith("@"):
+        return pipes.clean(word)
+    name = word[1:]
+    if not name:
+        raise UsageError("@ names no file", TEXT)
+    try:
+        return _file(call, engine, name, limit=limit).strip(BREAKS)
+    except BadInput as error:
+        raise error if error.hint else BadInput(error.message, TEXT) from None
 
 
 def _file(call: Call, engine: Engine, name: str, *, limit: int) -> str:
     with _opened(call, name) as file:
-        return _read(call, engine, file.fileno(), limit=limit, what=name)
+        return _text(call, _read(call, engine, file.fileno(), limit=limit, what=name), name)
 
 
 def _opened(call: Call, name: str) -> FileIO:
     if name == "-":
         raise UsageError("- names no file here", "standard input is read without being named")
     try:
-        return open(call.open(name), "rb", buffering=0)
+        return open(pipes.open_again(call, name), "rb", buffering=0)
     except OSError as error:
         raise os_error(error, f"open {name}") from None
 
 
-def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str) -> str:
-    text, whole, bad = pipes.read_text(fd, limit, what)
+def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str) -> bytes:
+    data, whole = pipes.read_up_to(fd, limit, what)
     if not whole:
+        text, _ = pipes.decoded(data[: 1 << 20])
         hint = CUT.format(what) if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
-        raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text[: 1 << 20]))}", hint)
+        raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text))}", hint)
+    return data
+
+
+def _text(call: Call, data: bytes, what: str) -> str:
+    text, bad = pipes.decoded(data)
     if bad:
         call.warn(f"{what} held {pipes.plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
-    return text.removeprefix("\ufeff")
+    return text
 
 
 def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
@@ -122,7 +165,7 @@ def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
 
 
 def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
-    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file."""
+    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file, --choice @FILE."""
     asked = [(kind, text) for kind, text in given.items() if text is not None]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
@@ -131,16 +174,18 @@ def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
     kind, text = asked[0]
     if not text:  # an unset variable of a script: not a wish for any answer
         raise UsageError(f"--{kind} is empty")
-    inline = kind not in ("schema", "grammar") or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
+    if kind == "choice":
+        return kind, _contents(call, kind, text[1:]) + "\n" if text[:1] == "@" else pipes.clean(text).strip()
+    inline = kind == "regex" or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
     return kind, pipes.clean(text) if inline else _contents(call, kind, text)
 
 
 def _contents(call: Call, kind: str, name: str) -> str:
     with _opened(call, name) as file:
-        text, whole, _ = pipes.read_text(file.fileno(), RULES, name)
+        data, whole = pipes.read_up_to(file.fileno(), RULES, name)
     if not whole:
         raise BadInput(f"{name} is longer than the {RULES} bytes that a {kind} may have")
-    return text.removeprefix("\ufeff")
+    return pipes.decoded(data)[0]
 
 
 def fit(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 
-from toast import pipes, store
+from toast import files, pipes, store
 from toast.errors import BadInput, UsageError, os_error
 
 TYPE_CHECKING = False
@@ -34,12 +34,12 @@ class Session:
 
         system: what was asked for now, which cannot differ from what the conversation began with."""
         try:
-            with open(self.path, "rb") as file:
-                messages = [self._message(line, n) for n, line in enumerate(file, 1) if line.strip()]
+            lines = files.read(self.path).split(b"\n")
         except FileNotFoundError:
             return []
         except OSError as error:
             raise os_error(error, f"read {self.path}") from None
+        messages = [self._message(line, n) for n, line in enumerate(lines, 1) if line.strip()]
         if system and messages and messages[0] != {"role": "system", "content": system}:
             raise UsageError(f"session {self.name} began with another system prompt", f"leave -s out, or {self.anew}")
         return messages
@@ -60,19 +60,21 @@ class Session:
         return f"toast --session {self.name} --forget"
 
     def add(self, messages: Messages) -> None:
-        """Append messages, in one write, so that a killed process leaves whole lines."""
+        """Add messages; the file is replaced whole, by one process at a time."""
+        path = os.path.realpath(self.path)
+        folder = os.path.dirname(path)
         try:
-            os.makedirs(os.path.dirname(self.path), 0o700, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            os.makedirs(folder, 0o700, exist_ok=True)
+            turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                files.lock(turn, lambda: None)
+                said = files.read(path) if os.path.lexists(path) else b""
+                begun = bool(said) and not said.endswith(b"\n")  # an editor left the last line open
+                files.replace(path, [said, b"\n" * begun, *map(pipes.json_line, messages)], mode=0o600)
+            finally:
+                os.close(turn)
         except OSError as error:
             raise os_error(error, f"write {self.path}") from None
-        try:
-            size = os.fstat(fd).st_size
-            begun = size and os.pread(fd, 1, size - 1) != b"\n"  # an editor left the last line open
-            pipes.write_all(fd, b"\n" * bool(begun) + b"".join(map(pipes.json_line, messages)), self.path)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
 
     def forget(self) -> None:
         """Delete the conversation; one that is not there is forgotten already."""

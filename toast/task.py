@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 
 from toast.errors import BadModel
+from toast.store.adapter import is_adapter
 from toast.store.folder import modules, read_config, read_json, read_object, transformer
+from toast.store.resolve import find
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from toast.command import Call
 
 DECODERS = {"qwen3"}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
@@ -20,16 +26,19 @@ SAID = {
     "label": ("is a classifier or a cross-encoder", "classify -m {0}, rerank -m {0}"),
     "judge": ("ranks records for a query", "rerank -m {0}"),
     "generate": ("generates text", "toast -m {0}"),
+    "adapt": ("is an adapter of a language model", "toast -m {0}"),
 }
 
 
 def purpose(path: str) -> str:
     """`embed`, `match` (late interaction), `label` (a sequence classifier, with one label a
-    cross-encoder), `judge` (Qwen3-Reranker) or `generate`, of a folder or a GGUF file."""
+    cross-encoder), `judge` (Qwen3-Reranker), `generate` or `adapt`, of a folder or a GGUF file."""
     from toast.models import architectures
 
-    if path.endswith(".gguf"):
+    if os.path.isfile(path):  # GGUF
         return "generate"
+    if is_adapter(path):
+        return "adapt"
     if is_late(path):
         return "match"
     steps = {kind for kind, _ in modules(path)} - {"Transformer"}
@@ -45,9 +54,9 @@ def purpose(path: str) -> str:
     return "embed"
 
 
-def need(name: str, path: str, *purposes: str) -> str:
-    """The model's purpose; BadModel, which names its command, unless it is one of these."""
-    found = purpose(path)
+def need(call: Call, name: str, *purposes: str) -> str:
+    """The purpose of the model called `name`; BadModel, which names its command, unless it is one of these."""
+    found = purpose(find(call, name, *purposes))
     if found not in purposes:
         told, command = SAID[found]
         raise BadModel(f"{name} {told}", command.format(name))

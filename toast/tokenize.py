@@ -9,6 +9,7 @@ from toast import loaded, pipes, store
 from toast.errors import BadInput, BadModel
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Tokenizer
+from toast.store import adapter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
 
 
 def tokenizer_for(call: Call, name: str) -> Tokenizer:
-    """The tokenizer of a model's folder or GGUF file."""
-    return loaded.at(store.as_folder(call, name, weights=False), _tokenizer)
+    """The tokenizer of a model's folder or GGUF file, or of an adapter that brings its own."""
+    base, beside = adapter.resolve(call, name)
+    folder = store.as_folder(call, base, weights=False)
+    return loaded.at(adapter.wording(folder, *beside), _tokenizer)
 
 
 def _tokenizer(folder: str) -> Tokenizer:
@@ -125,22 +128,22 @@ def run(call: Call, model: str, form: str, *, limit: int = 0, special: bool = Fa
     text = source.all()
     source.warn()
     if form == "decode":
-        pipes.write_all(call.stdout, decode(tokenizer, text).encode())
+        pipes.write_answer(call, decode(tokenizer, text).encode())
     elif form == "split":
         for start, stop, count in split(tokenizer, text, limit):
             piece = {"text": text[start:stop], "start": start, "stop": stop, "tokens": count}
-            pipes.write_all(call.stdout, text[start:stop].encode() + b"\0" if nul else pipes.json_line(piece))
+            pipes.write_answer(call, text[start:stop].encode() + b"\0" if nul else pipes.json_line(piece))
     elif form == "tokens":
-        pipes.write_all(call.stdout, b"".join(map(pipes.json_line, tokens(tokenizer, text, special=special))))
+        pipes.write_answer(call, b"".join(map(pipes.json_line, tokens(tokenizer, text, special=special))))
     else:
         ids = ids_of(tokenizer, text, special=special)
         lines = [len(ids)] if form == "count" else ids
-        pipes.write_all(call.stdout, "".join(f"{line}\n" for line in lines).encode())
+        pipes.write_answer(call, "".join(f"{line}\n" for line in lines).encode())
 
 
 def _write_head(call: Call, tokenizer: Tokenizer, source: pipes.Input, *, limit: int) -> None:
     found, length = head(tokenizer, source, limit)
-    pipes.write_all(call.stdout, found.encode())
+    pipes.write_answer(call, found.encode())
     if len(found) != length:
         of = "" if length is None else f" of {length}"
         call.cut(f"cut to {pipes.plural(limit, 'token')}: the first {len(found)}{of} characters fit")

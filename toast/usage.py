@@ -5,10 +5,11 @@ Imported only when somebody asks for help or types what the small parser does no
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import io
 import re
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 
 import typer
 from typer.exceptions import Exit, TyperException
@@ -21,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-    from toast.command import Command
+    from toast.command import Call, Command, Group
     from toast.options import Parameter
 
 EPILOG = "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
@@ -53,24 +54,47 @@ def _words(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-def complete(command: Command) -> NoReturn:
+def complete(command: Command | Group, call: Call) -> NoReturn:
     """Answer the shell's completion request (Typer's protocol); does not return."""
-    build(command).main(prog_name=command.name)
+    build(command).main(prog_name=command.name, obj=call)
     raise AssertionError("Typer ends the process")
 
 
-def build(command: Command) -> Any:
+def _models(context: typer.Context, incomplete: str) -> list[str]:
+    """The models that are here, for `-m` and the tabulator key."""
+    from toast.store import inventory
+
+    return [name for name in inventory.names(context.obj) if name.startswith(incomplete)]
+
+
+def choose(group: Group, words: list[str]) -> HelpRequested | UsageError:
+    """What to raise where the first word names none of a group's commands: its help, or what is wrong."""
+    word = words[0] if words else "--help"
+    if word.startswith("-"):
+        spoken = io.StringIO()
+        with redirect_stdout(spoken), redirect_stderr(spoken), suppress(Exit, SystemExit, TyperException):
+            build(group).main([word], prog_name=group.name, standalone_mode=False)
+        if spoken.getvalue():
+            return HelpRequested(spoken.getvalue())
+    near = difflib.get_close_matches(word, group.commands, 1)
+    hint = f"did you mean {group.name} {near[0]}?" if near else f"one of: {', '.join(group.commands)}"
+    return UsageError(f"{group.name} has no command {word!r}", hint)
+
+
+def build(command: Command | Group) -> Any:
     """The command as Typer builds it from the same declarations."""
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(
-        help=command.help,
-        epilog=EPILOG,
-        context_settings={"help_option_names": ["-h", "--help"], "terminal_width": 100},
-    )(_signature(command))
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, help=command.help)
+    settings: Any = {"help_option_names": ["-h", "--help"], "terminal_width": 100}
+    if not command.commands:
+        app.command(help=command.help, epilog=EPILOG, context_settings=settings)(_signature(command))
+        return typer.main.get_command(app)
+    app.callback(help=command.help, epilog=EPILOG, context_settings=settings)(_signature(command))
+    for name, part in command.commands.items():
+        app.command(name, help=part.help, epilog=EPILOG, context_settings=settings)(_signature(part))
     return typer.main.get_command(app)
 
 
-def _signature(command: Command) -> Any:
+def _signature(command: Command | Group) -> Any:
     """A function with the signature that Typer expects for these parameters."""
 
     def declared(**values: Any) -> dict[str, Any]:
@@ -92,6 +116,8 @@ def _parameter(p: Parameter) -> inspect.Parameter:
     shown: dict[str, Any] = {} if p.type is bool else {"metavar": p.metavar}
     if p.choices:
         shown = {"metavar": f"<{'|'.join(p.choices)}>", "autocompletion": lambda: list(p.choices)}
+    if p.metavar == "MODEL":
+        shown["autocompletion"] = _models
     if isinstance(p, Operand):
         default = ... if p.default is ... else None
         info = typer.Argument(default, help=p.help, show_default=False, **shown)
@@ -109,7 +135,7 @@ def _help(p: Parameter) -> str:
     return f"{p.help} [{', '.join(notes)}]" if notes else p.help
 
 
-def _version(command: Command) -> inspect.Parameter:
+def _version(command: Command | Group) -> inspect.Parameter:
     def say(wanted: bool) -> None:  # noqa: FBT001  Typer calls it so
         if wanted:
             from toast import __version__

@@ -53,10 +53,14 @@ class ColBERT:
                 return found, ""
         return None, text
 
+    def query_row(self, text: str) -> tokens.Row:
+        """The ids of a query; .overflowing: what is over the limit."""
+        return self.rows([text], "query", limit=self.query_length or self.max_length)[0]
+
     def query(self, text: str) -> mx.array:
         """Vectors of a query's tokens (L, dims), mask tokens included where the model adds them."""
-        (row,) = self.rows([text], "query", limit=self.query_length or self.max_length)
-        ids, n = row.ids, len(row.ids)
+        ids = self.query_row(text).ids
+        n = len(ids)
         if self.query_length and self.mask is not None:
             ids = ids + [self.mask] * (self.query_length - n)
         length = mx.array([len(ids) if self.attend else n])

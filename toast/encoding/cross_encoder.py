@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from toast.encoding import tokens
-from toast.errors import BadModel
+from toast.errors import BadModel, UsageError
 from toast.models import encoder
 from toast.store.folder import blame, read_config, transformer
 
@@ -26,6 +26,7 @@ PREFIX = (
     "<|im_start|>user\n"
 )
 SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+SHARE = 0.75  # of the limit is the most that a query may take: the rest is for the text
 INSTRUCTION = "Given a web search query, retrieve relevant passages that answer the query"
 
 
@@ -44,6 +45,8 @@ class Classifier:
     CrossEncoder, from the config; max_length: tokens of a pair, special ones included.
     """
 
+    cuts_longest = True  # of a pair that is cut, whichever is longer
+
     def __init__(self, path: str, config: Config) -> None:
         self.tokens, self.model = tokens.load(path), encoder(path)
         self.max_length = self.tokens.max_length
@@ -51,6 +54,10 @@ class Classifier:
             raise BadModel(f"{path}: no classification head", "embedding models: embed")
         self.labels = labels(config, self.model)
         self.activation = activation(config, len(self.labels))
+
+    def fitting(self, query: str, instruction: str | None = None) -> str:
+        """What of a query leaves room for a text beside it. instruction: is for others."""
+        return self.tokens.cut(query, int(SHARE * (self.max_length - self.tokens.special_tokens(pair=True))))
 
     def encode(
         self, inputs: list[Any], *, truncate: str = "longest_first", instruction: str | None = None
@@ -67,6 +74,11 @@ class Classifier:
         if len(self.labels) == 1 or self.activation is mx.sigmoid:
             return mx.sigmoid(logits)
         return mx.softmax(logits, axis=-1)
+
+
+def _head(instruction: str, query: str) -> str:
+    """What stands before the text in Qwen3-Reranker's template."""
+    return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
 def labels(config: Config, model: Any) -> list[str]:
@@ -87,6 +99,8 @@ def activation(config: Config, n: int) -> Callable[[mx.array], mx.array]:
 
 class YesNo:
     """Qwen3-Reranker: the logit of "yes" minus that of "no" as the next token, one label."""
+
+    cuts_longest = False
 
     def __init__(self, path: str, config: Config) -> None:
         self.tokens = tokens.load(path)
@@ -111,14 +125,25 @@ class YesNo:
         """
         return [self.row(query, text, instruction or INSTRUCTION) for query, text in inputs]
 
+    @property
+    def room(self) -> int:
+        """Tokens that the template leaves of the limit."""
+        return self.max_length - len(self.prefix) - len(self.suffix)
+
+    def fitting(self, query: str, instruction: str | None = None) -> str:
+        """What of a query leaves room for a text beside it; UsageError when the instruction leaves none."""
+        most = int(SHARE * self.room) - len(self.ids(_head(instruction or INSTRUCTION, "")))
+        if most < 1:
+            raise UsageError("the instruction is longer than the model reads")
+        return self.tokens.cut(query, most)
+
     def row(self, query: str, text: str, instruction: str) -> tokens.Row:
         """The ids of a pair, further pieces of a long text in `overflowing`."""
-        limit = self.max_length - len(self.prefix) - len(self.suffix)
-        head = f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
+        limit, head = self.room, _head(instruction, query)
         body = self.ids(f"{head} {text}")
         pieces = [body[:limit]]
         if len(body) > limit:
-            start = self.ids(head)[: limit // 2]
+            start = self.ids(head)
             step = limit - len(start)
             rest = range(limit, len(body), step)
             pieces += [start + body[i : i + step] for i in rest]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from toast import loaded, models, store
+from toast import loaded, models
 from toast.encoding import length_batches
 from toast.encoding.sentence_transformers import SentenceTransformer, finite, normalize
 from toast.encoding.tokens import Tokens, batch
@@ -53,7 +53,7 @@ class Encoder:
         self, call: Call, name: str, *, kind: str = "document", dims: int | None = None, normalized: bool = True,
         long: str = "truncate", size: int = length_batches.BATCH,
     ) -> None:  # fmt: skip
-        need(name, store.find(call, name), "embed")
+        need(call, name, "embed")
         self.name, self.embedding = name, loaded.load(call, name, EmbeddingModel)
         self.tokens, most = self.embedding.tokens, self.embedding.sentence.dims
         if dims and dims > most:

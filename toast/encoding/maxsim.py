@@ -39,8 +39,8 @@ class MaxSim:
     def __init__(self, encoder: Encoder) -> None:
         self.documents, self.queries = encoder.but("document"), encoder.but("query")
 
-    def ask(self, query: str) -> bool:
-        """The query that texts are matched with from now on; whether it was cut."""
+    def ask(self, query: str, long: str) -> None:
+        """The query that texts are matched with from now on."""
         encoder = self.queries
         text = encoder.prompt + query
         encoding = encoder.tokens.encode([text])[0]
@@ -50,9 +50,9 @@ class MaxSim:
         self.states = normalize(hidden[0])[heavy]
         self.weights = mx.array([weight / sum(weights) for weight in weights if weight])
         self.vector = normalize(pooled)[0]
-        return bool(encoding.overflowing)
+        self.query_cut = bool(encoding.overflowing)
 
-    def encode(self, texts: list[str], truncate: str = "longest_first") -> list[Any]:
+    def encode(self, texts: list[str]) -> list[Any]:
         """Texts -> Encodings, as Tokens.encode."""
         return self.documents.tokens.encode([self.documents.prompt + text for text in texts])
 

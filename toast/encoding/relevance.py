@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from toast import loaded, store
+from toast import loaded
 from toast.encoding import length_batches
 from toast.errors import BadModel, UsageError, not_numbers
 from toast.task import need
@@ -31,7 +31,7 @@ def open_scorer(call: Call, name: str, instruction: str | None = None) -> Releva
     instruction: what counts as an answer, for models that are told. Raises UsageError for others,
     BadModel for a model that cannot score pairs.
     """
-    kind = need(name, store.find(call, name), "judge", "label", "match", "embed")
+    kind = need(call, name, "judge", "label", "match", "embed")
     if instruction and kind != "judge":
         raise UsageError(f"{name} takes no instruction", "--instruction is for Qwen3-Reranker")
     if kind == "match":
@@ -61,15 +61,22 @@ class _Pairs:
     def __init__(self, scorer: Classifier | YesNo, instruction: str | None) -> None:
         self.scorer, self.instruction, self.logits = scorer, instruction, scorer.logits
 
-    def ask(self, query: str) -> bool:
-        """The query of the texts to come."""
-        self.query = query
-        return False
+    def ask(self, query: str, long: str) -> None:
+        """The query of the texts to come, cut so that they have room beside it; where they are cut themselves,
+        the longer of the two is, as sentence-transformers does it."""
+        self.longest = long == "truncate" and self.scorer.cuts_longest
+        self.query = query if self.longest else self.scorer.fitting(query, self.instruction)
+        self.query_cut = self.query != query
 
-    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+    def encode(self, texts: list[str]) -> list[Any]:
         """Texts -> Encodings of the query with each."""
         pairs = [(self.query, text) for text in texts]
-        return list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction))
+        truncate = "longest_first" if self.longest else "only_second"
+        found = list(self.scorer.encode(pairs, truncate=truncate, instruction=self.instruction))
+        if self.longest and not self.query_cut:
+            whole = self.scorer.tokens.count(self.query)
+            self.query_cut = any(row.overflowing and row.sequence_ids.count(0) < whole for row in found)
+        return found
 
 
 class _LateInteraction:
@@ -78,12 +85,12 @@ class _LateInteraction:
     def __init__(self, model: Any) -> None:
         self.model = model
 
-    def ask(self, query: str) -> bool:
+    def ask(self, query: str, long: str) -> None:
         """The query of the texts to come."""
         self.query = self.model.query(query)
-        return False
+        self.query_cut = bool(self.model.query_row(query).overflowing)
 
-    def encode(self, texts: list[str], truncate: str) -> list[Any]:
+    def encode(self, texts: list[str]) -> list[Any]:
         """Texts -> Rows."""
         return self.model.encode(texts)
 
@@ -105,7 +112,7 @@ class Relevance:
 
     def __init__(self, scorer: Any, name: str = "the model") -> None:
         self.scorer, self.name, self.cut, self.queries_cut = scorer, name, 0, 0
-        self.query: str | None = None
+        self.asked: tuple[str, str] | None = None
         self.score = getattr(scorer, "score", _score)
 
     def logits(self, query: str, texts: list[str], long: str = "best") -> list[float]:
@@ -114,17 +121,19 @@ class Relevance:
         long: texts over the model's limit take the `best` of their windows, are cut (`truncate`)
         or are an `error` (BadInput).
         """
-        if query != self.query:
-            self.queries_cut += bool(self.scorer.ask(query))
-            self.query = query
+        if (query, long) != self.asked:
+            self.scorer.ask(query, long)
+            self.asked, known_cut = (query, long), False
+        else:
+            known_cut = self.scorer.query_cut
         found: list[float] = []
         for start in range(0, len(texts), TEXTS):
             found += self._some(texts[start : start + TEXTS], long)
+        self.queries_cut += self.scorer.query_cut and not known_cut
         return found
 
     def _some(self, texts: list[str], long: str) -> list[float]:
-        truncate = "longest_first" if long == "truncate" else "only_second"
-        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts, truncate), long)
+        parts, owners, cut = length_batches.pieces(self.scorer.encode(texts), long)
         self.cut += cut
         best = [-math.inf] * len(texts)
         logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()

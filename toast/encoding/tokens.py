@@ -60,10 +60,10 @@ class Tokens:
         """The id of a token, None when there is none."""
         return self.quick.id(token) if self.quick else self._load().token_to_id(token)
 
-    def special_tokens(self) -> int:
-        """How many tokens the model puts around a text."""
+    def special_tokens(self, *, pair: bool = False) -> int:
+        """How many tokens the model puts around a text, or around the two of a pair."""
         with self._lock:
-            return self._load().num_special_tokens_to_add(is_pair=False)
+            return self._load().num_special_tokens_to_add(is_pair=pair)
 
     def encode(
         self, inputs: Sequence[Text], *, special: bool = True, truncate: str | None = "longest_first",
@@ -75,6 +75,15 @@ class Tokens:
         limit = limit or self.max_length
         found = self._quickly(inputs, special=special, limit=limit if truncate else None)
         return self._by_library(inputs, special=special, truncate=truncate, limit=limit) if found is None else found
+
+    def count(self, text: str) -> int:
+        """Tokens of a text alone."""
+        return len(self.encode([text], special=False, truncate=None)[0].ids)
+
+    def cut(self, text: str, most: int) -> str:
+        """The text, or what its first `most` tokens are of it."""
+        row = self.encode([text], special=False, truncate=None)[0]
+        return text if len(row.ids) <= most else text[: row.offsets[most][0]]
 
     def _by_library(self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int) -> list[Any]:
         with self._lock:

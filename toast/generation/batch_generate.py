@@ -88,7 +88,7 @@ def _step(texts: Ragged | Masked, live: dict[int, J], name: str) -> list[Token]:
         if plain[n]:
             found.append(None)
             continue
-        token = job.sampler(logits[n], job.sequence.allowed())
+        token = job.sequence.choose(job.sampler, logits[n])
         found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
     drawn = [job.sampler.logit for job, best_only in zip(jobs, plain, strict=True) if not best_only]
     mx.eval([parts for parts in found if parts], drawn)

@@ -30,7 +30,8 @@ SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls
 
 def message(text: str, instruction: str, documents: Iterable[tuple[str, str]] = ()) -> str:
     """Standard input, then the files under their names, a blank line, then the instruction."""
-    parts = [text.rstrip("\n"), *(f"==> {name} <==\n{body.rstrip(chr(10))}" for name, body in documents), instruction]
+    named = [f"==> {name} <==\n{body}" for name, body in documents]
+    parts = [*(part.rstrip("\r\n") for part in [text, *named]), instruction]
     return "\n\n".join(part for part in parts if part.strip())
 
 
@@ -88,8 +89,7 @@ class Template:
         key = crc32(json.dumps(facts).encode())
         path = os.path.join(cache, f"{key:08x}.json")
         try:
-            with open(path, encoding="utf-8") as file:
-                found = json.load(file)
+            found = json.loads(files.read(path))
             pieces = found["pieces"]
             if found["for"] == facts and found["sum"] == _sum(pieces) and _are_pieces(pieces, len(messages)):
                 return pieces
@@ -137,7 +137,7 @@ def _are_pieces(pieces: Any, count: int) -> bool:
 def _source(folder: str, config: dict[str, Any]) -> Any:
     file = os.path.join(folder, "chat_template.jinja")
     try:
-        with open(file, encoding="utf-8") as opened:
+        with open(files.open_regular(file), encoding="utf-8") as opened:
             return opened.read()
     except FileNotFoundError:
         pass

@@ -1,16 +1,20 @@
 """Constraints that constrain: a JSON schema, a regular expression, a grammar or a few choices become
-masks over the tokens that may come next.
+masks over the tokens that may come next, and an answer that comes to its end within its limit.
 
 llguidance's parser says what is allowed; the mask is ours to apply. Knows no model and no text.
 """
 
 from __future__ import annotations
 
-import json
+from functools import lru_cache
 
 import mlx.core as mx
 
-from toast.errors import ToastError, UsageError
+from toast.errors import BadInput, ToastError, UsageError
+from toast.generation.closing import Closing, Rule
+from toast.generation.grammar import Grammar, brief
+from toast.generation.json_check import TWICE, JsonRule
+from toast.generation.vocabulary import Vocabulary
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,8 +24,11 @@ if TYPE_CHECKING:
     from toast.generation.tokenizer import Tokenizer
 
 KINDS = ("schema", "regex", "grammar", "choice")
-# one spelling of the blanks: with free ones, a small model may write blanks until its limit
-COMPACT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+NEAR, SPARE = 512, 64  # tokens to the limit: where an end is first looked for; more than four ends need
+TRIES = 8  # tokens that may be refused in one place before a known end is taken
+EFFORT, GLANCE = 3000, 600  # states that a search looks at: for a first end; for that of one token
+LITERALS = 40  # texts of a constraint that a search tries everywhere
+AGAIN = 8  # tokens until an end is looked for again where none was found
 
 
 class Unfinished(ToastError):
@@ -31,63 +38,54 @@ class Unfinished(ToastError):
 class Constraint:
     """A compiled constraint; `guide(limit)` gives the state of one answer under it.
 
-    kind: one of KINDS. text: what the user gave. size: the number of the model's logits.
-    Raises UsageError that names what is wrong or not supported."""
+    kind: one of KINDS. text: what the user gave. size: the number of the model's logits. notes: lines that tell what
+    it leaves out. Raises UsageError that names what is wrong or not supported."""
 
     def __init__(self, tokenizer: Tokenizer, ends: Iterable[int], *, size: int, kind: str, text: str) -> None:
-        from llguidance import LLMatcher, LLTokenizer
+        from llguidance import LLMatcher
 
-        self.grammar = _grammar(LLMatcher, kind, text)
-        self.tokens = LLTokenizer(tokenizer.core.to_str(), eos_token=sorted(ends))
-        self.size, self.kind, self.ends = size, kind, ends
-        wrong, told = LLMatcher.validate_grammar_with_warnings(self.grammar, self.tokens)
-        if wrong or told:
-            raise UsageError(f"--{kind} is not supported as it is: {_brief(' '.join(told))}")
-        self.closing = self._closing(tokenizer)
+        grammar = Grammar(kind, text)
+        self.grammar, self.size, self.kind, self.ends = grammar, size, kind, frozenset(ends)
+        vocabulary, self.tokens = _vocabulary(tokenizer, self.ends)
+        self.limits = _limits() if grammar.large else None
+        wrong, told = LLMatcher.validate_grammar_with_warnings(grammar.text, self.tokens, limits=self.limits)
+        if wrong:
+            raise UsageError(f"--{kind} is not supported as it is: {brief(' '.join(told))}")
+        self.notes = grammar.heed(told)
+        self.rule = JsonRule(grammar.check, strict=grammar.loose_keys) if grammar.json else Rule()
+        literals = [text.encode() for text in grammar.literals[:LITERALS]]
+        self.closing = Closing(vocabulary, rule=self.rule, literals=literals)
 
     def guide(self, limit: int) -> Guide:
         from llguidance import LLMatcher
 
-        return Guide(self, LLMatcher(self.tokens, self.grammar, log_level=0), limit)
-
-    def _closing(self, tokenizer: Tokenizer) -> list[mx.array]:
-        """Tokens that bring a text to its end, in the order in which to prefer them."""
-        groups: list[set[int]] = [set(self.ends), set(), set(), set(), set()]
-        for token, i in tokenizer.core.get_vocab().items():
-            text = token.replace("Ġ", "").replace("▁", "")
-            if text and not text.strip("]}"):
-                groups[1].add(i)
-            elif text[:1] == '"' and text[1:] and not text[1:].strip("]}"):
-                groups[2].add(i)
-            elif text and not text.strip('",:'):
-                groups[3 if text == '"' else 4].add(i)
-        self.letter, self.quote = tokenizer.id("a"), tokenizer.id('"')
-        return [members(group, self.size) for group in groups]
+        return Guide(self, LLMatcher(self.tokens, self.grammar.text, log_level=0, limits=self.limits), limit)
 
 
 class Guide:
-    """What may come next in one answer: `allowed()` before each token, `accept(id)` after it."""
+    """What may come next in one answer: `allowed()`, then `refused(id)` of each choice, `accept(id)` of the last one.
+
+    Where the limit is near, and wherever more than the grammar counts, a token may come only if an end is known after
+    it that fits into what is left."""
 
     idle = False  # it leads to an end
 
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
-        self.constraint, self.matcher = constraint, matcher
-        self.left, self.hurry_at = limit, max(limit // 4, min(limit // 2, 32))
+        self.constraint, self.matcher, self.left = constraint, matcher, limit
+        self.rule, self.closing = constraint.rule, constraint.closing
+        self.memory, self.broken = self.rule.begin(), False
+        self.mask: mx.array | None = None
+        self.denied: set[int] = set()
+        self.end: bytes | None = None  # a known one from here
+        self.ends: dict[int, bytes | None] = {}  # after tokens that were looked at
+        # an end is looked for from this many tokens left on; None: it is known all the time
+        self.wake: int | None = limit if self.rule.strict else NEAR
 
     def allowed(self) -> mx.array:
-        """(V,) bool. Near the limit only what closes the text, as long as anything does."""
-        mask = self._mask()
-        if self.left > self.hurry_at:
-            return mask
-        letter, quote = self.constraint.letter, self.constraint.quote
-        groups = self.constraint.closing
-        if letter is not None and quote is not None and mask[letter].item():  # inside a string
-            groups = [groups[0], members([quote], mask.size)]
-        for group in groups:
-            narrowed = mask & group
-            if mx.any(narrowed).item():
-                return narrowed
-        return mask
+        """(V,) bool."""
+        self.denied, self.ends = set(), {}
+        self.mask = self._mask() if self.left > 0 else members(self.constraint.ends, self.constraint.size)
+        return self.mask
 
     def _mask(self) -> mx.array:
         view: Any = memoryview(self.matcher.compute_bitmask())
@@ -96,56 +94,107 @@ class Guide:
         mask = bits.reshape(-1).astype(mx.bool_)[: self.constraint.size]
         return mx.pad(mask, (0, self.constraint.size - mask.size))
 
+    @property
+    def watchful(self) -> bool:
+        """Whether it may refuse a token that it allows at first."""
+        return self.constraint.grammar.json or self.wake is None or self.left <= self.wake
+
+    def refused(self, token: int) -> mx.array | None:
+        """None where a token may come; else (V,) bool: what may come in its place."""
+        if self.left <= 0:
+            return None
+        if self.wake is not None and self.left <= self.wake:
+            self._look()
+        if self._fits(token):
+            return None
+        self.denied.add(token)
+        if len(self.denied) >= TRIES and self.end is not None:
+            return members(self.closing.fewest(self.end)[:1] or self.constraint.ends, self.constraint.size)
+        if len(self.denied) > TRIES:
+            return None
+        assert self.mask is not None
+        return self.mask & ~members(self.denied, self.constraint.size)
+
+    def _look(self) -> None:
+        """Look for an end from here, and when to look again, if not before each token."""
+        self.end = self.closing.find(self.matcher, self.left, memory=self.memory, effort=EFFORT)
+        if self.end is None:
+            self.wake = max(0, self.left - AGAIN)
+            return
+        far = 4 * len(self.closing.fewest(self.end)) + SPARE
+        self.wake = None if self.rule.strict or self.left <= far else max(far, self.left // 2)
+
+    def _fits(self, token: int) -> bool:
+        """Whether the rule allows a token and an end is known after it, if one is known before."""
+        if token in self.constraint.ends:
+            return self.wake is not None or not self.rule.fault(self.memory)
+        text = self.closing.text([token])
+        memory = self.rule.add(self.memory, text)
+        if memory is None:
+            return False
+        if self.wake is not None:
+            return True
+        matcher = self.matcher.deep_copy()
+        if not matcher.consume_token(token):
+            return True  # its `accept` will tell
+        known, most = self.end or b"", self.left - 1
+        end = self.closing.tail(matcher, known, memory)
+        if end is None or len(self.closing.fewest(end)) > most:
+            effort = GLANCE if end is None else GLANCE // 8
+            end = self.closing.find(matcher, most, memory=memory, known=known, effort=effort)
+        self.ends[token] = end
+        return end is not None
+
     def accept(self, token: int) -> None:
         self.left -= 1
+        if self.wake is None:
+            self.end = self.ends.get(token)
+            if self.end is None and token not in self.constraint.ends:  # nobody had asked
+                self.wake = self.left
+        memory = self.rule.add(self.memory, self.closing.text([token])) if not self.broken else None
+        self.memory, self.broken = self.memory if memory is None else memory, memory is None
         self.matcher.consume_token(token)
 
     def hurry(self) -> None:
-        """From now on only what closes the text, as long as anything does."""
-        self.hurry_at = self.left
+        """Lead to the nearest end from now on."""
+        if self.wake is not None:
+            self._look()
+        if self.end is not None:
+            self.left = min(self.left, len(self.closing.fewest(self.end)))
+            self.wake = None
 
     def done(self) -> bool:
         """Nothing more may follow."""
         return self.matcher.is_stopped()
 
     def check(self) -> None:
-        """Raises Unfinished unless what was accepted satisfies the constraint."""
+        """Raises unless what was accepted satisfies the constraint."""
         if self.matcher.is_error():
-            raise Unfinished(f"the constraint failed: {_brief(self.matcher.get_error())}")
+            raise Unfinished(f"the constraint failed: {brief(self.matcher.get_error())}")
         if not self.matcher.is_accepting() and self.matcher.stop_reason() not in ("EndOfSentence", "NoExtension"):
             raise Unfinished(
                 f"the answer reached its limit before it satisfied --{self.constraint.kind}", "a larger -n"
             )
+        fault = TWICE if self.broken else self.rule.fault(self.memory)
+        if fault:
+            raise BadInput(f"the answer is not valid by --schema: {' '.join(fault.split())[:200]}")
 
 
-def _brief(told: str) -> str:
-    """The parser's message in a line; the dump of its state and the whole grammar may follow."""
-    told = " ".join(told.partition("<state>")[0].partition("<grammar>")[0].split())
-    return told if len(told) <= 200 else f"{told[:200]}..."
+@lru_cache(1)
+def _vocabulary(tokenizer: Tokenizer, ends: frozenset[int]) -> tuple[Vocabulary, Any]:
+    """The model's, and the engine's of it: as dear as the whole start, and the same for each constraint."""
+    from llguidance import LLTokenizer
+
+    found: Any = Vocabulary(tokenizer, ends)
+    return found, LLTokenizer(found, eos_token=sorted(ends))
 
 
-def _grammar(matcher: Any, kind: str, text: str) -> str:
-    if kind == "regex":
-        return matcher.grammar_from_regex(text)
-    if kind == "grammar":
-        return matcher.grammar_from_lark(text)
-    if kind == "choice":
-        choices = [choice for choice in text.split(",") if choice]
-        if not choices:
-            raise UsageError("--choice needs words: --choice yes,no")
-        return matcher.grammar_from_lark("start: " + " | ".join(map(json.dumps, choices)))
-    try:
-        schema = json.loads(text)
-    except RecursionError:
-        raise UsageError("--schema is nested too deeply") from None
-    except ValueError as error:
-        raise UsageError(f"--schema is not JSON: {error}") from None
-    if not isinstance(schema, (dict, bool)):
-        raise UsageError("--schema is not a JSON schema: neither an object nor true or false")
-    try:
-        return matcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"--schema is not supported as it is: {_brief(str(error))}") from None
+def _limits() -> Any:
+    """Of the engine: as much as thousands of choices need."""
+    from llguidance import LLParserLimits
+
+    return LLParserLimits(initial_lexer_fuel=10**9, step_lexer_fuel=10**8, max_lexer_states=10**7,
+                          max_grammar_size=10**8)  # fmt: skip
 
 
 def members(ids: Iterable[int], size: int) -> mx.array:

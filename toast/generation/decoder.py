@@ -11,17 +11,19 @@ from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
 
+import mlx.core as mx
+
 from toast import kernels
 from toast.errors import BadModel
-from toast.store import weights
+from toast.generation import corrections, windows
+from toast.store import foreign, weights
+from toast.store.config import text_part
 from toast.store.folder import blame, read_config, read_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
-
-    import mlx.core as mx
 
     Config = dict[str, Any]
 
@@ -32,6 +34,12 @@ FILES = {
     "minimax_m2": "minimax", "iquestcoder": "llama", "xverse": "llama",
     "gemma4_unified": "gemma4", "deepseek_v41_text": "deepseek_v41",
 }  # fmt: skip
+# what a wrapper calls its language model's tensors -> what the language model does
+WRAPPED = (
+    ("model.language_model.", "model."), ("model.text_model.", "model."), ("language_model.model.", "model."),
+    ("language_model.lm_head.", "lm_head."), ("lm_head.", "lm_head."),
+)  # fmt: skip
+FLOAT_MODES = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # (bits, group) of scales in 8 bits
 
 
 def load(path: str) -> tuple[Any, Config]:
@@ -39,35 +47,71 @@ def load(path: str) -> tuple[Any, Config]:
 
     Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
     config = read_config(path)
-    if "quantization_config" in config and "quantization" not in config:
-        return _load_foreign(path)
     module: Any = architecture(path, config)
-    tensors = weights.load(path)
+    tensors, part = weights.load(path), config
+    with blame(path):
+        tensors, quantization = foreign.understood(tensors, config)
+    if _file(config) is None:
+        part, tensors = text_part(config), _text_tensors(tensors)
     try:
-        model = module.Model(module.ModelArgs.from_dict(config))
+        model = module.Model(_arguments(module.ModelArgs, windows.left_to_us(part)))
+        tensors = corrections.before(str(part.get("model_type")), tensors)
         if hasattr(model, "sanitize"):
             tensors = model.sanitize(tensors)
-        if "quantization" in config:
-            _quantize(model, config["quantization"], tensors)
+        if quantization:
+            _quantize(model, quantization, tensors)
         model.eval()
+        _check_names(model, tensors)
         model.load_weights(list(tensors.items()), strict=True)
+        corrections.after(model, text_part(part))
         settle(model)
+        windows.apply(model, part)
+    except BadModel:
+        raise
     except Exception as error:  # whatever MLX-LM's classes make of these settings
-        raise BadModel(f"{path}: not a whole {config['model_type']} model: {error}") from None
+        raise BadModel(f"{path}: not a whole {part.get('model_type')} model: {error}") from None
     return model, config
+
+
+def _arguments(kind: Any, config: Config) -> Any:
+    """An architecture's ModelArgs; those without a default that may be absent, objects all of them, are None."""
+    if "text_config" in kind.__dataclass_fields__:  # a wrapper's file also reads its language model alone
+        config = {"text_config": config, **config}
+    absent = {f.name for f in kind.__dataclass_fields__.values() if f.default is f.default_factory} - config.keys()
+    optional = {name for name in absent if kind.__dataclass_fields__[name].type not in (int, float, str, bool)}
+    return kind.from_dict({**dict.fromkeys(optional), **config})
+
+
+def _text_tensors(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+    """A wrapper's language model, as if it were alone."""
+    found = {}
+    for prefix, name in WRAPPED:
+        for key, array in tensors.items():
+            if key.startswith(prefix):
+                found[name + key.removeprefix(prefix)] = array
+    return found
+
+
+def _check_names(model: Any, tensors: dict[str, mx.array]) -> None:
+    """ValueError, which names a few, where tensors are missing or belong nowhere."""
+    from mlx.utils import tree_flatten
+
+    flat: Any = tree_flatten(model.parameters())
+    wanted, given = {name for name, _ in flat}, tensors.keys()
+    for names, told in ((wanted - given, "missing"), (given - wanted, "not part of it")):
+        if names:
+            first, more = sorted(names)[:3], len(names) - 3
+            rest = f" and {more} more tensors" if more > 0 else ""
+            raise ValueError(f"{', '.join(first)}{rest} {'is' if len(names) == 1 else 'are'} {told}")
 
 
 def settle(model: Any) -> None:
     """Compute what a model's arrays still wait for: a lazy array belongs to the thread that began it."""
-    import mlx.core as mx
-
     mx.eval([array for module in model.modules() for array in _arrays(list(module.values()))])
 
 
 def _arrays(node: Any) -> Iterator[mx.array]:
     """The arrays in a module's own lists and dicts; other modules have their turn."""
-    import mlx.core as mx
-
     if isinstance(node, mx.array):
         yield node
     elif type(node) in (dict, list, tuple):
@@ -76,17 +120,30 @@ def _arrays(node: Any) -> Iterator[mx.array]:
 
 
 def architecture(path: str, config: Config) -> ModuleType:
-    """The module of MLX-LM that implements config["model_type"]."""
-    kind = str(config.get("model_type"))
-    name = FILES.get(kind, kind)
-    parent = _parent()
+    """The module of MLX-LM that implements config["model_type"], or of a wrapper that it lacks the language model."""
+    name = _file(config) or _file(text_part(config))
     module: Any = None
-    if name.isidentifier() and find_spec(f"mlx_lm.models.{name}", parent.__name__):
-        module = import_module(f"mlx_lm.models.{name}")
-        kernels.install_nn()
+    try:
+        module = name and import_module(f"mlx_lm.models.{name}")
+    except (ImportError, SystemExit):  # it needs a package of its own
+        raise BadModel(f"{path}: MLX-LM's {name} needs a package that is not here") from None
     if not hasattr(module, "ModelArgs"):
-        raise BadModel(f"{path}: model type {kind!r} is not one that MLX-LM has")
+        raise BadModel(f"{path}: model type {str(config.get('model_type'))!r} is not one that MLX-LM has")
+    kernels.install_nn()
     return module
+
+
+def _file(config: Config) -> str | None:
+    """The name of the file in mlx_lm/models that implements a configuration's model type, spelt either way."""
+    kind = str(config.get("model_type"))
+    if (kind, *(config.get("architectures") or [])[:1]) == ("bailing_hybrid", "BailingMoeV3ForCausalLM"):
+        return "bailing_moe_v3"
+    parent = _parent()
+    for name in (FILES.get(kind, kind), kind.replace("-", "_"), kind.replace("_", "-"), kind.removesuffix("_text")):
+        fits = name.replace("-", "_").isidentifier()
+        if fits and find_spec(f"mlx_lm.models.{name}", parent.__name__):
+            return name
+    return None
 
 
 def _parent() -> ModuleType:
@@ -109,25 +166,11 @@ def _quantize(model: Any, settings: Config, tensors: dict[str, mx.array]) -> Non
         if not hasattr(module, "to_quantized") or f"{path}.scales" not in tensors:
             return False
         scales, width = tensors[f"{path}.scales"], module.weight.shape[-1]
-        bits = tensors[f"{path}.weight"].shape[-1] * 32 // width
-        return {"group_size": width // scales.shape[-1], "bits": bits, "mode": settings.get("mode", "affine")}
+        bits, group = tensors[f"{path}.weight"].shape[-1] * 32 // width, width // scales.shape[-1]
+        mode = FLOAT_MODES.get((bits, group), "?") if scales.dtype == mx.uint8 else "affine"
+        return {"group_size": group, "bits": bits, "mode": mode}
 
     nn.quantize(model, settings["group_size"], settings["bits"], class_predicate=form)
-
-
-def _load_foreign(path: str) -> tuple[Any, Config]:
-    """Checkpoints that other tools quantised (AWQ, MXFP4, ...): MLX-LM's own, slow, loader."""
-    sys.modules.pop("mlx_lm", None)
-    from pathlib import Path
-
-    from mlx_lm.utils import load_model
-
-    try:
-        model, config = load_model(Path(path), lazy=True)
-    except (ValueError, KeyError, RuntimeError, OSError) as error:
-        raise BadModel(f"{path}: {error}") from None
-    settle(model)
-    return model, config
 
 
 def caches(model: Any) -> list[Any]:
@@ -162,7 +205,7 @@ def end_names(path: str) -> set[str]:
 def context(path: str, config: Config) -> int:
     """Tokens that the model can see at once."""
     with blame(path):
-        found = (config.get("text_config") or config).get("max_position_embeddings") or 1 << 30
+        found = text_part(config).get("max_position_embeddings") or 1 << 30
     if not isinstance(found, int):
         raise BadModel(f"{path}: max_position_embeddings is {found!r}, not a number")
     return found

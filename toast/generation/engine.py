@@ -8,12 +8,14 @@ from __future__ import annotations
 import os
 
 from toast import kernels, loaded, store
-from toast.errors import BadInput, UsageError
+from toast.errors import BadInput, BadModel, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
 from toast.generation.chat_template import Template
 from toast.generation.tokenizer import Detokenizer, Tokenizer
+from toast.store import adapter as adapters
 from toast.store import catalog
+from toast.store.config import text_part
 from toast.store.folder import read_config
 from toast.task import need
 
@@ -31,27 +33,34 @@ if TYPE_CHECKING:
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # of a chat template
 
+# control tokens that end a text in every model that has them, whatever its files say
+ENDS = {"<|endoftext|>", "<|end_of_text|>", "<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|return|>"}
 BLANKS = 4  # tokens of blanks that a template may write after it has begun the reasoning
 
 
 class Reader:
     """What a model folder holds besides weights: how the model reads and writes. Immutable.
 
+    adapter: the folder of what changes the model; one with a tokenizer replaces the base's.
     ends: ids that end a text; end: the one to write where one is wanted. context: tokens that it sees at once.
     defaults: of a Sampler. marks: (begin, end) of its reasoning, None for a model that does not reason.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, adapter: str = "") -> None:
         from toast.generation import decoder
 
-        self.path, self.config = folder, read_config(folder)
-        self.template = Template(folder)
-        self.tokenizer = Tokenizer(folder, self.template.source or "")
-        named = [self.tokenizer.id(name) for name in decoder.end_names(folder)]
+        self.path, self.adapter, self.config = folder, adapter, read_config(folder)
+        words = adapters.wording(folder, adapter)
+        self.template = Template(words)
+        self.tokenizer = Tokenizer(words, self.template.source or "")
+        if words != folder and self.tokenizer.core.get_vocab_size() > self.size:
+            raise BadModel(f"{words}: its tokenizer has more tokens than the base, {self.size}")
+        named = [self.tokenizer.id(name) for name in decoder.end_names(words)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
         sources = [{id for id in source if 0 <= id < self.size} for source in sources]
         told = {id for source in sources for id in source}
-        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told))
+        known = {id for name, id in self.tokenizer.controls.items() if name in ENDS}
+        self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told) | known)
         self.end = min(next(filter(None, sources), self.ends), default=None)
         self.context = decoder.context(folder, self.config)
         self.defaults = catalog.sampling(folder) | decoder.sampling(folder)
@@ -68,11 +77,11 @@ class Reader:
         think, source = think or prompt.Think(), self.template.source or ""
         given = think.variables(source) | (variables or {})
         return prompt.encode(
-            self.tokenizer, lambda hidden: self._rendered(hidden, cache, given), think.told(messages, source),
-            prefill=prefill, marks=self.marks, answer=think.on is False,
+            self.tokenizer, lambda *hidden: self._rendered(*hidden, cache=cache), think.told(messages, source),
+            variables=given, prefill=prefill, marks=self.marks, answer=think.on is False,
         )  # fmt: skip
 
-    def _rendered(self, messages: Messages, cache: str | None, variables: Variables) -> str:
+    def _rendered(self, messages: Messages, variables: Variables, *, cache: str | None) -> str:
         """By the template; system text stands in the first question where the template has no place for it."""
         render = self.template.render
         if len(messages) < 2 or [m["role"] for m in messages[:2]] != ["system", "user"]:
@@ -102,17 +111,21 @@ class Reader:
     @property
     def size(self) -> int:
         """The number of the model's logits."""
-        return (self.config.get("text_config") or self.config).get("vocab_size") or self.tokenizer.core.get_vocab_size()
+        return text_part(self.config).get("vocab_size") or self.tokenizer.core.get_vocab_size()
 
 
 class LanguageModel(Reader):
     """The whole: immutable, for any number of uses at once. model: ids (B, L), cache=caches -> logits (B, L, V)."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, adapter: str = "") -> None:
         from toast.generation import decoder
 
-        super().__init__(folder)
+        super().__init__(folder, adapter)
         self.model, self.config = decoder.load(folder)
+        if adapter:
+            from toast.generation import lora
+
+            lora.apply(self.model, adapter, folder)
 
     def caches(self) -> list[Any]:
         """New caches for one text."""
@@ -121,26 +134,50 @@ class LanguageModel(Reader):
         return decoder.caches(self.model)
 
 
+def open_language(call: Call, name: str, adapter: str | None = None, *, weights: bool = True) -> LanguageModel:
+    """The language model called `name`, which may be an adapter's name, or changed by another adapter.
+
+    weights: False where nothing is asked of it but to read. Raises UsageError, ModelNotFound, BadModel."""
+    purposes = "generate", "judge"
+    base, beside = adapters.resolve(call, name, *purposes, adapter=adapter)
+    need(call, base, *purposes)
+    kind: Any = LanguageModel if weights else Reader
+    return loaded.load(call, base, kind, *beside)
+
+
 class Engine:
     """One use of a language model: what a Call's environment and its options add to it.
 
-    think: what is asked of its reasoning. variables: of its chat template."""
+    think: what is asked of its reasoning. variables: of its chat template. adapter: a folder; kv_bits: of its keys
+    and values, as `open_language` and `kv_cache.py` take them."""
 
     def __init__(
         self, call: Call, name: str, *,
         weights: bool = True, think: Think | None = None, variables: Variables | None = None,
+        adapter: str | None = None, kv_bits: int | None = None,
     ) -> None:  # fmt: skip
         self.call, self.name = call, name
         self.think, self.variables = think or prompt.Think(), variables or {}
-        need(name, store.find(call, name), "generate", "judge")
-        # without weights nothing is asked of it but to read
-        kind: Any = LanguageModel if weights else Reader
-        self.language: LanguageModel = loaded.load(call, name, kind)
+        self.language = open_language(call, name, adapter, weights=weights)
+        self.kv_bits, self.kv_group = kv_bits, 0
+        if kv_bits and weights:
+            from toast.generation import kv_cache
+
+            self.kv_group = kv_cache.group_for(self.language.model, self.language.caches(), name)
         if call.verbose and weights:
             fused, layers = kernels.fused_layers(self.language.model)
             call.info(f"fused layers: {fused} of {layers}")
         self.tokenizer, self.context = self.language.tokenizer, self.language.context
         self.ends, self.marks = self.language.ends, self.language.marks
+
+    def caches(self) -> list[Any]:
+        """New caches for one text."""
+        caches = self.language.caches()
+        if not self.kv_bits:
+            return caches
+        from toast.generation.kv_cache import QuantizedKV
+
+        return [QuantizedKV(self.kv_bits, self.kv_group) for _ in caches]
 
     def prefix(self) -> PrefixCache | None:
         """The cache of prompts on disk; None where the environment gives it no room."""
@@ -150,13 +187,19 @@ class Engine:
         if not room.isdecimal():
             raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
         folder = os.path.join(store.home(self.call), "prefix")
-        return PrefixCache(folder, self.language.path, int(room) << 20) if int(room) else None
+        if not int(room):
+            return None
+        form = f"{self.kv_bits} bits" if self.kv_bits else ""
+        return PrefixCache(folder, self.language.path, int(room) << 20, adapter=self.language.adapter, form=form)
 
     def constraint(self, kind: str, text: str) -> Constraint:
         """A compiled constraint on answers (`constrain.py`)."""
         from toast.generation.constrain import Constraint
 
-        return Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+        found = Constraint(self.tokenizer, self.ends, size=self.language.size, kind=kind, text=text)
+        for note in found.notes:
+            self.call.info(note)
+        return found
 
     def is_reasoning(self, ids: list[int]) -> bool:
         """Whether a prompt ends inside reasoning that it has begun itself."""

@@ -44,6 +44,11 @@ def has_kv_caches(caches: list[Any]) -> bool:
     return all(type(cache).__name__ == "KVCache" for cache in caches)
 
 
+def can_trim(caches: list[Any]) -> bool:
+    """Whether all caches can forget their last rows, and leave no trace of them."""
+    return all(type(cache).__name__ in ("KVCache", "QuantizedKV") for cache in caches)
+
+
 def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
@@ -86,9 +91,12 @@ class Sequence:
         """How many of the tokens are the text: all, but for the repeated copies that ended it."""
         return len(self.ids) - (self.repetition.repeated if self.reason == "loop" else 0)
 
-    def allowed(self) -> mx.array | None:
-        """(V,) bool: what may come next, None where anything may."""
-        return self.guide.allowed() if self.guide is not None else None
+    def choose(self, sampler: Sampler, logits: mx.array) -> mx.array:
+        """logits (V,) -> the token () that the sampler chooses of those that may come next."""
+        if self.guide is None:
+            return sampler(logits)
+        allowed = self.guide.allowed()
+        return sampler(logits, allowed, refused=self.guide.refused if self.guide.watchful else None)
 
     def take(self, id: int) -> bool:
         """Note a token; False when it ends the text and is not part of it."""
@@ -144,7 +152,7 @@ class Generation:
             # 1) choose a token, and compute what may follow it before anybody looks at it
             began = perf_counter()
             draft = self.drafter.draft() if self.drafter else []
-            token = self.sampler(logits, sequence.allowed())
+            token = sequence.choose(self.sampler, logits)
             extra = logprobs(logits, token, self.top) if self.top is not None else ()
             following = None
             if sequence.guide is None and not draft and len(sequence.ids) + 1 < sequence.limit:

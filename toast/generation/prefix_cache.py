@@ -11,8 +11,8 @@ or not ours is as good as none.
 from __future__ import annotations
 
 import json
-import mmap
 import os
+import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from binascii import crc32
 from time import time_ns
@@ -33,17 +33,21 @@ if TYPE_CHECKING:
     Tree = Any  # nested lists of arrays, numbers, texts and None
 
 BLOCK = 64
+KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
 MAGIC = b"toastKV2"
 
 
 class PrefixCache:
-    """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first."""
+    """The cache in `folder` for the model folder `path`; at most `limit` bytes, oldest use goes first.
 
-    def __init__(self, folder: str, path: str, limit: int) -> None:
+    adapter: the folder of what changes the model. form: of the caches, where it is not the usual one."""
+
+    def __init__(self, folder: str, path: str, limit: int, *, adapter: str = "", form: str = "") -> None:
         self.folder, self.limit = folder, limit
         mlx_version: str = mx.__version__  # type: ignore[attr-defined]  # its stubs lack it
         versions = f"{MAGIC!r} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
-        self.root = blake2b(versions.encode() + _fingerprint(path), digest_size=20).digest()
+        change = _fingerprint(adapter) if adapter else b""
+        self.root = blake2b(versions.encode() + _fingerprint(path) + change + form.encode(), digest_size=20).digest()
         self.snapshot: Tree = None
 
     def find(self, caches: Caches, ids: list[int], *, like: Callable[[], Caches] | None = None) -> int:
@@ -136,11 +140,11 @@ class PrefixCache:
         """The tree in a file, whole and unharmed; None without one."""
         path = os.path.join(self.folder, key)
         try:
-            with open(path, "rb") as file:
+            with open(files.open_regular(path), "rb") as file:
                 status = os.fstat(file.fileno())
                 if status.st_uid != os.getuid() or not status.st_size:
                     return None
-                data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                data = file.read()  # not mapped: a mapped file that shrinks can end the process
             return unpack(memoryview(data), key)
         except OSError:
             return None
@@ -158,7 +162,8 @@ class PrefixCache:
     def _bound(self) -> None:
         """Delete the files used longest ago until the rest is within the limit."""
         with os.scandir(self.folder) as entries:
-            found = sorted((s.st_mtime_ns, s.st_size, e.path) for e in entries if (s := e.stat(follow_symlinks=False)))
+            ours = ((e.path, e.stat(follow_symlinks=False)) for e in entries if KEY.fullmatch(e.name))
+            found = sorted((s.st_mtime_ns, s.st_size, path) for path, s in ours)
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
             if total <= self.limit:
@@ -166,7 +171,7 @@ class PrefixCache:
             total -= size
             try:
                 os.unlink(path)
-            except FileNotFoundError:  # another process was first
+            except OSError:  # another process was first, or it is no file
                 pass
 
 
@@ -228,8 +233,8 @@ def _copied(tree: Tree) -> Tree:
 
 
 # ---------------------------------------------------------------- the format, docs/formats.md
-# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of tree and rest, tree), the arrays' bytes one after the
-# other, each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
+# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of tree and rest, tree), the arrays' bytes one after
+# the other, each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
 
 
 def pack(tree: Tree, key: str) -> list[bytes]:

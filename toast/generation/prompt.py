@@ -89,7 +89,7 @@ class Hidden:
     def hide(self, value: Any) -> Any:
         """A text, or whatever holds some, without its control tokens."""
         if isinstance(value, dict):
-            return {key: self.hide(child) for key, child in value.items()}
+            return {self.hide(key): self.hide(child) for key, child in value.items()}
         if isinstance(value, list):
             return [self.hide(child) for child in value]
         return self._hide(value) if isinstance(value, str) else value
@@ -119,7 +119,8 @@ class Hidden:
 def _holds(value: Any, character: str) -> bool:
     """Whether a character is in any of the texts of a value."""
     if isinstance(value, (dict, list)):
-        return any(_holds(child, character) for child in (value.values() if isinstance(value, dict) else value))
+        parts = [*value, *value.values()] if isinstance(value, dict) else value
+        return any(_holds(child, character) for child in parts)
     return isinstance(value, str) and character in value
 
 
@@ -157,14 +158,15 @@ def turn_ends(tokenizer: Tokenizer, template: Template, told: set[int]) -> set[i
 
 
 def encode(
-    tokenizer: Tokenizer, render: Callable[[Messages], str], messages: Messages, *,
-    prefill: str = "", marks: Marks | None = None, answer: bool = False,
+    tokenizer: Tokenizer, render: Callable[[Messages, Variables], str], messages: Messages, *,
+    variables: Variables | None = None, prefill: str = "", marks: Marks | None = None, answer: bool = False,
 ) -> tuple[str, list[int]]:  # fmt: skip
-    """(text, ids) of what `render` makes of the messages, and of how the answer begins.
+    """(text, ids) of what `render` makes of the messages and variables, and of how the answer begins.
 
     marks: of the model's reasoning. answer: what follows is to be the answer, as it is where that has begun."""
-    hidden = Hidden(tokenizer, [messages, prefill])
-    text = render(hidden.hide(messages))
+    variables = variables or {}
+    hidden = Hidden(tokenizer, [messages, variables, prefill])
+    text = render(hidden.hide(messages), hidden.hide(variables))
     if prefill or answer:
         text += closing(text, marks) + hidden.hide(prefill)
     if not hidden.texts:

@@ -74,6 +74,17 @@ class AfterReasoning:
             return begun | self.guide.allowed() if self.guide and not self.seen else begun
         return self.guide.allowed() if self.guide else None
 
+    @property
+    def watchful(self) -> bool:
+        """Whether it may refuse a token that it allows at first."""
+        return self.guide is not None and not self.inside and not self.seen and self.guide.watchful
+
+    def refused(self, token: int) -> mx.array | None:
+        """None where a token may come; else (V,) bool: what may come in its place."""
+        if self.guide is None or (self.open and token in self._next()):
+            return None
+        return self.guide.refused(token)
+
     def _next(self) -> list[int]:
         """Tokens with which a mark begins or goes on; the end mark may come first where it begins the answer."""
         marks, at = self.marks, len(self.seen)

@@ -9,6 +9,9 @@ import mlx.core as mx
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
     from toast.generation.generate import Sequence
 
 # DRY: so many repeated tokens are free, the loss grows so much for each further one, up to so many
@@ -61,12 +64,28 @@ class Sampler:
         """Whether the next token is the best logit and nothing else."""
         return self.is_greedy and self.pressure is None and not self._repeating()
 
-    def __call__(self, logits: mx.array, allowed: mx.array | None = None) -> mx.array:
-        """logits (V,), allowed (V,) bool or None -> token () uint32, not yet evaluated."""
+    def __call__(
+        self, logits: mx.array, allowed: mx.array | None = None, *,
+        refused: Callable[[int], mx.array | None] | None = None,
+    ) -> mx.array:  # fmt: skip
+        """logits (V,), allowed (V,) bool or None -> token () uint32, not yet evaluated unless it may be refused.
+
+        refused(id): what is allowed in the place of a token that was chosen; None where it may stay."""
         if self.seen is not None:
             logits = self._penalised(logits)
         if self.dry and allowed is None:
             logits = self._without_repeating(logits)
+        token = self._chosen(logits, allowed)
+        while refused is not None:
+            id: Any = token.item()
+            if (allowed := refused(id)) is None:
+                break
+            token = self._chosen(logits, allowed)
+        if self.seen is not None:
+            self.seen = mx.concatenate([self.seen, token.astype(mx.int32)[None]])
+        return token
+
+    def _chosen(self, logits: mx.array, allowed: mx.array | None) -> mx.array:
         if allowed is not None:
             logits = mx.where(allowed, logits, -mx.inf)
         if self.temperature > 0:
@@ -74,8 +93,6 @@ class Sampler:
         else:
             token = mx.argmax(logits)
         self.logit = logits[token] if allowed is None else mx.where(mx.any(allowed), logits[token], 0.0)
-        if self.seen is not None:
-            self.seen = mx.concatenate([self.seen, token.astype(mx.int32)[None]])
         return token
 
     def _penalised(self, logits: mx.array) -> mx.array:

@@ -63,6 +63,10 @@ class Tokenizer:
         """`encode(text)` as it is right after a control token, `before`; "" for the beginning."""
         return [i for _, piece in self._spelled(text, before) for i in piece.ids]
 
+    def encode_middle(self, text: str) -> list[int]:
+        """`encode(text)` as it is in the middle of a text."""
+        return [i for _, piece in self._spelled(text, None) for i in piece.ids]
+
     def parsed(self, text: str) -> Encoding:
         """Ids and offsets of a text whose control tokens are to be such."""
         return self.core.encode(text, add_special_tokens=False)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         """What install_for() needs of a Call."""
 
         @property
+        def name(self) -> str: ...
+        @property
         def env(self) -> Mapping[str, str]: ...
         @property
         def outcome(self) -> object: ...
@@ -38,7 +40,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers", "int8_scan", "crc32_blocks",
+    "attention_step", "DecoderLayers", "int8_scan", "crc32_blocks", "tell_of_shrunk_files",
 )  # fmt: skip
 
 # set by install()
@@ -92,7 +94,16 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
             raise KernelsInUse(f"this process uses {used}: it cannot use {asked}")
         if _decided is None or _variant == "off":  # without kernels, every Call is told why
             install(*wanted, warn)
+            _tell_of_shrunk_files(call.name)
         _decided = wanted
+
+
+def _tell_of_shrunk_files(program: str) -> None:
+    """A mapped file that shrinks ends this process with a line and status 2, on any thread; MLX and Python map, too."""
+    if _variant != "off":
+        from . import _ext
+
+        _ext.tell_of_shrunk_files(program)
 
 
 def _same(decided: tuple[str, int], wanted: tuple[str, int]) -> bool:

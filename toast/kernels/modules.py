@@ -188,10 +188,12 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
     """One layer, None where the extension has no such form."""
     attention, mlp = block.self_attn, block.mlp
     norms = block.input_layernorm, block.post_attention_layernorm
-    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj] if kind(type(mlp).__call__) == "MLP" else []
-    if kind(type(attention).__call__) != "Attention" or len(linears) != 7:
+    if kind(type(attention).__call__) != "Attention" or kind(type(mlp).__call__) != "MLP":
         return None
+    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    updates = [_update(linear) for linear in linears]
+    linears = [linear.linear if update else linear for linear, update in zip(linears, updates, strict=True)]
     rope = _once(attention.rope, _make_rope)
     if rope is None or not all(map(_is_affine, linears)) or any(type(norm).__name__ != "RMSNorm" for norm in norms):
         return None
@@ -199,10 +201,17 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
         return ext.DecoderLayers(
             linears=[(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
             norms=[(norm.weight, norm.eps) for norm in norms],
-            rope=rope, heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale,
+            rope=rope, heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale, updates=updates,
         )  # fmt: skip
     except ValueError:  # 3 bits, say
         return None
+
+
+def _update(linear: Any) -> tuple[mx.array, mx.array, float] | None:
+    """(a, b, scale) of an adapter's layer that adds no more than that: x W + scale (x a) b."""
+    if type(linear).__name__ != "LoRALinear" or linear.gain is not None:
+        return None
+    return linear.lora_a, linear.lora_b, linear.scale
 
 
 def _is_affine(linear: Any) -> bool:

@@ -81,6 +81,9 @@ VARIANTS: dict[str, tuple[str, Wheel | Converted | Quantized]] = {
     "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
 }
 
+# name -> what the model is for, as `toast/task.py` has it
+PURPOSES = {"minilm": "embed", "smollm2": "generate"}
+
 # folder in the store -> a sampler's settings that suit the model where its own generation_config asks for none.
 # SmolLM2: greedy, as it answers best; without a penalty on repetition a third of everyday answers never end
 # (tests/bench/everyday.py; docs/speed.md has the table, its makers' temperature 0.2 and top-p 0.9 among it).

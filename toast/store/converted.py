@@ -8,9 +8,13 @@ from __future__ import annotations
 import os
 import shutil
 from _blake2 import blake2b  # hashlib would load OpenSSL
+from contextlib import suppress
 
+from toast import files
 from toast.errors import os_error
 from toast.store import pull
+from toast.store.folder import write_texts
+from toast.store.inventory import ORIGIN
 from toast.store.location import home
 
 TYPE_CHECKING = False
@@ -30,13 +34,27 @@ def folder(call: Call, path: str, *, weights: bool) -> str:
     if not os.path.isdir(made):
         call.info(f"converting {path}, once")
         pull.once(call, made, lambda call, part: _make(path, part, weights=weights))
-        for old in os.listdir(parent):
-            if old.startswith(family) and old != family + version and "." not in old:
-                shutil.rmtree(os.path.join(parent, old), ignore_errors=True)
+    _remove_others(parent, family, version)
     return made
 
 
+def _remove_others(parent: str, family: str, version: str) -> None:
+    """Remove what the file gave before it was edited, and what killed runs left.
+
+    It goes under the name of an unfinished one first: no half of it is ever taken for a whole."""
+    for name in os.listdir(parent):
+        path = os.path.join(parent, name)
+        if name.startswith(f".{family}"):
+            pull.clear(path)
+        elif name.startswith(family) and name != family + version:
+            part = os.path.join(parent, f".{name}.toast-1")
+            with suppress(OSError):
+                os.rename(path, part)
+                shutil.rmtree(part, ignore_errors=True)
+
+
 def _make(path: str, part: str, *, weights: bool) -> None:
+    write_texts(part, {ORIGIN: {"path": os.path.realpath(path)}})
     if weights:
         from toast.store import convert
 
@@ -50,7 +68,7 @@ def _make(path: str, part: str, *, weights: bool) -> None:
 def _key(path: str) -> tuple[str, str]:
     """(what tells the file's path from others, what tells its content from an earlier one)."""
     try:
-        with open(path, "rb") as file:
+        with open(files.open_regular(path), "rb") as file:
             seen, head = os.fstat(file.fileno()), file.read(1 << 20)
     except OSError as error:
         raise os_error(error, f"open {path}") from None

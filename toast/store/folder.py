@@ -9,7 +9,10 @@ import json
 import os
 from contextlib import contextmanager
 
+from toast import files
 from toast.errors import BadModel, told
+from toast.store import plausible
+from toast.store.config import normalised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,56 +20,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-LARGEST = (1 << 31) - 1  # of a size: MLX's shapes have 32 bits
-LAYERS = 10_000  # each is made before a weight is missed
-EPSILONS = ("eps", "epsilon")  # how their names end
-COUNTS = {  # no model has fewer than none of these; of others -1 may say that there is no limit
-    "hidden_size", "intermediate_size", "vocab_size", "embedding_size", "type_vocab_size", "num_hidden_layers",
-    "n_layers", "num_attention_heads", "n_heads", "num_key_value_heads", "head_dim", "dim", "hidden_dim",
-    "max_position_embeddings", "in_features", "out_features",
-}  # fmt: skip
-SIZES = ("size", "dim", "layers", "heads", "experts", "embeddings", "features", "token_id", *COUNTS)
-
-
 def read_config(path: str) -> dict[str, Any]:
-    """config.json of the folder as a dict; BadModel when it is missing, no object, or has numbers that no model has."""
+    """config.json of the folder as a dict, normalised (`config.py`); BadModel when it is missing, no object, or has
+    numbers that no model has."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
     config = read_json(path, "config.json")
     if not isinstance(config, dict):
         raise BadModel(f"{path}: config.json is {'not an object' if config else 'missing'}")
-    _check_numbers(path, config)
-    return config
-
-
-def _check_numbers(path: str, config: dict[str, Any]) -> None:
-    """BadModel for a size, an epsilon or a frequency that would give no numbers, or take all memory."""
-    for name, value in config.items():
-        if isinstance(value, dict):
-            _check_numbers(path, value)
-        elif value is not None and not _plausible(name, value):
-            raise BadModel(f"{path}: {name} is {str(value)[:40]} in its config.json")
-
-
-def _plausible(name: str, value: Any) -> bool:
-    if not isinstance(value, (int, float)):
-        return not name.endswith(EPSILONS)
-    if value != value:
-        return False
-    if name.endswith(EPSILONS):
-        return 0 <= value < 1
-    if name.endswith(("rope_theta", "rope_base", "freq_base")):
-        return 0 < value < float("inf")
-    if name.endswith(SIZES):
-        return (0 if name in COUNTS else -1) <= value <= (LAYERS if name.endswith("layers") else LARGEST)
-    return True
+    with blame(path):
+        plausible.check(config)
+        return normalised(config, read_object(path, "hf_quant_config.json"))
 
 
 def read_json(path: str, name: str) -> Any:
     """A JSON object or list of the model folder; None when the file is not there."""
     file = os.path.join(path, name)
     try:
-        with open(file, encoding="utf-8") as f:
+        with open(files.open_regular(file), encoding="utf-8") as f:
             value = json.load(f)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -105,8 +76,6 @@ def read_tokenizer(path: str) -> Any:
 
 def write_texts(path: str, texts: Mapping[str, Any]) -> None:
     """Put files into a folder: name -> text, or what JSON writes."""
-    from toast import files
-
     for name, content in texts.items():
         if not isinstance(content, str):
             content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))

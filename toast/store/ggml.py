@@ -113,7 +113,7 @@ def arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
 
 def _arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
     tensor = file.tensors[name]
-    raw = np.frombuffer(file.data, np.uint8, tensor.nbytes, tensor.start)
+    raw = np.frombuffer(file.read(tensor.start, tensor.nbytes), np.uint8)
     if tensor.type in FLOATS:
         return (_floats(raw, tensor),)
     if bits(tensor.type) is None:

@@ -5,12 +5,12 @@ Source: the GGUF specification of ggml (docs/gguf.md), versions 2 and 3, little-
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from contextlib import contextmanager
 from math import prod
 
+from toast import files
 from toast.errors import BadModel
 
 TYPE_CHECKING = False
@@ -31,6 +31,8 @@ TYPES = {
     30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
 }  # fmt: skip
 
+AHEAD = 1 << 20  # bytes of metadata that are read at once
+
 # metadata value type -> struct code; 8 is a string, 9 an array
 SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIifBQqd", strict=True))
 BOOL, STRING, ARRAY = 7, 8, 9
@@ -46,16 +48,22 @@ class Tensor:
 
 
 class _Reader:
-    """A cursor over the mapped file that never reads past its end."""
+    """A cursor over the file that never reads past its end; what it reads ahead is `held`, from `start` on."""
 
-    def __init__(self, data: bytes | mmap.mmap) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, file: Gguf) -> None:
+        self.file, self.at, self.held, self.start = file, 0, b"", 0
 
     def take(self, n: int) -> bytes:
-        start, self.at = self.at, self.at + n
-        if self.at > len(self.data):
+        if n > self.left():
             raise ValueError("it ends too early")
-        return self.data[start : self.at]
+        if self.at + n > self.start + len(self.held):
+            self.held, self.start = self.file.read(self.at, min(max(n, AHEAD), self.left())), self.at
+        begin = self.at - self.start
+        self.at += n
+        return self.held[begin : begin + n]
+
+    def left(self) -> int:
+        return self.file.size - self.at
 
     def unpack(self, codes: str) -> tuple[Any, ...]:
         return struct.unpack("<" + codes, self.take(struct.calcsize("<" + codes)))
@@ -63,7 +71,7 @@ class _Reader:
     def count(self, least: int) -> int:
         """A 64-bit count of things of at least `least` bytes each; bounds all allocations."""
         (n,) = self.unpack("Q")
-        if n * least > len(self.data) - self.at:
+        if n * least > self.left():
             raise ValueError(f"it claims {n} items, more than it has bytes for")
         return n
 
@@ -108,17 +116,26 @@ class Gguf:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            with open(path, "rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                self.data: bytes | mmap.mmap = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+            self.file = open(files.open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed with this object
+            self.size = os.fstat(self.file.fileno()).st_size
         except OSError as error:
             raise BadModel(f"cannot open {path}: {error.strerror}") from None
         try:
-            self._read(_Reader(self.data))
+            self._parse(_Reader(self))
         except ValueError as error:
             raise BadModel(f"cannot read {path}: not a whole GGUF file: {error}") from None
 
-    def _read(self, reader: _Reader) -> None:
+    def read(self, start: int, n: int) -> bytes:
+        """Bytes that the file had when it was opened. Not mapped: a mapped file that shrinks can end the process."""
+        parts, end = [], start + n
+        while start < end and (part := os.pread(self.file.fileno(), end - start, start)):
+            parts.append(part)
+            start += len(part)
+        if start < end:
+            raise BadModel(f"{self.path} changed while it was used")
+        return b"".join(parts)
+
+    def _parse(self, reader: _Reader) -> None:
         if reader.take(4) != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         (version,) = reader.unpack("I")
@@ -156,6 +173,6 @@ class Gguf:
         if row % block:
             raise ValueError(f"rows of {row} values in {name}")
         size = n // block * nbytes
-        if start + size > len(self.data):
+        if start + size > self.size:
             raise ValueError("it ends before its tensors")
         return Tensor(name, shape, start=start, nbytes=size)

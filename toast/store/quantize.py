@@ -71,7 +71,7 @@ def source_digest(folder: str) -> str:
         return known
     digest = hashlib.sha256()
     for name in sorted(f for f in os.listdir(folder) if f.endswith(".safetensors")):
-        with open(os.path.join(folder, name), "rb") as file:
+        with open(files.open_regular(os.path.join(folder, name)), "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 

@@ -1,43 +1,93 @@
 """From a model's name to its files: a folder or a GGUF file, fetched or converted first where that is needed.
 
-Knows the catalog and the Hugging Face cache; what is inside of a model is for `toast/models` to read.
+The one place that knows every way to name a model. What is inside of one is for `toast/models` to read.
 """
 
 from __future__ import annotations
 
 import os
 
+from toast import files
 from toast.errors import BadModel, ModelNotFound
-from toast.store import catalog
+from toast.store import alias, catalog, hub
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toast.command import Call
+    from toast.store.hub import Reference
 
 
-def find(call: Call, name: str) -> str:
+def find(call: Call, name: str, *purposes: str, weights: bool = True) -> str:
     """The absolute path of a model's folder or GGUF file, fetched first if the catalog has it.
 
-    `name` is a path, a catalog name with an optional variant (`minilm@f32`), or the name of a
-    repository in the Hugging Face cache (`BAAI/bge-small-en-v1.5`), which is used in place.
-    Raises ModelNotFound or BadModel.
+    `name` is an alias, a catalog name with an optional variant (`minilm@f32`), a path, or a model that another
+    program keeps: `org/name`, `org/name@revision`, `org/name:Q4_K_M` or a hub's address (the Hugging Face
+    cache, LM Studio, llama.cpp), `ollama:name`. All are used in place. purposes: what it is wanted for, as
+    `toast/task.py` has them; it is looked for all the same. weights: False where the vocabulary is enough.
+    Raises ModelNotFound, which names models of these purposes, or BadModel.
     """
-    if name in catalog.VARIANTS:
-        return catalog.obtain(call, name)
+    wanted = alias.target(call, name)
+    if wanted in catalog.VARIANTS:
+        return catalog.obtain(call, wanted)
+    return _on_disk(call, wanted) or _kept_elsewhere(call, wanted, purposes, weights=weights)
+
+
+def _on_disk(call: Call, name: str) -> str | None:
+    """A path that exists, if it can be a model's."""
     path = call.path(name)
     if os.path.isdir(path):
         return path
-    if os.path.exists(path):
-        if not name.endswith(".gguf"):
-            if is_probe(path):
-                raise BadModel(f"{name} is a probe, which labels records", f"classify -m {name}")
-            raise BadModel(f"{name} is neither a model folder nor a .gguf file")
-        return path
-    found = _hugging_face(call, name) if "/" in name else None
+    if not os.path.exists(path):
+        return None
+    if not name.endswith(".gguf"):
+        if is_probe(path):
+            raise BadModel(f"{name} is a probe, which labels records", f"classify -m {name}")
+        raise BadModel(f"{name} is neither a model folder nor a .gguf file")
+    return path
+
+
+def _kept_elsewhere(call: Call, name: str, purposes: tuple[str, ...], *, weights: bool) -> str:
+    from toast.store import neighbours
+
+    if name.startswith(neighbours.OLLAMA):
+        return neighbours.ollama(call, name)
+    reference = hub.parse(name)
+    if not reference:
+        raise ModelNotFound(f"no model {name!r} here", _instead(call, name, purposes))
+    found = _of_repository(call, reference, weights=weights)
+    if not found and call.env.get("TOAST_PULL") == "1":
+        from toast.store import download
+
+        download.pull(call, reference)
+        found = _of_repository(call, reference, weights=weights)
     if not found:
-        known = ", ".join(n for n in catalog.VARIANTS if "@" not in n)
-        raise ModelNotFound(f"no model {name!r}", f"give a folder, a .gguf file or one of: {known}")
+        raise ModelNotFound(f"no model {name!r} here", f"run: model pull {reference}; or {_others(purposes)}")
     return found
+
+
+def _instead(call: Call, name: str, purposes: tuple[str, ...]) -> str:
+    """What to give in the place of a name that says nothing: one that is much like it, else what there is."""
+    from difflib import get_close_matches
+
+    from toast.store import inventory
+
+    near = get_close_matches(name, inventory.names(call), 1)
+    return f"did you mean {near[0]}?" if near else _others(purposes)
+
+
+def _others(purposes: tuple[str, ...]) -> str:
+    """Which models there are for these purposes."""
+    names = [n for n, purpose in catalog.PURPOSES.items() if not purposes or purpose in purposes]
+    ways = ["a folder", *["a .gguf file"] * (not purposes or "generate" in purposes), *names]
+    return f"give {', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else "give a folder"
+
+
+def _of_repository(call: Call, reference: Reference, *, weights: bool) -> str | None:
+    """A repository's model in the Hugging Face cache, else where another program keeps it."""
+    from toast.store import neighbours
+
+    folder = hub.snapshot(call, reference)
+    return hub.model(folder, reference, weights=weights) if folder else neighbours.find(call, reference)
 
 
 def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
@@ -45,7 +95,7 @@ def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
 
     weights: False where the vocabulary is enough; a GGUF file need not hold more then.
     """
-    path = find(call, name)
+    path = find(call, name, weights=weights)
     if not os.path.isfile(path):
         return path
     from toast.store import converted
@@ -58,22 +108,6 @@ def is_probe(path: str) -> bool:
     if not os.path.isfile(path):
         return False
     try:
-        with open(path, "rb") as file:
-            return b'"format":"toastprobe' in file.read(1 << 16).replace(b" ", b"")
+        return b'"format":"toastprobe' in files.read(path, 1 << 16).replace(b" ", b"")
     except OSError:
         return False
-
-
-def _hugging_face(call: Call, name: str) -> str | None:
-    """The folder of a repository's main revision in the Hugging Face cache."""
-    env = call.env
-    hub = env.get("HF_HUB_CACHE") or os.path.join(
-        env.get("HF_HOME") or os.path.join(env.get("HOME", "/nonexistent"), ".cache/huggingface"), "hub"
-    )
-    repository = os.path.join(call.path(hub), "models--" + name.replace("/", "--"))
-    try:
-        with open(os.path.join(repository, "refs", "main")) as file:
-            folder = os.path.join(repository, "snapshots", file.read().strip())
-    except OSError:
-        return None
-    return folder if os.path.isdir(folder) else None

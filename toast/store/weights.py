@@ -11,9 +11,11 @@ import os
 
 import mlx.core as mx
 
-from toast import kernels
+from toast import files, kernels
 from toast.errors import BadModel
 from toast.store import safetensors
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def load(path: str) -> dict[str, mx.array]:
@@ -35,16 +37,20 @@ def _files(path: str) -> list[str]:
         return [path]
     index = os.path.join(path, "model.safetensors.index.json")
     if os.path.exists(index):
-        return [os.path.join(path, name) for name in _indexed(index)]
+        return [os.path.join(path, name) for name in indexed(index)]
     names = sorted(name for name in os.listdir(path) if name.endswith(".safetensors"))
+    if not names and (pickles := sorted(n for n in os.listdir(path) if n.endswith(PICKLES))):
+        told = f"{path}: its weights are pickles ({pickles[0]}), which can run code and are not read"
+        raise BadModel(told, "take a copy with .safetensors, or save it as such with transformers' save_pretrained")
     if not names:
         raise BadModel(f"{path}: no .safetensors file")
     return [os.path.join(path, name) for name in [n for n in names if n.startswith("model")] or names]
 
 
-def _indexed(index: str) -> list[str]:
+def indexed(index: str) -> list[str]:
+    """The files that an index of tensors names; BadModel where it is none, or leads elsewhere."""
     try:
-        with open(index, encoding="utf-8") as f:
+        with open(files.open_regular(index), encoding="utf-8") as f:
             names = sorted(set(json.load(f)["weight_map"].values()))
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise BadModel(f"{index}: not an index of tensors: {error}") from None
@@ -70,7 +76,7 @@ def _tensors(path: str, form: str) -> dict[str, mx.array]:
 
 def _safetensors(path: str) -> dict[str, mx.array]:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = files.open_regular(path)
     except OSError as error:
         raise BadModel(f"cannot open {path}: {error.strerror}") from None
     try:
@@ -82,6 +88,21 @@ def _safetensors(path: str) -> dict[str, mx.array]:
         raise BadModel(f"{path}: {error}") from None
     finally:
         os.close(fd)
+
+
+def tensors_of(path: str) -> dict[str, tuple[mx.Dtype, list[int]]]:
+    """Name -> (dtype, shape) of all tensors of a folder, by the files' headers; BadModel."""
+    found = {}
+    for file in _files(path):
+        try:
+            fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                found.update({name: (dtype, shape) for name, (_, dtype, shape) in _header(fd).items()})
+            finally:
+                os.close(fd)
+        except (OSError, ValueError) as error:
+            raise BadModel(f"{file}: {error}") from None
+    return found
 
 
 def _header(fd: int) -> dict[str, tuple[int, mx.Dtype, list[int]]]:

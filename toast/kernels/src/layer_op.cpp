@@ -1,5 +1,6 @@
 // Decoder layers as one MLX op, and one for the end of the last: a single token is then bound by memory, not by
 // dispatch. What a layer does is in layer_work.cpp.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -25,9 +26,12 @@ void refuse(bool bad, const char* why) {
 // How keys and values are best stored: float16 is finer than the weights they come from, and half of float32 to read.
 mx::Dtype kv_dtype(Type type) { return type == Type::bf16 ? mx::bfloat16 : mx::float16; }
 
+using Update = std::tuple<mx::array, mx::array, float>;  // a (K, rank), b (rank, N), scale
+
 // A layer's parts as arrays.
 struct LayerArrays {
   std::vector<Affine> linears;                     // q, k, v, o, gate, up, down
+  std::vector<std::optional<Update>> updates;      // of each, or none at all
   std::vector<std::pair<mx::array, float>> norms;  // weight and eps, before and after attention
   Rope rope;
   int heads, kv_heads;
@@ -35,6 +39,19 @@ struct LayerArrays {
 
   const mx::array& norm(int i) const { return norms[i].first; }
 };
+
+void add_updates(const LayerArrays& l, mx::Dtype dtype, Arrays& all) {
+  refuse(!l.updates.empty() && l.updates.size() != l.linears.size(), "an update or none for each linear layer.");
+  for (auto& update : l.updates) {
+    if (!update) continue;
+    for (auto& a : {std::get<0>(*update), std::get<1>(*update)}) {
+      refuse(a.ndim() != 2 || !a.size() || a.dtype() != mx::float32 || dtype != mx::float32, "updates in float32.");
+      all.push_back(a);
+      mx::eval(a);
+      refuse(a.strides()[0] != 1 && a.strides()[1] != 1, "updates with rows or columns in one piece.");
+    }
+  }
+}
 
 // All of a layer's arrays, evaluated and contiguous; throws where this is no layer that we can do.
 Arrays checked(const LayerArrays& l) {
@@ -51,6 +68,7 @@ Arrays checked(const LayerArrays& l) {
   }
   mx::eval(all);
   for (auto& a : all) refuse(!a.flags().row_contiguous, "contiguous weights.");
+  add_updates(l, dtype, all);
   return all;
 }
 
@@ -64,6 +82,16 @@ void check_shapes(const Layer& l, const LayerArrays& arrays) {
              !is(l.down, hidden, l.gate.N),
          "shapes.");
   refuse(l.rope.dims > l.D, "rope.");
+  const QuantWeights* linears[] = {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down};
+  for (size_t i = 0; i < l.updates.size(); i++) {
+    auto& u = l.updates[i];
+    bool fits = u.a.K == linears[i]->K && u.a.N == u.b.K && u.b.N == linears[i]->N;
+    refuse(u.a.N && !fits, "shapes of an update.");
+  }
+}
+
+Matrix matrix(const mx::array& b) {
+  return {b.data<char>(), Type::f32, b.strides()[0], b.strides()[1], b.shape(0), b.shape(1)};
 }
 
 // Throws where this is no layer that we can do: the caller's own code does it then.
@@ -88,6 +116,9 @@ std::shared_ptr<const Layer> make_layer(const LayerArrays& arrays) {
           arrays.rope,
           type_of(arrays.norm(0))};
   l.D = l.q.N / l.heads;
+  for (size_t i = 0; i < arrays.updates.size(); i++)
+    if (auto& update = arrays.updates[i])
+      l.updates[i] = {matrix(std::get<0>(*update)), matrix(std::get<1>(*update)), std::get<2>(*update)};
   check_shapes(l, arrays);
   auto owned = std::make_shared<Owned>(std::move(l), std::move(all));
   return {owned, &owned->first};
@@ -241,10 +272,14 @@ void bind_layer(nb::module_& m) {
           "__init__",
           [](DecoderLayers* self, const std::vector<LinearTuple>& linears,
              const std::vector<std::pair<mx::array, float>>& norms, const Rope& rope, int heads, int kv_heads,
-             float scale) { new (self) DecoderLayers(single(linears, norms, {{}, {}, rope, heads, kv_heads, scale})); },
-          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a,
+             float scale, const std::vector<std::optional<Update>>& updates) {
+            new (self) DecoderLayers(single(linears, norms, {{}, updates, {}, rope, heads, kv_heads, scale}));
+          },
+          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a, "updates"_a,
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
-          "norms: (weight, eps) before and after attention.")
+          "norms: (weight, eps) before and after attention; updates: an adapter's of each linear layer, (a, b, scale) "
+          "or\n"
+          "None, or none at all.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "segments"_a, nb::kw_only(), "causal"_a = true,

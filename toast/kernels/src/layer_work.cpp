@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "dense_work.h"
 #include "floats_work.h"
 #include "quantized_work.h"
 
@@ -12,7 +13,7 @@ namespace {
 
 // Where a layer's intermediate results lie in one piece of memory.
 struct Workspace {
-  char *normed, *rotated, *y, *r, *h, *gate, *up, *products;
+  char *normed, *rotated, *y, *r, *h, *gate, *up, *products, *inner;
   size_t bytes = 0;
 
   Workspace(const Layer& l, int rows, char* base) {
@@ -25,10 +26,22 @@ struct Workspace {
     normed = piece(x), rotated = piece(heads), y = piece(heads), r = piece(x), h = piece(x);
     gate = piece(wide), up = piece(wide);
     products = piece(project_bytes(rows, {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}));
+    int rank = 0;
+    for (auto& u : l.updates) rank = std::max(rank, u.a.N);
+    inner = piece((size_t)rank * rows * sizeof(float));
   }
 };
 
 Output output(const Layer& l, char* data) { return {data, l.type, {}}; }
+
+// out[rows, N] += the update of a linear layer for x[rows, K].
+void add_update(const LowRank& u, const char* x, int rows, char* out, char* inner) {
+  if (!u.a.N) return;
+  run({{(const float*)x, u.a.K, u.a, {inner, Type::f32, {}}}}, rows);
+  Epilogue sum;
+  sum.c = (const float*)out, sum.c_row = u.b.N, sum.alpha = u.scale;
+  run({{(const float*)inner, u.b.K, u.b, {out, Type::f32, sum}}}, rows);
+}
 
 // states: x -> x, q, k, v; keys and values stored in the cache.
 void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCache& cache, char* states, char* memory) {
@@ -37,6 +50,8 @@ void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCache& cache,
   char *q = states + l.width() * one, *k = q + l.q.N * one, *v = k + l.k.N * one;
   rms_norm_rows(states, w.normed, l.type, batch.rows, l.width(), l.before);
   project(w.normed, l.type, batch.rows, w.products, {{&l.q, output(l, q)}, {&l.k, output(l, k)}, {&l.v, output(l, v)}});
+  char* to[] = {q, k, v};
+  for (int i : {0, 1, 2}) add_update(l.updates[i], w.normed, batch.rows, to[i], w.inner);
   store_rows(k, l.type, batch, &l.rope, cache.keys);
   store_rows(v, l.type, batch, nullptr, cache.values);
 }
@@ -52,11 +67,15 @@ void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, 
   const char *x = states, *q = states + n * size_of(l.type);
   attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, cache);
   project(w.y, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
+  add_update(l.updates[3], w.y, batch.rows, w.r, w.inner);
   add_all(x, w.r, w.h, l.type, n);
   rms_norm_rows(w.h, w.normed, l.type, batch.rows, l.width(), l.after);
   project(w.normed, l.type, batch.rows, w.products, {{&l.gate, output(l, w.gate)}, {&l.up, output(l, w.up)}});
+  add_update(l.updates[4], w.normed, batch.rows, w.gate, w.inner);
+  add_update(l.updates[5], w.normed, batch.rows, w.up, w.inner);
   activate_all(Activation::silu, w.gate, w.up, w.gate, l.type, (size_t)batch.rows * l.gate.N);
   project(w.gate, l.type, batch.rows, w.products, {{&l.down, output(l, w.r)}});
+  add_update(l.updates[6], w.gate, batch.rows, w.r, w.inner);
   add_all(w.h, w.r, y, l.type, n);
 }
 

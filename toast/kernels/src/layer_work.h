@@ -2,6 +2,7 @@
 // Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -9,13 +10,21 @@
 
 namespace toast {
 
+// An adapter's low-rank update of a linear layer: + scale (x a) b, with float32 a[K, rank] and b[rank, N]. Rank 0:
+// none.
+struct LowRank {
+  Matrix a{}, b{};
+  float scale = 0;
+};
+
 struct Layer {
   QuantWeights q, k, v, o, gate, up, down;
   Norm before, after;  // around attention
   int heads, kv_heads, D;
   float scale;
   Rope rope;
-  Type type;  // of all states
+  Type type;                         // of all states
+  std::array<LowRank, 7> updates{};  // of q, k, v, o, gate, up, down; where there are any, states are float32
 
   int width() const { return q.K; }
 };

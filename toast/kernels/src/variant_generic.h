@@ -58,14 +58,21 @@ static inline void put(f16* p, float x) { p->bits = float_to_half(x); }
 static inline void put(bf16* p, float x) { p->bits = float_to_bfloat(x); }
 
 static inline vf set1(float x) { LANES(x); }
+// An element at any address: weights lie where their file has them.
+template <class T>
+static inline T at(const T* p, int i) {
+  T x;
+  memcpy(&x, (const char*)p + i * sizeof(T), sizeof(T));
+  return x;
+}
 template <class T>
 static inline vf load(const T* p) {
-  LANES(one(p[i]));
+  LANES(one(at(p, i)));
 }
 // n < W elements, the rest zero.
 template <class T>
 static inline vf load(const T* p, int n) {
-  LANES(i < n ? one(p[i]) : 0.f);
+  LANES(i < n ? one(at(p, i)) : 0.f);
 }
 template <class T>
 static inline void store(T* p, vf x) {

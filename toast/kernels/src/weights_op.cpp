@@ -40,7 +40,8 @@ using Tensor = std::tuple<size_t, mx::Dtype, std::vector<int>>;  // offset in th
 // MLX's allocator without a GPU keeps a buffer's size in the 8 bytes before its data. It only reads
 // them to choose between sharing and copying a buffer, and both are right, so whatever precedes a
 // tensor in the file may stand there: nothing is written, no page is copied. A buffer with a deleter
-// is never donated, so no op writes into the mapping either.
+// is never donated, so no op writes into the mapping either. Writers that pad no header (MLX's own) leave
+// tensors at odd addresses: they are read there, which every CPU that this is built for does.
 mx::array mapped(const std::shared_ptr<Mapping>& file, const Tensor& tensor) {
   auto& [offset, dtype, dims] = tensor;
   mx::Shape shape(dims.begin(), dims.end());
@@ -49,13 +50,6 @@ mx::array mapped(const std::shared_ptr<Mapping>& file, const Tensor& tensor) {
     if (n < 0 || __builtin_mul_overflow(bytes, (size_t)n, &bytes)) throw std::out_of_range("tensor shape");
   if (offset < sizeof(size_t) || offset > file->size || bytes > file->size - offset)
     throw std::out_of_range("tensor outside the file");
-  if (offset % mx::size_of(dtype)) {  // kernels may want aligned elements
-    mx::array copy(shape, dtype, nullptr, {});
-    allocate(copy);
-    std::memcpy(copy.data<char>(), file->data + offset, bytes);
-    copy.set_status(mx::array::Status::available);
-    return copy;
-  }
   mx::allocator::Buffer buffer(file->data + offset - sizeof(size_t));
   return mx::array(mx::allocator::Data(buffer, [file](mx::allocator::Buffer) {}), shape, dtype);
 }

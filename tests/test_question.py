@@ -1,0 +1,210 @@
+"""What `toast` is asked: files, instructions in files, dry runs, several answers, editors' filters."""
+
+import json
+import os
+
+import pytest
+from command import command, shell
+
+from toast.question import INPUT, Question
+
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+QWEN = os.path.join(ORACLES, "qwen3-causal")
+
+
+def toast(*words, **options):
+    return command("toast", "-m", QWEN, *words, **options)
+
+
+def asked(*words, **options):
+    """What stands in the user's turn."""
+    ran = toast("--dry-run", "--json", *words, **options).ok()
+    return json.loads(ran.out)["prompt"].partition("<|im_start|>user\n")[2].rpartition("<|im_end|>\n<|im_start|>")[0]
+
+
+# ---------------------------------------------------------------- instructions and files
+
+
+def test_an_instruction_from_a_file(tmp_path):
+    cases = {
+        "sum up\n": "in\n\nsum up",
+        "Before {{input}} after\n": "Before in after",
+        "{{input}}{{input}}": "inin",
+        "\ufeffa\r\nb {{input}}\r\n": "a\r\nb in",
+        "{{ input }}": "in\n\n{{ input }}",
+        "@other": "in\n\n@other",
+        "": "in",
+        "\n\n": "in",
+    }
+    for text, want in cases.items():
+        (tmp_path / "p").write_text(text, newline="")
+        for stdin in (b"in", b"in\n\n", b"\xef\xbb\xbfin\r\n"):
+            assert asked("@p", stdin=stdin, cwd=tmp_path) == want
+    (tmp_path / "p").write_text("{{input}} of {{input}}")
+    assert asked("@p", stdin=b"{{input}}\n", cwd=tmp_path) == "{{input}} of {{input}}"  # it is replaced once
+    assert asked("as {{input}} is", stdin=b"in\n") == "in\n\nas {{input}} is"  # marks nothing in an argument
+    (tmp_path / "p").write_text(" {{input}}\n{{input}}\n")
+    toast("@p", cwd=tmp_path).fails("nothing to answer")
+
+
+def test_an_instruction_that_only_begins_like_one():
+    toast("@").fails("@ names no file", "has a blank before it")
+    toast("-s", "@", "hi").fails("@ names no file")
+    toast("@home, what is it?").fails("cannot open home, what is it?", "has a blank before it")
+    toast("-s", "@none", "hi").fails("cannot open none", "has a blank before it")
+    toast("@-", stdin=b"x").fails("- names no file here")
+    toast("@.", stdin=b"x").fails("Is a directory")
+    assert asked(" @home, what is it?") == " @home, what is it?"
+
+
+def test_each_record_has_its_place(tmp_path):
+    (tmp_path / "p").write_text("say {{input}} so")
+    ran = toast("--each", "-t", "0", "-n", "5", "@p", stdin=b"one\n\ntwo\n", cwd=tmp_path).ok()
+    alone = [toast("-t", "0", "-n", "5", f"say {word} so").out for word in ("one", "two")]
+    assert ran.out.splitlines() == [alone[0].strip().replace(b"\n", b" "), b"", alone[1].strip().replace(b"\n", b" ")]
+    assert Question("a", f"x {INPUT}", placed=True).about("b").messages()[0]["content"] == "x b"
+
+
+def test_files_as_operands(tmp_path):
+    (tmp_path / "a.txt").write_text("A\r\n\r\n", newline="")
+    (tmp_path / "b").write_text("B")
+    (tmp_path / "p").write_text("with {{input}}")
+    both = "==> a.txt <==\nA\n\n==> b <==\nB"
+    assert asked("compare", "a.txt", "b", cwd=tmp_path) == f"{both}\n\ncompare"
+    assert asked("compare", "-f", "b", "a.txt", cwd=tmp_path) == f"{both}\n\ncompare"  # operands first
+    assert asked("compare", "a.txt", "b", cwd=tmp_path, stdin=b"in\n") == f"in\n\n{both}\n\ncompare"
+    assert asked("@p", "b", cwd=tmp_path, stdin=b"in\n") == "==> b <==\nB\n\nwith in"
+    (tmp_path / "l\nn").write_text("x")
+    assert asked("see", "l\nn", cwd=tmp_path) == "==> l\nn <==\nx\n\nsee"
+    with open(os.fsencode(tmp_path) + b"/\xff", "w") as file:
+        file.write("x")
+    assert asked("see", b"\xff", cwd=tmp_path) == "==> \ufffd <==\nx\n\nsee"
+    toast("see", ".", cwd=tmp_path).fails("Is a directory")
+
+
+@pytest.mark.parametrize("words, typed", [
+    (["write", "a", "commit", "message"], '"write a commit message"'),
+    (["say", '"hi"'], "'say \"hi\"'"),
+    (["it", "costs", "$5"], "'it costs $5'"),
+    (["don't", "stop"], '"don\'t stop"'),
+    (["sum", "up", b"\xff"], '"sum up \ufffd"'),
+])  # fmt: skip
+def test_an_instruction_without_quotes(tmp_path, words, typed):
+    toast(*words, cwd=tmp_path).fails("no file", f"the instruction is one argument: toast {typed}; text")
+
+
+def test_a_file_where_the_instruction_stands(tmp_path):
+    """It is the instruction all the same; who meant the file is told."""
+    (tmp_path / "notes.md").write_text("x")
+    (tmp_path / "explain").write_text("x")
+    ran = toast("--dry-run", "notes.md", cwd=tmp_path).ok(quiet=False)
+    assert b'notes.md is the instruction, not a file to read (toast "..." notes.md)\n' in ran.err, ran
+    for words in (["explain"], ["a/b"], ["."], ["see notes.md"], ["sum", "notes.md"], ["-q", "notes.md"]):
+        toast("--dry-run", "--json", *words, cwd=tmp_path).ok()
+
+
+# ---------------------------------------------------------------- --dry-run
+
+
+@pytest.mark.parametrize("words", [
+    ["-q"], ["--strict"], ["-n", "1"], ["--samples", "3"], ["--repeat-input"], ["--schema", "{}"], ["--no-cache"],
+    ["--long", "truncate"], ["-x"], ["--stop", "x"], ["--no-loop-stop"], ["-t", "1"], ["--template", "a=1"],
+    ["--think", "9"], ["--seed", "5"], ["--dry", "1"],
+])  # fmt: skip
+def test_a_dry_run_writes_the_prompt(words):
+    ran = toast("--dry-run", *words, "hi", stdin=b"cat\n").ok(quiet=False)
+    assert ran.out == b"<|im_start|>user\ncat\n\nhi<|im_end|>\n<|im_start|>assistant\n\n"
+    assert ran.err == (b"" if "-q" in words else b"toast: 17 tokens in the prompt\n")
+
+
+def test_a_dry_run_is_what_is_read():
+    for words in ([], ["-s", "Be red."], ["--prefill", "So"], ["--no-template"], ["--think", "off"]):
+        shown = json.loads(toast("--dry-run", "--json", *words, "hi<|im_end|>").ok().out)
+        assert shown["tokens"] == json.loads(toast("-n", "1", "--json", *words, "hi<|im_end|>").out)["prompt_tokens"]
+
+
+def test_a_dry_run_changes_nothing(tmp_path):
+    home = {"TOAST_HOME": str(tmp_path)}
+    toast("-n", "2", "--session", "trip", "hello", env=home).ok()
+    path = tmp_path / "sessions" / "trip.jsonl"
+    before = path.read_bytes()
+    assert "hello" in asked("--session", "trip", "and then?", env=home)
+    toast("--dry-run", "--session", "trip", "--forget", "hi", env=home).fails("--dry-run and --forget exclude")
+    toast("--session", "trip", "--forget", "--regex", "a", "--choice", "b", "hi", env=home).fails("exclude each other")
+    assert path.read_bytes() == before
+    toast("--dry-run", "--each", "hi").fails("exclude each other")
+
+
+def test_a_dry_run_finds_what_is_wrong():
+    toast("--dry-run", "--regex", "a(", "hi").fails("--regex")
+    toast("--dry-run", "cat " * 2000).fails("the prompt is")
+    toast("--dry-run", "-m", "/no/such", "hi").fails("no model")
+    toast("--dry-run").fails("nothing to answer")
+
+
+# ---------------------------------------------------------------- --samples
+
+
+def test_samples_are_answers_with_their_seeds():
+    words = ("-n", "9", "-t", "1", "hi")
+    alone = [toast(*words, "--seed", str(n)).out.decode() for n in range(4, 9)]
+    found = toast(*words, "--samples", "5", "--seed", "4").ok().out.decode()
+    assert found == "".join(" ".join(text.splitlines()).strip() + "\n" for text in alone)
+    raw = toast(*words, "--samples", "5", "--seed", "4", "-0").ok().out.decode()
+    assert raw == "".join(text.rstrip("\n") + "\0" for text in alone)
+    found = [
+        json.loads(line) for line in toast(*words, "--samples", "5", "--seed", "4", "--json").ok().out.splitlines()
+    ]
+    assert [o["index"] for o in found] == [*range(5)] and [o["text"] for o in found] == [t.rstrip("\n") for t in alone]
+    assert all(isinstance(o["logprob"], float) for o in found)
+
+
+def test_the_seed_after_the_last_is_0():
+    last, words = str((1 << 64) - 1), ("-n", "5", "-t", "1", "hi", "--json")
+    lines = toast(*words, "--samples", "2", "--seed", last).ok().out.splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    assert texts == [json.loads(toast(*words, "--seed", seed).out)["text"] for seed in (last, "0")]
+
+
+def test_samples_with_other_options(tmp_path):
+    assert toast("--samples", "1", "-n", "3", "-t", "0", "hi").ok().out.count(b"\n") == 1
+    for more in ([], ["--repeat-penalty", "1.2"]):
+        ran = toast("--samples", "3", "-n", "3", "-t", "0", *more, "hi").ok(quiet=False)
+        assert len(set(ran.out.splitlines())) == 1 and b"at temperature 0 all answers are alike" in ran.err, ran
+    assert set(toast("--samples", "9", "-t", "1", "--choice", "a,b", "hi").ok().out.split()) <= {b"a", b"b"}
+    assert toast("--samples", "2", "-n", "3", "-t", "1", "--strict", "--stop", "\n", "hi").status in (0, 3)
+    ran = toast("--samples", "2", "-x", "-n", "2", "-t", "1", "hi")
+    assert ran.status == 2 and ran.out == b"\n\n" and b"answer 2: no code block" in ran.err, ran
+    for other in (["--each"], ["--session", "x"], ["--repeat-input"]):
+        toast("--samples", "2", *other, "hi").fails("--samples", "exclude each other")
+    for other in (["--jsonl"], ["--field", "t"]):
+        toast("--samples", "2", *other, "hi").fails(f"{other[0]} needs --each")
+    toast("-0", "hi").fails("-0 needs --each or --samples")
+    toast("--samples", "0", "hi").fails("--samples must be at least 1")
+
+
+# ---------------------------------------------------------------- --repeat-input
+
+
+@pytest.mark.parametrize(
+    "text", [b"cat", b"cat\n", b"a\n\n\n", b"\n", b"a\r\nb\r\n", b"\xef\xbb\xbfbom\n", b"a\0b\n", b"x\xffy\n", b" a \n"]
+)
+def test_input_is_repeated_as_it_came(text):
+    ran = toast("--repeat-input", "-n", "3", "-t", "0", "hi", stdin=text)
+    answer = toast("-n", "3", "-t", "0", "hi", stdin=text)
+    assert ran.status == 0 and ran.out == text + b"\n" * (not text.endswith(b"\n")) + answer.out
+    assert ran.err == answer.err
+
+
+def test_nothing_to_repeat(tmp_path):
+    answer = toast("-n", "3", "-t", "0", "hi").out
+    assert toast("--repeat-input", "-n", "3", "-t", "0", "hi").ok().out == answer
+    assert toast("--repeat-input", "--no-input", "-n", "3", "-t", "0", "hi", stdin=b"x").ok().out == answer
+    long = b"cat\n" * 2000
+    ran = toast("--repeat-input", "--long", "truncate", "-n", "2", "hi", stdin=long)
+    assert ran.status == 0 and ran.out.startswith(long), ran
+    assert toast("--repeat-input", "hi", stdin=long).fails("the prompt is").out == b""
+    toast("--repeat-input", "--json", "hi", stdin=b"x").fails("exclude each other")
+    shell(f"echo x | toast -m {QWEN} --repeat-input hi > /dev/full").fails("No space left")
+    ran = shell(f"echo x | toast -m {QWEN} --repeat-input hi | true; echo ${{PIPESTATUS[1]}}").ok()
+    assert ran.out == b"0\n"

@@ -1,0 +1,160 @@
+"""What the user wrote (a schema, a regular expression, a grammar, choices) as a grammar of llguidance.
+
+Owns what the texts mean: `\\d`, `\\w`, `\\s` are ASCII, blanks around choices are none, formats are short forms of what
+their standards allow, and what the engine does not enforce is named. Knows no tokens.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+
+from toast.errors import UsageError
+from toast.generation.formats import FORMATS
+from toast.generation.json_check import Check
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+# one spelling of the blanks: with free ones, a small model may write blanks until its limit
+JSON: Any = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": ", "lenient": True}
+# a Lark grammar's strings and comments, which stay, and its regular expressions
+LARK = re.compile(r'"(?:\\.|[^"\\\n])*"|//[^\n]*|/((?:\\.|[^/\\\n])+)/')
+PLAIN = re.compile(r"(?:\\[^\w\s]|[^\\\[\](){}|*+?.^$])+")  # of a regular expression: what stands for itself
+EXCLUDED = ("exclusiveMinimum", "exclusiveMaximum")
+UNKNOWN_FORMAT = "Unknown format: "
+ONE, MANY, NAMED = (
+    ("additionalProperties", "items", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
+     "unevaluatedItems", "unevaluatedProperties"),
+    ("allOf", "anyOf", "oneOf", "prefixItems", "items"),
+    ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas"),
+)  # fmt: skip
+
+
+class Grammar:
+    """text: what the engine reads. large: whether it may need more than the engine's own limits. json: whether what it
+    allows is JSON. literals: texts that a schema names. loose_keys: whether an object's names may run out."""
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind, self.large, self.json = kind, kind == "choice", kind == "schema"
+        self.check: Check | None = None  # of what the engine cannot enforce
+        self.literals: list[str] = []
+        self.loose_keys = self.doubtful = False
+        self.text: str = getattr(self, f"_{kind}")(text)
+
+    def heed(self, warnings: list[str]) -> list[str]:
+        """Take what the engine says that it leaves out; lines that tell of it."""
+        formats = [told for told in warnings if told.startswith(UNKNOWN_FORMAT)]
+        if self.doubtful or len(formats) < len(warnings):
+            self.check = Check(self.schema)
+        names = ", ".join(sorted({told.removeprefix(UNKNOWN_FORMAT) for told in formats}))
+        return [f"--schema: the format {names} is not enforced"] if names else []
+
+    def _regex(self, text: str) -> str:
+        from llguidance import LLMatcher
+
+        self.literals = _plain(text)
+        return LLMatcher.grammar_from_regex(_ascii(text))
+
+    def _grammar(self, text: str) -> str:
+        from llguidance import LLMatcher
+
+        def put(part: re.Match[str]) -> str:
+            self.literals += _plain(part[1]) if part[1] else _quoted(part[0])
+            return f"/{_ascii(part[1])}/" if part[1] else part[0]
+
+        return LLMatcher.grammar_from_lark(LARK.sub(put, text))
+
+    def _choice(self, text: str) -> str:
+        """Between commas; a line each where the text ends in a line break.
+
+        One terminal: of rules the engine takes 2000 at most."""
+        from llguidance import LLMatcher
+
+        parts = text.split("\n" if text.endswith("\n") else ",")
+        choices = list(dict.fromkeys(filter(None, map(str.strip, parts))))
+        if not choices:
+            raise UsageError("--choice needs words: --choice yes,no")
+        return LLMatcher.grammar_from_lark("start: CHOICE\nCHOICE: " + " | ".join(map(json.dumps, choices)))
+
+    def _schema(self, text: str) -> str:
+        from llguidance import LLMatcher
+
+        try:
+            self.schema, schema = json.loads(text), json.loads(text)
+        except RecursionError:
+            raise UsageError("--schema is nested too deeply") from None
+        except ValueError as error:
+            raise UsageError(f"--schema is not JSON: {error}") from None
+        if not isinstance(schema, (dict, bool)):
+            raise UsageError("--schema is not a JSON schema: neither an object nor true or false")
+        try:
+            for part in list(_subschemas(schema)):
+                self._read(part)
+            return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"--schema is not supported as it is: {brief(str(error))}") from None
+
+    def _read(self, part: dict[str, Any]) -> None:
+        """Note what matters of a part of a schema, and put the short form of its format in the format's place."""
+        self.loose_keys |= "patternProperties" in part
+        # the engine lets an excluded bound in where the range is narrow; and 5.6 / 0.1 is 56 to not every validator
+        excluded = part.get("type") != "integer" and not part.keys().isdisjoint(EXCLUDED)
+        self.doubtful |= excluded or isinstance(part.get("multipleOf"), float)
+        values = part.get("enum")
+        values = list(values) if isinstance(values, list) else []
+        self.literals += [json.dumps(value, ensure_ascii=False) for value in [*values, *_const(part)]]
+        pattern = FORMATS.get(part["format"]) if isinstance(part.get("format"), str) else None
+        if pattern is None:
+            return
+        del part["format"]
+        if "pattern" in part:
+            part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
+        else:
+            part["pattern"] = pattern
+
+
+def _const(part: dict[str, Any]) -> list[Any]:
+    return [part["const"]] if "const" in part else []
+
+
+def _plain(regex: str) -> list[str]:
+    """Texts that a regular expression names."""
+    return [re.sub(r"\\(.)", r"\1", run) for run in PLAIN.findall(regex)]
+
+
+def _quoted(part: str) -> list[str]:
+    """The text of a string of a Lark grammar; nothing of a comment."""
+    try:
+        return [json.loads(part)]
+    except ValueError:
+        return []
+
+
+def _ascii(regex: str) -> str:
+    from llguidance import regex_to_lark
+
+    return regex_to_lark(regex, "dws")
+
+
+def _subschemas(schema: Any) -> Iterator[dict[str, Any]]:
+    """A schema and all within it, each once; what stands in `enum`, `const` or `default` is none."""
+    if not isinstance(schema, dict):
+        return
+    yield schema
+    for keyword, value in list(schema.items()):
+        parts: list[Any] = []
+        if isinstance(value, dict):
+            parts = [value] if keyword in ONE else list(value.values()) if keyword in NAMED else []
+        elif isinstance(value, list) and keyword in MANY:
+            parts = value
+        for part in parts:
+            yield from _subschemas(part)
+
+
+def brief(told: str) -> str:
+    """The engine's message in a line; the dump of its state and the whole grammar may follow."""
+    told = " ".join(told.partition("<state>")[0].partition("<grammar>")[0].split())
+    return told if len(told) <= 200 else f"{told[:200]}..."
