@@ -11,7 +11,7 @@ from time import perf_counter
 from toast import kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation.generate import Generation, Sequence, can_trim, prefill
+from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -183,10 +183,14 @@ def run(generation: Generation, last: int, answer: Answer, *, streamed: Streamed
     return tokens
 
 
-def _read(call: Call, generation: Generation, ids: list[int], *, prefix: PrefixCache | None) -> float:
+def _read(call: Call, request: Request, generation: Generation, *, ids: list[int], prefix: PrefixCache | None) -> float:
     """Put all but the last of the ids into the caches; the seconds that it took."""
-    model, caches = generation.model, generation.caches
-    known = found = prefix.find(caches, ids) if prefix is not None else 0
+    model, caches, language = generation.model, generation.caches, request.engine.language
+
+    def new() -> list[Any]:
+        return begun(model, language.caches())
+
+    known = found = prefix.find(caches, ids, like=new) if prefix is not None else 0
     start = perf_counter()
     with pipes.progress(call, len(ids) - known, "token") as bar:
         pause = prefix.boundary(caches, ids) if prefix is not None else 0
@@ -225,7 +229,7 @@ def toast(call: Call, request: Request) -> int | None:
     generation = _generation(request, ids)
     answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
-    seconds, gone = _read(call, generation, ids, prefix=prefix), None
+    seconds, gone = _read(call, request, generation, ids=ids, prefix=prefix), None
     if request.repeat_input and question.raw:
         pipes.write_answer(call, question.raw + b"\n" * (not question.raw.endswith(b"\n")))
     try:

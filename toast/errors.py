@@ -47,6 +47,11 @@ class ModelNotFound(ToastError):
     """No model goes by this name, here or where it would be fetched from."""
 
 
+def told(error: BaseException) -> str:
+    """What another library says; "unexpected" is our own word, for what nobody has thought of."""
+    return str(error).replace("unexpected", "wrong")
+
+
 def not_numbers(name: str) -> BadModel:
     """What this model makes of a text is NaN or infinite."""
     return BadModel(f"{name}: its weights are not numbers, or its config.json is wrong", "fetch or convert it again")

@@ -14,7 +14,7 @@ from toast.encoding.sentence_transformers import dense, normalize
 from toast.errors import BadModel
 from toast.models import encoder, layers
 from toast.store import weights
-from toast.store.folder import modules, read_config, read_json, transformer
+from toast.store.folder import blame, modules, read_config, read_json, transformer
 from toast.task import is_stanford
 
 TYPE_CHECKING = False
@@ -29,12 +29,16 @@ class ColBERT:
     """Encoder, projection and what `settings` found, immutable; max_length: tokens of a document piece."""
 
     def __init__(self, path: str) -> None:
+        with blame(path):
+            self._read(path)
+
+    def _read(self, path: str) -> None:
         facts = settings(path)
         self.tokens = tokens.load(path)
         limit = facts["document_length"] or self.tokens.max_length
         folder = transformer(path)
         self.max_length = tokens.max_length(folder, read_config(folder), limit)
-        self.query_length, self.attend = facts["query_length"], facts["attend"]
+        self.query_length, self.attend = int(facts["query_length"] or 0), facts["attend"]
         self.model, self.steps = encoder(path), projection(path)
         find = self.tokens.id
         self.mask = find("[MASK]") if find("[MASK]") is not None else find("<mask>")

@@ -61,6 +61,8 @@ class SentenceTransformer:
         saved = read_json(path, "config_sentence_transformers.json") or {}
         self.prompts: dict[str, str] = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
         self.default_prompt: str | None = saved.get("default_prompt_name")
+        if not all(isinstance(text, str) for text in (*self.prompts.values(), self.default_prompt or "")):
+            raise BadModel("its prompts are no texts")
 
     def add(self, kind: str, folder: str) -> None:
         """Append the step that a module of modules.json stands for."""

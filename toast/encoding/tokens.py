@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from toast.encoding import wordpiece
 from toast.errors import BadModel
-from toast.store.folder import read_config, read_json, transformer
+from toast.store.folder import read_config, read_json, read_tokenizer, transformer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,13 +52,7 @@ class Tokens:
     def _load(self) -> Any:
         """The library's tokenizer, loaded when it is first needed."""
         if self._library is None:
-            from tokenizers import Tokenizer
-
-            try:
-                library = Tokenizer.from_file(self.file)
-            except Exception as error:  # what tokenizers raises
-                raise BadModel(f"{self.file}: {error}") from None
-            library.no_padding()
+            library = read_tokenizer(os.path.dirname(self.file))
             if self.lower:
                 lowercase(library)
             self._library = library
@@ -155,9 +149,9 @@ class Tokens:
                 return library.encode_batch(inputs, add_special_tokens=special)
             try:
                 library.enable_truncation(limit, strategy=truncate)
-            except Exception as error:  # the limit is smaller than the special tokens
-                raise BadModel(f"a limit of {limit} tokens: {error}") from None
-            return library.encode_batch(inputs, add_special_tokens=special)
+                return library.encode_batch(inputs, add_special_tokens=special)
+            except Exception as error:  # the limit is smaller than the special tokens, or than what may not be cut
+                raise BadModel(f"{self.file}: a limit of {limit} tokens is too small: {error}") from None
 
     def _quickly(self, inputs: Sequence[Text], *, special: bool, limit: int | None) -> list[Any] | None:
         """The same without the library, for few short inputs; None where it is needed or there already."""
@@ -200,7 +194,10 @@ def max_length(folder: str, config: dict[str, Any], limit: int | None) -> int:
     positions = config.get("max_position_embeddings")
     if positions and config.get("model_type") in POSITIONS_AFTER_PAD:
         positions -= config.get("pad_token_id", 1) + 1
-    return int(min(x for x in (limit, positions, 1 << 20) if x and x > 0))
+    try:
+        return max(1, int(min(x for x in (limit, positions, 1 << 20) if x and x > 0)))
+    except (TypeError, ValueError):
+        raise BadModel(f"{folder}: its limit of tokens is {str(limit)[:40]}, not a number") from None
 
 
 def lowercase(tokenizer: Any) -> None:

@@ -11,7 +11,7 @@ import os
 from binascii import crc32
 
 from toast import files
-from toast.errors import BadInput, BadModel
+from toast.errors import BadInput, BadModel, told
 from toast.pipes import clean
 from toast.store.folder import blame, read_object
 
@@ -70,13 +70,13 @@ class Template:
             with Deadline():
                 return clean(template.render(usual | self.tokens | (variables or {}) | {"messages": messages}))
         except jinja2.TemplateSyntaxError as error:
-            raise BadModel(f"the model's chat template is broken: {error}") from None
+            raise BadModel(f"the model's chat template is broken in line {error.lineno}") from None
         except TooMuch as error:
             raise BadModel(f"the model's chat template {error}") from None
         except jinja2.TemplateError as error:
-            raise BadInput(f"the model's chat template refuses this: {error}") from None
+            raise BadInput(f"the model's chat template refuses this: {told(error)}") from None
         except Exception as error:  # a program of its own: whatever it raises is its fault
-            raise BadModel(f"the model's chat template fails: {error!r}") from None
+            raise BadModel(f"the model's chat template fails: {told(error)}") from None
 
     # ---- what a static template comes to: texts, and numbers of the messages between them
 
@@ -90,9 +90,10 @@ class Template:
         path = os.path.join(cache, f"{key:08x}.json")
         try:
             found = json.loads(files.read(path))
-            if found["for"] == facts:
-                return found["pieces"]
-        except (OSError, ValueError, KeyError, TypeError):
+            pieces = found["pieces"]
+            if found["for"] == facts and found["sum"] == _sum(pieces) and _are_pieces(pieces, len(messages)):
+                return pieces
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             pass
         return self._learn(messages, variables, facts=facts, path=path)
 
@@ -113,13 +114,24 @@ class Template:
             marks = [{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)]
             marked = self._render(marks, variables)
             pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
-        content = json.dumps({"for": facts, "pieces": pieces})
+        content = json.dumps({"for": facts, "sum": _sum(pieces), "pieces": pieces})
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             files.replace(path, [content.encode()])
         except OSError:  # a cache that cannot be written is no reason to fail
             pass
         return pieces
+
+
+def _sum(pieces: Any) -> int:
+    return crc32(json.dumps(pieces).encode())
+
+
+def _are_pieces(pieces: Any, count: int) -> bool:
+    """Whether they are texts and numbers of messages; None says that a template is not static."""
+    if pieces is None:
+        return True
+    return isinstance(pieces, list) and all(isinstance(p, str) or (type(p) is int and 0 <= p < count) for p in pieces)
 
 
 def _source(folder: str, config: dict[str, Any]) -> Any:

@@ -57,6 +57,7 @@ class Reader:
             raise BadModel(f"{words}: its tokenizer has more tokens than the base, {self.size}")
         named = [self.tokenizer.id(name) for name in decoder.end_names(words)]
         sources = [*decoder.end_tokens(folder, self.config), {id for id in named if id is not None}]
+        sources = [{id for id in source if 0 <= id < self.size} for source in sources]
         told = {id for source in sources for id in source}
         known = {id for name, id in self.tokenizer.controls.items() if name in ENDS}
         self.ends = frozenset(told | prompt.turn_ends(self.tokenizer, self.template, told) | known)
@@ -110,7 +111,7 @@ class Reader:
     @property
     def size(self) -> int:
         """The number of the model's logits."""
-        return text_part(self.config)["vocab_size"]
+        return text_part(self.config).get("vocab_size") or self.tokenizer.core.get_vocab_size()
 
 
 class LanguageModel(Reader):

@@ -59,6 +59,12 @@ def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[i
             watch(len(piece))
 
 
+def begun(model: Any, caches: list[Any]) -> list[Any]:
+    """New caches as they are after a token, whose values are never computed: they tell shapes and types."""
+    model(mx.array([[0]]), cache=caches)
+    return caches
+
+
 class Sequence:
     """The tokens of one text as they come, and when it is over: the one rule of every decoding loop.
 

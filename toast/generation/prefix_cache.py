@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 BLOCK = 64
 KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
-MAGIC = b"toastKV1"
+MAGIC = b"toastKV2"
 READING = 2  # raise when models are read otherwise: windows, corrections
 
 
@@ -51,23 +51,27 @@ class PrefixCache:
         self.root = blake2b(versions.encode() + _fingerprint(path) + change + form.encode(), digest_size=20).digest()
         self.snapshot: Tree = None
 
-    def find(self, caches: Caches, ids: list[int]) -> int:
+    def find(self, caches: Caches, ids: list[int], *, like: Callable[[], Caches] | None = None) -> int:
         """Fill new caches with the longest known prefix of the ids, but not with all of them.
 
-        Gives its length; the caches stay new when that is 0."""
+        Gives its length; the caches stay new when that is 0. like: gives caches as the model makes them, which tell
+        what it can go on from."""
         keys = self._keys(ids[:-1])
+        if like is not None and not (keys and os.path.exists(os.path.join(self.folder, keys[0]))):
+            like = None
+        expected = [cache.state for cache in like()] if like is not None else None
         if has_kv_caches(caches):
             blocks = []
             for key in keys:
                 block = self._load(key)
-                if block is None or len(block) != len(caches):
+                if not _is_block(block, len(caches)) or (expected and not _alike(block, expected)):
                     break
                 blocks.append(block)
             self._used(keys[: len(blocks)])
             return _fill(caches, blocks) if blocks else 0
         for count in range(len(keys), 0, -1):
             states = self._load(keys[count - 1])
-            if states is not None and len(states) == len(caches):
+            if isinstance(states, list) and len(states) == len(caches) and (not expected or _alike(states, expected)):
                 self._used([keys[count - 1]])
                 for cache, state in zip(caches, states, strict=True):
                     cache.state = state
@@ -182,6 +186,32 @@ def _fingerprint(path: str) -> bytes:
     return "\n".join(parts).encode("utf-8", "surrogateescape")
 
 
+def _is_block(tree: Tree, layers: int) -> bool:
+    """Whether a tree is keys and values (1, H, BLOCK, D) for each of so many layers."""
+    if not isinstance(tree, list) or len(tree) != layers:
+        return False
+    return all(
+        isinstance(layer, list)
+        and len(layer) == 2
+        and all(isinstance(part, mx.array) and part.ndim == 4 and part.shape[2] == BLOCK for part in layer)
+        for layer in tree
+    )
+
+
+def _alike(tree: Tree, expected: Tree) -> bool:
+    """Whether a tree has the arrays that are expected, of any number of tokens (the axis before the last)."""
+    if isinstance(expected, mx.array):
+        if not isinstance(tree, mx.array) or tree.dtype != expected.dtype or tree.ndim != expected.ndim:
+            return False
+        tokens = tree.ndim - 2
+        return all(a == b for n, (a, b) in enumerate(zip(tree.shape, expected.shape, strict=True)) if n != tokens)
+    if isinstance(expected, (list, tuple)):
+        if not isinstance(tree, list) or len(tree) < len(expected[:2]):
+            return False
+        return all(map(_alike, tree, expected))
+    return not isinstance(tree, mx.array)
+
+
 def _fill(caches: Caches, blocks: list[Tree]) -> int:
     """Put blocks of keys and values (1, H, BLOCK, D), one after the other, into new caches."""
     count = len(blocks) * BLOCK
@@ -204,8 +234,8 @@ def _copied(tree: Tree) -> Tree:
 
 
 # ---------------------------------------------------------------- the format, docs/formats.md
-# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of the rest, tree), the arrays' bytes,
-# each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
+# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of tree and rest, tree), the arrays' bytes one after
+# the other, each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
 
 
 def pack(tree: Tree, key: str) -> list[bytes]:
@@ -226,7 +256,7 @@ def pack(tree: Tree, key: str) -> list[bytes]:
         return found
 
     tree = described(tree)
-    sum = 0
+    sum = crc32(json.dumps(tree).encode())
     for part in parts:
         sum = crc32(part, sum)
     header = json.dumps({"key": key, "crc32": sum, "size": size, "tree": tree}).encode()
@@ -242,22 +272,38 @@ def unpack(data: memoryview, key: str) -> Tree:
     try:
         header = json.loads(bytes(data[16 : 16 + length]))
         body = data[16 + length :]
-        if header["key"] != key or header["size"] != len(body) or header["crc32"] != crc32(body):
+        sum = crc32(body, crc32(json.dumps(header["tree"]).encode()))
+        if header["key"] != key or header["size"] != len(body) or header["crc32"] != sum:
             return None
-        return _built(header["tree"], body)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return _Builder(body).whole(header["tree"])
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError):
         return None
 
 
-def _built(node: Tree, body: memoryview) -> Tree:
-    if isinstance(node, list):
-        return [_built(x, body) for x in node]
-    if not isinstance(node, dict):
-        return node
-    dtype, count = getattr(mx, node["dtype"]), 1
-    for n in node["shape"]:
-        count *= n
-    if not count:
-        return mx.zeros(node["shape"], dtype)
-    data: Any = body[node["at"] : node["at"] + count * dtype.size]
-    return mx.array(data).view(dtype).reshape(node["shape"])
+class _Builder:
+    """Trees back from a file's body, all of which their arrays must take, one after the other."""
+
+    def __init__(self, body: memoryview) -> None:
+        self.body, self.at = body, 0
+
+    def whole(self, tree: Tree) -> Tree:
+        """The tree; ValueError unless it takes the body."""
+        found = self._built(tree)
+        if self.at != len(self.body):
+            raise ValueError("there are bytes of no array")
+        return found
+
+    def _built(self, node: Tree) -> Tree:
+        if isinstance(node, list):
+            return [self._built(x) for x in node]
+        if not isinstance(node, dict):
+            return node
+        dtype, count = getattr(mx, node["dtype"]), 1
+        for n in node["shape"]:
+            count *= n
+        if node["at"] != self.at or min(node["shape"], default=0) < 0:
+            raise ValueError("an array is elsewhere")
+        data: Any = self.body[self.at : self.at + count * dtype.size]
+        self.at += count * dtype.size
+        self.at += -self.at % 64
+        return mx.array(data).view(dtype).reshape(node["shape"]) if count else mx.zeros(node["shape"], dtype)

@@ -6,11 +6,10 @@ parsed. Owns the stream of characters that tokens become: a character is never s
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 
-from toast.errors import BadModel
 from toast.filters import MARKS
+from toast.store.folder import read_tokenizer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,17 +31,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str, template: str = "") -> None:
-        import tokenizers
-
-        file = os.path.join(folder, "tokenizer.json")
-        if not os.path.isfile(file):
-            raise BadModel(f"{folder}: no tokenizer.json")
-        try:
-            self.core = tokenizers.Tokenizer.from_file(file)
-        except Exception as error:  # what tokenizers raises
-            raise BadModel(f"{file}: {error}") from None
-        self.core.no_truncation()
-        self.core.no_padding()
+        self.core = read_tokenizer(folder)
         added = self.core.get_added_tokens_decoder()
         self.special = {i for i, token in added.items() if token.special}
         written = template + "".join(map("".join, MARKS))

@@ -10,7 +10,8 @@ import os
 from contextlib import contextmanager
 
 from toast import files
-from toast.errors import BadModel
+from toast.errors import BadModel, told
+from toast.store import plausible
 from toast.store.config import normalised
 
 TYPE_CHECKING = False
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
 
 def read_config(path: str) -> dict[str, Any]:
-    """config.json of the folder as a dict, normalised (`config.py`); BadModel when it is missing or not an object."""
+    """config.json of the folder as a dict, normalised (`config.py`); BadModel when it is missing, no object, or has
+    numbers that no model has."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
     config = read_json(path, "config.json")
     if not isinstance(config, dict):
         raise BadModel(f"{path}: config.json is {'not an object' if config else 'missing'}")
     with blame(path):
+        plausible.check(config)
         return normalised(config, read_object(path, "hf_quant_config.json"))
 
 
@@ -51,6 +54,24 @@ def read_object(path: str, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise BadModel(f"{os.path.join(path, name)}: not an object")
     return value
+
+
+def read_tokenizer(path: str) -> Any:
+    """The library's tokenizer of a folder's tokenizer.json, without truncation and padding of its own; BadModel."""
+    import tokenizers
+
+    file = os.path.join(path, "tokenizer.json")
+    if not os.path.isfile(file):
+        raise BadModel(f"{path}: no tokenizer.json")
+    try:
+        found = tokenizers.Tokenizer.from_file(file)
+    except BaseException as error:  # what tokenizers raises; a panic of Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BadModel(f"{file}: {told(error)}") from None
+    found.no_truncation()
+    found.no_padding()
+    return found
 
 
 def write_texts(path: str, texts: Mapping[str, Any]) -> None:
@@ -79,10 +100,10 @@ def modules(path: str) -> list[tuple[str, str]]:
     """(kind, folder) of each entry of modules.json; empty without that file."""
     entries = read_json(path, "modules.json") or []
     try:
-        pairs = [(entry["type"].rpartition(".")[2], entry["path"]) for entry in entries]
+        pairs = [(entry["type"].rpartition(".")[2], entry["path"].split("/")) for entry in entries]
     except (TypeError, KeyError, AttributeError):
         raise BadModel(f"{path}/modules.json: entries need type and path") from None
-    return [(kind, os.path.join(path, *below.split("/")).rstrip("/")) for kind, below in pairs]
+    return [(kind, os.path.join(path, *below).rstrip("/")) for kind, below in pairs]
 
 
 def transformer(path: str) -> str:

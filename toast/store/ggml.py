@@ -107,6 +107,11 @@ def arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
     """The tensor as (w,), or as (weight (..., cols*bits/32) uint32, scales, biases (..., cols/32) f16).
 
     Raises BadModel for a type that has no counterpart here."""
+    with np.errstate(all="ignore"):  # of scales that are no numbers the model will tell
+        return _arrays(file, name)
+
+
+def _arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
     tensor = file.tensors[name]
     raw = np.frombuffer(file.read(tensor.start, tensor.nbytes), np.uint8)
     if tensor.type in FLOATS:

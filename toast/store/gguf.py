@@ -104,7 +104,7 @@ def converting(path: str) -> Iterator[None]:
     """Metadata that is missing or wrong ends in a BadModel that names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise BadModel(f"cannot convert {path}: metadata missing or wrong: {error!r}") from None
 
 
