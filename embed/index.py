@@ -117,6 +117,8 @@ def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], u
     embedder = model.Embedder(call, meta["model"], exact=bool(meta["exact"]))
     if not update:
         database.set_meta(db, dims=embedder.dims, **meta)
+    elif (dims := database.meta(db).get("dims")) != embedder.dims:
+        raise ValueError(f"{dims!r} dimensions, its model has {embedder.dims}")
     writer = Writer(db, embedder, mode=meta["chunk"], update=update)
     fill(call, writer, source, update=update)
     _remove_unseen(db, source, dims=embedder.dims, update=update)

