@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from toast import pipes
+from toast import npy, pipes
 from toast.encoding.encoder import Encoder
 from toast.store.safetensors import data
 
@@ -75,15 +75,15 @@ def _texts(windows: Iterable[list[Record]]) -> Iterator[list[str]]:
 def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, precision: str) -> None:
     descr, form = FORMS[precision]
     rows = None
-    if not pipes.can_patch(call.stdout):
+    if not npy.can_patch(call.stdout):
         spool = pipes.Spool(call)
         for window in windows:
             spool.extend(window)
         windows, rows = spool.windows(), spool.count
     columns = form(mx.zeros((1, encoder.dims))).shape[1]
-    npy = pipes.Npy(call, descr, columns=columns, rows=rows)
-    _write_rows(call, windows, encoder, precision=precision, write=npy.write, total=rows)
-    npy.close()
+    array = npy.Npy(call, descr, columns=columns, rows=rows)
+    _write_rows(call, windows, encoder, precision=precision, write=array.write, total=rows)
+    array.close()
 
 
 def _write_rows(

@@ -50,12 +50,12 @@ def _lines(call: Call, file: str) -> list[str]:
     except OSError as error:
         raise os_error(error, f"read {file}") from None
     try:
-        text, whole, _ = pipes.read_text(fd, LONGEST, file)
+        data, whole = pipes.read_up_to(fd, LONGEST, file)
     finally:
         os.close(fd)
     if not whole:
         raise UsageError(f"{file} is longer than the {LONGEST} bytes that labels may have")
-    return text.removeprefix("\ufeff").splitlines()
+    return pipes.decoded(data)[0].removeprefix("\ufeff").splitlines()
 
 
 def _check(labels: list[str], least: int, where: str) -> None:

@@ -367,7 +367,8 @@ def test_arguments_that_are_no_text(tmp_path, words):
 
 @pytest.mark.parametrize("words", [
     ("search", "--mode", "lexical", b"\xff"), ("search", b"\xffcat"), ("rerank", b"\xff"),
-    ("classify", "-l", b"a,\xff"), ("embed", b"\xff"), ("index", "-o", b"\xff.db", b"\xff.txt"), ("search", "cat", b"\xff.txt"),
+    ("classify", "-l", b"a,\xff"), ("embed", b"\xff"), ("index", "-o", b"\xff.db", b"\xff.txt"),
+    ("search", "cat", b"\xff.txt"),
 ])  # fmt: skip
 def test_arguments_that_are_no_text_of_encoders(tmp_path, bert, words):
     with open(os.path.join(os.fsencode(tmp_path), b"\xff.txt"), "w") as file:

@@ -103,6 +103,8 @@ def test_seeded_sampling_repeats_itself():
 class Only:
     """A guide that allows one list of tokens."""
 
+    watchful = False
+
     def __init__(self, ids, size):
         self.ids, self.size = list(ids), size
 

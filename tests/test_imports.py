@@ -23,7 +23,7 @@ FLOORS = {
     "cli": 0, "verb": 1, "generation": 2, "encoding": 2, "models": 3, "store": 3, "shell": 3, "kernels": 4,
 }  # fmt: skip
 SHELL = {
-    "start", "command", "options", "usage", "pipes", "files", "records", "errors", "task", "loaded", "filters",
+    "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
     "__init__", "terminal", "long_words",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps

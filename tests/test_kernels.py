@@ -146,6 +146,8 @@ def test_many_processes_at_once_finish():
 class Caller:
     """What install_for() needs of a Call."""
 
+    name = "test"
+
     def __init__(self, variant="", threads=""):
         self.env, self.outcome, self.said = {"TOAST_KERNELS": variant, "TOAST_THREADS": threads}, object(), []
         self.warn = self.said.append

@@ -8,6 +8,7 @@ import pytest
 from toast import pipes
 from toast.command import Call
 from toast.errors import BadInput
+from toast.npy import Npy
 
 
 def call_on(data: bytes, tmp_path=None, **streams):
@@ -54,7 +55,7 @@ def test_npy_is_what_numpy_reads(tmp_path, known):
     rows = np.arange(15, dtype=np.float32).reshape(5, 3)
     fd = os.open(tmp_path / "x.npy", os.O_RDWR | os.O_CREAT)
     os.write(fd, b"before")
-    npy = pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3, rows=5 if known else None)
+    npy = Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3, rows=5 if known else None)
     npy.write(rows[:2])
     npy.write(rows[2:])
     npy.close()
@@ -65,7 +66,7 @@ def test_npy_is_what_numpy_reads(tmp_path, known):
 
 def test_unfinished_npy_is_no_npy(tmp_path):
     fd = os.open(tmp_path / "x.npy", os.O_RDWR | os.O_CREAT)
-    pipes.Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3).write(np.zeros((2, 3), np.float32))
+    Npy(Call("test", {}, -1, stdout=fd), "<f4", columns=3).write(np.zeros((2, 3), np.float32))
     with pytest.raises(ValueError):
         np.load(tmp_path / "x.npy")
 

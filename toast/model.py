@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 
 from toast import pipes, store
-from toast.errors import Exit, ModelNotFound, UsageError
+from toast.errors import BadModel, Exit, ModelNotFound, UsageError
 from toast.store import alias, catalog, hub, inventory
 from toast.store.download import size_text
 from toast.store.inventory import Model
+from toast.task import SAID, purpose
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def pull(call: Call, names: list[str], *, dry_run: bool) -> None:
 
 def ls(call: Call, *, json: bool) -> int:
     """Every model that is here, one a line; the status is 1 where there is none."""
-    found = [inventory.describe(model) for model in inventory.models(call)]
+    found = [_told(model) for model in inventory.models(call)]
     if json:
         pipes.write_all(call.stdout, b"".join(map(pipes.json_line, found)))
     elif found:
@@ -52,6 +53,15 @@ def ls(call: Call, *, json: bool) -> int:
         held = inventory.size(path for told in found for path in inventory.files(told["path"]))
         call.info(f"{size_text(held)} in all")
     return Exit.OK if found else Exit.NONE
+
+
+def _told(model: Model) -> dict[str, Any]:
+    """What the store tells of a model, and the command that it is for ("kind")."""
+    try:
+        kind = SAID[purpose(model.path)][1].split()[0]
+    except BadModel:
+        kind = None
+    return {"name": model.name, "kind": kind} | inventory.describe(model)
 
 
 def _table(found: list[dict[str, Any]]) -> str:
@@ -86,7 +96,7 @@ def _day(used: float | None) -> str:
 def show(call: Call, name: str, *, json: bool) -> None:
     """What a model is, and what its files say of it."""
     model = _found(call, name)
-    told = inventory.describe(model) | _settings(call, model)
+    told = _told(model) | _settings(call, model)
     if json:
         pipes.write_all(call.stdout, pipes.json_line(told))
         return

@@ -107,13 +107,12 @@ def _origin(folder: str) -> str | None:
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """{"name", "kind", "architecture", "parameters", "bits", "bytes", "used", "form", "owner", "path"} of a model.
+    """{"name", "architecture", "parameters", "bits", "bytes", "used", "form", "owner", "path"} of a model.
 
     parameters: a number, bits: of each on average, used: the last access of its weights in seconds since 1970.
     What the files do not tell is None."""
-    told: dict[str, Any] = {"name": model.name, "kind": None, "architecture": None, "parameters": None, "bits": None}
+    told: dict[str, Any] = {"name": model.name, "architecture": None, "parameters": None, "bits": None}
     try:
-        told["kind"] = _kind(model.path)
         told.update(_of_gguf(model.path) if os.path.isfile(model.path) else _of_tensors(model.path))
     except ToastError as error:
         told["error"] = str(error)
@@ -141,13 +140,6 @@ def size(paths: Iterable[str]) -> int:
     """Bytes of files, those that share their data counted once."""
     held = {(s.st_dev, s.st_ino): s.st_size for s in map(os.stat, paths)}
     return sum(held.values())
-
-
-def _kind(path: str) -> str:
-    """The command that a model is for."""
-    from toast.task import SAID, purpose
-
-    return SAID[purpose(path)][1].split()[0]
 
 
 def _of_tensors(folder: str) -> dict[str, Any]:
