@@ -46,7 +46,8 @@ def hold(path: str, waiting: Callable[[], object]) -> int | None:
 
     waiting: called before waiting for a run that is at it."""
     while True:
-        _journal(path)
+        if (journal := _journal(path)) is not None:
+            os.close(journal)
         try:
             fd = files.open_own(path)
         except FileNotFoundError:

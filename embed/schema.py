@@ -91,8 +91,9 @@ def connect_to_build(path: str, *, journal: str = "DELETE") -> Connection:
 
     journal: OFF where nobody needs the file after a crash; SQLite writes no other file then."""
     db = connect(path)
-    pragmas = ("locking_mode = EXCLUSIVE", f"journal_mode = {journal}", "synchronous = NORMAL", "cache_size = -32000")
-    for pragma in (*pragmas, "temp_store = MEMORY"):
+    synchronous = "OFF" if journal == "OFF" else "NORMAL"
+    for pragma in ("locking_mode = EXCLUSIVE", f"journal_mode = {journal}", f"synchronous = {synchronous}",
+                   "cache_size = -32000", "temp_store = MEMORY"):  # fmt: skip
         db.execute(f"PRAGMA {pragma}")
     return db
 
@@ -228,7 +229,8 @@ def open_fd(call: Call, fd: int, name: str) -> Connection:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
     path = f"/dev/fd/{fd}"
     # SQLite follows this link by itself, and to what? The file may be renamed over or deleted since it was opened
-    if os.path.islink(path) and not files.has_name(fd, os.path.realpath(path)):
+    there = files.has_name(fd, os.path.realpath(path)) if os.path.islink(path) else os.path.exists(path)
+    if not there:
         return open_spooled(call, copy_chunks(fd), name)
     _check_file(call, fd, name)
     with damage(name):

@@ -235,6 +235,16 @@ def test_a_signal_ends_the_command_as_the_signal(model, number):
     assert process.stderr.read() == b""
 
 
+def test_nohup_is_nohup(model):
+    process = start("embed", "-m", model, "--json", preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    process.stdin.write(b"a\n")
+    process.stdin.flush()
+    assert process.stdout.readline().startswith(b'{"index": 0')
+    process.send_signal(signal.SIGHUP)
+    out, err = process.communicate(b"b\n", timeout=20)
+    assert process.returncode == 0 and out.startswith(b'{"index": 1') and not err
+
+
 def test_a_shell_loop_stops_at_ctrl_c(model):
     """The shell sees a death by SIGINT, so that its loop ends too."""
     script = f"while :; do embed -m {model} --json; echo again >&2; done"

@@ -400,7 +400,7 @@ def test_a_reader_that_leaves(made):
 
 
 def test_a_search_starts_light(made):
-    words = f"{sys.executable} -X importtime $(command -v search) 'the dog' -i x.db"
+    words = f"{sys.executable} -X importtime -c 'from embed.cli import search; search()' 'the dog' -i x.db"
     loaded = {line.rsplit(b"|")[-1].strip() for line in shell(words, cwd=made).ok(quiet=False).err.splitlines()}
     heavy = {
         b"numpy",

@@ -295,7 +295,8 @@ def test_tokenize_by_a_gguf_without_weights(tmp_path):
     )
     assert ran.ok().out == b"2\n0\n2\n"
     made = os.listdir(tmp_path / "home" / "gguf")
-    assert sorted(os.listdir(tmp_path / "home" / "gguf" / made[0])) == ["tokenizer.json", "tokenizer_config.json"]
+    assert sorted(os.listdir(tmp_path / "home" / "gguf" / made[0])) == [
+        "origin.json", "tokenizer.json", "tokenizer_config.json"]  # fmt: skip
 
 
 def test_tokenize_wrong_use():
