@@ -159,7 +159,7 @@ def test_hostile_headers(tmp_path, data, said):
 
 def test_a_file_that_shrinks_while_it_is_used(tmp_path):
     file = read(tmp_path, gguf(META, {"w": ("F32", (4,), bytes(16))}))
-    os.truncate(file.path, file.size - 8)
+    os.truncate(file.path, file.tensors["w"].start + 8)
     with pytest.raises(BadModel, match="m.gguf changed while it was used"):
         ggml.arrays(file, "w")
 

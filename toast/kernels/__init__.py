@@ -21,8 +21,6 @@ if TYPE_CHECKING:
         """What install_for() needs of a Call."""
 
         @property
-        def name(self) -> str: ...
-        @property
         def env(self) -> Mapping[str, str]: ...
         @property
         def outcome(self) -> object: ...
@@ -94,16 +92,16 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
             raise KernelsInUse(f"this process uses {used}: it cannot use {asked}")
         if _decided is None or _variant == "off":  # without kernels, every Call is told why
             install(*wanted, warn)
-            _tell_of_shrunk_files(call.name)
+            _tell_of_shrunk_files()
         _decided = wanted
 
 
-def _tell_of_shrunk_files(program: str) -> None:
+def _tell_of_shrunk_files() -> None:
     """A mapped file that shrinks ends this process with a line and status 2, on any thread; MLX and Python map, too."""
     if _variant != "off":
         from . import _ext
 
-        _ext.tell_of_shrunk_files(program)
+        _ext.tell_of_shrunk_files()
 
 
 def _same(decided: tuple[str, int], wanted: tuple[str, int]) -> bool:

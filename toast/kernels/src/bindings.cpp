@@ -44,8 +44,8 @@ NB_MODULE(_ext, m) {
         return sum.load();
       },
       "n"_a, "0 + 1 + .. + n - 1, every number a task of the pool: it shows that the threads are alive.");
-  m.def("tell_of_shrunk_files", &toast::tell_of_shrunk_files, "program"_a,
-        "A mapped file that shrinks ends the process with status 2 and a line of this program.");
+  m.def("tell_of_shrunk_files", &toast::tell_of_shrunk_files,
+        "A mapped file that shrinks ends the process with status 2 and a line.");
   toast::bind_floats(m);
   toast::bind_quantized(m);
   toast::bind_dense(m);

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdint>
-#include <cstring>
 
 namespace toast {
 namespace {
@@ -19,17 +18,17 @@ namespace {
 constexpr int FAILED = 2;  // as toast/errors.py
 constexpr size_t LONGEST = 4096;
 
-char program[64];
 struct sigaction before;
 std::atomic_flag telling = ATOMIC_FLAG_INIT;  // by the first thread; the buffers below are its own
 
-// /proc/self/maps, a character after the other.
-struct Maps {
-  int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+// A file of /proc, a character after the other.
+struct Text {
+  int fd;
   char data[LONGEST];
   ssize_t at = 0, size = 0;
 
-  ~Maps() {
+  explicit Text(const char* path) : fd(open(path, O_RDONLY | O_CLOEXEC)) {}
+  ~Text() {
     if (fd >= 0) close(fd);
   }
   int next() {
@@ -68,7 +67,7 @@ struct Line {
 
 // Adds the path of the file that is mapped at an address. A line: START-END rights offset device inode   PATH
 bool add_path(uintptr_t address, Line& line) {
-  Maps maps;
+  Text maps("/proc/self/maps");
   while (uintptr_t start = maps.number()) {
     bool here = maps.number() > address && start <= address;
     int c = maps.next();
@@ -81,13 +80,19 @@ bool add_path(uintptr_t address, Line& line) {
   return false;
 }
 
+// Adds the process's name, which is the command's.
+void add_name(Line& line) {
+  Text name("/proc/self/comm");
+  for (int c = name.next(); c && c != '\n'; c = name.next()) line.add((char)c);
+}
+
 void on_bus(int number, siginfo_t* info, void*) {
   int kept = errno;
   if (info->si_code == BUS_ADRERR) {
     while (telling.test_and_set()) pause();
     static Line line;
     line.size = 0;
-    line.add(program);
+    add_name(line);
     line.add(": ");
     if (add_path((uintptr_t)info->si_addr, line)) {
       line.add(" changed while it was used (run this again when it is whole)\n");
@@ -103,8 +108,7 @@ void on_bus(int number, siginfo_t* info, void*) {
 
 }  // namespace
 
-void tell_of_shrunk_files(const std::string& name) {
-  strncpy(program, name.c_str(), sizeof program - 1);
+void tell_of_shrunk_files() {
   static const bool installed = [] {
     struct sigaction action = {};
     action.sa_sigaction = on_bus;

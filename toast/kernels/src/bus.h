@@ -1,9 +1,8 @@
 #pragma once
-#include <string>
 
 namespace toast {
 
-// From now on a mapped file that shrinks ends the process with status 2 and a line of this program.
-void tell_of_shrunk_files(const std::string& program);
+// From now on a mapped file that shrinks ends the process with status 2 and a line.
+void tell_of_shrunk_files();
 
 }  // namespace toast
