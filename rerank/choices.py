@@ -72,10 +72,12 @@ class Choices:
 
     def _fitting(self, text: str) -> list[int]:
         """The prompt's ids, of a text that is cut to the limit."""
-        ids = self._prompt(text)
-        if len(ids) > self.limit:
+        first = self.tokenizer.first
+        far = len(text) > 16 * self.limit and len(first(text, self.limit)) == self.limit  # over it for certain
+        ids = [] if far else self._prompt(text)
+        if far or len(ids) > self.limit:
             self.cut += 1
-            kept = self.tokenizer.encode(text)[: max(0, self.limit - len(self._prompt("")))]
+            kept = first(text, max(0, self.limit - len(self._prompt(""))))
             ids = self._prompt(self.tokenizer.decode(kept))
         return ids
 

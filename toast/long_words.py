@@ -22,12 +22,12 @@ CJK = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0002fa1f]"
 class Shortened:
     """text: with the same tokens as the whole, if no known word has BLOCK characters."""
 
-    def __init__(self, whole: str) -> None:
+    def __init__(self, whole: str, *, at_all: bool = True) -> None:
         self.ends: list[int] = []  # in the shortened text, where something was left out
         self.lost = [0]  # characters left out before each of them
         parts: list[str] = []
         size = 0
-        for start, stop in _kept(whole):
+        for start, stop in _kept(whole) if at_all else [(0, len(whole))]:
             if parts:
                 self.ends.append(size)
                 self.lost.append(start - size)

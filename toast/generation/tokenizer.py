@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import islice
 
 from toast.filters import MARKS
+from toast.long_words import BLOCK, Shortened, can_shorten
 from toast.store.folder import read_tokenizer
 
 TYPE_CHECKING = False
@@ -42,12 +43,34 @@ class Tokenizer:
         # added tokens that are looked for in the normalized text
         loose = any(added[i].normalized for i in self._ids) and self.core.normalizer is not None
         self._normalize = self.core.normalizer.normalize_str if loose else None
+        steps = (self.core.normalizer, self.core.pre_tokenizer, self.core.model)
+        bert = [type(step).__name__ for step in steps] == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
+        self._shortens = (
+            bert
+            and self.core.model.max_input_chars_per_word < BLOCK
+            and can_shorten(token.content for token in added.values())
+        )
+
+    def _shortened(self, text: str) -> Shortened:
+        """A text without what its tokens do not depend on, if it is long."""
+        return Shortened(text, at_all=self._shortens and len(text) > PIECE)
+
+    def first(self, text: str, count: int) -> list[int]:
+        """encode(text)[:count], of which no more is read than is needed: the first tokens of a window are those of
+        the whole once a window twice as long has the same."""
+        size, before = 16 * count + 64, None
+        while size < len(text):
+            found = self.encode(text[:size])[:count]
+            if len(found) == count and found == before:
+                return found
+            size, before = 2 * size, found
+        return self.encode(text)[:count]
 
     def encode(self, text: str, *, special: bool = False, parse: bool = False) -> list[int]:
         """Token ids; control tokens in the text are spelled in ordinary ones, unless it is to be parsed.
 
         special: with those that the model wants around a text."""
-        found = self.core.encode(text, add_special_tokens=special)
+        found = self.core.encode(self._shortened(text).text, add_special_tokens=special)
         ids = found.ids
         if parse or self._ids.isdisjoint(ids):
             return ids
@@ -154,7 +177,9 @@ class Tokenizer:
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Where each token is in the text: (start, stop) in characters."""
-        return [(at + a, at + b) for at, piece in self.pieces(text) for a, b in piece.offsets]
+        short = self._shortened(text)
+        spans = ((at + a, at + b) for at, piece in self.pieces(short.text) for a, b in piece.offsets)
+        return [(short.place(a), short.place(b)) for a, b in spans]
 
     def pieces(self, text: str) -> Iterator[tuple[int, Encoding]]:
         """(start, encoding) of pieces of a long text, whose tokens are those of the whole: the library's
