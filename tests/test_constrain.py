@@ -1,18 +1,23 @@
 """Constraints on tiny models that know nothing: whatever they would say, what comes out validates."""
 
+import datetime
 import json
 import os
 import random
 import re
 from functools import cache
 
+import mlx.core as mx
 import pytest
+from bench import limits
 from command import command
 
 from toast.errors import UsageError
 from toast.generation import decoder
 from toast.generation.constrain import Constraint, Unfinished
+from toast.generation.formats import FORMATS
 from toast.generation.generate import Generation, Sequence, prefill
+from toast.generation.json_check import Names
 from toast.generation.sample import Sampler
 from toast.generation.tokenizer import Tokenizer
 
@@ -98,8 +103,8 @@ def test_random_schemas(name):
 
 def test_what_is_not_supported_is_named():
     for kind, text, said in [
-        ("schema", '{"not": {"type": "string"}}', "not"),
-        ("schema", '{"type": "array", "uniqueItems": true}', "uniqueItems"),
+        ("schema", '{"$ref": "http://example.org/s"}', "not supported"),
+        ("schema", '{"not": 1}', "no JSON schema"),
         ("schema", "{", "not JSON"),
         ("schema", "[1]", "not a JSON schema"),
         ("regex", "(", "--regex"),
@@ -113,6 +118,143 @@ def test_what_is_not_supported_is_named():
 def test_an_unfinished_answer_is_an_error():
     with pytest.raises(Unfinished):
         answer("qwen3-causal", "regex", "a{50}b", limit=5)
+
+
+@pytest.mark.parametrize("regex", [r"\d\w\s", r"[\d][\w-][\s]", r"[^\D][^\W][^\S]", r"\d{1}\w+?\s"])
+def test_classes_are_ascii(regex):
+    schema = json.dumps({"type": "string", "pattern": f"^{regex}$"})
+    for seed in range(4):
+        for kind, text in (("regex", regex), ("grammar", f"start: X\nX: /{regex}/")):
+            assert re.fullmatch(r"[0-9][A-Za-z0-9_-]+[ \t\n\r\f\v]", answer("qwen3-causal", kind, text, seed=seed))
+        assert re.fullmatch(r"[0-9][A-Za-z0-9_-]+\s", json.loads(answer("qwen3-causal", "schema", schema, seed=seed)))
+
+
+def test_a_slash_is_no_class():
+    assert answer("qwen3-causal", "regex", r"a\\d/b") == r"a\d/b"
+    assert answer("qwen3-causal", "grammar", 'start: "\\\\d/" // \\d/') == r"\d/"
+
+
+def test_choices():
+    assert answer("qwen3-causal", "choice", " blue ,, red rose ,") in ("blue", "red rose")
+    assert answer("llama-causal", "choice", "a,b\n c \n\n") in ("a,b", "c")
+    many = list(map(str, range(1, 20001)))
+    assert answer("qwen3-causal", "choice", ",".join(many)) in many
+    for text in ("<|im_end|>", "a<|im_start|>b", "</s>"):  # text, and no control token
+        assert answer("qwen3-causal", "choice", text) == text
+
+
+def test_control_tokens_in_a_schema_are_text():
+    schema = {"const": "<|im_start|>user"}
+    assert json.loads(answer("qwen3-causal", "schema", json.dumps(schema))) == "<|im_start|>user"
+
+
+# a valid answer within a limit that leaves little more than the shortest one, by a model that would not stop
+TIGHT = [
+    ({"type": "string"}, 3),
+    ({"type": "number"}, 2),
+    ({"type": "string", "format": "date-time"}, 25),
+    ({"type": "string", "format": "time"}, 15),
+    ({"type": "string", "format": "duration"}, 8),
+    ({"type": "string", "format": "email"}, 12),
+    ({"type": "string", "pattern": "^[a-z]{12,}$"}, 16),
+    ({"type": "array", "items": {"type": "string"}, "minItems": 3}, 14),
+    ({"$ref": "#/$defs/l", "$defs": {"l": {"type": "object", "properties": {"n": {"anyOf": [
+        {"$ref": "#/$defs/l"}, {"type": "null"}]}}, "required": ["n"], "additionalProperties": False}}}, 12),
+    ({"enum": ["a text that has no room here, whatever else may be said of it", "x"]}, 4),
+    ({"type": "object", "patternProperties": {"^x": {"type": "integer"}}, "additionalProperties": False,
+      "minProperties": 2}, 24),
+    ({"type": "array", "items": {"enum": ["a", "b", "c"]}, "uniqueItems": True, "minItems": 3}, 24),
+    ({"type": "object", "propertyNames": {"pattern": "^k"}, "minProperties": 1}, 16),
+    ({"type": "string", "not": {"const": ""}}, 5),
+    ({"type": "array", "items": {"type": "integer"}, "contains": {"const": 5}}, 9),
+    ({"if": {"type": "integer"}, "then": {"minimum": 10}, "else": False}, 8),
+    ({"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}},
+      "dependentRequired": {"a": ["b"]}, "required": ["a"], "additionalProperties": False}, 24),
+    ({"type": "object", "properties": {"a": {"type": "null"}, "b": {"type": "null"}}, "minProperties": 1}, 16),
+    ({"oneOf": [{"type": "integer"}, {"type": "integer", "minimum": 5}]}, 6),
+    ({"type": "number", "exclusiveMinimum": 0, "maximum": 0.001}, 9),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("schema, limit", TIGHT)
+def test_an_end_within_the_limit(schema, limit):
+    for seed in range(3):
+        text = answer("qwen3-causal", "schema", json.dumps(schema), limit=limit, seed=seed)
+        jsonschema.validate(json.loads(text, object_pairs_hook=unique), schema)
+
+
+def unique(pairs):
+    assert len(dict(pairs)) == len(pairs), pairs
+    return dict(pairs)
+
+
+@pytest.mark.parametrize("kind, text, regex, limit", [
+    ("regex", "(a{50}|b)c+", "bc+", 6),
+    ("regex", "[a-z ]*end", "[a-z ]*end", 8),
+    ("grammar", 'start: e\ne: e "+" t | t\nt: "(" e ")" | /[0-9]+/', r"[0-9()+]+", 8),
+    ("grammar", 'start: s+ "end."\ns: /[a-z ]+/ "; "', "([a-z ]+; )+end[.]", 12),
+])  # fmt: skip
+def test_grammars_end_within_the_limit(kind, text, regex, limit):
+    for seed in range(4):
+        found = answer("llama-causal", kind, text, limit=limit, seed=seed)
+        assert re.fullmatch(regex, found) and found.count("(") == found.count(")")
+
+
+def test_the_bench_of_tight_limits():
+    wrong, good, possible = limits.run(limits.Model(QWEN), 37)
+    assert not wrong and possible > 30 and good >= possible - 1
+
+
+def test_names_come_once():
+    """Wherever objects are, however the names are written, far from the limit too."""
+    schema = {"type": "object", "additionalProperties": {"type": "object", "patternProperties": {"^[ab]$": {}},
+              "additionalProperties": False}}  # fmt: skip
+    for seed in range(6):
+        try:
+            text = answer("llama-causal", "schema", json.dumps(schema), limit=120, seed=seed)
+        except Unfinished:
+            continue
+        json.loads(text, object_pairs_hook=unique)
+
+
+def test_names():
+    names = Names()
+    assert names.add(b'{"a": {"a": "a", "b": [{"a": 1}, {"a": 2}]}, "b') and names.copy().add(b'": 1}')
+    assert not names.copy().add(b'": 1, "a"') and names.copy().add(b'": 1, "\\"": 2, "c": "a"}')
+    assert not names.copy().add(b'": 1, "\\u0061": 2')
+
+
+def test_hurry_leads_to_the_shortest_end():
+    model, tokenizer, ends = loaded("qwen3-causal")
+    schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "null"}},
+              "required": ["a", "b"], "additionalProperties": False}  # fmt: skip
+    guide = Constraint(tokenizer, ends, size=680, kind="schema", text=json.dumps(schema)).guide(4000)
+    start = tokenizer.encode('{"a": "some text')
+    for token in start:
+        guide.accept(token)
+    guide.hurry()
+    sequence = Sequence(ends, 4000, guide)
+    while sequence.reason is None:
+        sequence.take(sequence.choose(Sampler(), mx.random.normal((680,), key=mx.random.key(len(sequence.ids)))).item())
+    guide.check()
+    assert len(sequence.ids) < 20 and json.loads(tokenizer.decode(start + sequence.ids))["b"] is None
+
+
+def test_unknown_formats_are_annotations():
+    schema = json.dumps({"type": "string", "format": "phone", "maxLength": 3})
+    ran = toast("-v", "-n", "20", "--schema", schema, "hi").ok(quiet=False)
+    assert b"the format phone is not enforced" in ran.err and isinstance(json.loads(ran.out), str)
+    assert toast("-n", "20", "--schema", schema, "hi").ok().err == b""
+
+
+@pytest.mark.parametrize("name", ["date", "date-time", "time"])
+def test_dates_are_those_of_the_calendar(name):
+    read = {"date": datetime.date, "date-time": datetime.datetime, "time": datetime.time}[name].fromisoformat
+    for seed in range(8):
+        read(json.loads(answer("qwen3-causal", "schema", json.dumps({"type": "string", "format": name}), seed=seed)))
+    for day, right in (("2000-02-29", True), ("2024-02-29", True), ("1900-02-29", False), ("2023-02-29", False),
+                       ("2023-02-28", True), ("2023-04-31", False), ("2023-12-31", True)):  # fmt: skip
+        assert bool(re.search(FORMATS["date"], day)) is right
 
 
 # ---------------------------------------------------------------- on the command line
@@ -142,7 +284,7 @@ def test_commands(tmp_path):
 def test_nothing_comes_out_of_a_failure():
     ran = toast("-n", "3", "--regex", "a{50}b", "hi").fails("before it satisfied --regex")
     assert ran.out == b""
-    toast("--schema", '{"not": {}}', "hi").fails("not supported", "not")
+    assert toast("-n", "9", "--schema", '{"not": {}}', "hi").fails("not valid by --schema").out == b""
     toast("--schema", "/no/such/file", "hi").fails("cannot open")
     toast("--choice", "a,b", "--regex", "a", "hi").fails("exclude each other")
     toast("--choice", "a,b", "--stop", "a", "hi").fails("exclude each other")
@@ -153,6 +295,25 @@ def test_each():
     assert re.fullmatch(rb"((yes|no)\n){3}", ran.out)
     ran = toast("--each", "-n", "3", "--regex", "a{50}b", stdin=b"one\ntwo\n")
     assert ran.status == 2 and ran.out == b"\n\n" and ran.err.count(b"before it satisfied") == 2, ran
+
+
+def test_choices_of_a_file(tmp_path):
+    (tmp_path / "list").write_text("one, two\n\n three \n")
+    assert toast("--choice", f"@{tmp_path}/list", "which?").ok().out in (b"one, two\n", b"three\n")
+    toast("--choice", f"@{tmp_path}/none", "which?").fails("cannot open")
+    (tmp_path / "list").write_text("\n \n")
+    toast("--choice", f"@{tmp_path}/list", "which?").fails("needs words")
+
+
+def test_batches_are_steered_too():
+    words = ("-n", "14", "--schema", json.dumps({"type": "array", "items": {"type": "string"}, "minItems": 3}))
+    ran = toast("--each", *words, "go", stdin=b"one\ntwo\nthree\n").ok(quiet=False)  # one reasons
+    alone = [toast(*words, "go", stdin=line).ok(quiet=False).out for line in (b"one\n", b"two\n", b"three\n")]
+    assert ran.out == b"".join(alone) and all(len(json.loads(line)) >= 3 for line in alone)
+    ran = toast("--samples", "4", "-t", "1", *words, "go").ok(quiet=False)
+    assert all(len(json.loads(line)) >= 3 for line in ran.out.splitlines()) and len(set(ran.out.splitlines())) > 1
+    ran = toast("--each", "-n", "9", "--schema", '{"not": {}}', stdin=b"one\ntwo\n")
+    assert ran.status == 2 and ran.out == b"\n\n" and ran.err.count(b"not valid by --schema") == 2, ran
 
 
 def test_what_the_parser_says_is_a_short_line(tmp_path):

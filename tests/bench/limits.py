@@ -20,6 +20,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
 ORACLES = os.path.join(os.path.dirname(HERE), "oracles")
 
+from toast import kernels  # noqa: E402
 from toast.errors import ToastError  # noqa: E402
 from toast.generation import decoder  # noqa: E402
 from toast.generation.constrain import Constraint, Unfinished  # noqa: E402
@@ -163,6 +164,7 @@ def main():
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("-v", action="store_true")
     args = parser.parse_args()
+    kernels.install()
     folders = args.model or [os.path.join(ORACLES, name) for name in ("qwen3-causal", "llama-causal")]
     failed = False
     for folder in folders:

@@ -151,7 +151,8 @@ class Closing:
         kinds: dict[tuple[int, int], list[State]] = {}
         for state in states:
             state.look(self.vocabulary.short)
-            kinds.setdefault(state.kind, []).append(state)
+            if state.allowed or not self.rule.fault(state.memory):
+                kinds.setdefault(state.kind, []).append(state)
         found = []
         for group in kinds.values():
             group.sort(key=lambda state: len(state.text))

@@ -56,10 +56,19 @@ class Constraint:
         literals = [text.encode() for text in grammar.literals[:LITERALS]]
         self.closing = Closing(vocabulary, rule=self.rule, literals=literals)
 
-    def guide(self, limit: int) -> Guide:
-        from llguidance import LLMatcher
+        self.start = LLMatcher(self.tokens, grammar.text, log_level=0, limits=self.limits)
+        self.first: tuple[int, bytes | None] = 0, None
 
-        return Guide(self, LLMatcher(self.tokens, self.grammar.text, log_level=0, limits=self.limits), limit)
+    def guide(self, limit: int) -> Guide:
+        return Guide(self, self.start.deep_copy(), limit)
+
+    def least(self, limit: int) -> bytes | None:
+        """A short answer, of at most so many tokens; None where none is found."""
+        limit, before = min(limit, NEAR), self.first
+        if before[1] is None and limit > before[0]:
+            self.first = limit, self.closing.find(self.start, limit, memory=self.rule.begin(), effort=EFFORT)
+        found = self.first[1]
+        return found if found is not None and len(self.closing.fewest(found)) <= limit else None
 
 
 class Guide:
@@ -73,7 +82,7 @@ class Guide:
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher, self.left = constraint, matcher, limit
         self.rule, self.closing = constraint.rule, constraint.closing
-        self.memory, self.broken = self.rule.begin(), False
+        self.memory, self.begun, self.broken = self.rule.begin(), False, False
         self.mask: mx.array | None = None
         self.denied: set[int] = set()
         self.end: bytes | None = None  # a known one from here
@@ -93,6 +102,10 @@ class Guide:
         bits = (packed[:, None] >> mx.arange(8, dtype=mx.uint8)) & 1
         mask = bits.reshape(-1).astype(mx.bool_)[: self.constraint.size]
         return mx.pad(mask, (0, self.constraint.size - mask.size))
+
+    def least(self) -> int:
+        """The tokens of a short answer; 0 where none is known."""
+        return len(self.closing.fewest(self.constraint.least(self.left) or b""))
 
     @property
     def watchful(self) -> bool:
@@ -117,7 +130,10 @@ class Guide:
 
     def _look(self) -> None:
         """Look for an end from here, and when to look again, if not before each token."""
-        self.end = self.closing.find(self.matcher, self.left, memory=self.memory, effort=EFFORT)
+        if not self.begun:
+            self.end = self.constraint.least(self.left)
+        else:
+            self.end = self.closing.find(self.matcher, self.left, memory=self.memory, effort=EFFORT)
         if self.end is None:
             self.wake = max(0, self.left - AGAIN)
             return
@@ -146,7 +162,7 @@ class Guide:
         return end is not None
 
     def accept(self, token: int) -> None:
-        self.left -= 1
+        self.left, self.begun = self.left - 1, True
         if self.wake is None:
             self.end = self.ends.get(token)
             if self.end is None and token not in self.constraint.ends:  # nobody had asked

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+FINAL = {"uniqueItems", "propertyNames"}  # keywords of which a fault stays one, whatever follows
 TWICE = "a name comes twice in an object"
 
 
@@ -39,6 +40,13 @@ class Check:
         except Exception as error:  # a $ref to nowhere, a pattern that Python does not read
             return f"it cannot be checked: {error}"
         return found.message if found else ""
+
+    def dooms(self, value: Any) -> bool:
+        """Whether a value that lacks its end, after a comma, has a fault that no end mends."""
+        try:
+            return any(not FINAL.isdisjoint(error.schema_path) for error in self.validator.iter_errors(value))
+        except Exception:
+            return False
 
 
 def fault(text: bytes, check: Check | None) -> str:
@@ -120,7 +128,20 @@ class JsonRule(Rule):
 
     def add(self, memory: tuple[Names, bytes], text: bytes) -> tuple[Names, bytes] | None:
         names = memory[0].copy()
-        return (names, memory[1] + text) if names.add(text) else None
+        head, comma, tail = text.rpartition(b",")
+        if not names.add(head):
+            return None
+        if comma and self.check and names.string is None and self._is_doomed(names, memory[1] + head):
+            return None
+        return (names, memory[1] + text) if names.add(comma + tail) else None
+
+    def _is_doomed(self, names: Names, text: bytes) -> bool:
+        assert self.check is not None
+        ends = b"".join(b"]" if known is None else b"}" for known in reversed(names.open))
+        try:
+            return self.check.dooms(json.loads(text + ends))
+        except (ValueError, RecursionError):
+            return False
 
     def fault(self, memory: tuple[Names, bytes]) -> str:
         return fault(memory[1], self.check)

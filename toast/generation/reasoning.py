@@ -48,7 +48,8 @@ class AfterReasoning:
         make: Callable[[int], Guide] | None = None,
     ) -> None:  # fmt: skip
         self.marks, self.make, self.limit = marks, make, limit
-        kept = max(limit // 4, min(limit // 2, 32)) if make else 0  # for an answer under a constraint
+        # for an answer under a constraint: more than the shortest one where there is room
+        kept = max(limit // 4, min(limit // 2, 32), make(limit).least()) if make else 0
         room = limit - kept - len(marks.close) - (0 if inside else len(marks.begin))
         asked = limit if budget is None else budget
         self.budget = min(asked, room) if make else asked

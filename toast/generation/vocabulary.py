@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 # GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on
 PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 SHORT = 3  # bytes of tokens that tell one state of a constraint from another
+LONGEST = 8  # bytes of tokens that close
 CLOSERS = re.compile(rb"""["'\]})> ]+""")
 BLANK = "\u2581"  # SentencePiece's
 
@@ -73,7 +74,7 @@ class Vocabulary:
     @cached_property
     def closers(self) -> int:
         """Tokens that close what is open, as bits."""
-        return _flags(i for text, i in self.ids.items() if CLOSERS.fullmatch(text))
+        return _flags(i for text, i in self.ids.items() if len(text) <= LONGEST and CLOSERS.fullmatch(text))
 
     @cached_property
     def words(self) -> list[int]:
