@@ -201,7 +201,7 @@ def test_grammars_end_within_the_limit(kind, text, regex, limit):
 
 
 def test_the_bench_of_tight_limits():
-    wrong, good, possible = limits.run(limits.Model(QWEN), 37)
+    wrong, good, possible = limits.run(limits.Model(QWEN), 40)
     assert not wrong and possible > 30 and good >= possible - 1
 
 
@@ -209,7 +209,7 @@ def test_names_come_once():
     """Wherever objects are, however the names are written, far from the limit too."""
     schema = {"type": "object", "additionalProperties": {"type": "object", "patternProperties": {"^[ab]$": {}},
               "additionalProperties": False}}  # fmt: skip
-    for seed in range(6):
+    for seed in range(3):
         try:
             text = answer("llama-causal", "schema", json.dumps(schema), limit=120, seed=seed)
         except Unfinished:

@@ -25,6 +25,11 @@ class Guide:
     def allowed(self):
         return marks().mask([self.only])
 
+    def least(self):
+        return 0
+
+    watchful = False
+
     def accept(self, token):
         self.taken.append(token)
 

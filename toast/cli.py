@@ -83,9 +83,18 @@ def toast(
     logprobs: int | None = Option(
         None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
     ),
-    schema: str | None = Option(None, "--schema", metavar="FILE|JSON", help="The answer is JSON of this schema."),
-    regex: str | None = Option(None, "--regex", metavar="REGEX", help="The answer matches this regular expression."),
-    choice: str | None = Option(None, "--choice", metavar="A,B,C", help="The answer is one of these."),
+    schema: str | None = Option(
+        None, "--schema", metavar="FILE|JSON", help="The answer is JSON that is valid by this schema."
+    ),
+    regex: str | None = Option(
+        None,
+        "--regex",
+        metavar="REGEX",
+        help=r"The answer matches this regular expression, in which \d, \w and \s are ASCII.",
+    ),
+    choice: str | None = Option(
+        None, "--choice", metavar="A,B,C|@FILE", help="The answer is one of these; a FILE holds one a line."
+    ),
     grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
     session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
     forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),

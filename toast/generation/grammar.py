@@ -106,6 +106,8 @@ class Grammar:
         values = part.get("enum")
         values = list(values) if isinstance(values, list) else []
         self.literals += [json.dumps(value, ensure_ascii=False) for value in [*values, *_const(part)]]
+        if isinstance(part.get("pattern"), str):
+            self.literals += _plain(part["pattern"])
         pattern = FORMATS.get(part["format"]) if isinstance(part.get("format"), str) else None
         if pattern is None:
             return

@@ -128,20 +128,26 @@ class JsonRule(Rule):
 
     def add(self, memory: tuple[Names, bytes], text: bytes) -> tuple[Names, bytes] | None:
         names = memory[0].copy()
-        head, comma, tail = text.rpartition(b",")
-        if not names.add(head):
+        if not names.add(text) or (self.check and self._is_doomed(memory, text)):
             return None
-        if comma and self.check and names.string is None and self._is_doomed(names, memory[1] + head):
-            return None
-        return (names, memory[1] + text) if names.add(comma + tail) else None
+        return names, memory[1] + text
 
-    def _is_doomed(self, names: Names, text: bytes) -> bool:
+    def _is_doomed(self, memory: tuple[Names, bytes], text: bytes) -> bool:
+        """Whether the last name or item that ends in this text is a fault."""
         assert self.check is not None
-        ends = b"".join(b"]" if known is None else b"}" for known in reversed(names.open))
-        try:
-            return self.check.dooms(json.loads(text + ends))
-        except (ValueError, RecursionError):
-            return False
+        for mark, value in ((b",", b""), (b":", b": null")):
+            head, found, _ = text.rpartition(mark)
+            names = memory[0].copy()
+            if not found or not names.add(head) or names.string is not None:
+                continue
+            ends = b"".join(b"]" if known is None else b"}" for known in reversed(names.open))
+            try:
+                whole = json.loads(memory[1] + head + value + ends)
+            except (ValueError, RecursionError):
+                continue
+            if self.check.dooms(whole):
+                return True
+        return False
 
     def fault(self, memory: tuple[Names, bytes]) -> str:
         return fault(memory[1], self.check)
