@@ -176,7 +176,7 @@ def cost(name, *words, data):
     return tuple(map(float, run.stdout.split()))
 
 
-@pytest.mark.parametrize("kind", ["x", "ж", " ", "x,", "日", "QUJD", "cat "])
+@pytest.mark.parametrize("kind", ["x", "ж", " ", "x,", "QUJD"])
 @pytest.mark.parametrize(
     "command", ["embed --json", "rerank --long truncate cat", "classify -l a,b", "tokenize --max 9"]
 )
