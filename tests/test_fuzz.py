@@ -1,5 +1,5 @@
 """Damaged configurations, weights, GGUF files, caches, sessions, probes and indexes: every command says in a line what
-is wrong, or answers right. The same damage every time; `pytest -m slow tests/test_fuzz.py` does forty times as much.
+is wrong, or answers right. The same damage every time; `make test-all` does forty times as much.
 """
 
 import json
@@ -45,8 +45,8 @@ FOLDERS = {  # a model (None: one that is made here), and commands that it is fo
 
 
 def seeds(count):
-    """Numbers for the usual suite, and many more that are marked slow."""
-    return [range(count), pytest.param(range(count, count * MANY), marks=pytest.mark.slow)]
+    """Numbers for the usual suite, and many more for `make test-all`."""
+    return [range(count), pytest.param(range(count, count * MANY), marks=pytest.mark.long)]
 
 
 def each(name, numbers, damage, run):
