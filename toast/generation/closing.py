@@ -19,6 +19,7 @@ BEAM = 12  # states of one cost that are followed
 FEW = 32  # so many tokens that may come are all tried
 ALIKE = 2  # states with the same tokens that are followed: the shortest and the longest text
 SORTS = b"aA0"  # where any character may come, long tokens of these are enough
+SLACK = 8  # so much of the limit more is looked at: the whole text may have fewer tokens than its parts
 ESCAPE = 0x5C  # of JSON: it leads back to where it stands
 LONGEST = 24  # bytes of a token, at most, that a text is split into
 
@@ -125,23 +126,28 @@ class Closing:
         tokens = self.vocabulary.tokens
         return b"".join(tokens[i] for i in ids if i < len(tokens))
 
-    def find(self, matcher: Any, most: int, *, memory: Any, known: bytes = b"", effort: int = 1500) -> bytes | None:
+    def find(
+        self, matcher: Any, most: int, *, memory: Any, known: bytes = b"", effort: int = 1500, first: bool = False
+    ) -> bytes | None:
         """A short end of at most so many tokens; None where none is found.
 
-        known: the end of a place nearby. effort: states that are looked at."""
+        known: the end of a place nearby. effort: states that are looked at. first: the first one found will do."""
         splits = self._splits(known)
         waiting: dict[int, list[State]] = {0: [State(matcher.deep_copy(), memory)]}
         best: bytes | None = None
+        slack = 2 + most // SLACK
         cost, bound, seen = 0, most, dict[tuple[int, int], int]()
-        while cost <= bound and effort > 0:
+        while cost <= bound + slack and effort > 0:
             for state in self._sifted(waiting.pop(cost, []), seen):
                 effort -= 1
                 tail = self._tail(state.matcher, splits, memory=state.memory, allowed=state.allowed)
                 if tail is not None and len(ids := self.fewest(state.text + tail)) <= bound:
                     best, bound = state.text + tail, len(ids) - 1
+                    if first:
+                        return best
                     continue
                 for after in self._next(state):
-                    if after.cost <= bound:
+                    if after.cost <= bound + slack:
                         waiting.setdefault(after.cost, []).append(after)
             cost += 1
         return best

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 KINDS = ("schema", "regex", "grammar", "choice")
 NEAR, SPARE = 512, 64  # tokens to the limit: where an end is first looked for; more than four ends need
 TRIES = 8  # tokens that may be refused in one place before a known end is taken
-EFFORT, GLANCE = 3000, 600  # states that a search looks at: for a first end; for that of one token
+EFFORT, GLANCE, LEAST = 3000, 256, 32  # states that a search looks at: for a first end; for that of one token
 LITERALS = 40  # texts of a constraint that a search tries everywhere
 AGAIN = 8  # tokens until an end is looked for again where none was found
 
@@ -156,8 +156,8 @@ class Guide:
         known, most = self.end or b"", self.left - 1
         end = self.closing.tail(matcher, known, memory)
         if end is None or len(self.closing.fewest(end)) > most:
-            effort = GLANCE if end is None else GLANCE // 8
-            end = self.closing.find(matcher, most, memory=memory, known=known, effort=effort)
+            effort = max(LEAST, GLANCE >> len(self.denied)) if end is None else LEAST
+            end = self.closing.find(matcher, most, memory=memory, known=known, effort=effort, first=True)
         self.ends[token] = end
         return end is not None
 
