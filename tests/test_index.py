@@ -532,7 +532,6 @@ def test_a_signal_at_the_end_costs_no_work(tmp_path, monkeypatch, moment):
     with pytest.raises(KeyboardInterrupt):
         build.finish()
     build.abandon()
-    os.close(build.fd)
     assert database.meta(Build(Call("index", {}, folder), "x.db", key="key").open()) == {"stamp": "key"}
     assert not sealed(tmp_path / "x.db.part")
 
