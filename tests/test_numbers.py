@@ -8,8 +8,9 @@ import pytest
 import tiny
 from fuzz import copied, guard, ran, read_json, write_json
 
+from toast import pipes
 from toast.encoding.sentence_transformers import normalize
-from toast.errors import BadModel
+from toast.errors import BadInput, BadModel
 from toast.generation.generate import Generation, Sequence
 from toast.generation.prompt_lookup import Drafter
 from toast.generation.sample import Sampler
@@ -136,3 +137,9 @@ def test_drafted_tokens():
     )
     with pytest.raises(BadModel, match=TOLD):
         list(run.run(3))
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_has_no_such_numbers(number):
+    with pytest.raises(BadInput, match="NaN or infinite"):
+        pipes.json_line({"a": [{"b": number}]})
