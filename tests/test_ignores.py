@@ -17,7 +17,7 @@ PATTERN = st.tuples(st.sampled_from(["", "!", "/"]), st.lists(st.one_of(NAME, st
 PATH = st.lists(st.text("abx.", min_size=1, max_size=5), min_size=1, max_size=6).map("/".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(PATTERN, min_size=1, max_size=4), st.lists(PATH, min_size=1, max_size=8), st.booleans())
 def test_the_same_verdicts_as_pathspec(patterns, paths, folder):
     ours, whole = ignores.read("\n".join(patterns).encode())

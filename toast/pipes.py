@@ -353,11 +353,14 @@ def refuse_terminal(call: Call, instead: str) -> None:
 
 def json_line(value: dict[str, Any]) -> bytes:
     """A JSON object on a line of its own, without control characters; float32 numbers in as few digits as give them
-    back."""
+    back. BadInput for a number that JSON lacks."""
     import json
 
     # half a surrogate pair has no UTF-8; the replacement, \udXXX, is just how JSON writes it
-    line = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    try:
+        line = json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "backslashreplace")
+    except ValueError:
+        raise BadInput("a number of the answer is NaN or infinite, which JSON cannot say") from None
     if b"\x7f" in line or b"\xc2" in line:  # DEL, or the first byte of C1 among others: JSON lets them be
         line = line.decode().translate(CONTROLS).encode()
     return line + b"\n"
