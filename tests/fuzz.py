@@ -45,6 +45,7 @@ def ran(name, *words, stdin=b"", home, env=None):
     fds = dict(zip(("stdin", "stdout", "stderr"), (f.fileno() for f in files)))
     cwd = os.open(home, os.O_RDONLY)
     settings = {"TOAST_HOME": str(home), "HOME": str(home), "TMPDIR": str(home), "TOAST_THREADS": "1", **(env or {})}
+    settings["TOAST_KERNELS"] = os.environ.get("TOAST_KERNELS", "")
     began = time.process_time()
     try:
         status = int(run(COMMANDS[name], list(words), Call(name, settings, cwd, **fds)))
