@@ -12,7 +12,7 @@ import mlx.core as mx
 from toast.encoding.sentence_transformers import finite
 from toast.errors import UsageError
 from toast.generation.engine import open_language
-from toast.generation.generate import prefill
+from toast.generation.generate import forward, prefill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,5 +99,5 @@ class Choices:
 
     def _logs(self, ids: list[int], caches: list[Any]) -> mx.array:
         """Log-probabilities of what follows each of the ids: (L, V) float32."""
-        logits = self.model(mx.array([ids]), cache=caches)[0].astype(mx.float32)
+        logits = forward(self.model, mx.array([ids]), caches)[0].astype(mx.float32)
         return logits - mx.logsumexp(logits, axis=-1, keepdims=True)

@@ -66,7 +66,7 @@ def check(found, seen=None):
     assert found.status in (0, 1, 2), found
     if found.status == 2:
         assert found.err.strip(), found
-    for line in found.out.splitlines():
+    for line in found.out.splitlines() if "--json" in found.words else ():
         if line.startswith(b"{"):
             json.loads(line, parse_constant=_refuse)
     return found

@@ -52,7 +52,7 @@ class Session:
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):
             wanted = 'every line must be {"role": "...", "content": "..."}'
             raise BadInput(f"{self.path}, line {number}: {wanted}", f"edit it, or {self.anew}")
-        return message
+        return {name: pipes.clean(value) if isinstance(value, str) else value for name, value in message.items()}
 
     @property
     def anew(self) -> str:

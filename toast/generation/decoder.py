@@ -162,13 +162,20 @@ def _quantize(model: Any, settings: Config, tensors: dict[str, mx.array]) -> Non
 
     def form(path: str, module: Any) -> Any:
         if path in settings:
-            return settings[path]
+            return settings[path] and sound(settings[path], module)
         if not hasattr(module, "to_quantized") or f"{path}.scales" not in tensors:
             return False
         scales, width = tensors[f"{path}.scales"], module.weight.shape[-1]
         bits, group = tensors[f"{path}.weight"].shape[-1] * 32 // width, width // scales.shape[-1]
         mode = FLOAT_MODES.get((bits, group), "?") if scales.dtype == mx.uint8 else "affine"
-        return {"group_size": group, "bits": bits, "mode": mode}
+        return sound({"group_size": group, "bits": bits, "mode": mode}, module)
+
+    def sound(form: Any, module: Any) -> Any:
+        """The form; ValueError where MLX would divide by nothing, which ends the process."""
+        sizes = [form.get(name, 1) for name in ("group_size", "bits")] if isinstance(form, dict) else []
+        if not module.weight.size or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise ValueError(f"{form} is no quantisation")
+        return form
 
     nn.quantize(model, settings["group_size"], settings["bits"], class_predicate=form)
 

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
-from toast.errors import not_numbers
+from toast.errors import BadModel, not_numbers, told
 from toast.generation.repetition import Repetition
 from toast.generation.sample import Sampler, logprobs
 
@@ -49,11 +49,19 @@ def can_trim(caches: list[Any]) -> bool:
     return all(type(cache).__name__ in ("KVCache", "QuantizedKV") for cache in caches)
 
 
+def forward(model: Any, ids: mx.array, caches: list[Any]) -> mx.array:
+    """ids (B, L) -> logits (B, L, V), not yet computed; BadModel where settings make what MLX-LM's code cannot do."""
+    try:
+        return model(ids, cache=caches)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise BadModel(f"the model's config.json does not fit its weights: {told(error)}") from error
+
+
 def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
         piece = ids[at : at + PIECE]
-        model(mx.array([piece]), cache=caches)  # its logits are never computed
+        forward(model, mx.array([piece]), caches)  # its logits are never computed
         mx.eval([cache.state for cache in caches])
         if watch:
             watch(len(piece))
@@ -61,7 +69,7 @@ def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[i
 
 def begun(model: Any, caches: list[Any]) -> list[Any]:
     """New caches as they are after a token, whose values are never computed: they tell shapes and types."""
-    model(mx.array([[0]]), cache=caches)
+    forward(model, mx.array([[0]]), caches)
     return caches
 
 
@@ -219,7 +227,7 @@ class Generation:
 
     def _forward(self, ids: mx.array) -> mx.array:
         """ids (1, L) -> logits (L, V)."""
-        return self.model(ids, cache=self.caches)[0]
+        return forward(self.model, ids, self.caches)[0]
 
 
 def check(name: str, logits: mx.array) -> None:

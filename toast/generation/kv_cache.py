@@ -11,7 +11,7 @@ from importlib import import_module
 import mlx.core as mx
 
 from toast.errors import UsageError
-from toast.generation.generate import has_kv_caches
+from toast.generation.generate import begun, has_kv_caches
 from toast.generation.ragged_cache import grow
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def group_for(model: Any, caches: list[Any], name: str) -> int:
     if not has_kv_caches(caches):
         kinds = ", ".join(sorted({type(cache).__name__ for cache in caches}))
         raise UsageError(f"--kv-bits: {name} has caches of other kinds than plain keys and values ({kinds})")
-    model(mx.array([[0]]), cache=caches)  # never computed: the shapes are all that is looked at
+    begun(model, caches)
     buffers = [buffer for cache in caches for buffer in (cache.keys, cache.values) if buffer is not None]
     dims = sorted({buffer.shape[-1] for buffer in buffers})
     for group in GROUPS:

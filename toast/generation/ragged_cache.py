@@ -10,7 +10,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from toast import kernels
-from toast.generation.generate import PIECE, STEP, prefill
+from toast.generation.generate import PIECE, STEP, forward, prefill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Ragged:
     def _forward(self, segments: list[tuple[int, int, int]], tokens: list[int]) -> mx.array:
         for cache in self.caches:
             cache.segments = segments
-        return self.model(mx.array([tokens]), cache=self.caches)[0]
+        return forward(self.model, mx.array([tokens]), self.caches)[0]
 
 
 # ---------------------------------------------------------------- with a mask
@@ -266,4 +266,4 @@ class Masked:
                 cache.keep(keep)
         for cache in self.caches:
             cache.begin_step()
-        return self.model(mx.array([last[row] for row in self.rows])[:, None], cache=self.caches)[:, -1]
+        return forward(self.model, mx.array([last[row] for row in self.rows])[:, None], self.caches)[:, -1]

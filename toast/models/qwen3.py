@@ -58,7 +58,7 @@ def theta(config: Config) -> float:
     scaling = config.get("rope_scaling") or {}
     if scaling.get("rope_type", scaling.get("type", "default")) != "default":
         raise BadModel(f"rope_scaling {scaling} is not supported for qwen3")
-    return config["rope_theta"]
+    return float(config["rope_theta"])
 
 
 class Model:

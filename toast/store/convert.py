@@ -78,7 +78,10 @@ def _config(file: Gguf, quantized: dict[str, int]) -> Json:
     arch = file.metadata["general.architecture"]
 
     def get(key: str, default: Any = None) -> Any:
-        return file.metadata.get(f"{arch}.{key}", default)
+        value = file.metadata.get(f"{arch}.{key}", default)
+        if not (isinstance(value, (int, float)) or value is None or key == "rope.scaling.type"):
+            raise TypeError(f"{arch}.{key} is {value!r:.40}, not a number")
+        return value
 
     heads, hidden = get("attention.head_count"), get("embedding_length")
     config = {

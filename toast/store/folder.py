@@ -38,7 +38,10 @@ def read_json(path: str, name: str) -> Any:
     file = os.path.join(path, name)
     try:
         with open(files.open_regular(file), encoding="utf-8") as f:
-            value = json.load(f)
+            text = f.read()
+        value = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half a surrogate pair is no text: a ValueError
+            json.dumps(value, ensure_ascii=False).encode()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -65,6 +68,7 @@ def read_tokenizer(path: str) -> Any:
         raise BadModel(f"{path}: no tokenizer.json")
     try:
         found = tokenizers.Tokenizer.from_file(file)
+        found.encode("a", "b")  # a template of tokens that it lacks is not looked at before
     except BaseException as error:  # what tokenizers raises; a panic of Rust is no Exception
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
