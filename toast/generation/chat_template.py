@@ -44,6 +44,8 @@ class Template:
             self.source = _source(folder, config)
             values = {name: config.get(name) for name in SPECIAL}
             self.tokens = {n: v["content"] if isinstance(v, dict) else v for n, v in values.items() if v}
+        if not all(isinstance(token, str) for token in self.tokens.values()):
+            raise BadModel(f"{folder}: one of its special tokens is no text")
         if not isinstance(self.source, str | None):
             raise BadModel(f"{folder}: its chat template is no text")
         if len(self.source or "") > LONGEST:

@@ -299,10 +299,10 @@ class _Builder:
         if not isinstance(node, dict):
             return node
         dtype, count = getattr(mx, node["dtype"]), 1
+        if node["at"] != self.at or not all(type(n) is int and n >= 0 for n in node["shape"]):
+            raise ValueError("an array is elsewhere, or has no shape")
         for n in node["shape"]:
             count *= n
-        if node["at"] != self.at or min(node["shape"], default=0) < 0:
-            raise ValueError("an array is elsewhere")
         data: Any = self.body[self.at : self.at + count * dtype.size]
         self.at += count * dtype.size
         self.at += -self.at % 64

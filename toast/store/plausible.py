@@ -36,8 +36,8 @@ def check(config: dict[str, Any]) -> None:
 
 
 def _plausible(name: str, value: Any) -> bool:
-    if name == "sliding_window":
-        return isinstance(value, int) and value >= 0
+    if name in ("sliding_window", "vocab_size"):
+        return isinstance(value, int) and 0 <= value <= LARGEST
     if not isinstance(value, (int, float)):
         counted = name.startswith("num_") or name in COUNTS
         return not (name.endswith((*EPSILONS, *BASES)) or (counted and isinstance(value, str)))
