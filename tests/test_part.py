@@ -181,6 +181,14 @@ def test_an_index_needs_no_store(tree, model, store):
     shell("index docs > y.db", cwd=tree, env=env).fails("cannot write in", "TMPDIR=FOLDER")
 
 
+def test_everywhere_the_same_bytes(tree, model):
+    """In a part, in a file without a name, and where the part's name is somebody's."""
+    (tree / ".c.db.toast-part").write_text("precious")
+    env = {"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}
+    shell("index docs -o a.db; index docs | cat > b.db; index docs -o c.db; index docs > d.db", cwd=tree, env=env).ok()
+    assert len({(tree / f"{name}.db").read_bytes() for name in "abcd"}) == 1
+
+
 def test_pipes_leave_nothing_that_nobody_can_go_on_with(tree, model):
     env = {"EMBED_MODEL": model, "TOAST_HOME": str(tree / "home")}
     for name, text in TEXTS.items():
