@@ -297,6 +297,12 @@ def test_each():
     assert ran.status == 2 and ran.out == b"\n\n" and ran.err.count(b"before it satisfied") == 2, ran
 
 
+def test_a_mark_of_reasoning_in_a_choice_is_text():
+    for words in ((), ("--think", "off"), ("--json",)):
+        out = toast(*words, "--choice", "<think>a</think>b", "hi").ok(quiet=False).out
+        assert (json.loads(out)["text"] if words == ("--json",) else out.decode().rstrip("\n")) == "<think>a</think>b"
+
+
 def test_choices_of_a_file(tmp_path):
     (tmp_path / "list").write_text("one, two\n\n three \n")
     assert toast("--choice", f"@{tmp_path}/list", "which?").ok().out in (b"one, two\n", b"three\n")

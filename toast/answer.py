@@ -92,6 +92,7 @@ class Answer:
         self.stream, self.stops = request.engine.detokenizer(), Stops(request.stops)
         self.reasoning = Reasoning(request.engine.marks, on_reasoning, inside=self.inside, once=once)
         self.filters: list[Any] = [self.stops, self.reasoning]
+        self.unmarked = once and not self.inside  # nothing has come of which a mark may be the beginning
         self.code = CodeBlock() if request.code else None
         self.said = self.text = ""
         self._accept(self.stops.add(request.prefill))  # it is the answer, whatever it looks like
@@ -112,6 +113,9 @@ class Answer:
 
     def add(self, token: Token) -> str:
         """The text that a token adds to the answer."""
+        if self.unmarked and not self.request.engine.begins_mark(token.id):
+            self.reasoning.marks = None  # a constraint's text may spell marks
+        self.unmarked = False
         return self._accept(self._through(self.stream.add(token.id)))
 
     def close(self, tokens: list[Token], *, looped: bool) -> None:

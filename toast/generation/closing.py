@@ -19,7 +19,7 @@ BEAM = 12  # states of one cost that are followed
 FEW = 32  # so many tokens that may come are all tried
 ALIKE = 2  # states with the same tokens that are followed: the shortest and the longest text
 SORTS = b"aA0"  # where any character may come, long tokens of these are enough
-SLACK = 8  # so much of the limit more is looked at: the whole text may have fewer tokens than its parts
+SLACK = 8  # so much more than a limit is looked at: a whole text may have fewer tokens than its parts
 ESCAPE = 0x5C  # of JSON: it leads back to where it stands
 LONGEST = 24  # bytes of a token, at most, that a text is split into
 
@@ -135,9 +135,8 @@ class Closing:
         splits = self._splits(known)
         waiting: dict[int, list[State]] = {0: [State(matcher.deep_copy(), memory)]}
         best: bytes | None = None
-        slack = 2 + most // SLACK
         cost, bound, seen = 0, most, dict[tuple[int, int], int]()
-        while cost <= bound + slack and effort > 0:
+        while cost <= _loose(bound) and effort > 0:
             for state in self._sifted(waiting.pop(cost, []), seen):
                 effort -= 1
                 tail = self._tail(state.matcher, splits, memory=state.memory, allowed=state.allowed)
@@ -147,7 +146,7 @@ class Closing:
                         return best
                     continue
                 for after in self._next(state):
-                    if after.cost <= bound + slack:
+                    if after.cost <= _loose(bound):
                         waiting.setdefault(after.cost, []).append(after)
             cost += 1
         return best
@@ -209,6 +208,11 @@ class Closing:
     def _long(self, allowed: int, first: int) -> list[int]:
         """The longest token that may come and begins with a byte."""
         return next(([i] for i in self.vocabulary.groups.get(first, ()) if allowed >> i & 1), [])
+
+
+def _loose(bound: int) -> int:
+    """Tokens of parts that the whole of a text may need so few for."""
+    return bound + 2 + bound // SLACK
 
 
 def _ends(found: list[Any], count: int) -> list[Any]:

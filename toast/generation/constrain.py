@@ -133,7 +133,7 @@ class Guide:
         if not self.begun:
             self.end = self.constraint.least(self.left)
         else:
-            self.end = self.closing.find(self.matcher, self.left, memory=self.memory, effort=EFFORT)
+            self.end = self.closing.find(self.matcher, min(self.left, NEAR), memory=self.memory, effort=EFFORT)
         if self.end is None:
             self.wake = max(0, self.left - AGAIN)
             return

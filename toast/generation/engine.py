@@ -211,6 +211,11 @@ class Engine:
                 return not self.tokenizer.core.decode(ids[at + len(begin) :], skip_special_tokens=False).strip()
         return False
 
+    def begins_mark(self, id: int) -> bool:
+        """Whether a mark of reasoning begins with a token."""
+        marks = self.language.reasoning()
+        return marks is not None and id in (marks.begin[0], marks.end[0])
+
     def guide(self, ids: list[int], limit: int, constraint: Constraint | None) -> Guide | AfterReasoning | None:
         """What says which tokens may follow a prompt, at most `limit`: a constraint, after any reasoning; None: all.
 
