@@ -61,7 +61,7 @@ def index(
         None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."
     ),
     update: str | None = Option(
-        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."
+        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date, or make it; embeds only new text."
     ),
     merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
     files_from: str | None = Option(
