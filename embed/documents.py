@@ -15,7 +15,7 @@ from toast.records import Records, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from embed.walk import Walk
@@ -115,6 +115,8 @@ def source(
     field: str | None = None,
     id: str | None = None,
     lines: bool = False,
+    hidden: bool = False,
+    excluded: Sequence[str] = (),
 ) -> Files | RecordsOf:
     """What the command line names: files and directories, or records; lines: each line of a file is one."""
     if files_from:
@@ -128,4 +130,4 @@ def source(
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 
-    return Files(Walk(call, paths, largest=largest, whole=bool(files_from)))
+    return Files(Walk(call, paths, largest=largest, whole=bool(files_from), hidden=hidden, excluded=excluded))
