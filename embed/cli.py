@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
+from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
 from toast.pipes import clean
 from toast.records import Records
 
@@ -35,6 +35,7 @@ def embed(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
     raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
 ) -> None:
@@ -44,7 +45,7 @@ def embed(
 
     embed --field body --json < notes.jsonl | head -1
     """
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field)
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
@@ -92,6 +93,7 @@ def index(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
 ) -> int:
     """Make one searchable file of text: index docs/ > docs.db
@@ -129,7 +131,7 @@ def index(
         paths = []
     source = documents.source(
         call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude,
-        nul=nul, jsonl=jsonl or bool(id), field=field, id=id,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip",
     )  # fmt: skip
     return verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
 
