@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         allowed: set[int] | None
 
 
+LONGEST = 200_000  # lines of a program that is parsed again
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
@@ -135,6 +136,18 @@ class Found:
                 lines.setdefault(start + i, row)
         return lines
 
+    def section(self) -> str:
+        """What of a program it is: the path of names of its function or class, where that is known."""
+        from embed.formats import code, suffix_of
+
+        suffix = suffix_of(self.path)
+        if self.number is not None or not code.is_known(suffix) or not code.is_there(suffix):
+            return ""
+        with damage(self.index, self.db):
+            rows = self._file()
+        text = "\n".join(rows.get(n, "") for n in range(1, max(rows) + 1)) if max(rows) < LONGEST else ""
+        return code.name_at(code.sections(text, suffix), self.start - 1, self.end - 1)
+
     def label(self) -> str:
         return self.name if self.name is not None else self.path
 
@@ -184,6 +197,8 @@ class Printer:
         if hit.name is not None and str(value.get("id")) != hit.name:
             value["id"] = hit.name
         value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end, "score": hit.score, "text": hit.text}
+        if section := hit.section():
+            value["section"] = section
         if copies := hit.copies():
             value["copies"] = copies
         if self.explain:

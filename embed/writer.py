@@ -10,6 +10,7 @@ import os
 from itertools import islice
 
 from embed import chunk, database, formats, vectors
+from embed.formats import code
 from embed.formats.generated import is_generated
 from embed.schema import transaction
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 BATCH = 256  # chunks embedded and committed together: what a killed run may lose
 FEW = 4  # chunks of a generated file
-UNREADABLE, LATIN, GENERATED = "unreadable", "latin", "generated"
+UNREADABLE, LATIN, GENERATED, LINES = "unreadable", "latin", "generated", "lines"
 SEEN = 64  # chunks after which progress is told
 
 
@@ -120,7 +121,13 @@ class Writer:
         if generated := is_generated(os.path.basename(path), text):
             self.notes.append((GENERATED, path, "generated or minified, its beginning is indexed"))
             text = text[: 8 * FEW * limit]
-        chunks = chunk.chunk(text, count, limit, mode=self.mode, suffix=found.suffix, known=found.joints)
+        known = found.joints
+        if not generated and code.is_known(found.suffix) and self.mode == "auto":
+            if sections := code.sections(text, found.suffix):
+                known = code.joints(text, sections)
+            elif not code.is_there(found.suffix):
+                self.notes.append((LINES, path, "code, cut by its lines (pip install 'toast-filters[code]')"))
+        chunks = chunk.chunk(text, count, limit, mode=self.mode, suffix=found.suffix, known=known)
         return islice(chunks, FEW) if generated else chunks
 
     def flush(self) -> None:
