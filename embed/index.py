@@ -42,7 +42,11 @@ def index(
     mode: str | None,
     exact: bool,
 ) -> None:
-    """Build an index of the source: to standard output, to the file `output`, or in place of `update`."""
+    """Build an index of the source: to standard output, to the file `output`, or in place of `update`, if it is there.
+
+    An update of nothing leaves the file as new as it would be (make looks at that)."""
+    if update and not os.path.exists(call.path(update)):
+        output, update = update, None
     if not (output or update):
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
     if update:
@@ -50,6 +54,7 @@ def index(
             name, mode, exact = settings(call, update, db, name=name, mode=mode, exact=exact)
             database.expect_sound(db)
             if isinstance(source, Files) and _nothing_to_do(db, source):
+                os.utime(call.path(update))
                 return
     name, mode = model.chosen(call, name), mode or "auto"
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
@@ -126,6 +131,8 @@ def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], u
     _remove_unseen(db, source, dims=embedder.dims, update=update)
     vectors.pack(db, embedder.dims)
     words.optimize(db)
+    if update:
+        schema.shrink(db)
     _report(call, db, source, writer=writer, embedder=embedder)
 
 

@@ -11,36 +11,70 @@ from array import array
 from embed import bm25, database, model, rank, schema, words
 from embed.hits import Found, Printer
 from toast import pipes
-from toast.errors import BadInput, Exit, UsageError
+from toast.errors import BadInput, Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable
     from sqlite3 import Connection
 
+    from embed.filters import Filter
     from embed.inputs import Inputs
     from toast.command import Call
     from toast.encoding.tokens import Tokens
 
+    Shown = Callable[[str], str]
     Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
 
 RERANKED = 50  # hits that --rerank looks at, at least
 
 
 class Wanted:
-    """What the command line asks for. path: a GLOB; where: FIELD=VALUE; rerank: the model that --rerank reads with."""
+    """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once;
+    rerank: the model that --rerank reads with."""
 
     def __init__(
-        self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, path: str | None = None,
-        where: Sequence[str] = (), model: str | None = None, rerank: str | None = None,
+        self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, filter: Filter | None = None,
+        per_file: int | None = None, paths: bool = False, model: str | None = None, rerank: str | None = None,
     ) -> None:  # fmt: skip
-        self.k, self.mode, self.threshold, self.path, self.model, self.rerank = k, mode, threshold, path, model, rerank
-        self.where = []
-        for condition in where:
-            name, equals, value = condition.partition("=")
-            if not (name and equals):
-                raise UsageError("--where wants FIELD=VALUE")
-            self.where.append((pipes.clean(name), pipes.clean(value)))
+        self.k, self.mode, self.threshold, self.model, self.rerank = k, mode, threshold, model, rerank
+        self.filter, self.per_file, self.paths = filter, per_file, paths
+
+    def choose(self, hits: Iterable[Found], k: int) -> list[Found]:
+        """The first k that are to be told: of equal texts one, of a record its best chunk, of a file not too many.
+
+        Where paths are asked for, those of copies are, too."""
+        chosen: list[Found] = []
+        same: dict[object, Found] = {}
+        counts: dict[object, int] = {}
+        records: set[object] = set()
+        for hit in hits:
+            if not self.paths and (first := same.get(hit.content)):
+                if hit.index != first.index:
+                    first.copied.append(hit)
+                continue
+            key = hit.label() if self.paths else hit.path
+            counts[key] = counts.get(key, 0) + 1
+            full = counts[key] > (1 if self.paths else self.per_file or counts[key])
+            record = (hit.index, hit.document) if hit.number is not None else None
+            if full or record in records:
+                continue
+            if record:
+                records.add(record)
+            same[hit.content] = hit
+            chosen.append(hit)
+            if len(chosen) == k:
+                break
+        return chosen
+
+
+def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
+    """What --path and --where leave, where there are any: only then what they need is imported."""
+    if not (globs or where):
+        return None
+    from embed.filters import Filter
+
+    return Filter(call, globs, where)
 
 
 class Query:
@@ -54,7 +88,9 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     """Answer each query in turn; the status is that of grep."""
     lexical = wanted.mode == "lexical"
     named = inputs.open(call, name=wanted.model, lexical=lexical)
-    indexes = [Opened(db, name, wanted) for db, name in named]
+    indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+    if wanted.filter and (problem := wanted.filter.told()):
+        call.warn(problem)
     queries = (
         [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
     )
@@ -85,14 +121,15 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     hits: list[Found] = []
     for opened, found in zip(indexes, scored, strict=True):
         with schema.damage(opened.name, opened.db):
-            hits += opened.find(found, mode=wanted.mode, scale=scale, k=wide)
+            hits += opened.find(found, wanted=wanted, scale=scale, k=wide)
     hits.sort(key=lambda hit: -hit.score)
     if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         return []
     if scale:
         absolute(hits, scale)
+    hits = wanted.choose(hits, wide)
     if judge:
-        hits = judge.sort(query.text, hits[:wide], wanted.mode)
+        hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
 
 
@@ -114,17 +151,16 @@ def absolute(hits: list[Found], scale: rank.Scale) -> None:
 
 
 class Opened:
-    """One index and what the filters leave of it."""
+    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told."""
 
-    def __init__(self, db: Connection, name: str, wanted: Wanted) -> None:
-        self.db, self.name = db, name
+    def __init__(self, db: Connection, name: str, *, shown: Shown, filter: Filter | None) -> None:
+        self.db, self.name, self.shown = db, name, shown
         with schema.damage(name, db):
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
             self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
             self.lexicon, self.extractor = bm25.Lexicon(db, name), words.TermExtractor()
-            filtered = wanted.path or wanted.where
-            self.allowed = database.matching_chunks(db, wanted.path, wanted.where) if filtered else None
+            self.allowed = filter.chunks(db, shown) if filter else None
 
     def cosines(self, query: Query, mode: str) -> tuple[array[int], array[float]]:
         """Its chunks and their cosines, as far as the mode has them."""
@@ -133,31 +169,23 @@ class Opened:
         [found] = self.index.cosines([query.vector])
         return found
 
-    def find(self, scored: Scored, *, mode: str, scale: rank.Scale | None, k: int) -> list[Found]:
-        """Hits, best first; of a record, its best chunk only."""
-        ids, cosines, found = scored
+    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int) -> list[Found]:
+        """At least k hits, best first, if there are so many that `wanted` chooses."""
         wide = max(rank.POOL, 4 * k)
-        if mode == "lexical":
-            ranked = rank.lexical(found, self.allowed, wide)
-        elif scale is None:
-            ranked = rank.vector(ids, cosines, allowed=self.allowed, k=wide)
-        else:
-            ranked = rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=wide)
-        return self._load(ranked, k)
+        while True:
+            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide)
+            hits = wanted.choose((Found(self, hit) for hit in ranked), k)
+            if len(hits) == k or len(ranked) < wide:
+                return hits
+            wide *= 8
 
-    def _load(self, ranked: list[rank.Hit], k: int) -> list[Found]:
-        hits: list[Found] = []
-        records: set[int] = set()
-        for hit in ranked:
-            found = Found(self.db, hit, self.name)
-            if found.number is not None:
-                if found.document in records:
-                    continue
-                records.add(found.document)
-            hits.append(found)
-            if len(hits) == k:
-                break
-        return hits
+    def _ranked(self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int) -> list[rank.Hit]:
+        ids, cosines, found = scored
+        if mode == "lexical":
+            return rank.lexical(found, self.allowed, k)
+        if scale is None:
+            return rank.vector(ids, cosines, allowed=self.allowed, k=k)
+        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k)
 
 
 def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
