@@ -15,7 +15,7 @@ from mlx.utils import tree_flatten
 from toast import store
 from toast.errors import BadModel
 from toast.generation import decoder
-from toast.store import convert, vocab
+from toast.store import convert, gguf_config, vocab
 
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234.,ĠĊ"
 VOCAB = ["<s>", "</s>", *LETTERS, "ab"]
@@ -206,12 +206,12 @@ def test_llama3_scaling_from_its_factors():
     wavelengths = [2 * np.pi * 500000.0 ** (2 * i / 64) for i in range(32)]
     smooth = [min(max((8192 / w - 1) / 3, 0), 1) for w in wavelengths]
     factors = [1 / ((1 - s) / 32 + s) for s in smooth]
-    found = convert._llama3_scaling(factors, {"head_dim": 64, "rope_theta": 500000.0})
+    found = gguf_config._llama3_scaling(factors, {"head_dim": 64, "rope_theta": 500000.0})
     assert found == {"rope_type": "llama3", "factor": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                      "original_max_position_embeddings": 8192}  # fmt: skip
     assert found.keys() == config["rope_scaling"].keys()
     with pytest.raises(ValueError):
-        convert._llama3_scaling([1.0] * 16 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
+        gguf_config._llama3_scaling([1.0] * 16 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
 
 
 def test_unknown_vocabularies_are_named():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.errors import BadModel
 from toast.store.folder import write_texts
-from toast.store.gguf import Gguf, converting
+from toast.store.gguf import Gguf, converting, parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ ENDS = {  # what ends a turn, where the metadata says less
 
 def gguf_to_folder(path: str, out: str) -> None:
     """Write nothing but the vocabulary of the GGUF file at `path`, which need not hold weights, into `out`."""
-    file = Gguf(path)
+    file = Gguf(parts(path)[0])  # the first of several parts has all that is said of words
     with converting(path):
         texts = files(file.metadata)
     write_texts(out, texts)
