@@ -31,8 +31,9 @@ def before(kind: str, tensors: Tensors) -> Tensors:
 
 def after(model: Any, config: Config) -> None:
     """Change the layers of a loaded model, whose language model has this configuration."""
-    model, kind = getattr(model, "language_model", model), str(config.get("model_type"))
-    for layer in model.layers:
+    layers, kind = model.layers, str(config.get("model_type"))
+    model = getattr(model, "language_model", model)
+    for layer in layers:
         if kind == "glm":  # it turns whole heads
             layer.self_attn.rope.dims = int(layer.self_attn.rope.dims * config.get("partial_rotary_factor", 0.5))
         elif kind in FORWARD and (kind != "gpt_neox" or config.get("hidden_act", "gelu") == "gelu"):

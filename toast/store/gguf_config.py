@@ -5,7 +5,10 @@ Owns what all architectures share; what only one has is `particulars.py`'s.
 
 from __future__ import annotations
 
+from math import pi
+
 from toast.errors import BadModel
+from toast.store.config import MEANT_NULLS
 from toast.store.metadata import COMMON, EXPERTS, Metadata, model_type
 from toast.store.particulars import PARTICULARS
 
@@ -29,7 +32,7 @@ def config(file: Gguf) -> Config:
                                         "decoder_sparse_step": 1, "mlp_only_layers": []}  # fmt: skip
     if kind in PARTICULARS:
         found |= PARTICULARS[kind](meta, found)
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value is not None or name in MEANT_NULLS}
 
 
 def _common(meta: Metadata) -> Config:
@@ -82,17 +85,27 @@ def _rope_scaling(meta: Metadata, config: Config) -> Config | None:
 
 
 def _llama3_scaling(factors: list[float], config: Config) -> Config:
-    """Llama 3's parameters back from the divisors of each frequency that GGUF keeps of them."""
+    """Llama 3's parameters (or 4's, which has no way between) back from the divisors of each frequency that GGUF keeps
+    of them."""
     dims, base = config["head_dim"], config["rope_theta"]
-    wavelengths = [2 * 3.141592653589793 * base ** (2 * i / dims) for i in range(dims // 2)]
-    for original in (8192, *(1 << n for n in range(5, 21))):
-        scaling = {"rope_type": "llama3", "factor": max(factors), "low_freq_factor": 1.0,
-                   "high_freq_factor": 4.0, "original_max_position_embeddings": original}  # fmt: skip
-        if all(_close(w, seen, scaling) for w, seen in zip(wavelengths, factors, strict=True)):
-            return scaling
+    wavelengths = [2 * pi * base ** (2 * i / dims) for i in range(dims // 2)]
+    for high in (4.0, 1.0):
+        for original in (8192, *(1 << n for n in range(5, 21))):
+            scaling = {"rope_type": "llama3", "factor": max(factors), "low_freq_factor": 1.0,
+                       "high_freq_factor": high, "original_max_position_embeddings": original}  # fmt: skip
+            if all(abs(divisor(w, scaling) - f) <= 1e-3 * f for w, f in zip(wavelengths, factors, strict=True)):
+                return scaling
     raise ValueError("rope frequencies other than Llama 3's")
 
 
-def _close(wavelength: float, seen: float, scaling: Config) -> bool:
-    smooth = min(max((scaling["original_max_position_embeddings"] / wavelength - 1) / 3, 0), 1)
-    return abs(1 / ((1 - smooth) / scaling["factor"] + smooth) - seen) <= 1e-3 * seen
+def divisor(wavelength: float, scaling: Config) -> float:
+    """What Llama 3 divides the frequency of this wavelength by."""
+    low, high, original = (
+        scaling[name] for name in ("low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    )
+    if wavelength < original / high:
+        return 1.0
+    if wavelength > original / low:
+        return scaling["factor"]
+    smooth = (original / wavelength - low) / (high - low) if high > low else 1.0
+    return 1 / ((1 - smooth) / scaling["factor"] + smooth)

@@ -76,7 +76,7 @@ def _gemma4(meta: Metadata, config: Config) -> Config:
         "vocab_size_per_layer_input": config["vocab_size"],
         "intermediate_size": min(fed) if isinstance(fed, list) else fed,
         "use_double_wide_mlp": isinstance(fed, list) and max(fed) > min(fed),
-        "final_logit_softcapping": meta("final_logit_softcapping", 30.0), "rope_theta": None,
+        "final_logit_softcapping": meta("final_logit_softcapping"), "rope_theta": None,
         "enable_moe_block": bool(experts), "top_k_experts": meta("expert_used_count") if experts else None,
         "pad_token_id": 0,
     }  # fmt: skip
@@ -187,7 +187,8 @@ def _llama4(meta: Metadata, config: Config) -> Config:
         "model_type": "llama4_text", "intermediate_size_mlp": config["intermediate_size"],
         "intermediate_size": meta("expert_feed_forward_length"), "attention_chunk_size": window or 8192,
         "interleave_moe_layer_step": meta("interleave_moe_layer_step", 1),
-        "use_qk_norm": config["num_hidden_layers"] == 48 and meta("expert_count") != 128,
+        "use_qk_norm": meta("expert_count") == 16,  # Scout's, not Maverick's
+        "rope_scaling": config.get("rope_scaling") or {"type": "linear", "factor": 1.0},  # MLX-LM needs one
         "attn_temperature_tuning": 4, "floor_scale": 8192, "attn_scale": 0.1,
     }  # fmt: skip
     return {"text_config": text}
