@@ -211,7 +211,7 @@ def test_llama3_scaling_from_its_factors():
                      "original_max_position_embeddings": 8192}  # fmt: skip
     assert found.keys() == config["rope_scaling"].keys()
     with pytest.raises(ValueError):
-        gguf_config._llama3_scaling([1.0] * 16 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
+        gguf_config._llama3_scaling([1.0] * 8 + [3.0] * 8 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
 
 
 def test_unknown_vocabularies_are_named():

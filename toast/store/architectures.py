@@ -96,7 +96,12 @@ DELTA = (
     layer("ssm_a", "linear_attn.A_log", back=_log, to=_exp),
     layer("ssm_dt.bias", "linear_attn.dt_bias"),
     convolution("ssm_conv1d", "linear_attn.conv1d"),
-    layer(("attn_qkv", "attn_gate"), "linear_attn.in_proj_qkvz", rows=layout.query_key_value_gate),
+    layer(
+        ("attn_qkv", "attn_gate"),
+        "linear_attn.in_proj_qkvz",
+        rows=layout.query_key_value_gate,
+        lines=layout.query_key_value_gate_lines,
+    ),
     layer("ssm_ba", "linear_attn.in_proj_ba"),
 )
 DELTA35 = (

@@ -30,6 +30,7 @@ class Rule:
     A name without .weight or .bias stands for both. rows(config, theirs' shapes): for all rows of ours, one after the
     other, the number of theirs, counted alike. blocks(config): (size, for each `size` columns of ours, which of
     theirs). back(config, *arrays) and to(config, *arrays): numbers computed anew, float32, to ours and to theirs.
+    lines(config): of several of theirs that are one of ours, each one's rows.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Rule:
         blocks: Callable[[Config], tuple[int, ndarray]] | None = None,
         back: Callable[..., ndarray] | None = None,
         to: Callable[..., Any] | None = None,
+        lines: Callable[[Config], list[int]] | None = None,
     ) -> None:
         self.theirs = (theirs,) if isinstance(theirs, str) else theirs
         self.ours = (ours,) if isinstance(ours, str) else ours
-        self.rows, self.blocks, self.back, self.to = rows, blocks, back, to
+        self.rows, self.blocks, self.back, self.to, self.lines = rows, blocks, back, to, lines
 
     def shapes(self, theirs: Sequence[Shape]) -> list[Shape]:
         """Those of ours where rows are only sorted: as many of theirs are one of ours, or the other way round."""
@@ -142,6 +144,11 @@ def query_key_value_gate(config: Config, theirs: list[Shape]) -> ndarray:
         groups.append(np.arange(at, at + heads * size).reshape(heads, size))
         at += heads * size
     return np.concatenate(groups, axis=1).reshape(-1)
+
+
+def query_key_value_gate_lines(config: Config) -> list[int]:
+    heads, each, dk, dv = _linear(config)
+    return [heads * (2 * dk + each * dv), heads * each * dv]
 
 
 def _value_heads(config: Config, dims: int) -> ndarray:

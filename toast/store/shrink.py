@@ -1,0 +1,168 @@
+"""A language model's tensors into a folder in MLX's layout, its matrices in fewer bits: a few rows at a time.
+
+Owns which layers have which form, and that no more than one tensor is in memory. Does not know how they are computed
+with.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fnmatch import fnmatchcase
+from math import prod
+
+import mlx.core as mx
+
+from toast.errors import BadModel, UsageError
+from toast.files import Draft
+from toast.store import ggml, safetensors
+from toast.store.folder import read_json, write_texts
+from toast.store.quantize import only_at
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
+    from typing import Any, Protocol
+
+    Shape = tuple[int, ...]
+    Form = dict[str, Any]
+
+    class Tensor(Protocol):
+        parts: list[mx.array]
+        form: Form | None
+        layer: bool
+        shape: Shape
+
+        def rows(self, index: slice) -> mx.array: ...
+
+
+MODES = {"affine": None, "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # mode -> (bits, group)
+BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+
+
+class Wanted:
+    """The form of all layers, and of those that a glob names, which have other bits; without bits, as they are."""
+
+    def __init__(
+        self,
+        bits: int | None = None,
+        group: int = 64,
+        mode: str = "affine",
+        layers: list[tuple[str, int]] | None = None,
+    ) -> None:
+        self.mode, self.layers, self.bits, self.group = mode, layers or [], bits, group
+        if fixed := MODES[mode]:
+            self.bits, self.group = fixed
+
+    def of(self, path: str) -> Form | None:
+        """MLX's settings for the layer at `path`, by the last glob that fits it; None: it stays as it is."""
+        bits = self.bits
+        for glob, other in self.layers:
+            if fnmatchcase(path, glob) or fnmatchcase(path, f"*.{glob}"):
+                bits = other
+        if bits is None or bits >= 16:
+            return None
+        if bits != self.bits and self.mode != "affine":
+            return {"group_size": 32 if self.group == 16 else self.group, "bits": bits, "mode": "affine"}
+        return {"group_size": self.group, "bits": bits, "mode": self.mode}
+
+
+def layers_of(words: list[str]) -> list[tuple[str, int]]:
+    """GLOB=BITS each; UsageError."""
+    found = []
+    for word in words:
+        glob, _, bits = word.rpartition("=")
+        if not glob or not bits.isdecimal() or int(bits) not in (*BITS, 16):
+            raise UsageError(f"--layer {word}: not GLOB=BITS with {', '.join(map(str, BITS))} or 16 (as it is)")
+        found.append((glob, int(bits)))
+    return found
+
+
+def write(
+    tensors: MutableMapping[str, Any],
+    wanted: Wanted,
+    source: str,
+    out: str,
+    *,
+    left: Callable[..., Any] | None = None,
+    factors: Mapping[str, Any] | None = None,
+) -> None:
+    """Fill the folder `out` with the model of `source`; its tensors are let go as they are written.
+
+    left(path, module): MLX-LM's word on single layers, where no glob has one. factors: name -> what a tensor's columns
+    are multiplied by first (`awareness.py`). Raises BadModel."""
+    plan = {name: _form(name, tensor, wanted, left) for name, tensor in tensors.items()}
+    if wanted.bits and not any(plan.values()):
+        raise BadModel(f"{source}: no layer that can be quantised so")
+    arrays = {}
+    for name, form in plan.items():
+        arrays.update(_arrays(name, tensors[name], form))
+    shutil.copytree(source, out, ignore=only_at(source), dirs_exist_ok=True)
+    with Draft(os.path.join(out, "model.safetensors")) as draft:
+        to = safetensors.Rows(draft.fd, arrays, {"format": "mlx"})
+        for name, form in plan.items():
+            _put(to, name, tensors.pop(name), form, (factors or {}).get(name))
+        draft.place()
+    write_texts(out, {"config.json": _settings(source, plan)})
+
+
+def _form(name: str, tensor: Tensor, wanted: Wanted, left: Callable[..., Any] | None) -> Form | None:
+    if tensor.form is not None or not tensor.layer:
+        return tensor.form
+    path = name.removesuffix(".weight")
+    form = wanted.of(path)
+    if form and left and wanted.of("") == form:
+        told = left(path, None)
+        form = None if told is False else {**form, "mode": "affine", **told} if isinstance(told, dict) else form
+    return form if form and tensor.shape[-1] % form["group_size"] == 0 else None
+
+
+def _arrays(name: str, tensor: Tensor, form: Form | None) -> dict[str, tuple[mx.Dtype, Shape]]:
+    if form is None or tensor.form is not None:
+        return {n: (part.dtype, tuple(part.shape)) for n, part in zip(_names(name), tensor.parts, strict=False)}
+    *lead, width = tensor.shape
+    groups = (*lead, width // form["group_size"])
+    scale = tensor.parts[0].dtype if form["mode"] == "affine" else mx.uint8
+    shapes = [(mx.uint32, (*lead, width * form["bits"] // 32)), (scale, groups)]
+    shapes += [(scale, groups)] * (form["mode"] == "affine")
+    return dict(zip(_names(name), shapes, strict=False))
+
+
+def _names(name: str) -> list[str]:
+    stem = name.rpartition(".")[0]
+    return [name, f"{stem}.scales", f"{stem}.biases"]
+
+
+def _put(to: safetensors.Rows, name: str, tensor: Tensor, form: Form | None, factor: mx.array | None) -> None:
+    if form is None or tensor.form is not None:
+        for part_name, part in zip(_names(name), tensor.parts, strict=False):
+            to.put(part_name, memoryview(safetensors.data(part if factor is None else _scaled(part, factor))))
+        return
+    for first, last in ggml.spans((prod(tensor.shape[:-1]) // 32 + 1, 32 * tensor.shape[-1])):
+        first, last = 32 * first, min(32 * last, prod(tensor.shape[:-1]))
+        if first == last:
+            continue
+        rows = tensor.rows(slice(first, last))
+        parts = mx.quantize(rows if factor is None else _scaled(rows, factor), **form)
+        mx.eval(parts)
+        for part_name, part in zip(_names(name), parts, strict=False):
+            to.put(part_name, memoryview(safetensors.data(part)), first * part.nbytes // (last - first))
+
+
+def _scaled(rows: mx.array, factor: mx.array) -> mx.array:
+    return (rows.astype(mx.float32) * factor).astype(rows.dtype)
+
+
+def _settings(source: str, plan: Mapping[str, Form | None]) -> Any:
+    """config.json with the forms of its layers, in the way that MLX-LM reads."""
+    config = read_json(source, "config.json")
+    config.pop("quantization_config", None)
+    config.pop("quantization", None)
+    forms = {name.removesuffix(".weight"): form for name, form in plan.items() if form}
+    if not forms:
+        return config
+    every = list(forms.values())
+    common = max(every, key=every.count)
+    others = {path: form for path, form in forms.items() if form != common}
+    settings = common | others
+    return config | {"quantization": settings, "quantization_config": settings}
