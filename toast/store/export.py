@@ -32,7 +32,8 @@ class Source(Protocol if TYPE_CHECKING else object):  # type: ignore[misc]
 
     shape: Shape
 
-    def numbers(self, index: ndarray) -> ndarray: ...
+    def numbers(self, index: ndarray) -> ndarray:
+        raise NotImplementedError
 
 
 def _all(source: Source) -> ndarray:

@@ -5,7 +5,7 @@ Owns what llama.cpp wants said of an architecture. Source: llama.cpp's conversio
 
 from __future__ import annotations
 
-from math import pi
+from math import log, pi, sqrt
 
 from toast.errors import BadModel
 from toast.store.gguf_config import divisor
@@ -154,15 +154,13 @@ def _gemma4(config: Config) -> Config:
 
 
 def _phi3(config: Config) -> Config:
-    scaling, context = config.get("rope_scaling") or {}, config["max_position_embeddings"]
-    original = config.get("original_max_position_embeddings", context)
+    scaling, context = config.get("rope_scaling") or {}, int(config["max_position_embeddings"])
+    original = int(config.get("original_max_position_embeddings") or context)
     size = config["hidden_size"] // config["num_attention_heads"]
     found = {"rope.dimension_count": int(size * config.get("partial_rotary_factor", 1.0)),
              "rope.scaling.original_context_length": original, "attention.key_length": None,
              "attention.value_length": None, "attention.sliding_window": config.get("sliding_window") or 0}  # fmt: skip
     if scaling.get("rope_type") in ("longrope", "su"):
-        from math import log, sqrt
-
         scale = context / original
         found["rope.scaling.attn_factor"] = sqrt(1 + log(scale) / log(original)) if scale > 1 else 1.0
     return found

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     Shape = tuple[int, ...]
     Form = dict[str, Any]
+    Factors = tuple[mx.array | None, mx.array | None]
 
     class Tensor(Protocol):
         parts: list[mx.array]
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         def rows(self, index: slice) -> mx.array: ...
 
 
+AT_ONCE = 32  # rows, at least, whatever their length
 MODES = {"affine": None, "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # mode -> (bits, group)
 BITS, GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 
@@ -85,12 +87,12 @@ def write(
     out: str,
     *,
     left: Callable[..., Any] | None = None,
-    factors: Mapping[str, Any] | None = None,
+    factors: Mapping[str, Factors] | None = None,
 ) -> None:
     """Fill the folder `out` with the model of `source`; its tensors are let go as they are written.
 
-    left(path, module): MLX-LM's word on single layers, where no glob has one. factors: name -> what a tensor's columns
-    are multiplied by first (`awareness.py`). Raises BadModel."""
+    left(path, module): MLX-LM's word on single layers, where no glob has one. factors: name -> what a tensor's columns,
+    and what its rows are multiplied by first, either or None. Raises BadModel."""
     plan = {name: _form(name, tensor, wanted, left) for name, tensor in tensors.items()}
     if wanted.bits and not any(plan.values()):
         raise BadModel(f"{source}: no layer that can be quantised so")
@@ -101,28 +103,33 @@ def write(
     with Draft(os.path.join(out, "model.safetensors")) as draft:
         to = safetensors.Rows(draft.fd, arrays, {"format": "mlx"})
         for name, form in plan.items():
-            _put(to, name, tensors.pop(name), form, (factors or {}).get(name))
+            _put(to, name, tensors.pop(name), form=form, factors=(factors or {}).get(name, (None, None)))
         draft.place()
     write_texts(out, {"config.json": _settings(source, plan)})
 
 
 def _form(name: str, tensor: Tensor, wanted: Wanted, left: Callable[..., Any] | None) -> Form | None:
-    if tensor.form is not None or not tensor.layer:
+    """The form that a tensor gets; that which it has, if it has as few bits."""
+    if not tensor.layer:
         return tensor.form
     path = name.removesuffix(".weight")
     form = wanted.of(path)
     if form and left and wanted.of("") == form:
         told = left(path, None)
         form = None if told is False else {**form, "mode": "affine", **told} if isinstance(told, dict) else form
-    return form if form and tensor.shape[-1] % form["group_size"] == 0 else None
+    if not form or tensor.shape[-1] % form["group_size"] or (tensor.form and tensor.form["bits"] <= form["bits"]):
+        return tensor.form
+    return form
 
 
 def _arrays(name: str, tensor: Tensor, form: Form | None) -> dict[str, tuple[mx.Dtype, Shape]]:
-    if form is None or tensor.form is not None:
+    if form == tensor.form:
         return {n: (part.dtype, tuple(part.shape)) for n, part in zip(_names(name), tensor.parts, strict=False)}
+    assert form
     *lead, width = tensor.shape
     groups = (*lead, width // form["group_size"])
-    scale = tensor.parts[0].dtype if form["mode"] == "affine" else mx.uint8
+    own = tensor.parts[1 if tensor.form else 0].dtype
+    scale = (own if own != mx.uint8 else mx.bfloat16) if form["mode"] == "affine" else mx.uint8
     shapes = [(mx.uint32, (*lead, width * form["bits"] // 32)), (scale, groups)]
     shapes += [(scale, groups)] * (form["mode"] == "affine")
     return dict(zip(_names(name), shapes, strict=False))
@@ -133,24 +140,28 @@ def _names(name: str) -> list[str]:
     return [name, f"{stem}.scales", f"{stem}.biases"]
 
 
-def _put(to: safetensors.Rows, name: str, tensor: Tensor, form: Form | None, factor: mx.array | None) -> None:
-    if form is None or tensor.form is not None:
-        for part_name, part in zip(_names(name), tensor.parts, strict=False):
-            to.put(part_name, memoryview(safetensors.data(part if factor is None else _scaled(part, factor))))
-        return
-    for first, last in ggml.spans((prod(tensor.shape[:-1]) // 32 + 1, 32 * tensor.shape[-1])):
-        first, last = 32 * first, min(32 * last, prod(tensor.shape[:-1]))
-        if first == last:
-            continue
-        rows = tensor.rows(slice(first, last))
-        parts = mx.quantize(rows if factor is None else _scaled(rows, factor), **form)
-        mx.eval(parts)
+def _put(to: safetensors.Rows, name: str, tensor: Tensor, *, form: Form | None, factors: Factors) -> None:
+    if form == tensor.form:
+        parts = tensor.parts if form else [_scaled(tensor.parts[0], *factors)]
         for part_name, part in zip(_names(name), parts, strict=False):
+            to.put(part_name, memoryview(safetensors.data(part)))
+        return
+    lines, (columns, rows) = prod(tensor.shape[:-1]), factors
+    for first, last in ggml.spans((-(-lines // AT_ONCE), AT_ONCE * tensor.shape[-1])):
+        first, last = AT_ONCE * first, min(AT_ONCE * last, lines)
+        few = _scaled(tensor.rows(slice(first, last)), columns, rows if rows is None else rows[first:last])
+        done = mx.quantize(few, **(form or {}))
+        mx.eval(done)
+        for part_name, part in zip(_names(name), done, strict=False):
             to.put(part_name, memoryview(safetensors.data(part)), first * part.nbytes // (last - first))
 
 
-def _scaled(rows: mx.array, factor: mx.array) -> mx.array:
-    return (rows.astype(mx.float32) * factor).astype(rows.dtype)
+def _scaled(x: mx.array, columns: mx.array | None, rows: mx.array | None) -> mx.array:
+    if columns is None and rows is None:
+        return x
+    if columns is not None:
+        x = x * columns.astype(x.dtype)
+    return x if rows is None else x * (rows if x.ndim == 1 else rows[:, None]).astype(x.dtype)
 
 
 def _settings(source: str, plan: Mapping[str, Form | None]) -> Any:
