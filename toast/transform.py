@@ -109,6 +109,5 @@ def _to_gguf(call: Call, source: str, target: str, *, kind: str) -> None:
         metadata |= vocab_keys.metadata(folder, config["vocab_size"], ends)
         more = gguf_keys.factors(config)
         with files.Draft(os.path.realpath(call.path(target))) as draft:
-            export.gguf(draft.fd, dict(tensors), config, metadata=metadata, kind=kind, more=more)
-            tensors.clear()
+            export.gguf(draft.fd, tensors, config, metadata=metadata, kind=kind, more=more)
             draft.place()

@@ -47,7 +47,8 @@ EXACT = re.compile(
 
 
 def gguf(fd: int, sources: dict[str, Any], config: Json, *, metadata: Json, kind: str, more: Json) -> None:
-    """Write a GGUF file of these tensors, matrices in `kind`, with `more` (name -> numbers) beside them.
+    """Write a GGUF file of these tensors, matrices in `kind`, with `more` (name -> numbers) beside them; `sources` is
+    empty then, and each tensor is let go once it is written.
 
     Raises BadModel for a tensor that the architecture has no name for."""
     jobs = list(_jobs(sources, config))

@@ -7,7 +7,6 @@ with.
 from __future__ import annotations
 
 import os
-import shutil
 from fnmatch import fnmatchcase
 from math import prod
 
@@ -17,7 +16,7 @@ from toast.errors import BadModel, UsageError
 from toast.files import Draft
 from toast.store import ggml, safetensors
 from toast.store.folder import read_json, write_texts
-from toast.store.quantize import only_at
+from toast.store.quantize import copy_rest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ def write(
     arrays = {}
     for name, form in plan.items():
         arrays.update(_arrays(name, tensors[name], form))
-    shutil.copytree(source, out, ignore=only_at(source), dirs_exist_ok=True)
+    copy_rest(source, out)
     with Draft(os.path.join(out, "model.safetensors")) as draft:
         to = safetensors.Rows(draft.fd, arrays, {"format": "mlx"})
         for name, form in plan.items():
