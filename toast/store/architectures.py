@@ -220,4 +220,17 @@ TABLES: dict[str, Table] = {
     "nemotron": table(without(DENSE, "ffn_gate"), *norms_less_one(NORMS)),
     "dots1": table(DENSE | experts("mlp.experts", shared="mlp.shared_experts"), BIAS),
 }  # fmt: skip
+BERT = {
+    "attn_q": "attention.self.query", "attn_k": "attention.self.key", "attn_v": "attention.self.value",
+    "attn_output": "attention.output.dense", "attn_output_norm": "attention.output.LayerNorm",
+    "ffn_up": "intermediate.dense", "ffn_down": "output.dense", "layer_output_norm": "output.LayerNorm",
+}  # fmt: skip
+BERT_TOP = {
+    "token_embd": "embeddings.word_embeddings", "position_embd": "embeddings.position_embeddings",
+    "token_types": "embeddings.token_type_embeddings", "token_embd_norm": "embeddings.LayerNorm",
+}  # fmt: skip
+TABLES["bert"] = Table([
+    *(Rule(*pair) for pair in BERT_TOP.items()),
+    *(Rule(f"blk.{{}}.{theirs}", f"encoder.layer.{{}}.{ours}") for theirs, ours in BERT.items()),
+])  # fmt: skip
 TABLES["olmo3"] = TABLES["olmo2"]

@@ -18,6 +18,7 @@ from toast.files import Draft
 from toast.store import ggml, gguf, gguf_config, layout, safetensors, vocab
 from toast.store.architectures import TABLES
 from toast.store.folder import write_texts
+from toast.store.metadata import ENCODERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,12 +50,31 @@ def gguf_to_folder(path: str, out: str) -> None:
             "generation_config.json": vocab.generation_config(file.metadata),
             **vocab.files(file.metadata),
         }
+        if config["model_type"] in ENCODERS.values():
+            _add_pooling(file, out)
         with Draft(os.path.join(out, "model.safetensors")) as draft:
             to = safetensors.Rows(draft.fd, {n: x for job in jobs for n, x in job.arrays.items()}, {"format": "mlx"})
             for job in jobs:
                 job.write(to)
             draft.place()
     write_texts(out, texts)
+
+
+POOLING = {1: "mean", 2: "cls", 3: "lasttoken"}  # pooling_type
+
+
+def _add_pooling(file: Gguf, out: str) -> None:
+    """The small files of sentence-transformers."""
+    kind = file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type", 1)
+    if kind not in POOLING:
+        raise BadModel(f"pooling of type {kind} is not supported")
+    os.mkdir(os.path.join(out, "1_Pooling"))
+    steps = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+               for i, (name, path) in enumerate(steps)]  # fmt: skip
+    modes = {f"pooling_mode_{name}_token{'s' * (name == 'mean')}": n == kind for n, name in POOLING.items() if n < 3}
+    modes["pooling_mode_lasttoken"] = kind == 3
+    write_texts(out, {"modules.json": modules, "1_Pooling/config.json": modes})
 
 
 def _quantization(jobs: list[Job]) -> Json:
@@ -78,6 +98,7 @@ class Job:
         self.kinds = {tensor.type for tensor in theirs}
         self.quantized = any(ggml.form(kind) for kind in self.kinds)
         self.anew = bool(rule.back) or len(self.kinds) > 1
+        self.dense = config["model_type"] in ENCODERS.values()  # whose matrices all have one form
         shapes = self._shapes()
         self.arrays: dict[str, tuple[mx.Dtype, Shape]] = {}
         self.forms: dict[str, Json] = {}
@@ -96,6 +117,8 @@ class Job:
 
     def _form(self, shape: Shape) -> tuple[Json | None, list[tuple[mx.Dtype, Shape]]]:
         """(MLX's settings, the arrays' dtypes and shapes) of one of ours."""
+        if self.dense:
+            return None, ggml.shapes("F32" if self.kinds == {"F32"} else "F16", shape)
         if not self.anew:
             kind = next(iter(self.kinds))
             return ggml.form(kind), ggml.shapes(kind, shape)
@@ -104,7 +127,9 @@ class Job:
         return None, ggml.shapes("F32" if "F32" in self.kinds else "F16", shape)
 
     def write(self, to: safetensors.Rows) -> None:
-        if self.rule.back:
+        if self.dense:
+            self._write_numbers(to, ggml.numbers(self.theirs[0]))
+        elif self.rule.back:
             arrays = [ggml.numbers(tensor) for tensor in self.theirs]
             if self.rule.rows:
                 arrays = [arrays[0][self._index(len(arrays[0]))]]

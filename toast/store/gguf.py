@@ -101,6 +101,12 @@ class _Reader:
         return [bool(v) for v in values] if kind == BOOL else values
 
 
+def architecture(path: str) -> str | None:
+    """general.architecture of a file, which stands before its words; BadModel."""
+    file = Gguf(path, upto="general.architecture")
+    return file.metadata.get("general.architecture")
+
+
 def whole(path: str) -> Gguf:
     """The model in the GGUF file at `path`, which may be any part of several: the first part with all tensors.
 
@@ -151,12 +157,12 @@ def converting(path: str) -> Iterator[None]:
 
 
 class Gguf:
-    """`metadata` (key -> value) and `tensors` (name -> Tensor) of the file at `path`.
+    """`metadata` (key -> value) and `tensors` (name -> Tensor) of the file at `path`; `upto`: a key to stop at.
 
     Raises BadModel when the file is truncated, damaged or not GGUF."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, upto: str = "") -> None:
+        self.path, self.upto = path, upto
         try:
             self.file = open(files.open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed with this object
             self.size = os.fstat(self.file.fileno()).st_size
@@ -188,6 +194,8 @@ class Gguf:
         for _ in range(n_pairs):
             key = reader.string()
             self.metadata[key] = reader.value(*reader.unpack("I"))
+            if key == self.upto:
+                return
         table = [self._entry(reader) for _ in range(n_tensors)]
         align = self.metadata.get("general.alignment", 32)
         if not isinstance(align, int) or align < 1 or align & (align - 1):

@@ -27,7 +27,7 @@ ARCHITECTURES = {kind: arch for arch, kind in MODEL_TYPES.items()} | {
 OTHER = {"expert_count": ("num_local_experts", "n_routed_experts"), "leading_dense_block_count": ("num_dense_layers",)}
 LAYER_NORM = {"stablelm", "starcoder2", "cohere", "nemotron"}  # whose norms have means
 TURNED = {"llama", "mistral", "mixtral", "granite", "granitemoe", "smollm3", "ministral3", "llama4"}
-SIGMOID = {"glm4_moe", "lfm2_moe"}
+CHOOSE = {"glm4_moe": 2, "lfm2_moe": 2, "deepseek_v3": 2, "glm4_moe_lite": 2, "deepseek_v2": 1}  # expert_gating_func
 
 
 def metadata(config: Config) -> Config:
@@ -65,9 +65,7 @@ def _experts(config: Config) -> Config:
     found = {theirs: config.get(ours) for ours, theirs in EXPERTS.items()}
     for theirs, names in OTHER.items():
         found[theirs] = found[theirs] or next((config[name] for name in names if name in config), None)
-    if str(config.get("model_type")) in SIGMOID:
-        found["expert_gating_func"] = 2
-    return found
+    return found | {"expert_gating_func": CHOOSE.get(str(config.get("model_type")))}
 
 
 def _rope(config: Config) -> Config:

@@ -6,7 +6,6 @@ Owns the names that both sides have for a setting, and for an architecture.
 from __future__ import annotations
 
 from toast.errors import BadModel
-from toast.store import ggml
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,6 +26,9 @@ MODEL_TYPES = {
     "command-r": "cohere", "ernie4_5": "ernie4_5", "exaone4": "exaone4", "hunyuan-dense": "hunyuan_v1_dense",
     "nemotron": "nemotron", "seed_oss": "seed_oss", "dots1": "dots1",
 }  # fmt: skip
+
+ENCODERS = {"bert": "bert"}  # the same of models that embed texts
+SIGMOID = 2  # of expert_gating_func
 
 # ours -> theirs
 COMMON = {
@@ -81,6 +83,8 @@ class Metadata:
         return tensor in self.file.tensors
 
     def factors(self, tensor: str) -> list[float]:
+        from toast.store import ggml  # and numpy
+
         return ggml.numbers(self.file.tensors[tensor]).tolist()
 
 
@@ -89,10 +93,15 @@ def model_type(file: Gguf) -> str:
     meta = Metadata(file)
     if meta.arch == "llama" and meta("expert_count"):
         return "mixtral"
-    if meta.arch == "deepseek2" and meta.has(f"blk.{meta('leading_dense_block_count', 0)}.exp_probs_b.bias"):
+    if meta.arch == "deepseek2" and (
+        meta("expert_gating_func") == SIGMOID
+        or meta.has(f"blk.{meta('leading_dense_block_count', 0)}.exp_probs_b.bias")
+    ):
         return "deepseek_v3"
     if meta.arch == "olmo2" and meta("attention.sliding_window"):
         return "olmo3"
+    if meta.arch in ENCODERS:
+        return ENCODERS[meta.arch]
     if meta.arch not in MODEL_TYPES:
         raise BadModel(f"architecture {meta.arch!r} is not supported from GGUF",
                        hint="use the model's safetensors or MLX form")  # fmt: skip

@@ -214,11 +214,20 @@ def _ernie(meta: Metadata, config: Config) -> Config:
     return {"use_bias": config["attention_bias"]}
 
 
+def _bert(meta: Metadata, config: Config) -> Config:
+    types = meta.file.tensors.get("token_types.weight")
+    return {
+        "architectures": ["BertModel"], "layer_norm_eps": config["rms_norm_eps"], "hidden_act": "gelu",
+        "max_position_embeddings": meta.file.tensors["position_embd.weight"].shape[0],
+        "type_vocab_size": types.shape[0] if types else 0, "position_embedding_type": "absolute",
+    }  # fmt: skip
+
+
 PARTICULARS: dict[str, Callable[[Metadata, Config], Config]] = {
     "granite": _scaled, "granitemoe": _scaled, "qwen2_moe": _qwen_moe, "qwen3_moe": _qwen_moe, "gemma2": _gemma2,
     "gemma3_text": _gemma3, "gemma4_text": _gemma4, "phi3": _phi3, "gpt_oss": _gpt_oss, "qwen3_next": _linear,
     "qwen3_5_text": _linear, "qwen3_5_moe_text": _linear, "lfm2": _lfm2, "lfm2_moe": _lfm2, "deepseek_v2": _latent,
     "deepseek_v3": _latent, "glm4": _partly_turned, "glm4_moe": _glm4_moe, "stablelm": _stablelm,
     "starcoder2": _partly_turned, "cohere": _cohere, "nemotron": _nemotron, "ministral3": _ministral3,
-    "llama4": _llama4, "olmo3": _windowed, "exaone4": _windowed, "dots1": _dots1, "ernie4_5": _ernie,
+    "llama4": _llama4, "olmo3": _windowed, "exaone4": _windowed, "dots1": _dots1, "ernie4_5": _ernie, "bert": _bert,
 }  # fmt: skip

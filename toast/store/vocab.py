@@ -185,10 +185,14 @@ def _wordpiece(meta: Json) -> Json:
         return token[1:] if token.startswith("▁") else f"##{token}"
 
     names = [name(*pair) for pair in zip(tokens, types, strict=False)]
-    cls, sep = (meta.get(f"tokenizer.ggml.{k}_token_id", d) for k, d in (("cls", 101), ("seperator", 102)))
+    around = (("cls", "bos", 101), ("seperator", "eos", 102))  # older files say the first, newer ones the second
+    cls, sep = (
+        meta.get(f"tokenizer.ggml.{a}_token_id", meta.get(f"tokenizer.ggml.{b}_token_id", c)) for a, b, c in around
+    )
+    lower = meta.get("tokenizer.ggml.normalizer.lowercase", True)
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
-                       "strip_accents": True, "lowercase": True},
+                       "strip_accents": lower, "lowercase": lower},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {"type": "BertProcessing", "sep": [names[sep], sep], "cls": [names[cls], cls]},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},
