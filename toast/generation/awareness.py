@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TOKENS, CONTEXT, LEAST = 8192, 512, 64  # of the text that are read, at once, and at least
 EXPONENTS = [i / 10 for i in range(11)]
 ROWS = 256  # of a matrix that are tried
-CHANGE = 0.03  # of the logits, relative, that only rounding may make
+CHANGE = 0.1  # of the logits, relative, that half precision may make
 ALIKE = 1e-3
 
 
