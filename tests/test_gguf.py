@@ -33,7 +33,7 @@ def arrays(file, name):
     """What a tensor becomes, as MLX has it."""
     tensor = file.tensors[name]
     lines = int(np.prod(tensor.shape[:-1]))
-    parts = ggml.rows(tensor.type, ggml.raw(tensor, 0, lines, lines))
+    parts = ggml.rows(tensor.type, ggml.raw(tensor, 0, lines, lines=lines))
     shapes = ggml.shapes(tensor.type, tensor.shape)
     return [mx.array(part).view(dtype).reshape(shape) for part, (dtype, shape) in zip(parts, shapes, strict=True)]
 

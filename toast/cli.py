@@ -353,8 +353,8 @@ def model_quantize(
         raise UsageError(
             f"{'--bits 7' if bits == 7 else f'--group {group}'}: bits are 2 to 6 or 8, groups 32, 64 or 128"
         )
-    wanted = shrink.Wanted(bits or 4, group or 64, mode, shrink.layers_of(layers))
-    transform.quantize(call, name, target, wanted, text=text)
+    wanted = shrink.Wanted(bits or 4, group or 64, mode=mode, layers=shrink.layers_of(layers))
+    transform.quantize(call, name, target, wanted=wanted, text=text)
 
 
 MODEL_VERBS = (

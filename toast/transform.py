@@ -36,12 +36,12 @@ def convert(call: Call, name: str, target: str, *, kind: str | None) -> None:
 
     def make(part: str) -> None:
         tensors, _, _ = parameters.read(_generator(name, source))
-        shrink.write(tensors, shrink.Wanted(), source, part)
+        shrink.write(tensors, source, part, wanted=shrink.Wanted())
 
     _to_folder(call, target, make)
 
 
-def quantize(call: Call, name: str, target: str, wanted: Wanted, *, text: str) -> None:
+def quantize(call: Call, name: str, target: str, *, wanted: Wanted, text: str) -> None:
     """A model whose matrices have fewer bits; text: a file whose words say which inputs matter."""
     source = store.as_folder(call, name)
     if purpose(source) not in ("generate", "judge"):
@@ -53,23 +53,23 @@ def quantize(call: Call, name: str, target: str, wanted: Wanted, *, text: str) -
     from toast.generation import parameters
     from toast.store import shrink
 
-    factors = _factors(call, source, text, wanted) if text else {}
+    factors = _factors(call, source, text, wanted=wanted) if text else {}
 
     def make(part: str) -> None:
         tensors, _, predicate = parameters.read(source)
-        shrink.write(tensors, wanted, source, part, left=predicate, factors=factors)
+        shrink.write(tensors, source, part, wanted=wanted, left=predicate, factors=factors)
 
     _to_folder(call, target, make)
 
 
-def _factors(call: Call, source: str, text: str, wanted: Wanted) -> dict:
+def _factors(call: Call, source: str, text: str, *, wanted: Wanted) -> dict:
     from toast.generation import awareness
 
     try:
         data = files.read(call.path(text))
     except OSError as error:
         raise os_error(error, f"open {text}") from None
-    return awareness.factors(call, source, data.decode("utf-8", "replace"), wanted)
+    return awareness.factors(call, source, data.decode("utf-8", "replace"), wanted=wanted)
 
 
 def _generator(name: str, folder: str) -> str:

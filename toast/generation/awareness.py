@@ -27,7 +27,7 @@ CHANGE = 0.1  # of the logits, relative, that half precision may make
 ALIKE = 1e-3
 
 
-def factors(call: Call, path: str, text: str, wanted: Wanted) -> dict[str, tuple[mx.array | None, mx.array | None]]:
+def factors(call: Call, path: str, text: str, *, wanted: Wanted) -> dict[str, tuple[mx.array | None, mx.array | None]]:
     """name -> (what its columns, what its rows are multiplied by) of tensors of the model at `path`.
 
     Raises BadInput for a text that is too short, BadModel for a model none of whose layers can pass a scale on."""
@@ -149,7 +149,7 @@ def _scale(linears: dict[str, Any], seen: dict[int, mx.array], wanted: Wanted, *
     for exponent in EXPONENTS:
         s = size**exponent
         s = s / mx.sqrt(s.max() * s.min())
-        loss = sum(_loss(rows[path], s, size, form) for path, form in forms.items())
+        loss = sum(_loss(rows[path], s, size, form=form) for path, form in forms.items())
         if best is None or loss < best:
             best, scale = loss, s
     if scale is None or mx.array_equal(scale, mx.ones_like(scale)).item():
@@ -173,7 +173,7 @@ def _some_rows(linear: Any) -> mx.array:
     return weight.astype(mx.float32)
 
 
-def _loss(w: mx.array, scale: mx.array, size: mx.array, form: Any) -> float:
+def _loss(w: mx.array, scale: mx.array, size: mx.array, *, form: Any) -> float:
     """The squares of what rounding does to outputs, inputs taken for independent."""
     if w.shape[-1] % form["group_size"]:
         return 0.0

@@ -68,14 +68,14 @@ SHARED_GATE = layer(
 )
 
 
-def less_one(theirs: str, ours: str, template: str = "blk.{}.", root: str = "model.layers.{}.") -> Rule:
+def less_one(theirs: str, ours: str, *, template: str = "blk.{}.", root: str = "model.layers.{}.") -> Rule:
     """Norms whose weight transformers adds 1 to."""
     names = f"{template}{theirs}.weight", f"{root}{ours}.weight"
     return Rule(*names, back=lambda config, w: w - 1, to=lambda config, w: w + 1)
 
 
 def norms_less_one(names: Names) -> list[Rule]:
-    return [less_one("output_norm", "model.norm", "", ""), *(less_one(*pair) for pair in names.items())]
+    return [less_one("output_norm", "model.norm", template="", root=""), *(less_one(*pair) for pair in names.items())]
 
 
 def _log(config: object, a: ndarray) -> ndarray:

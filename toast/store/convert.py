@@ -93,7 +93,7 @@ def _quantization(jobs: list[Job]) -> Json:
 class Job:
     """One rule's tensors of one layer: the arrays that come of them (name -> dtype, shape), and their forms."""
 
-    def __init__(self, rule: Rule, config: Json, theirs: list[Tensor], names: list[str]) -> None:
+    def __init__(self, rule: Rule, config: Json, *, theirs: list[Tensor], names: list[str]) -> None:
         self.rule, self.config, self.theirs, self.names = rule, config, theirs, names
         self.kinds = {tensor.type for tensor in theirs}
         self.quantized = any(ggml.form(kind) for kind in self.kinds)
@@ -160,7 +160,7 @@ class Job:
             q, scales, biases = ggml.rounded(groups, 8)
             parts = [ggml.packed(q.reshape(end - start, -1), 8)]
             parts += [part.astype(np.float16).reshape(end - start, -1) for part in (scales, biases)]
-            _put(to, name, parts, start)
+            _put(to, name, parts, start=start)
 
     def _write_rows(self, to: safetensors.Rows) -> None:
         """Rows as they are, in ours' order: a few at once, so that little is in memory."""
@@ -174,15 +174,15 @@ class Job:
             n = prod(self.arrays[name][1][:-1]) if len(self.theirs[0].shape) > 1 else lines[0]
             for first, last in ggml.spans((n, max(1, prod(shape) // max(1, n)))):
                 if source is None or index is None:
-                    raw = ggml.raw(self.theirs[0], first, last, n)
+                    raw = ggml.raw(self.theirs[0], first, last, lines=n)
                 else:
                     raw = source[index[start + first : start + last]]
-                _put(to, name, self._blocks(ggml.rows(kind, raw)), first)
+                _put(to, name, self._blocks(ggml.rows(kind, raw)), start=first)
             start += n
 
     def _raw(self, lines: list[int]) -> ndarray:
         """All rows of theirs."""
-        return np.concatenate([ggml.raw(t, 0, n, n) for t, n in zip(self.theirs, lines, strict=True)])
+        return np.concatenate([ggml.raw(t, 0, n, lines=n) for t, n in zip(self.theirs, lines, strict=True)])
 
     def _blocks(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
         """Rows whose columns are in ours' order, too."""
@@ -199,7 +199,7 @@ def _parts(name: str) -> list[str]:
     return [name, f"{stem}.scales", f"{stem}.biases"]
 
 
-def _put(to: safetensors.Rows, name: str, parts: list[ndarray] | tuple[ndarray, ...], start: int) -> None:
+def _put(to: safetensors.Rows, name: str, parts: list[ndarray] | tuple[ndarray, ...], *, start: int) -> None:
     for part_name, part in zip(_parts(name), parts, strict=False):
         part = np.ascontiguousarray(part)
         to.put(part_name, part.data.cast("B"), start * part.nbytes // max(1, len(part)))
@@ -223,4 +223,4 @@ def _jobs(file: Gguf, config: Json) -> Iterator[Job]:
     for rule, names, tensors in found.values():
         if len(tensors) != len(rule.theirs):
             raise KeyError(f"{names[0]}, of which a part is missing")
-        yield Job(rule, config, [tensors[i] for i in range(len(rule.theirs))], names)
+        yield Job(rule, config, theirs=[tensors[i] for i in range(len(rule.theirs))], names=names)

@@ -73,7 +73,7 @@ def _type(name: str, shape: Shape, kind: str) -> str:
 class Job:
     """One rule's tensors of one layer."""
 
-    def __init__(self, rule: Rule, config: Json, ours: list[Source], names: list[str]) -> None:
+    def __init__(self, rule: Rule, config: Json, *, ours: list[Source], names: list[str]) -> None:
         self.rule, self.config, self.ours = rule, config, ours
         self.numbers: list[ndarray] | None = None
         if rule.to:
@@ -147,7 +147,7 @@ def _jobs(sources: Mapping[str, Source], config: Json) -> Iterator[Job]:
     for rule, names, parts in found.values():
         if len(parts) != len(rule.ours):
             raise BadModel(f"{names[0]} wants tensors that are not all there")
-        yield Job(rule, config, [parts[i] for i in range(len(rule.ours))], names)
+        yield Job(rule, config, ours=[parts[i] for i in range(len(rule.ours))], names=names)
 
 
 # model types that have the tensors of another

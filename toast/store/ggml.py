@@ -108,7 +108,7 @@ def spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
     return ((start, min(start + step, n)) for start in range(0, n, step))
 
 
-def raw(tensor: Tensor, start: int, end: int, lines: int) -> ndarray:
+def raw(tensor: Tensor, start: int, end: int, *, lines: int) -> ndarray:
     """Rows [start, end) of the `lines` that a tensor has, as its file has them: (end - start, bytes of a row)."""
     size = tensor.nbytes // max(1, lines)
     data = tensor.file.read(tensor.start + start * size, (end - start) * size)
@@ -118,7 +118,7 @@ def raw(tensor: Tensor, start: int, end: int, lines: int) -> ndarray:
 def numbers(tensor: Tensor) -> ndarray:
     """All of a tensor, float32."""
     lines = prod(tensor.shape[:-1])
-    whole = [values(tensor.type, raw(tensor, *span, lines)) for span in spans(tensor.shape)]
+    whole = [values(tensor.type, raw(tensor, *span, lines=lines)) for span in spans(tensor.shape)]
     return np.concatenate(whole or [np.zeros(0, np.float32)]).reshape(tensor.shape)
 
 

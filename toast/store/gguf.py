@@ -102,9 +102,11 @@ class _Reader:
 
 
 def architecture(path: str) -> str | None:
-    """general.architecture of a file, which stands before its words; BadModel."""
-    file = Gguf(path, upto="general.architecture")
-    return file.metadata.get("general.architecture")
+    """general.architecture of a file, which stands before its words; None where it cannot be read."""
+    try:
+        return Gguf(path, upto="general.architecture").metadata.get("general.architecture")
+    except BadModel:
+        return None
 
 
 def whole(path: str) -> Gguf:

@@ -48,6 +48,7 @@ class Wanted:
         self,
         bits: int | None = None,
         group: int = 64,
+        *,
         mode: str = "affine",
         layers: list[tuple[str, int]] | None = None,
     ) -> None:
@@ -81,10 +82,10 @@ def layers_of(words: list[str]) -> list[tuple[str, int]]:
 
 def write(
     tensors: MutableMapping[str, Any],
-    wanted: Wanted,
     source: str,
     out: str,
     *,
+    wanted: Wanted,
     left: Callable[..., Any] | None = None,
     factors: Mapping[str, Factors] | None = None,
 ) -> None:
@@ -92,7 +93,7 @@ def write(
 
     left(path, module): MLX-LM's word on single layers, where no glob has one. factors: name -> what a tensor's columns,
     and what its rows are multiplied by first, either or None. Raises BadModel."""
-    plan = {name: _form(name, tensor, wanted, left) for name, tensor in tensors.items()}
+    plan = {name: _form(name, tensor, wanted, left=left) for name, tensor in tensors.items()}
     if wanted.bits and not any(plan.values()):
         raise BadModel(f"{source}: no layer that can be quantised so")
     arrays = {}
@@ -107,7 +108,7 @@ def write(
     write_texts(out, {"config.json": _settings(source, plan)})
 
 
-def _form(name: str, tensor: Tensor, wanted: Wanted, left: Callable[..., Any] | None) -> Form | None:
+def _form(name: str, tensor: Tensor, wanted: Wanted, *, left: Callable[..., Any] | None) -> Form | None:
     """The form that a tensor gets; that which it has, if it has as few bits."""
     if not tensor.layer:
         return tensor.form

@@ -187,7 +187,7 @@ def _wordpiece(meta: Json) -> Json:
     names = [name(*pair) for pair in zip(tokens, types, strict=False)]
     around = (("cls", "bos", 101), ("seperator", "eos", 102))  # older files say the first, newer ones the second
     cls, sep = (
-        meta.get(f"tokenizer.ggml.{a}_token_id", meta.get(f"tokenizer.ggml.{b}_token_id", c)) for a, b, c in around
+        int(meta.get(f"tokenizer.ggml.{a}_token_id", meta.get(f"tokenizer.ggml.{b}_token_id", c))) for a, b, c in around
     )
     lower = meta.get("tokenizer.ggml.normalizer.lowercase", True)
     return {
