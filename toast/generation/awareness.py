@@ -194,13 +194,13 @@ def _check(model: Any, found: Any, ids: list[int]) -> None:
         path, _, leaf = name.rpartition(".")
         module = modules[path]
         if leaf in module:
-            _apply(module, leaf, columns, rows)
+            _apply(module, leaf, columns=columns, rows=rows)
     got = model(mx.array([ids]))[0, -1].astype(mx.float32)
     if (mx.abs(got - want).max() > CHANGE * mx.abs(want).max()).item():
         raise BadModel("scaling changes what the model computes", "quantize without --text")
 
 
-def _apply(module: Any, leaf: str, columns: mx.array | None, rows: mx.array | None) -> None:
+def _apply(module: Any, leaf: str, *, columns: mx.array | None, rows: mx.array | None) -> None:
     if "scales" in module and leaf == "weight":  # in float for the check
         weight = mx.dequantize(module.weight, module.scales, module.get("biases"), group_size=module.group_size,
                                bits=module.bits, mode=module.mode)  # fmt: skip

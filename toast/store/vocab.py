@@ -185,10 +185,9 @@ def _wordpiece(meta: Json) -> Json:
         return token[1:] if token.startswith("▁") else f"##{token}"
 
     names = [name(*pair) for pair in zip(tokens, types, strict=False)]
-    around = (("cls", "bos", 101), ("seperator", "eos", 102))  # older files say the first, newer ones the second
-    cls, sep = (
-        int(meta.get(f"tokenizer.ggml.{a}_token_id", meta.get(f"tokenizer.ggml.{b}_token_id", c))) for a, b, c in around
-    )
+    # older files name the first two, newer ones only the others
+    cls: int = meta.get("tokenizer.ggml.cls_token_id", meta.get("tokenizer.ggml.bos_token_id", 101))
+    sep: int = meta.get("tokenizer.ggml.seperator_token_id", meta.get("tokenizer.ggml.eos_token_id", 102))
     lower = meta.get("tokenizer.ggml.normalizer.lowercase", True)
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
