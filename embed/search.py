@@ -156,6 +156,8 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
+    if not all(map(encoder.tokens.reads, texts)):
+        call.warn(model.unread(name, "query"))
     size = 4 * encoder.dims
     vectors = [bytes(rows[size * i : size * (i + 1)]) for i in range(len(texts))]
     return [Query(*parts) for parts in zip(texts, vectors, shares, strict=True)]

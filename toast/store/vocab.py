@@ -186,8 +186,8 @@ def _wordpiece(meta: Json) -> Json:
 
     names = [name(*pair) for pair in zip(tokens, types, strict=False)]
     # older files name the first two, newer ones only the others
-    cls: int = meta.get("tokenizer.ggml.cls_token_id", meta.get("tokenizer.ggml.bos_token_id", 101))
-    sep: int = meta.get("tokenizer.ggml.seperator_token_id", meta.get("tokenizer.ggml.eos_token_id", 102))
+    cls: Any = meta.get("tokenizer.ggml.cls_token_id", meta.get("tokenizer.ggml.bos_token_id", 101))
+    sep: Any = meta.get("tokenizer.ggml.seperator_token_id", meta.get("tokenizer.ggml.eos_token_id", 102))
     lower = meta.get("tokenizer.ggml.normalizer.lowercase", True)
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
