@@ -163,8 +163,9 @@ class Gguf:
 
     Raises BadModel when the file is truncated, damaged or not GGUF."""
 
-    def __init__(self, path: str, *, upto: str = "") -> None:
+    def __init__(self, path: str, *, upto: str | None = None) -> None:
         self.path, self.upto = path, upto
+        self.tensors: dict[str, Tensor] = {}
         try:
             self.file = open(files.open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed with this object
             self.size = os.fstat(self.file.fileno()).st_size

@@ -57,6 +57,7 @@ def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:
 
 def copy_rest(folder: str, out: str) -> None:
     """Copy what is no weights into a folder that this process fills, and that stays its own until it is done."""
+    os.makedirs(out, exist_ok=True)
     mode = os.stat(out).st_mode
     shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
     os.chmod(out, mode & 0o777)  # with another mode what a killed process left would be nobody's
