@@ -50,7 +50,7 @@ class Call:
 
 @pytest.fixture
 def no_words(monkeypatch):
-    monkeypatch.setattr(vocab_keys, "metadata", lambda folder, size, ends: WORDS)
+    monkeypatch.setattr(vocab_keys, "metadata", lambda *_, **__: WORDS)
 
 
 def checkpoint(folder, name):

@@ -106,7 +106,7 @@ def _to_gguf(call: Call, source: str, target: str, *, kind: str) -> None:
             "general.file_type": gguf_writer.KINDS[kind],
         }  # fmt: skip
         ends = sorted(set().union(*decoder.end_tokens(folder, read_config(folder))))
-        metadata |= vocab_keys.metadata(folder, config["vocab_size"], ends)
+        metadata |= vocab_keys.metadata(folder, config["vocab_size"], ends, arch=metadata["general.architecture"])
         more = gguf_keys.factors(config)
         with files.Draft(os.path.realpath(call.path(target))) as draft:
             export.gguf(draft.fd, tensors, config, metadata=metadata, kind=kind, more=more)

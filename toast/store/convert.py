@@ -93,11 +93,13 @@ def _quantization(jobs: list[Job]) -> Json:
 class Job:
     """One rule's tensors of one layer: the arrays that come of them (name -> dtype, shape), and their forms."""
 
-    def __init__(self, rule: Rule, config: Json, *, theirs: list[Tensor], names: list[str]) -> None:
-        self.rule, self.config, self.theirs, self.names = rule, config, theirs, names
+    def __init__(
+        self, rule: Rule, config: Json, *, theirs: list[Tensor], names: list[str], factor: Tensor | None = None
+    ) -> None:
+        self.rule, self.config, self.theirs, self.names, self.factor = rule, config, theirs, names, factor
         self.kinds = {tensor.type for tensor in theirs}
         self.quantized = any(ggml.form(kind) for kind in self.kinds)
-        self.anew = bool(rule.back) or len(self.kinds) > 1
+        self.anew = bool(rule.back) or len(self.kinds) > 1 or factor is not None
         self.dense = config["model_type"] in ENCODERS.values()  # whose matrices all have one form
         shapes = self._shapes()
         self.arrays: dict[str, tuple[mx.Dtype, Shape]] = {}
@@ -136,6 +138,9 @@ class Job:
             self._write_numbers(to, self.rule.back(self.config, *arrays))
         elif self.anew:
             rows = np.concatenate([ggml.numbers(t).reshape(-1, t.shape[-1]) for t in self.theirs])
+            if self.factor is not None:  # a number for all, or for each expert
+                factor = ggml.numbers(self.factor).reshape(-1)
+                rows *= np.repeat(factor, len(rows) // len(factor))[:, None]
             self._write_numbers(to, rows[self._index(len(rows))])
         else:
             self._write_rows(to)
@@ -207,20 +212,26 @@ def _put(to: safetensors.Rows, name: str, parts: list[ndarray] | tuple[ndarray, 
 
 def _jobs(file: Gguf, config: Json) -> Iterator[Job]:
     """The rules that a file's tensors fall under, each with all of its tensors. Layers after the last are left out."""
-    table = TABLES[config["model_type"]]
+    table, layers = TABLES[config["model_type"]], config.get("num_hidden_layers", 0)
     found: dict[str, tuple[Rule, list[str], dict[int, Tensor]]] = {}
-    layers = config.get("num_hidden_layers", 0)
+    factors: dict[str, Tensor] = {}
     for name, tensor in file.tensors.items():
         number = NEXT.match(name)
         if IGNORED.match(name) or (number and int(number.group(1)) >= layers):
             continue
+        whole = file.tensors.get(f"{name.removesuffix('.scale')}.weight") if name.endswith(".scale") else None
         match = table.find(name, ours=False)
+        if whole is not None and whole.type == "NVFP4" and (not match or match[3]):
+            factors[name.removesuffix(".scale")] = tensor
+            continue
         if not match:
             raise BadModel(f"{name} is a tensor that {config['model_type']} does not have in MLX-LM")
         rule, position, number_, leaf = match
         names = [layout.named(ours, number_, leaf) for ours in rule.ours]
         found.setdefault(names[0], (rule, names, {}))[2][position] = tensor
+    stems = {id(tensor): name.removesuffix(".weight") for name, tensor in file.tensors.items()}
     for rule, names, tensors in found.values():
         if len(tensors) != len(rule.theirs):
             raise KeyError(f"{names[0]}, of which a part is missing")
-        yield Job(rule, config, theirs=[tensors[i] for i in range(len(rule.theirs))], names=names)
+        theirs = [tensors[i] for i in range(len(rule.theirs))]
+        yield Job(rule, config, theirs=theirs, names=names, factor=factors.get(stems[id(theirs[0])]))

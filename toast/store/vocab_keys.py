@@ -20,8 +20,8 @@ PATTERNS = {patterns: name for name, patterns in reversed(PRE.items())}
 DIGITS = r"\p{N}"
 
 
-def metadata(folder: str, size: int, ends: list[int]) -> Json:
-    """tokenizer.ggml.* of a folder whose model has `size` words, of which `ends` end a text."""
+def metadata(folder: str, size: int, ends: list[int], *, arch: str = "") -> Json:
+    """tokenizer.ggml.* of a folder whose model has `size` words, of which `ends` end a text; Gemma 4's have merges."""
     document = read_json(folder, "tokenizer.json")
     if not isinstance(document, dict):
         raise BadModel(f"{folder}: no tokenizer.json", "a GGUF file holds the vocabulary, too")
@@ -30,6 +30,8 @@ def metadata(folder: str, size: int, ends: list[int]) -> Json:
     kind = model.get("type") or ("BPE" if "merges" in model else "WordPiece")
     if kind == "BPE":
         found = _byte_bpe(document) if _is_byte_level(document) else _sentencepiece(document)
+        if arch == "gemma4" and found["model"] == "llama":
+            found |= {"model": arch, "pre": arch, "merges": _merges(model["merges"])}
     elif kind == "WordPiece":
         found = {"model": "bert"}
     else:
