@@ -89,7 +89,10 @@ def test_a_checkpoint_as_gguf_and_back(tmp_path, name, no_words):
     assert differs(tmp_path / "back", name) <= CLOSER
 
 
-LEFT_OUT = ("rope.scaling.type", "rope.freq_base_swa", "attention.layer_norm_rms_epsilon", "full_attention_interval")
+LEFT_OUT = ("rope.scaling.type", "rope.freq_base_swa", "attention.layer_norm_rms_epsilon", "full_attention_interval",
+            "nextn_predict_layers", "expert_used_count")  # fmt: skip
+# where llama.cpp's conversion writes what is not in the checkpoint: another length, no attention in a hybrid
+OTHER = {"glm": ("context_length",), "granitemoehybrid": ("context_length", "attention.head_count_kv")}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +102,7 @@ def test_metadata_is_llama_cpp_s(name):
     ours = gguf_keys.metadata(normalised(found["config"]))
     for key, value in found["metadata"].items():
         assert key in ours or key.endswith(LEFT_OUT), key
-        assert key.endswith(LEFT_OUT) or same(ours[key], value), key
+        assert key.endswith(LEFT_OUT + OTHER.get(name, ())) or same(ours[key], value), key
 
 
 @pytest.mark.parametrize("kind, close", [("F16", 0.01), ("Q8_0", 0.05)])

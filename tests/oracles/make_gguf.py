@@ -25,7 +25,7 @@ from toast.store.gguf import Gguf  # noqa: E402
 
 AS_THEY_ARE = (
     "cohere", "deepseek_v2", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "glm4_moe", "gpt_oss", "granite",
-    "granitemoe", "hunyuan_v1_dense", "lfm2", "lfm2_moe", "llama", "llama-linear", "llama-rope3", "llama-yarn",
+    "granitemoe", "granitemoehybrid", "minimax_m2", "exaone_moe", "hunyuan_v1_dense", "lfm2", "lfm2_moe", "llama", "llama-linear", "llama-rope3", "llama-yarn",
     "nemotron", "olmo2", "olmo3", "olmoe", "phi3", "qwen2-off", "qwen3_5_text", "qwen3_next", "seed_oss", "stablelm",
 )  # fmt: skip
 HEADS, SIZES, THETA, EXPERTS, LINEAR = made.HEADS, made.SIZES, made.THETA, made.EXPERTS, made.LINEAR
@@ -54,6 +54,9 @@ OWN = {
     "smollm3": ("smollm3", SIZES | THETA | {"use_sliding_window": False}),
     "ministral3": ("ministral3", HEADS | FULL | {"rope_parameters": made.YARN | {"llama_4_scaling_beta": 0.1,
         "mscale": 1.0, "mscale_all_dim": 1.0, "beta_fast": 32.0, "beta_slow": 1.0}}),
+    "glm": ("glm", HEADS | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5}}),
+    "cohere2": ("cohere2", HEADS | made.SLIDING | THETA | {"logit_scale": 0.25, "rotary_pct": 1.0}),
     "starcoder2": ("starcoder2", SIZES | FULL | THETA),
     "dots1": ("dots1", SIZES | THETA | {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2,
         "moe_intermediate_size": 16, "first_k_dense_replace": 1, "n_group": 2, "topk_group": 1,

@@ -29,11 +29,13 @@ TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output"
 AFTER = {"post_attention_norm": "post_attention_layernorm"}  # what some call ffn_norm
 
 
+PARTS = "gate", "up", "down"
+
+
 def experts(into: str = "mlp.switch_mlp", gate: str = "mlp.gate", shared: str = "mlp.shared_expert") -> Names:
     """Experts, what chooses among them, and those that see every token."""
-    parts = "gate", "up", "down"
-    chosen = {f"ffn_{part}_exps": f"{into}.{part}_proj" for part in parts}
-    always = {f"ffn_{part}_shexp": f"{shared}.{part}_proj" for part in parts}
+    chosen = {f"ffn_{part}_exps": f"{into}.{part}_proj" for part in PARTS}
+    always = {f"ffn_{part}_shexp": f"{shared}.{part}_proj" for part in PARTS}
     return chosen | always | {"ffn_gate_inp": gate}
 
 
@@ -220,6 +222,32 @@ TABLES: dict[str, Table] = {
     "nemotron": table(without(DENSE, "ffn_gate"), *norms_less_one(NORMS)),
     "dots1": table(DENSE | experts("mlp.experts", shared="mlp.shared_experts"), BIAS),
 }  # fmt: skip
+MAMBA = (
+    layer("ssm_a", "mamba.A_log", back=lambda config, a: np.log(-a).reshape(-1), to=lambda c, a: -np.exp(a)[:, None]),
+    layer("ssm_d", "mamba.D", back=lambda config, d: d.reshape(-1), to=lambda config, d: d[:, None]),
+    layer("ssm_dt.bias", "mamba.dt_bias"),
+    layer("ssm_norm", "mamba.norm", back=lambda config, w: w.reshape(-1),
+          to=lambda config, w: w.reshape(config["mamba_n_groups"], -1)),
+    convolution("ssm_conv1d.weight", "mamba.conv1d.weight"),
+    layer("ssm_conv1d.bias", "mamba.conv1d.bias"),
+    layer(("ffn_gate_shexp", "ffn_up_shexp"), "shared_mlp.input_linear", rows=layout.one_after_the_other,
+          lines=lambda config: [config["shared_intermediate_size"]] * 2),
+)  # fmt: skip
+TABLES |= {
+    "granitemoehybrid": table(
+        DENSE | {"ssm_in": "mamba.in_proj", "ssm_out": "mamba.out_proj", "ffn_down_shexp": "shared_mlp.output_linear"}
+        | without(experts(f"{SPARSE}.switch_mlp", f"{SPARSE}.router.layer"), *(f"ffn_{n}_shexp" for n in PARTS)),
+        *TURNED, *MAMBA),
+    "cohere2": table(DENSE),
+    "minimax_m2": table(NORMS | ATTENTION | experts(f"{SPARSE}.switch_mlp", f"{SPARSE}.gate"),
+                        layer("exp_probs_b.bias", f"{SPARSE}.e_score_correction_bias")),
+    "exaone_moe": table(DENSE | experts(shared="mlp.shared_experts"), BIAS),
+    "glm": table(GLM),
+    "ernie4_5_moe": table(DENSE | experts(shared="mlp.shared_experts"),
+                          layer("exp_probs_b.bias", "mlp.gate.e_score_correction_bias",
+                                back=lambda config, b: b.reshape(-1), to=lambda config, b: b[None])),
+}  # fmt: skip
+
 BERT = {
     "attn_q": "attention.self.query", "attn_k": "attention.self.key", "attn_v": "attention.self.value",
     "attn_output": "attention.output.dense", "attn_output_norm": "attention.output.LayerNorm",

@@ -25,8 +25,19 @@ ARCHITECTURES = {kind: arch for arch, kind in MODEL_TYPES.items()} | {
 }  # fmt: skip
 # what a configuration calls its experts, if not as EXPERTS has it
 OTHER = {"expert_count": ("num_local_experts", "n_routed_experts"), "leading_dense_block_count": ("num_dense_layers",)}
-LAYER_NORM = {"stablelm", "starcoder2", "cohere", "nemotron"}  # whose norms have means
-TURNED = {"llama", "mistral", "mixtral", "granite", "granitemoe", "smollm3", "ministral3", "llama4"}
+LAYER_NORM = {"stablelm", "starcoder2", "cohere", "cohere2", "nemotron"}  # whose norms have means
+TURNED = {
+    "llama",
+    "mistral",
+    "mixtral",
+    "granite",
+    "granitemoe",
+    "granitemoehybrid",
+    "smollm3",
+    "ministral3",
+    "llama4",
+    "cohere2",
+}
 CHOOSE = {"glm4_moe": 2, "lfm2_moe": 2, "deepseek_v3": 2, "glm4_moe_lite": 2, "deepseek_v2": 1}  # expert_gating_func
 
 
@@ -233,10 +244,38 @@ def _llama4(config: Config) -> Config:
             "interleave_moe_layer_step": config["interleave_moe_layer_step"]}  # fmt: skip
 
 
+def _cohere(config: Config) -> Config:
+    return {"logit_scale": float(config.get("logit_scale", 1.0))}
+
+
+def _exaone_moe(config: Config) -> Config:
+    shared = config.get("num_shared_experts", 0)
+    return _windows(config) | {"expert_shared_count": shared,
+                               "expert_shared_feed_forward_length": shared * config["moe_intermediate_size"],
+                               "leading_dense_block_count": config["is_moe_layer"].index(True)}  # fmt: skip
+
+
+def _granite_hybrid(config: Config) -> Config:
+    heads, kv = config.get("mamba_n_heads"), config["num_key_value_heads"]
+    inner = heads * config["mamba_d_head"] if heads else None
+    experts = config.get("num_local_experts") or 0
+    return _scaled(config) | {
+        "attention.head_count_kv": [kv if kind == "attention" else 0 for kind in config["layer_types"]],
+        "expert_count": experts, "expert_used_count": experts and config.get("num_experts_per_tok", 0),
+        "expert_shared_feed_forward_length": config.get("shared_intermediate_size"),
+        "rope.scaling.finetuned": config.get("position_embedding_type") != "nope",
+        "ssm.conv_kernel": config.get("mamba_d_conv"), "ssm.state_size": config.get("mamba_d_state"),
+        "ssm.group_count": config.get("mamba_n_groups"), "ssm.inner_size": inner, "ssm.time_step_rank": heads,
+    }  # fmt: skip
+
+
 PARTICULARS: dict[str, Callable[[Config], Config]] = {
     "granite": _scaled, "granitemoe": _scaled, "gemma2": _gemma2, "gemma3": _gemma3, "gemma4": _gemma4,
     "phi3": _phi3, "gpt_oss": _gpt_oss, "qwen3_next": _linear, "qwen3_5": _qwen35, "qwen3_5_moe": _qwen35,
     "lfm2": _lfm2, "lfm2_moe": _lfm2, "deepseek_v2": _latent, "deepseek_v3": _latent, "glm4_moe_lite": _latent,
-    "stablelm": _stablelm, "cohere": lambda config: {"logit_scale": float(config.get("logit_scale", 1.0))},
+    "stablelm": _stablelm, "cohere": _cohere,
+    "cohere2": lambda config: _cohere(config) | _window(config), "exaone_moe": _exaone_moe,
+    "granitemoehybrid": _granite_hybrid,
+    "minimax_m2": lambda config: {"expert_feed_forward_length": config["intermediate_size"]},
     "ministral3": _ministral3, "llama4": _llama4, "olmo3": _windows, "exaone4": _windows,
 }  # fmt: skip

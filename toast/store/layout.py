@@ -94,17 +94,10 @@ def halves_of(heads: str) -> Callable[[Config, list[Shape]], ndarray]:
     """llama.cpp turns neighbours, transformers halves: rows are interleaved; `heads`: what their number is called."""
 
     def rows(config: Config, theirs: list[Shape]) -> ndarray:
+        if config.get("position_embedding_type") == "nope":  # there is nothing to turn
+            return np.arange(count(theirs[0]))
         index = np.arange(count(theirs[0])).reshape(config[heads], -1, 2)
         return index.swapaxes(1, 2).reshape(-1)
-
-    return rows
-
-
-def neighbours_of(heads: str) -> Callable[[Config, list[Shape]], ndarray]:
-    """The other way round."""
-
-    def rows(config: Config, theirs: list[Shape]) -> ndarray:
-        return np.arange(count(theirs[0])).reshape(config[heads], 2, -1).swapaxes(1, 2).reshape(-1)
 
     return rows
 
@@ -118,6 +111,11 @@ def parts_of_experts(parts: int) -> Callable[[Config, list[Shape]], ndarray]:
         return index.swapaxes(0, 1).reshape(-1)
 
     return rows
+
+
+def one_after_the_other(config: Config, theirs: list[Shape]) -> ndarray:
+    """Ours are all of theirs, as they come."""
+    return np.arange(sum(count(shape) for shape in theirs))
 
 
 def inverse(index: ndarray) -> ndarray:

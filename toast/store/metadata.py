@@ -24,7 +24,9 @@ MODEL_TYPES = {
     "deepseek2": "deepseek_v2", "glm4": "glm4", "glm4moe": "glm4_moe", "smollm3": "smollm3", "mistral3": "ministral3",
     "llama4": "llama4", "olmo2": "olmo2", "olmoe": "olmoe", "starcoder2": "starcoder2", "stablelm": "stablelm",
     "command-r": "cohere", "ernie4_5": "ernie4_5", "exaone4": "exaone4", "hunyuan-dense": "hunyuan_v1_dense",
-    "nemotron": "nemotron", "seed_oss": "seed_oss", "dots1": "dots1",
+    "nemotron": "nemotron", "seed_oss": "seed_oss", "dots1": "dots1", "granitehybrid": "granitemoehybrid",
+    "cohere2": "cohere2", "minimax-m2": "minimax_m2", "exaone-moe": "exaone_moe", "chatglm": "glm",
+    "ernie4_5-moe": "ernie4_5_moe",
 }  # fmt: skip
 
 ENCODERS = {"bert": "bert"}  # the same of models that embed texts

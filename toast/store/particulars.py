@@ -214,6 +214,60 @@ def _ernie(meta: Metadata, config: Config) -> Config:
     return {"use_bias": config["attention_bias"]}
 
 
+def _granite_hybrid(meta: Metadata, config: Config) -> Config:
+    kinds = ["mamba" if meta.has(f"blk.{i}.ssm_in.weight") else "attention"
+             for i in range(config["num_hidden_layers"])]  # fmt: skip
+    heads = meta("ssm.time_step_rank")
+    return _scaled(meta, config) | {
+        "layer_types": kinds, "position_embedding_type": "rope" if meta("rope.scaling.finetuned", 1) else "nope",
+        "num_key_value_heads": meta.one("attention.head_count_kv") or _kv_heads(meta, config),
+        "shared_intermediate_size": meta("expert_shared_feed_forward_length"), "mamba_n_heads": heads,
+        "num_local_experts": meta("expert_count", 0), "num_experts_per_tok": meta("expert_used_count", 0),
+        "mamba_d_head": meta("ssm.inner_size") // heads if heads else None, "mamba_d_state": meta("ssm.state_size"),
+        "mamba_d_conv": meta("ssm.conv_kernel"), "mamba_n_groups": meta("ssm.group_count"),
+        "mamba_conv_bias": any(name.endswith("ssm_conv1d.bias") for name in meta.file.tensors),
+        "mamba_proj_bias": any(name.endswith("ssm_in.bias") for name in meta.file.tensors),
+    }  # fmt: skip
+
+
+def _kv_heads(meta: Metadata, config: Config) -> int:
+    """By the first layer that has any."""
+    tensors = (tensor for name, tensor in meta.file.tensors.items() if name.endswith(".attn_k.weight"))
+    return next((tensor.shape[0] // config["head_dim"] for tensor in tensors), 1)
+
+
+def _cohere2(meta: Metadata, config: Config) -> Config:
+    kinds = _kinds(meta)
+    return _cohere(meta, config) | {"layer_types": kinds, "sliding_window": meta("attention.sliding_window"),
+                                    "sliding_window_pattern": None if kinds else 4}  # fmt: skip
+
+
+def _minimax(meta: Metadata, config: Config) -> Config:
+    return {"intermediate_size": meta("expert_feed_forward_length"), "rotary_dim": meta("rope.dimension_count"),
+            "use_qk_norm": meta.has("blk.0.attn_q_norm.weight"), "scoring_func": "sigmoid",
+            "shared_intermediate_size": 0}  # fmt: skip
+
+
+def _exaone_moe(meta: Metadata, config: Config) -> Config:
+    first, layers = meta("leading_dense_block_count", 0), config["num_hidden_layers"]
+    return _windowed(meta, config) | {
+        "is_moe_layer": [i >= first for i in range(layers)], "num_shared_experts": meta("expert_shared_count", 0),
+        "norm_topk_prob": bool(meta("expert_weights_norm", 1)), "n_group": meta("expert_group_count", 1),
+        "topk_group": meta("expert_group_used_count", 1), "routed_scaling_factor": meta("expert_weights_scale", 1.0),
+        "scoring_func": "sigmoid",
+    }  # fmt: skip
+
+
+def _ernie_moe(meta: Metadata, config: Config) -> Config:
+    return _ernie(meta, config) | {
+        "moe_num_experts": meta("expert_count"), "moe_k": meta("expert_used_count"),
+        "moe_layer_start_index": meta("leading_dense_block_count", 0),
+        "moe_layer_end_index": config["num_hidden_layers"] - 1, "moe_gate_act": "softmax", "moe_use_aux_free": True,
+        "moe_layer_interval": meta("interleave_moe_layer_step", 1),
+        "moe_num_shared_experts": meta("expert_shared_count", 0),
+    }  # fmt: skip
+
+
 def _bert(meta: Metadata, config: Config) -> Config:
     types = meta.file.tensors.get("token_types.weight")
     return {
@@ -230,4 +284,6 @@ PARTICULARS: dict[str, Callable[[Metadata, Config], Config]] = {
     "deepseek_v3": _latent, "glm4": _partly_turned, "glm4_moe": _glm4_moe, "stablelm": _stablelm,
     "starcoder2": _partly_turned, "cohere": _cohere, "nemotron": _nemotron, "ministral3": _ministral3,
     "llama4": _llama4, "olmo3": _windowed, "exaone4": _windowed, "dots1": _dots1, "ernie4_5": _ernie, "bert": _bert,
+    "granitemoehybrid": _granite_hybrid, "cohere2": _cohere2, "minimax_m2": _minimax, "exaone_moe": _exaone_moe,
+    "glm": _partly_turned, "ernie4_5_moe": _ernie_moe,
 }  # fmt: skip
