@@ -12,6 +12,7 @@ from command import command, start
 from mlx.utils import tree_flatten
 
 from toast.generation import decoder
+from toast.store import shrink
 from toast.store.gguf import Gguf
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -95,6 +96,16 @@ def test_quantised(tmp_path, env, wide, words, most):
     settings = json.loads((out / "config.json").read_text())["quantization"]
     size = os.path.getsize(out / "model.safetensors") / os.path.getsize(wide / "model.safetensors")
     assert size <= (settings["bits"] + 2.2) / 32  # float32 it was
+
+
+@pytest.mark.parametrize("mode", ["mxfp4", "nvfp4"])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16, mx.float16])
+def test_floats_of_4_bits_are_mlx_s(mode, dtype):
+    w = mx.random.normal((40, 512), key=mx.random.key(1)) * mx.exp(mx.random.normal((40, 1), key=mx.random.key(2)) * 3)
+    w = mx.concatenate([w, mx.zeros((1, 512)), mx.round(w[:4] * 8) / 8]).astype(dtype)  # and halves between codes
+    form = shrink.Wanted(mode=mode).of("")
+    for ours, theirs in zip(shrink._quantized(w, form), mx.quantize(w, **form), strict=True):
+        assert ours.dtype == theirs.dtype and mx.array_equal(ours, theirs).item()
 
 
 def test_layers_of_other_bits(tmp_path, env, wide):

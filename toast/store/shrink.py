@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from math import prod
 
 import mlx.core as mx
+import numpy as np
 
 from toast.errors import BadModel, UsageError
 from toast.files import Draft
@@ -150,10 +151,30 @@ def _put(to: safetensors.Rows, name: str, tensor: Tensor, *, form: Form | None, 
     for first, last in ggml.spans((-(-lines // AT_ONCE), AT_ONCE * tensor.shape[-1])):
         first, last = AT_ONCE * first, min(AT_ONCE * last, lines)
         few = _scaled(tensor.rows(slice(first, last)), columns, rows if rows is None else rows[first:last])
-        done = mx.quantize(few, **(form or {}))
+        done = _quantized(few, form or {})
         mx.eval(done)
         for part_name, part in zip(_names(name), done, strict=False):
             to.put(part_name, memoryview(safetensors.data(part)), first * part.nbytes // (last - first))
+
+
+def _quantized(rows: mx.array, form: Form) -> tuple[mx.array, ...]:
+    """What mx.quantize gives, whose loop over floats of 4 bits takes 20 times as long."""
+    if form["bits"] != 4 or form["mode"] == "affine":
+        return tuple(mx.quantize(rows, **form))
+    x = np.array(rows.astype(mx.float32)).reshape(-1, form["group_size"])
+    largest = abs(x).max(1, keepdims=True) / np.float32(6)
+    if form["mode"] == "mxfp4":  # a power of two
+        power = np.where(largest > 0, np.ceil(np.log2(np.where(largest > 0, largest, 1))), 0).clip(-127, 127)
+        scales, factor = mx.array((power + 127).astype(np.uint8)), np.exp2(power, dtype=np.float32)
+    else:
+        scales = mx.to_fp8(mx.array(largest))
+        factor = np.array(mx.from_fp8(scales, mx.float32))
+    size = abs(x) / np.where(factor == 0, 1, factor)
+    codes = np.zeros(x.shape, np.uint8)
+    for least in (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0):
+        codes += size > least
+    codes |= np.where((x < 0) & (codes > 0), np.uint8(8), np.uint8(0))
+    return mx.array(ggml.packed(codes.reshape(rows.shape), 4)), scales.reshape(len(rows), -1)
 
 
 def _scaled(x: mx.array, columns: mx.array | None, rows: mx.array | None) -> mx.array:
