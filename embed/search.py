@@ -89,8 +89,6 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     lexical = wanted.mode == "lexical"
     named = inputs.open(call, name=wanted.model, lexical=lexical)
     indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
-    if wanted.filter and (problem := wanted.filter.told()):
-        call.warn(problem)
     queries = (
         [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
     )
@@ -101,6 +99,8 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
         if hits:
             found = Exit.OK
         printer.print(number, query.text, hits, extractor=indexes[0].extractor)
+    if wanted.filter and (problem := wanted.filter.told()):
+        call.warn(problem)
     if judge and judge.scorer.queries_cut:
         call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found

@@ -103,6 +103,8 @@ def test_what_leaves_nothing_is_told(tree):
     search(tree, "giraffe", "r.db", "--where", "yaer=1999").fails("'yaer'", "year", "author", status=1)
     search(tree, "giraffe", "r.db", "--where", "year=3").fails("no document matches --where", status=1)
     search(tree, "giraffe", "x.db", "--where", "year=3").fails("no fields", status=1)
+    found = search(tree, "-l", "giraffe", "r.db", "--where", "yaer!=3")
+    assert found.status == 0 and found.out.count(b"\n") == 4 and b"'yaer'" in found.err
     found = search(tree, "-q", "giraffe", "x.db", "--path", "*.rs")
     assert (found.status, found.out, found.err) == (1, b"", b"")
     search(tree, "giraffe", "x.db", "--path", "").fails("--path wants a GLOB")
