@@ -7,6 +7,7 @@ A chunk is `(start_line, end_line, text)`: lines count from 1, and the text is a
 from __future__ import annotations
 
 import re
+from functools import partial
 from itertools import chain, islice, tee
 
 TYPE_CHECKING = False
@@ -48,13 +49,19 @@ class Slice:
         self.start, self.end, self.line, self.joint, self.tokens = start, end, line, joint, 0
 
 
-def chunk(text: str, count: Count, limit: int, *, mode: str = "auto", suffix: str = "") -> Iterator[Chunk]:
+def chunk(
+    text: str, count: Count, limit: int, *, mode: str = "auto", suffix: str = "", known: dict[int, int] | None = None
+) -> Iterator[Chunk]:
     """The chunks of a file's text.
 
     count: list of strings -> list of their numbers of tokens; limit: of a chunk; mode: auto,
-    paragraphs or lines; suffix: the file's, without the dot, which tells what its sections are.
+    paragraphs or lines; suffix: the file's, without the dot, which tells what its sections are; known: line from 0
+    -> its joint, where whoever read the file knows them.
     """
-    slices = fit(text, lines(text, joints(mode, suffix)), count=count, limit=limit)
+    find = joints(mode, suffix)
+    if known is not None and mode != "lines":
+        find = partial(at_lines, known)
+    slices = fit(text, lines(text, find), count=count, limit=limit)
     if mode == "auto":
         return pack(text, slices, limit, small=limit * SMALL)
     return pack(text, slices, limit, split_at=1)
@@ -83,6 +90,10 @@ def joints(mode: str, suffix: str) -> Joints:
     if suffix in MARKDOWN:
         return markdown
     return restructured if suffix in RST else code if suffix in CODE else paragraphs
+
+
+def at_lines(known: dict[int, int], rows: Iterable[str]) -> Iterator[int]:
+    return (known.get(i, 0) for i, _ in enumerate(rows))
 
 
 def paragraphs(rows: Iterable[str]) -> Iterator[int]:

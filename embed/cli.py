@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
+from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
 from toast.pipes import clean
 from toast.records import Records
 
@@ -35,6 +35,7 @@ def embed(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
     raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
 ) -> None:
@@ -44,7 +45,7 @@ def embed(
 
     embed --field body --json < notes.jsonl | head -1
     """
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field)
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
@@ -85,11 +86,16 @@ def index(
     ),
     exact: bool = Option(False, "--exact", help="Keep float32 vectors too; the index is five times as large."),
     largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
+    hidden: bool = Option(False, "--hidden", help="Hidden files and folders, too."),
+    exclude: list[str] = Option(
+        [], "--exclude", metavar="GLOB", help="Skip files and folders like GLOB, as of search --path; may be repeated."
+    ),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
-) -> None:
+) -> int:
     """Make one searchable file of text: index docs/ > docs.db
 
     index -u docs.db docs/
@@ -113,7 +119,7 @@ def index(
         from embed.merge import merge as join
 
         join(call, paths, output)
-        return
+        return 0
     records = not paths or jsonl or field or id
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
@@ -124,9 +130,10 @@ def index(
             raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
         paths = []
     source = documents.source(
-        call, paths, files_from=files_from, largest=largest << 20, nul=nul, jsonl=jsonl or bool(id), field=field, id=id
-    )
-    verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
+        call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip",
+    )  # fmt: skip
+    return verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
 
 
 @command

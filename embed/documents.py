@@ -15,11 +15,12 @@ from toast.records import Records, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from embed.walk import Walk
     from toast.command import Call
+    from toast.records import Record
 
 NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 SURROGATE = re.compile("[\ud800-\udfff]")  # has no UTF-8
@@ -71,12 +72,19 @@ class RecordsOf:
     def __iter__(self) -> Iterator[Document]:
         for path, records in self.inputs:
             for record in records:
-                name = data = None
-                if record.data is not None:
-                    where = f"{path}, line {record.number}"
-                    name = self._name(record.data, where) if self.id else None
-                    data = _json({key: value for key, value in record.data.items() if key != self.field}, where)
+                try:
+                    name, data = self._fields(record, f"{path}, line {record.number}")
+                except BadInput as error:
+                    records.refuse(error)
+                    continue
                 yield Document(path, record.text, raw=record.raw, number=record.number, name=name, data=data)
+
+    def _fields(self, record: Record, where: str) -> tuple[str | None, str | None]:
+        """(its id, its other fields) of a record that came as JSON."""
+        if record.data is None:
+            return None, None
+        name = self._name(record.data, where) if self.id else None
+        return name, _json({key: value for key, value in record.data.items() if key != self.field}, where)
 
     def _name(self, data: dict[str, Any], where: str) -> str:
         """The id as text. 1 and "1" would be the same text: such ids are not taken together."""
@@ -115,6 +123,9 @@ def source(
     field: str | None = None,
     id: str | None = None,
     lines: bool = False,
+    skip: bool = False,
+    hidden: bool = False,
+    excluded: Sequence[str] = (),
 ) -> Files | RecordsOf:
     """What the command line names: files and directories, or records; lines: each line of a file is one."""
     if files_from:
@@ -123,9 +134,10 @@ def source(
         paths = [*paths, *(os.fsdecode(name) for some in listed for name in some if name)]
     elif not paths or jsonl or field or lines:
         inputs = [
-            (name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field)) for name in paths or ["-"]
+            (name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field, skip=skip))
+            for name in paths or ["-"]
         ]
         return RecordsOf(inputs, field or "text", id)
     from embed.walk import Walk
 
-    return Files(Walk(call, paths, largest=largest, whole=bool(files_from)))
+    return Files(Walk(call, paths, largest=largest, whole=bool(files_from), hidden=hidden, excluded=excluded))

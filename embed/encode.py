@@ -104,11 +104,10 @@ def _write_rows(
 
 
 def _write_json(call: Call, windows: Iterable[list[Record]], encoder: Encoder, *, precision: str) -> None:
-    form, index = FORMS[precision][1], 0
+    form = FORMS[precision][1]
     for window in windows:
         lines = []
         rows: Any = form(encoder.encode([r.text for r in window])).tolist()
         for record, row in zip(window, rows, strict=True):
-            lines.append(pipes.json_line({**(record.data or {}), "index": index, "embedding": row}))
-            index += 1
+            lines.append(pipes.json_line({**(record.data or {}), "index": record.index, "embedding": row}))
         pipes.write_answer(call, b"".join(lines))

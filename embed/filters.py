@@ -151,14 +151,17 @@ class Globs:
     """Globs as those of .gitignore and of `rg -g`: a name at any depth, or with a slash a path from here; what is
     below a folder that is meant is meant, too. The last one that matches decides, and `!` turns one around."""
 
-    def __init__(self, here: str, globs: Sequence[str]) -> None:
-        self.here = here
+    def __init__(self, here: str, globs: Sequence[str], *, option: str = "--path") -> None:
+        self.here, self.option = here, option
         self.patterns = [made for glob in globs for made in self._patterns(glob)]
-        self.others = all(not meant for meant, *_ in self.patterns)  # whether what no glob speaks of is taken
+        self.others = option == "--path" and all(
+            not meant for meant, *_ in self.patterns
+        )  # whether what no glob speaks of is taken
 
-    def match(self, path: str) -> bool:
+    def match(self, path: str, *, folder: bool = False) -> bool:
         """Whether a path, as it is shown, is taken."""
-        local, absolute = self._local(path).lstrip("/"), os.path.isabs(path) and path[1:]
+        end = "/" * folder
+        local, absolute = self._local(path).lstrip("/") + end, os.path.isabs(path) and path[1:] + end
         for meant, below, near, far in reversed(self.patterns):
             found = near.match(local) and not (below and local.startswith("../"))
             if found or absolute and far.match(absolute):
@@ -171,7 +174,7 @@ class Globs:
         meant = not glob.startswith("!")
         for one in braces(glob if meant else glob[1:]):
             if not one:
-                raise UsageError("--path wants a GLOB", "--path docs, --path '*.md', --path '!*.txt'")
+                raise UsageError(f"{self.option} wants a GLOB", "docs, '*.md', '!*.txt'")
             if "/" not in one.rstrip("/") and one.strip("./"):
                 near, far, below = one, one, False
             else:
@@ -182,21 +185,20 @@ class Globs:
                     near = far = "**"
                 elif one.startswith("."):  # from here: not of what is elsewhere
                     far = near
-            yield meant, below, _compiled(near), _compiled(far)
+            yield meant, below, self._compiled(near), self._compiled(far)
 
     def _local(self, path: str) -> str:
         """The path from here, where it is below here."""
         path = os.path.normpath(path)
         return path[len(self.here) :].lstrip("/") or "." if (path + "/").startswith(self.here + "/") else path
 
+    def _compiled(self, glob: str) -> re.Pattern[str]:
+        from embed import ignores  # imports pathspec
 
-def _compiled(glob: str) -> re.Pattern[str]:
-    from embed import ignores  # imports pathspec
-
-    found = ignores.pattern("\\" * glob.startswith(("#", "!")) + glob)
-    if found is None:
-        raise UsageError(f"--path {glob}: not a GLOB", "*, ?, [a-z], {a,b}, **")
-    return found
+        found = ignores.pattern("\\" * glob.startswith(("#", "!")) + glob)
+        if found is None:
+            raise UsageError(f"{self.option} {glob}: not a GLOB", "*, ?, [a-z], {a,b}, **")
+        return found
 
 
 def braces(glob: str) -> list[str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 
 LEAST_ROOM, MARGIN = 40, 8  # characters of a line that are shown on any terminal, and before its best sentence
+LONGEST = 200_000  # lines of a program that is parsed again
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
@@ -141,6 +142,18 @@ class Found:
                 lines.setdefault(start + i, row)
         return lines
 
+    def section(self) -> str:
+        """What of a program it is: the path of names of its function or class, where that is known."""
+        from embed.formats import code, suffix_of
+
+        suffix = suffix_of(self.path)
+        if self.number is not None or not code.is_known(suffix) or not code.is_there(suffix):
+            return ""
+        with damage(self.index, self.db):
+            rows = self._file()
+        text = "\n".join(rows.get(n, "") for n in range(1, max(rows) + 1)) if max(rows) < LONGEST else ""
+        return code.name_at(code.sections(text, suffix), self.start - 1, self.end - 1)
+
     def label(self) -> str:
         return self.name if self.name is not None else self.path
 
@@ -188,6 +201,8 @@ class Printer:
             value["id"] = hit.name
         value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end}
         value |= {"line": hit.best(aim)[0], "score": hit.score, "text": hit.text}
+        if section := hit.section():
+            value["section"] = section
         if copies := hit.copies():
             value["copies"] = copies
         if self.explain:

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from _blake2 import blake2b
+from collections import Counter
 from contextlib import contextmanager
 
 from embed import database, model, schema, vectors, words
 from embed.build import Build
 from embed.documents import Files
 from embed.schema import transaction
-from embed.writer import BATCH, Writer, below, unchanged
+from embed.walk import LARGE
+from embed.writer import BATCH, GENERATED, LATIN, UNREADABLE, Writer, below, unchanged
 from toast import pipes
-from toast.errors import UsageError
+from toast.errors import Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
 SAMPLE = 16  # chunks that are looked at for their script
@@ -41,7 +43,7 @@ def index(
     name: str | None,
     mode: str | None,
     exact: bool,
-) -> None:
+) -> Exit:
     """Build an index of the source: to standard output, to the file `output`, or in place of `update`, if it is there.
 
     An update of nothing leaves the file as new as it would be (make looks at that)."""
@@ -55,28 +57,37 @@ def index(
             database.expect_sound(db)
             if isinstance(source, Files) and _nothing_to_do(db, source):
                 os.utime(call.path(update))
-                return
+                return _status(db)
     name, mode = model.chosen(call, name), mode or "auto"
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if isinstance(source, Files) else [name for name, _ in source.inputs]
     key = key_of(call, meta, roots, path=output or update)
     build = Build(call, output or update, key=key, update=bool(update))
     try:
-        _build(call, build, source, meta=meta)
+        return _build(call, build, source, meta=meta)
     except schema.DamagedIndex:
         if not (build.resumed and isinstance(source, Files)):  # records cannot be read again
             raise
-        _build(call, build, source, meta=meta)  # the part is gone: anew
+        return _build(call, build, source, meta=meta)  # the part is gone: anew
 
 
-def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) -> None:
+def _status(db: Connection) -> Exit:
+    """Of an index: there is something to be found in it, or there is not."""
+    return Exit.OK if database.counts(db)[1] else Exit.NONE
+
+
+def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) -> Exit:
     with writing(build):
         db = build.open()
         _fill(call, db, source, meta=meta, update=build.update)
+        status = _status(db)
+        if status == Exit.NONE and not call.outcome.had_errors:
+            call.warn("nothing to search: no text was found")
         if call.outcome.had_errors and not build.update and not database.counts(db)[0]:
             build.discard()
         else:
             build.finish()
+    return status
 
 
 def settings(
@@ -133,7 +144,8 @@ def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], u
     words.optimize(db)
     if update:
         schema.shrink(db)
-    _report(call, db, source, writer=writer, embedder=embedder)
+    tell_skipped(call, source, writer)
+    _report(call, db, writer=writer, embedder=embedder)
 
 
 def fill(call: Call, writer: Writer, source: Source, *, update: bool = False) -> None:
@@ -181,11 +193,28 @@ def _remove_unseen(db: Connection, source: Source, *, dims: int, update: bool) -
             database.remove_documents(db, gone[start : start + BATCH], dims)
 
 
-def _report(call: Call, db: Connection, source: Source, *, writer: Writer, embedder: model.Embedder) -> None:
+def tell_skipped(call: Call, source: Source, writer: Writer) -> None:
+    """What was passed over, and what was read in another way than others: a line for each, with numbers."""
+    for _, path, what in writer.notes:
+        call.info(f"{path}: {what}")
+    kinds = Counter(kind for kind, *_ in writer.notes)
+    found: dict[str, int] = {}
+    if isinstance(source, Files):
+        found, largest = source.walk.skipped, source.walk.largest >> 20
+        found = {f"over {largest} MB" if why == LARGE else why: count for why, count in found.items()}
+    parts = [f"{pipes.plural(count, f'{why} file') if why == 'binary' else f'{count} {why}'}" for why, count in
+             (found | {UNREADABLE: kinds[UNREADABLE]}).items() if count]  # fmt: skip
+    if kinds[GENERATED]:
+        parts.append(f"all but the beginning of {kinds[GENERATED]} generated or minified")
+    if parts:
+        call.warn(f"skipped {', '.join(parts)}" + "; -v lists them" * (not call.verbose))
+    if kinds[LATIN]:
+        call.warn(f"{pipes.plural(kinds[LATIN], 'file')} held invalid UTF-8, read as Latin-1")
+
+
+def _report(call: Call, db: Connection, *, writer: Writer, embedder: model.Embedder) -> None:
     documents, chunks = database.counts(db)
     call.info(f"{documents} documents, {chunks} chunks, {writer.embedded} of them embedded now")
-    if isinstance(source, Files) and source.walk.skipped["too large"]:
-        call.warn(f"{pipes.plural(source.walk.skipped['too large'], 'file')} over --max-filesize skipped")
     encoder = embedder.encoder
     sample = database.sample(db, SAMPLE)
     if 2 * sum(map(encoder.tokens.reads, sample)) < len(sample):

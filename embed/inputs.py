@@ -119,9 +119,11 @@ class Inputs:
         try:
             schema.create(db)
             database.set_meta(db, dims=embedder.dims, exact=0, **made)
-            index.fill(call, writer.Writer(db, embedder), source)
+            filled = writer.Writer(db, embedder)
+            index.fill(call, filled, source)
         except schema.sqlite.Error as error:
             raise files.no_room(error) from error
+        index.tell_skipped(call, source, filled)
         return db, "the text"
 
 

@@ -1,6 +1,7 @@
-"""Which files under the named ones are text to index.
+"""Which files under the named ones are read for an index, and what is passed over.
 
-Knows directories, links, .gitignore and sizes; nothing of chunks or tables.
+Knows directories, links, sizes and what tells a binary file; nothing of ignore files (`rules.py`), of what a file
+holds (`formats`), of chunks or tables.
 """
 
 from __future__ import annotations
@@ -8,40 +9,50 @@ from __future__ import annotations
 import os
 import stat
 
+from embed import formats
 from toast import pipes
 from toast.errors import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from pathspec import GitIgnoreSpec
-
+    from embed.filters import Globs
+    from embed.rules import Rules, Spec
     from toast.command import Call
 
-    Ignores = list[tuple[str, GitIgnoreSpec]]  # (folder with a slash, its .gitignore), the outermost first
-
-SNIFFED = 8192  # bytes in which a NUL tells a binary file
+OURS = b"tidx"  # where an index has its name (embed/schema.py)
+REPOSITORIES = {".git", ".hg", ".svn", ".jj"}
+LARGE = "too large"
 
 
 class Walk:
     """Files below `roots`, in a fixed order: iterating gives (path, bytes), or (path, None) for a
     root that is not there.
 
-    A root is taken whatever .gitignore says; of a pipe, all that it gives. In directories: hidden
-    files, links and what .gitignore names are passed over. Binary files and files over `largest`
-    bytes are counted in `skipped`. whole: these are all the files that there are to be.
+    A root is taken whatever ignore files say; of a pipe, all that it gives. In directories: hidden files (unless
+    `hidden`), links and what ignore files name are passed over. What `excluded` globs name is in any case. Binary
+    files and files over `largest` bytes are counted in `skipped`. whole: these are all the files that there are to be.
     """
 
-    def __init__(self, call: Call, roots: list[str], *, largest: int, whole: bool = False) -> None:
-        self.call, self.roots, self.largest, self.whole = call, roots, largest, whole
-        self.skipped = {"binary": 0, "too large": 0}
+    def __init__(
+        self, call: Call, roots: list[str], *,
+        largest: int, whole: bool = False, hidden: bool = False, excluded: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        self.call, self.roots, self.largest, self.whole, self.hidden = call, roots, largest, whole, hidden
+        self.skipped: dict[str, int] = {}  # why -> how many
         self.folders: list[str] = []  # the roots that were directories
+        self.named: set[str] = set()  # the others
         self.failed: set[str] = set()  # paths that could not be read
         self.told: set[str] = set()  # of which a word was said
+        self.excluded: Globs | None = None
+        if excluded:
+            from embed.filters import Globs
+
+            self.excluded = Globs(pipes.path_of(call.cwd), excluded, option="--exclude")
 
     def __iter__(self) -> Iterator[tuple[str, bytes | None]]:
-        self.folders, self.skipped = [], dict.fromkeys(self.skipped, 0)
+        self.folders, self.skipped, self.out = [], {}, os.fstat(self.call.stdout)
         for path, there, root in self._paths():
             if there:
                 yield from self._file(path, root=root)
@@ -71,13 +82,14 @@ class Walk:
             self.told.add(path)
             self.call.error(str(os_error(error, f"{verb} {path}")))
 
-    def _skip(self, why: str, path: str, *, root: bool) -> None:
-        """Pass over a file; one that was named, not in silence."""
-        self.skipped[why] += not root
-        say = self.call.warn if root else self.call.info
+    def skip(self, why: str, path: str, *, told: str = "") -> None:
+        """Pass over a file: counted, and said at once where it was named."""
+        named = path in self.named
+        self.skipped[why] = self.skipped.get(why, 0) + (not named)
+        say = self.call.warn if named else self.call.info
         if path not in self.told:
             self.told.add(path)
-            say(f"{path}: {why}, skipped")
+            say(f"{path}: {told or why}, skipped")
 
     def _paths(self) -> Iterator[tuple[str, bool, bool]]:
         """(path, whether it is there, whether it was named) of each file."""
@@ -93,14 +105,15 @@ class Walk:
                 continue
             if folder:
                 self.folders.append(path)
-                for name in self._folder("" if path == "." else path, self._above(path)):
+                for name in self._folder("" if path == "." else path, self._rules(path)):
                     yield name, True, False
-            else:
+            elif not self._is_excluded(path):
+                self.named.add(path)
                 yield path, True, True
 
-    def _folder(self, path: str, ignores: Ignores) -> Iterator[str]:
+    def _folder(self, path: str, rules: Rules) -> Iterator[str]:
         """The files below a folder; a list of open folders, since they may be deeper than calls can be."""
-        levels = [self._entries(path, ignores)]
+        levels = [self._entries(path, rules)]
         while levels:
             name, inner = next(levels[-1], (None, None))
             if name is None:
@@ -110,8 +123,8 @@ class Walk:
             else:
                 levels.append(self._entries(name, inner))
 
-    def _entries(self, path: str, ignores: Ignores) -> Iterator[tuple[str, Ignores | None]]:
-        """(path, None) of each file of a folder, (path, the .gitignore files that hold there) of each folder."""
+    def _entries(self, path: str, rules: Rules) -> Iterator[tuple[str, Rules | None]]:
+        """(path, None) of each file of a folder, (path, the rules that hold there) of each folder."""
         full = self.call.path(path or ".")
         try:
             with os.scandir(full) as found:
@@ -119,38 +132,34 @@ class Walk:
         except OSError as error:
             self._fail(error, "read", path or ".")
             return
-        if any(e.name == ".gitignore" and e.is_file() for e in entries):
-            ignores = [*ignores, *self._ignore(full)]
+        special = {e.name for e in entries if e.name.startswith(".") and (e.name == ".git" or e.is_file())}
+        if special:
+            rules = rules.inside(full, special)
         for entry in entries:
-            if entry.name.startswith(".") or entry.is_symlink():
+            hidden = entry.name.startswith(".") and (not self.hidden or entry.name in REPOSITORIES)
+            if hidden or entry.is_symlink():
                 continue
-            folder = entry.is_dir(follow_symlinks=False)
-            if _ignored(ignores, os.path.join(full, entry.name) + "/" * folder):
+            folder, name = entry.is_dir(follow_symlinks=False), os.path.join(path, entry.name)
+            if rules.ignored(os.path.join(full, entry.name) + "/" * folder) or self._is_excluded(name, folder=folder):
                 continue
             if folder:
-                yield os.path.join(path, entry.name), ignores
+                yield name, rules
             elif entry.is_file(follow_symlinks=False):
-                yield os.path.join(path, entry.name), None
+                yield name, None
 
-    def _above(self, path: str) -> Ignores:
-        """The .gitignore files that hold for a folder from above it, up to its repository's top; none
-        of them where they exclude the folder itself, which was named."""
-        found: Ignores = []
-        folder = os.path.realpath(self.call.path(path))
-        named = folder + "/"
-        while not os.path.exists(os.path.join(folder, ".git")):
-            folder, below = os.path.dirname(folder), folder
-            if folder == below:
-                return []  # no repository
-            if os.path.isfile(os.path.join(folder, ".gitignore")):
-                found += self._ignore(folder)
-        return [] if _ignored(found[::-1], named) else found[::-1]
+    def _is_excluded(self, path: str, *, folder: bool = False) -> bool:
+        return self.excluded is not None and self.excluded.match(path, folder=folder)
 
-    def _ignore(self, folder: str) -> Ignores:
-        """[(folder, its .gitignore)]; nothing when that cannot be read."""
+    def _rules(self, path: str) -> Rules:
+        """Those that hold for a named folder."""
+        from embed.rules import Rules
+
+        return Rules(self._ignore, self.call.env).above(os.path.realpath(self.call.path(path)))
+
+    def _ignore(self, name: str, folder: str) -> list[Spec]:
+        """[(folder, the patterns of an ignore file that is for it)]; nothing when that cannot be read."""
         from embed import ignores
 
-        name = os.path.join(folder, ".gitignore")
         try:
             with open(name, "rb") as file:
                 spec, whole = ignores.read(file.read(ignores.LARGEST + 1))
@@ -170,14 +179,19 @@ class Walk:
             else:
                 fd = self.call.open(path, os.O_RDONLY | os.O_NONBLOCK)
             with open(fd, "rb") as file:
+                status = os.fstat(fd)
                 data = file.read(self.largest + 1) or b""
         except OSError as error:
             self._fail(error, "read", path)
             return
-        if len(data) > self.largest:
-            self._skip("too large", path, root=root)
-        elif b"\0" in data[:SNIFFED]:
-            self._skip("binary", path, root=root)
+        if os.path.samestat(status, self.out):  # `index . > x.db`: the shell has made it already
+            return
+        if data[68:72] == OURS:  # an index is never meant
+            self.call.info(f"{path}: an index, skipped")
+        elif len(data) > self.largest:
+            self.skip(LARGE, path)
+        elif why := formats.refused(path, data):
+            self.skip(why, path)
         else:
             yield path, data
 
@@ -186,13 +200,3 @@ def _inside(path: str, folder: str) -> bool:
     if folder == ".":
         return not path.startswith(("/", "../"))
     return path.startswith(folder.rstrip("/") + "/")
-
-
-def _ignored(ignores: Ignores, path: str) -> bool:
-    """Whether the deepest .gitignore that speaks of the path excludes it."""
-    for folder, spec in reversed(ignores):
-        below = os.fsencode(path.removeprefix(folder)).decode("latin-1")
-        verdict = spec.check_file(below).include
-        if verdict is not None:
-            return verdict
-    return False

@@ -7,8 +7,11 @@ how rows are stored (`database.py`) or of where the file lies (`build.py`).
 from __future__ import annotations
 
 import os
+from itertools import islice
 
-from embed import chunk, database, vectors
+from embed import chunk, database, formats, vectors
+from embed.formats import code
+from embed.formats.generated import is_generated
 from embed.schema import transaction
 
 TYPE_CHECKING = False
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     Piece = tuple[int, int, str]  # first and last line, text
 
 BATCH = 256  # chunks embedded and committed together: what a killed run may lose
+FEW = 4  # chunks of a generated file
+UNREADABLE, LATIN, GENERATED, LINES = "unreadable", "latin", "generated", "lines"
 SEEN = 64  # chunks after which progress is told
 
 
@@ -78,6 +83,7 @@ class Writer:
         self.known = Known(db, update=update)
         self.pending: list[tuple[Document, Piece | None]] = []  # no piece: the document's end
         self.waiting = self.embedded = 0
+        self.notes: list[tuple[str, str, str]] = []  # (kind, path, what) of files that are not as others
         self.rows = vectors.Lookup(db, embedder.dims)
         database.track_seen(db)
 
@@ -99,10 +105,30 @@ class Writer:
     def _chunks(self, document: Document) -> Iterable[Piece]:
         count, limit = self.embedder.count, self.embedder.limit
         if isinstance(document.content, bytes):
-            text = document.content.decode("utf-8", "replace").removeprefix("\ufeff")
-            suffix = os.path.splitext(document.path)[1][1:]
-            return chunk.chunk(text, count, limit, mode=self.mode, suffix=suffix)
+            return self._of_file(document.path, document.content)
         return chunk.record(document.content or "", count, limit)
+
+    def _of_file(self, path: str, data: bytes) -> Iterable[Piece]:
+        """What the chunks of a file are; of what a program wrote for programs the first few."""
+        try:
+            found = formats.read(path, data)
+        except formats.Unreadable as error:
+            self.notes.append((UNREADABLE, path, str(error)))
+            return ()
+        count, limit, text = self.embedder.count, self.embedder.limit, found.text
+        if found.latin:
+            self.notes.append((LATIN, path, "not UTF-8"))
+        if generated := is_generated(os.path.basename(path), text):
+            self.notes.append((GENERATED, path, "generated or minified, its beginning is indexed"))
+            text = text[: 8 * FEW * limit]
+        known = found.joints
+        if not generated and code.is_known(found.suffix) and self.mode == "auto":
+            if sections := code.sections(text, found.suffix):
+                known = code.joints(text, sections)
+            elif not code.is_there(found.suffix):
+                self.notes.append((LINES, path, "code, cut by its lines (pip install 'toast-filters[code]')"))
+        chunks = chunk.chunk(text, count, limit, mode=self.mode, suffix=found.suffix, known=known)
+        return islice(chunks, FEW) if generated else chunks
 
     def flush(self) -> None:
         """Embed and write what is pending."""

@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
+from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
 from toast.records import Records
 
 
@@ -44,6 +44,7 @@ def rerank(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
@@ -54,7 +55,9 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field)
+    records = Records(
+        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, skip=on_error == "skip"
+    )
     from rerank import score
     from toast.encoding import relevance
 
@@ -109,6 +112,7 @@ def classify(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
     json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
 ) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
@@ -151,8 +155,9 @@ def classify(
         end=b"\0" if nul else b"\n",
     )  # fmt: skip
     records = Records(
-        call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field
-    )
+        call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field,
+        skip=on_error == "skip",
+    )  # fmt: skip
     from rerank import engines
 
     engine = engines.open_engine(call, model, given, multi=multi)

@@ -64,12 +64,17 @@ def rerank(
 def _groups(records: Records, query: str, *, group: str | None, query_field: str | None) -> list[Group]:
     """[(query, [(index, record), ...])] in the order in which the groups begin."""
     if group is None and query_field is None:
-        return [(_query(query), list(enumerate(records)))]
+        return [(_query(query), [(record.index, record) for record in records])]
     groups: dict[Any, Group] = {}
-    for index, record in enumerate(records):
-        asked = query if query_field is None else (record.data or {}).get(query_field)
-        key = asked if group is None else _key(record, group, index)
-        groups.setdefault(key, (_query(asked, index), []))[1].append((index, record))
+    for record in records:
+        asked, index = query if query_field is None else (record.data or {}).get(query_field), record.index
+        try:
+            asked = _query(asked, index)
+            key = asked if group is None else _key(record, group, index)
+        except BadInput as error:
+            records.refuse(error)
+            continue
+        groups.setdefault(key, (asked, []))[1].append((index, record))
     return list(groups.values())
 
 

@@ -87,6 +87,13 @@ NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line b
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
 
+ON_ERROR = Option(
+    "stop",
+    "--on-error",
+    choices=("skip", "stop"),
+    help="What a bad record costs: itself (status 2 at the end), or all.",
+)
+
 
 def refuse_with(flag: str, others: dict[str, object]) -> None:
     """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""

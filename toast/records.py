@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """One record: its bytes as they came, its text, its object when it came as JSON, its line.
+    """One record: its bytes as they came, its text, its object when it came as JSON, its line, and how many records,
+    bad ones included, were before it.
 
     error: what is wrong with it, where Records was told to go on (`soft`)."""
 
-    __slots__ = ("raw", "text", "data", "number", "error")
+    __slots__ = ("raw", "text", "data", "number", "index", "error")
 
     def __init__(
         self, raw: bytes, text: str, data: Data | None = None, *, number: int = 0, error: BadInput | None = None
     ) -> None:
         self.raw, self.text, self.data, self.number, self.error = raw, text, data, number, error
+        self.index = 0
 
 
 class Records:
@@ -37,14 +39,16 @@ class Records:
 
     Iterating gives records; `windows()` gives lists of them: at most pipes.WINDOW, and from a pipe what
     it has to give at the moment, so that a slow writer's records are answered as they come.
-    files: None for a command that takes none. soft: a bad record is given with its error, not raised.
+    files: None for a command that takes none. soft: a bad record is given with its error, not raised. skip: it is
+    told and left out.
     """
 
     def __init__(
         self, call: Call, files: Sequence[str] | None = (), *,
         nul: bool = False, jsonl: bool = False, field: str | None = None, soft: bool = False,
+        skip: bool = False,
     ) -> None:  # fmt: skip
-        self.call, self.nul = call, nul
+        self.call, self.nul, self.skip, self.count = call, nul, skip, 0
         self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
         self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
@@ -71,6 +75,12 @@ class Records:
         if self.invalid:
             self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
 
+    def refuse(self, error: BadInput) -> None:
+        """A record cannot be used: it is left out, or it ends the command."""
+        if not self.skip:
+            raise error
+        self.call.error(str(error))
+
     def where(self, name: str, number: int | None = None) -> str:
         """What a message calls a file, or a record of it."""
         what = "standard input" if name == "-" else name
@@ -94,7 +104,14 @@ class Records:
         window = []
         try:
             for i, raw in enumerate(raws, number + 1):
-                if record := self._record(raw, name, i):
+                try:
+                    record = self._record(raw, name, i)
+                except BadInput as error:
+                    self.refuse(error)
+                    self.count += 1
+                    continue
+                if record:
+                    record.index, self.count = self.count, self.count + 1
                     window.append(record)
         except BadInput as error:
             return window, error
