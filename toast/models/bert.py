@@ -50,7 +50,8 @@ class Model:
     """
 
     prefix, classifier = "bert", "classifier"  # of tensor names; the last layer of the head
-    stack, Layer = "encoder.layer", Layer
+    stack = "encoder.layer"
+    Layer: Any = Layer  # of descendants: their own
 
     def __init__(self, config: Config, weights: Weights) -> None:
         self.check(config)

@@ -26,15 +26,15 @@ class Layer:
         D, F, d = config["hidden_size"], config["intermediate_size"], config["head_dim"]
         eps, bias = config["rms_norm_eps"], config.get("attention_bias", False)
         self.n, self.kv = config["num_attention_heads"], config["num_key_value_heads"]
-        self.scale = config.get("query_pre_attn_scalar", d) ** -0.5
+        self.scale = config["query_pre_attn_scalar"] ** -0.5
         self.rope = plain(d, config.get("rope_local_base_freq", 10000.0)) if local else rotary(config, d)
-        self.norm1, self.norm2 = norm(w, "input_layernorm", D, eps), norm(w, "post_attention_layernorm", D, eps)
-        self.norm3, self.norm4 = (norm(w, f"{at}_feedforward_layernorm", D, eps) for at in ("pre", "post"))
+        self.norm1, self.norm2 = norm(w, "input_layernorm", D, eps=eps), norm(w, "post_attention_layernorm", D, eps=eps)
+        self.norm3, self.norm4 = (norm(w, f"{at}_feedforward_layernorm", D, eps=eps) for at in ("pre", "post"))
         self.q = w.linear("self_attn.q_proj", self.n * d, D, bias=bias)
         self.k = w.linear("self_attn.k_proj", self.kv * d, D, bias=bias)
         self.v = w.linear("self_attn.v_proj", self.kv * d, D, bias=bias)
         self.out = w.linear("self_attn.o_proj", D, self.n * d, bias=bias)
-        self.q_norm, self.k_norm = (norm(w, f"self_attn.{name}_norm", d, eps) for name in "qk")
+        self.q_norm, self.k_norm = (norm(w, f"self_attn.{name}_norm", d, eps=eps) for name in "qk")
         self.gate = w.linear("mlp.gate_proj", F, D, bias=False)
         self.up = w.linear("mlp.up_proj", F, D, bias=False)
         self.act = layers.activation(config.get("hidden_activation", "gelu_pytorch_tanh"))
@@ -50,7 +50,7 @@ class Layer:
         return x + self.norm4(self.down(self.act(self.gate(y)) * self.up(y)))
 
 
-def norm(w: Tensors, name: str, dims: int, eps: float) -> Map:
+def norm(w: Tensors, name: str, dims: int, *, eps: float) -> Map:
     """RMS norm whose weight is stored less one."""
     weight = w.made(1 + w.take(f"{name}.weight", dims))
     return lambda x: mx.fast.rms_norm(x, weight, eps)
@@ -68,7 +68,7 @@ class Model(qwen3.Model):
         self.layers = [
             Layer(config, w.at(f"layers.{i}"), local=window is not None) for i, window in enumerate(self.windows)
         ]
-        self.norm = norm(w, "norm", D, config["rms_norm_eps"])
+        self.norm = norm(w, "norm", D, eps=config["rms_norm_eps"])
         self.outputs, self.head = 0, None
         whole.settle()
 

@@ -80,7 +80,9 @@ class Model(bert.Model):
 
     def read_layers(self, config: Config, w: Tensors) -> list[Any]:
         rope = self.rope(config)
-        stack = next((name for name in STACKS if any(key.startswith(f"{w.prefix}{name}.") for key in w.tensors)), "layers")
+        stack = next(
+            (name for name in STACKS if any(key.startswith(f"{w.prefix}{name}.") for key in w.tensors)), "layers"
+        )
         return [self.Layer(config, w.at(f"{stack}.{i}"), rope) for i in range(config["num_hidden_layers"])]
 
     def rope(self, config: Config) -> Map:

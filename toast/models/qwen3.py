@@ -69,6 +69,7 @@ class Model:
     """
 
     Layer = Layer
+    layers: list[Any]
 
     def __init__(self, config: Config, weights: Weights) -> None:
         whole = layers.Tensors(weights, config)
@@ -88,10 +89,11 @@ class Model:
 
     def read_windows(self, config: Config) -> list[int | None]:
         """How far back each layer sees, None for all of the text."""
-        count, size = config["num_hidden_layers"], config.get("sliding_window")
+        count = config["num_hidden_layers"]
+        size, last = config.get("sliding_window"), config.get("max_window_layers") or count
         if not config.get("use_sliding_window") or not size:
             return [None] * count
-        late = ["full_attention" if i < config.get("max_window_layers", count) else "" for i in range(count)]
+        late = ["full_attention" if i < last else "" for i in range(count)]
         return [None if kind == "full_attention" else size for kind in config.get("layer_types") or late]
 
     def __call__(self, ids: mx.array, lengths: mx.array, types: mx.array | None = None) -> mx.array:
@@ -104,12 +106,11 @@ class Model:
 
     def mask(self, lengths: mx.array, L: int, window: int | None) -> Any:
         """What a layer's tokens see. Padding is on the right, where a causal mask never looks."""
-        near = None if window is None or window >= L else distances(L) < window
-        if not self.causal:
-            inside = layers.length_mask(lengths, L)
-            near = None if near is None else near & (distances(L) > -window)  # type: ignore[operator]  # window is set
-            return inside if near is None else near if inside is None else near & inside
-        return "causal" if near is None else near & (distances(L) >= 0)
+        whole, far = window is None or window >= L, window or 0
+        if self.causal:
+            return "causal" if whole else (distances(L) >= 0) & (distances(L) < far)
+        inside, near = layers.length_mask(lengths, L), mx.abs(distances(L)) < far
+        return inside if whole else near if inside is None else near & inside
 
     def next_logits(self, ids: mx.array, lengths: mx.array, tokens: list[int]) -> mx.array:
         """Logits of `tokens` alone as the token after each row: (B, len(tokens))."""

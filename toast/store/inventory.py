@@ -68,7 +68,7 @@ def _of_hugging_face(call: Call) -> Iterator[Model]:
 
 def _of_folder(name: str, folder: str) -> Iterator[tuple[str, str]]:
     found = hub.below(folder)
-    if "config.json" in found and not hub.missing(folder, found):
+    if not hub.SETTINGS.isdisjoint(found) and not hub.missing(folder, found):
         yield name, folder
     for file in found:
         if file.endswith(".gguf") and hub.part_of(file)[1] in (0, 1):
