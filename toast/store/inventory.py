@@ -86,12 +86,13 @@ def _listed(folder: str) -> list[str]:
 
 
 def conversions(call: Call) -> Iterator[tuple[str, str | None]]:
-    """(folder, the GGUF file it was made from, None where that is not known) of what the store converted."""
-    parent = os.path.join(home(call), "gguf")
-    for name in _listed(parent):
-        folder = os.path.join(parent, name)
-        if os.path.isdir(folder) and not name.endswith(".part"):
-            yield folder, _origin(folder)
+    """(folder, the GGUF file or folder it was made from, None where that is not known) of what the store converted."""
+    for kind in ("gguf", "tokenizers"):
+        parent = os.path.join(home(call), kind)
+        for name in _listed(parent):
+            folder = os.path.join(parent, name)
+            if os.path.isdir(folder) and not name.endswith(".part"):
+                yield folder, _origin(folder)
 
 
 def _origin(folder: str) -> str | None:

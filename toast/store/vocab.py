@@ -1,5 +1,5 @@
 """A GGUF file's vocabulary as the files a model folder has: tokenizer.json, its configuration, chat template.
-Owns the pre-tokenizer families; does not run a tokenizer.
+Owns the kinds of vocabularies that GGUF has; does not run a tokenizer.
 
 Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every family."""
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 from toast.errors import BadModel
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
+from toast.store.pretokenizers import BEGINS, CHARACTERS, PRE, WHOLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,43 +16,7 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3 = rf"{_WORDS}|\p{{N}}{{1,3}}|{_REST}"
-QWEN2 = rf"{_WORDS}|\p{{N}}|{_REST}"
-QWEN35 = QWEN2.replace(r"]?\p{L}+", r"]?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_CASED = rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+%s|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*%s"
-_SLASH = _REST.replace(r"[\r\n]*", r"[\r\n/]*")
-TEKKEN = rf"{_CASED % ('', '')}|\p{{N}}|{_SLASH}"
-_ENDING = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-GPT4O = rf"{_CASED % (_ENDING, _ENDING)}|\p{{N}}{{1,3}}|{_SLASH}"
-_DEEPSEEK3 = (
-    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-# tokenizer.ggml.pre -> the patterns that split the text, one after the other
-_FAMILIES = {
-    ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "jina-es",
-     "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert"): (GPT2,),
-    ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b",
-     "minerva"): (r"\p{N}", GPT2),
-    ("falcon",): (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"),
-    ("default",): (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
-    ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0",
-     "dbrx", "smaug-bpe", "chatglm-bpe", "glm4"): (LLAMA3,),
-    ("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open",
-     "grok-2"): (QWEN2,),
-    ("qwen35",): (QWEN35,),
-    ("tekken",): (TEKKEN,),
-    ("gpt-4o", "llama4", "kanana2", "minimax-m2"): (GPT4O,),
-    ("deepseek-v3", "hunyuan-dense"): (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
-    ("deepseek-coder",): (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
-}  # fmt: skip
-PRE = {name: patterns for names, patterns in _FAMILIES.items() for name in names}
-
+LEVEL: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6  # token types
 ENDS = {  # what ends a turn, where the metadata says less
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
@@ -88,7 +53,7 @@ def tokenizer_json(meta: Json) -> Json:
 
     Raises BadModel for a kind of vocabulary or pre-tokenizer that is not known here."""
     kind: Any = meta.get("tokenizer.ggml.model")
-    build = {"gpt2": _byte_bpe, "llama": _sentencepiece, "bert": _wordpiece}.get(kind)
+    build = {"gpt2": _bpe, "gemma4": _bpe, "llama": _sentencepiece, "bert": _wordpiece, "t5": _unigram}.get(kind)
     if build is None:
         raise BadModel(f"a GGUF vocabulary of kind {kind!r} is not supported")
     document = {"version": "1.0", "truncation": None, "padding": None}
@@ -119,21 +84,41 @@ def _config(meta: Json) -> Json:
     return config
 
 
-def _byte_bpe(meta: Json) -> Json:
-    pre = meta.get("tokenizer.ggml.pre", "default")
+def _bpe(meta: Json) -> Json:
+    """Merges over bytes, or over characters with \u2581 for a blank, within words."""
+    pre = "gemma4" if meta["tokenizer.ggml.model"] == "gemma4" else meta.get("tokenizer.ggml.pre", "default")
     if pre not in PRE:
         raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
-    splits = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in PRE[pre]]
-    level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
     tokens, _ = _tokens(meta)
-    model = {"type": "BPE", "vocab": {t: i for i, t in enumerate(tokens)},
-             "merges": meta["tokenizer.ggml.merges"], "ignore_merges": PRE[pre] == (LLAMA3,)}  # fmt: skip
+    vocab = {t: i for i, t in enumerate(tokens)}
+    model = {"type": "BPE", "vocab": vocab, "merges": meta.get("tokenizer.ggml.merges", []),
+             "ignore_merges": pre in WHOLE, "byte_fallback": pre in CHARACTERS and "<0x00>" in vocab}  # fmt: skip
+    if not model["merges"]:
+        raise BadModel("a GGUF vocabulary without tokenizer.ggml.merges is not supported")
+    words = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in PRE[pre]]
+    after = {"post_processor": _ends(meta, bos=pre in BEGINS), "model": model}
+    if pre in CHARACTERS:
+        return {**characters(first=False), "pre_tokenizer": {"type": "Sequence", "pretokenizers": words}, **after}
+    return bytes_in({"type": "Sequence", "pretokenizers": [*words, LEVEL]}) | after
+
+
+def bytes_in(words: Json) -> Json:
+    """The parts of a document whose tokens are bytes."""
+    return {"normalizer": None, "pre_tokenizer": words, "decoder": LEVEL}
+
+
+def characters(*, first: bool) -> Json:
+    """The parts of a document whose blanks are \u2581; first: a text begins with one that it does not have."""
+    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    spaces: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
+                          {"type": "Fuse"}]  # fmt: skip
+    if first:
+        spaces.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
+    before = [{"type": "Prepend", "prepend": "▁"}] if first else []
     return {
-        "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, level]},
-        "post_processor": _ends(meta, bos=PRE[pre] == (LLAMA3,)),
-        "decoder": level,
-        "model": model,
+        "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
+        "pre_tokenizer": None,
+        "decoder": {"type": "Sequence", "decoders": spaces},
     }
 
 
@@ -141,31 +126,38 @@ def _sentencepiece(meta: Json) -> Json:
     """SentencePiece's BPE: merges in the order of the scores of what they make."""
     tokens, _ = _tokens(meta)
     vocab = {t: i for i, t in enumerate(tokens)}
-    space = meta.get("tokenizer.ggml.add_space_prefix", True)
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    spaces = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
-              {"type": "Fuse"}]  # fmt: skip
-    if space:
-        spaces.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    first = [{"type": "Prepend", "prepend": "▁"}] if space else []
     unknown = meta.get("tokenizer.ggml.unknown_token_id")
     return {
-        "normalizer": {"type": "Sequence", "normalizers": [*first, replace]},
-        "pre_tokenizer": None,
+        **characters(first=meta.get("tokenizer.ggml.add_space_prefix", True)),
         "post_processor": _ends(meta, bos=True),
-        "decoder": {"type": "Sequence", "decoders": spaces},
         "model": {
             "type": "BPE",
             "unk_token": None if unknown is None else tokens[unknown],
             "fuse_unk": True,
             "byte_fallback": "<0x00>" in vocab,
             "vocab": vocab,
-            "merges": _merges(meta["tokenizer.ggml.scores"], vocab),
+            "merges": merges(meta["tokenizer.ggml.scores"], vocab),
         },  # fmt: skip
     }
 
 
-def _merges(scores: list[float], vocab: dict[str, int]) -> list[list[str]]:
+def _unigram(meta: Json) -> Json:
+    """SentencePiece's Unigram (T5)."""
+    from toast.store import sentencepiece
+
+    tokens, types = _tokens(meta)
+    spec = sentencepiece.Normalizer(
+        charsmap=bytes(x & 255 for x in meta.get("tokenizer.ggml.precompiled_charsmap", [])),
+        first=meta.get("tokenizer.ggml.add_space_prefix", True),
+        collapses=meta.get("tokenizer.ggml.remove_extra_whitespaces", True),
+    )
+    pieces = list(zip(tokens, meta["tokenizer.ggml.scores"], types, strict=True))
+    unknown = meta.get("tokenizer.ggml.unknown_token_id", 2)
+    return {**sentencepiece.unigram(pieces, spec, unknown=unknown), "post_processor": _ends(meta, bos=False, eos=True)}
+
+
+def merges(scores: list[float], vocab: dict[str, int]) -> list[list[str]]:
+    """All pairs of pieces that make a piece, the best first."""
     pairs = []
     for token, index in vocab.items():
         for cut in range(1, len(token)):
@@ -198,11 +190,11 @@ def _wordpiece(meta: Json) -> Json:
     }  # fmt: skip
 
 
-def _ends(meta: Json, *, bos: bool) -> Json | None:
-    """The tokens put before and after a text; `bos`: the family's habit where the file does not say."""
+def _ends(meta: Json, *, bos: bool, eos: bool = False) -> Json | None:
+    """The tokens put before and after a text; bos, eos: the family's habit where the file does not say."""
     tokens, _ = _tokens(meta)
     single, special = [{"Sequence": {"id": "A", "type_id": 0}}], {}
-    for key, habit in (("bos", bos), ("eos", False)):
+    for key, habit in (("bos", bos), ("eos", eos)):
         index = meta.get(f"tokenizer.ggml.{key}_token_id")
         if index is None or not meta.get(f"tokenizer.ggml.add_{key}_token", habit):
             continue
