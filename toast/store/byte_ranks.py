@@ -1,4 +1,4 @@
-"""Vocabularies of ranked bytes (tiktoken's files, Mistral's tekken.json) as the document that the tokenizers library reads.
+"""Vocabularies of ranked bytes (tiktoken's files, Mistral's tekken.json) as a tokenizer.json.
 
 Owns how ranks become merges, and the patterns and control tokens of files that say neither. Knows nothing of folders.
 
@@ -11,9 +11,8 @@ from base64 import b64decode
 from binascii import Error
 
 from toast.errors import BadModel
+from toast.store.documents import LEVEL, token
 from toast.store.pretokenizers import GPT2, GPT4O, KIMI, LLAMA3, QWEN2
-from toast.store.sentencepiece import token
-from toast.store.vocab import LEVEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +42,8 @@ SPECIAL = {
 }  # fmt: skip
 FIRST_OF_TEKKEN = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]",
                    "[TOOL_RESULTS]", "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]",
-                   "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"]  # fmt: skip
+                   "[PREFIX]", "[MIDDLE]", "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]",
+                   "[TOOL_CONTENT]"]  # fmt: skip
 
 
 def is_tiktoken(data: bytes) -> bool:
@@ -89,7 +89,7 @@ def document(ranks: Ranks, pattern: str) -> Json:
     vocab = {"".join(map(spelled.__getitem__, text)): rank for text, rank in ranks.items()}
     if len(vocab) != len(set(vocab.values())):
         raise BadModel("two tokens have one rank")
-    pairs = [["".join(map(spelled.__getitem__, part)) for part in pair] for pair in merges(ranks)]
+    pairs = merges_of_spelled(vocab)
     split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
     return {
         "normalizer": None,
@@ -97,6 +97,14 @@ def document(ranks: Ranks, pattern: str) -> Json:
         "decoder": LEVEL,
         "model": {"type": "BPE", "vocab": vocab, "merges": pairs, "ignore_merges": True},
     }
+
+
+def merges_of_spelled(vocab: dict[str, int]) -> list[list[str]]:
+    """The merges of a vocabulary in GPT-2's spelling whose ids are ranks; tokens in no such spelling have none."""
+    spelled = spelling()
+    byte = {char: i for i, char in enumerate(spelled)}
+    ranks = {bytes(byte[c] for c in text): rank for text, rank in vocab.items() if all(c in byte for c in text)}
+    return [["".join(spelled[b] for b in part) for part in pair] for pair in merges(ranks)]
 
 
 def merges(ranks: Ranks) -> list[tuple[bytes, bytes]]:

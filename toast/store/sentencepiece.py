@@ -11,7 +11,7 @@ from base64 import b64encode
 from struct import unpack
 
 from toast.errors import BadModel
-from toast.store.vocab import BYTE, CONTROL, UNKNOWN, UNUSED, USER, characters, merges
+from toast.store.documents import BYTE, CONTROL, NEVER, UNKNOWN, UNUSED, USER, characters, merges, token
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     Piece = tuple[str, float, int]  # text, score, type
 
 UNIGRAM, BPE = 1, 2
-NEVER = -1e9  # the score of a piece that no text has
 BLANK = "▁"
 METASPACE = {"type": "Metaspace", "replacement": BLANK}
 
@@ -115,18 +114,13 @@ def unigram(pieces: list[Piece], spec: Normalizer, *, unknown: int, splits: bool
     return {**parts, "pre_tokenizer": METASPACE | {"prepend_scheme": "never", "split": splits}, "model": model}
 
 
-def token(id: int, content: str, *, special: bool = True) -> Json:
-    """An entry of added_tokens."""
-    return {"id": id, "content": content, "single_word": False, "lstrip": False, "rstrip": False,
-            "normalized": False, "special": special}  # fmt: skip
-
-
 # ---------------------------------------------------------------- protobuf's wire format
 
 
 def fields(data: bytes) -> Iterator[tuple[int, Any]]:
     """(number, value) of a message's fields: int, four or eight bytes, or bytes. BadModel when it is none."""
     at = 0
+    value: Any
     while at < len(data):
         key, at = _varint(data, at)
         kind = key & 7

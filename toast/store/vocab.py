@@ -6,6 +6,7 @@ Source: llama.cpp's src/llama-vocab.cpp, whose ids are the reference for every f
 from __future__ import annotations
 
 from toast.errors import BadModel
+from toast.store.documents import CONTROL, LEVEL, UNKNOWN, USER, bytes_in, characters, merges, token
 from toast.store.folder import write_texts
 from toast.store.gguf import Gguf, converting
 from toast.store.pretokenizers import BEGINS, CHARACTERS, PRE, WHOLE
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-LEVEL: Json = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6  # token types
 ENDS = {  # what ends a turn, where the metadata says less
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
     "<|end_of_text|>", "<|end_of_turn|>", "<|return|>", "<|call|>", "<EOT>", "<｜end▁of▁sentence｜>",
@@ -67,9 +66,8 @@ def _tokens(meta: Json) -> tuple[list[str], list[int]]:
 
 def _added(meta: Json) -> list[Json]:
     return [
-        {"id": i, "content": token, "single_word": False, "lstrip": False, "rstrip": False,
-         "normalized": False, "special": kind != USER}
-        for i, (token, kind) in enumerate(zip(*_tokens(meta), strict=False))
+        token(i, text, special=kind != USER)
+        for i, (text, kind) in enumerate(zip(*_tokens(meta), strict=False))
         if kind in (CONTROL, USER) or kind == UNKNOWN
     ]  # fmt: skip
 
@@ -91,10 +89,8 @@ def _bpe(meta: Json) -> Json:
         raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
     tokens, _ = _tokens(meta)
     vocab = {t: i for i, t in enumerate(tokens)}
-    model = {"type": "BPE", "vocab": vocab, "merges": meta.get("tokenizer.ggml.merges", []),
+    model = {"type": "BPE", "vocab": vocab, "merges": meta.get("tokenizer.ggml.merges") or _of_ranks(pre, vocab),
              "ignore_merges": pre in WHOLE, "byte_fallback": pre in CHARACTERS and "<0x00>" in vocab}  # fmt: skip
-    if not model["merges"]:
-        raise BadModel("a GGUF vocabulary without tokenizer.ggml.merges is not supported")
     words = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in PRE[pre]]
     after = {"post_processor": _ends(meta, bos=pre in BEGINS), "model": model}
     if pre in CHARACTERS:
@@ -102,24 +98,13 @@ def _bpe(meta: Json) -> Json:
     return bytes_in({"type": "Sequence", "pretokenizers": [*words, LEVEL]}) | after
 
 
-def bytes_in(words: Json) -> Json:
-    """The parts of a document whose tokens are bytes."""
-    return {"normalizer": None, "pre_tokenizer": words, "decoder": LEVEL}
+def _of_ranks(pre: str, vocab: dict[str, int]) -> list[list[str]]:
+    """The merges of a vocabulary whose ids are ranks, which GGUF does not keep: Kimi's."""
+    from toast.store import byte_ranks
 
-
-def characters(*, first: bool) -> Json:
-    """The parts of a document whose blanks are \u2581; first: a text begins with one that it does not have."""
-    replace = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
-    spaces: list[Json] = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"},
-                          {"type": "Fuse"}]  # fmt: skip
-    if first:
-        spaces.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    before = [{"type": "Prepend", "prepend": "▁"}] if first else []
-    return {
-        "normalizer": {"type": "Sequence", "normalizers": [*before, replace]},
-        "pre_tokenizer": None,
-        "decoder": {"type": "Sequence", "decoders": spaces},
-    }
+    if pre != "kimi-k2":
+        raise BadModel("a GGUF vocabulary without tokenizer.ggml.merges is not supported")
+    return byte_ranks.merges_of_spelled(vocab)
 
 
 def _sentencepiece(meta: Json) -> Json:
@@ -154,17 +139,6 @@ def _unigram(meta: Json) -> Json:
     pieces = list(zip(tokens, meta["tokenizer.ggml.scores"], types, strict=True))
     unknown = meta.get("tokenizer.ggml.unknown_token_id", 2)
     return {**sentencepiece.unigram(pieces, spec, unknown=unknown), "post_processor": _ends(meta, bos=False, eos=True)}
-
-
-def merges(scores: list[float], vocab: dict[str, int]) -> list[list[str]]:
-    """All pairs of pieces that make a piece, the best first."""
-    pairs = []
-    for token, index in vocab.items():
-        for cut in range(1, len(token)):
-            left, right = token[:cut], token[cut:]
-            if left in vocab and right in vocab:
-                pairs.append((-scores[index], vocab[left], vocab[right], left, right))
-    return [[left, right] for *_, left, right in sorted(pairs)]
 
 
 def _wordpiece(meta: Json) -> Json:

@@ -10,9 +10,9 @@ import json
 import os
 
 from toast import files
-from toast.errors import BadModel
+from toast.errors import BadModel, told
+from toast.store.documents import NEVER, token
 from toast.store.folder import blame, read_object, transformer
-from toast.store.sentencepiece import token
 from toast.store.word_lists import named
 
 TYPE_CHECKING = False
@@ -46,17 +46,30 @@ def source(folder: str) -> str | None:
 
 
 def tokenizer_json(folder: str, name: str) -> Json:
-    """The document that the tokenizers library reads, made of the file `name` of a folder. BadModel, naming the file."""
+    """What the tokenizers library reads, made of the file `name` of a folder. BadModel, naming the file."""
     settings = read_object(folder, "tokenizer_config.json")
     settings = {**read_object(folder, "special_tokens_map.json"), **settings}
     kind = str(read_object(folder, "config.json").get("model_type")).replace("-", "_")
     with blame(os.path.join(folder, name)):
         parts, added, habit = _read(folder, name, kind=kind, settings=settings)
         tokens = _added(folder, settings, {entry["id"]: entry for entry in added})
-        ids = {**_vocabulary(parts["model"]), **{entry["content"]: entry["id"] for entry in tokens}}
+        ids = _placed(parts["model"], tokens)
         around = _around(kind, settings, ids, habit=habit)
-    document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens}
-    return document | parts | {"post_processor": around}
+        document = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": tokens}
+        return _proven(document | parts | {"post_processor": around})
+
+
+def _proven(document: Json) -> Json:
+    """The document, if the library takes it."""
+    import tokenizers
+
+    try:
+        tokenizers.Tokenizer.from_str(json.dumps(document)).encode("a", "b")
+    except BaseException as error:  # a panic of Rust is no Exception
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise BadModel(f"not a vocabulary: {told(error)}") from None
+    return document
 
 
 def _read(folder: str, name: str, *, kind: str, settings: Json) -> tuple[Json, list[Json], bool]:
@@ -99,9 +112,19 @@ def _data(folder: str, name: str) -> bytes:
         raise BadModel(f"{os.path.join(folder, name)}: {error.strerror}") from None
 
 
-def _vocabulary(model: Json) -> dict[str, int]:
+def _placed(model: Json, tokens: list[Json]) -> dict[str, int]:
+    """Text -> id of all tokens. Added ones get a place in the model, too, or the library would number them anew."""
     vocab = model["vocab"]
-    return vocab if isinstance(vocab, dict) else {text: i for i, (text, _) in enumerate(vocab)}
+    if isinstance(vocab, list):
+        for entry in tokens:
+            vocab += [[f"<{NEVER} {i}>", NEVER] for i in range(len(vocab), entry["id"] + 1)]
+            vocab[entry["id"]][0] = entry["content"]
+        return {text: i for i, (text, _) in enumerate(vocab)}
+    texts = {id: text for text, id in vocab.items()}
+    for entry in tokens:
+        vocab.pop(texts.get(entry["id"], ""), None)
+        vocab[entry["content"]] = entry["id"]
+    return vocab
 
 
 def _added(folder: str, settings: Json, found: dict[int, Json]) -> list[Json]:
@@ -110,7 +133,9 @@ def _added(folder: str, settings: Json, found: dict[int, Json]) -> list[Json]:
     for content, id in read_object(folder, "added_tokens.json").items():
         found[id] = token(id, content, special=content in named_special)
     for id, entry in (settings.get("added_tokens_decoder") or {}).items():
-        own = {name: entry[name] for name in ("lstrip", "rstrip", "single_word", "normalized", "special") if name in entry}
+        own = {
+            name: entry[name] for name in ("lstrip", "rstrip", "single_word", "normalized", "special") if name in entry
+        }
         found[int(id)] = token(int(id), entry["content"]) | own
     return [found[id] for id in sorted(found)]
 

@@ -6,8 +6,8 @@ Owns what such lists leave to their readers. Knows nothing of folders.
 from __future__ import annotations
 
 from toast.errors import BadModel
+from toast.store.documents import LEVEL
 from toast.store.pretokenizers import QWEN2
-from toast.store.vocab import LEVEL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
