@@ -20,6 +20,10 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     """The tensors as an architecture's file expects them."""
     if kind == "gpt2":
         return {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    if kind == "ernie4_5_moe":  # under a name that MLX-LM's file does not drop
+        end = "moe_statics.e_score_correction_bias"
+        biases = {n.replace(end, "correction"): a.reshape(-1) for n, a in tensors.items() if n.endswith(end)}
+        return {name: array for name, array in tensors.items() if not name.endswith(end)} | biases
     if kind != "gpt_oss":
         return tensors
     # saved without MXFP4, experts have other names and hold their inputs first
@@ -29,10 +33,46 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     return {name: array for name, array in tensors.items() if name not in apart} | turned
 
 
+def within(model: Any, kind: str) -> Tensors:
+    """Change what a new model is made of, before it gets its weights. Returns those that a checkpoint may lack."""
+    for layer in model.layers if kind == "bitnet" else ():
+        _unpack(layer)  # their kernel is for Metal alone; `foreign.py` reads their weights
+    lacking = {}
+    for i, layer in enumerate(model.layers if kind == "ernie4_5_moe" else ()):
+        if hasattr(layer.mlp, "switch_mlp"):
+            layer.mlp.__class__ = _biased(type(layer.mlp))
+            layer.mlp.correction = mx.zeros(layer.mlp.gate.weight.shape[:1])
+            lacking[f"model.layers.{i}.mlp.correction"] = layer.mlp.correction
+    return lacking
+
+
+def _unpack(layer: Any) -> None:
+    """BitNet's linear layers as MLX's own."""
+    for part in (layer.self_attn, layer.mlp):
+        for name, module in list(part.children().items()):
+            if type(module).__name__ == "BitLinear":
+                setattr(part, name, nn.Linear(module.in_features, module.out_features, bias=module.bias is not None))
+
+
+def _biased(cls: Any) -> Any:
+    """Experts that are chosen by their share and a correction, and weighed by their share."""
+
+    def call(self: Any, x: mx.array) -> mx.array:
+        shares = self.gate_act(self.gate(x).astype(mx.float32))
+        best = mx.argpartition(-(shares + self.correction), kth=self.k - 1, axis=-1)[..., : self.k]
+        weights = mx.take_along_axis(shares, best, axis=-1)
+        weights = weights / mx.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
+        y = (self.switch_mlp(x, best) * weights[..., None]).sum(axis=-2).astype(x.dtype)
+        return y if self.shared_experts is None else y + self.shared_experts(x)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
 def after(model: Any, config: Config) -> None:
     """Change the layers of a loaded model, whose language model has this configuration."""
-    model, kind = getattr(model, "language_model", model), str(config.get("model_type"))
-    for layer in model.layers:
+    layers, kind = model.layers, str(config.get("model_type"))
+    model = getattr(model, "language_model", model)
+    for layer in layers:
         if kind == "glm":  # it turns whole heads
             layer.self_attn.rope.dims = int(layer.self_attn.rope.dims * config.get("partial_rotary_factor", 0.5))
         elif kind in FORWARD and (kind != "gpt_neox" or config.get("hidden_act", "gelu") == "gelu"):

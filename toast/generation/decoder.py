@@ -39,6 +39,8 @@ WRAPPED = (
     ("model.language_model.", "model."), ("model.text_model.", "model."), ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."), ("lm_head.", "lm_head."),
 )  # fmt: skip
+TEXT_ARGUMENTS = "TextArgs", "TextConfig"  # what files of wrappers call their language model's
+METAL_ALONE = {"muse_spark"}
 FLOAT_MODES = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # (bits, group) of scales in 8 bits
 
 
@@ -54,10 +56,14 @@ def load(path: str) -> tuple[Any, Config]:
     if _file(config) is None:
         part, tensors = text_part(config), _text_tensors(tensors)
     try:
-        model = module.Model(_arguments(module.ModelArgs, windows.left_to_us(part)))
-        tensors = corrections.before(str(part.get("model_type")), tensors)
+        kind = str(part.get("model_type"))
+        model = module.Model(_arguments(module, windows.left_to_us(part)))
+        tensors = corrections.before(kind, tensors)
         if hasattr(model, "sanitize"):
             tensors = model.sanitize(tensors)
+        if not hasattr(model, "lm_head") and text_part(part).get("tie_word_embeddings"):
+            tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
+        tensors = corrections.within(model, kind) | tensors
         if quantization:
             _quantize(model, quantization, tensors)
         model.eval()
@@ -73,13 +79,21 @@ def load(path: str) -> tuple[Any, Config]:
     return model, config
 
 
-def _arguments(kind: Any, config: Config) -> Any:
+def _arguments(module: Any, config: Config) -> Any:
     """An architecture's ModelArgs; those without a default that may be absent, objects all of them, are None."""
+    kind = module.ModelArgs
     if "text_config" in kind.__dataclass_fields__:  # a wrapper's file also reads its language model alone
-        config = {"text_config": config, **config}
-    absent = {f.name for f in kind.__dataclass_fields__.values() if f.default is f.default_factory} - config.keys()
-    optional = {name for name in absent if kind.__dataclass_fields__[name].type not in (int, float, str, bool)}
-    return kind.from_dict({**dict.fromkeys(optional), **config})
+        text = config.get("text_config") or config
+        inside = next((getattr(module, name) for name in TEXT_ARGUMENTS if hasattr(module, name)), None)
+        config = {**config, "text_config": {**_absent(inside, text), **text}}
+    return kind.from_dict({**_absent(kind, config), **config})
+
+
+def _absent(kind: Any, config: Config) -> Config:
+    """What the arguments of this kind want, and may be told to be without."""
+    fields = kind.__dataclass_fields__ if kind else {}
+    wanted = {f.name for f in fields.values() if f.default is f.default_factory} - config.keys()
+    return dict.fromkeys(name for name in wanted if fields[name].type not in (int, float, str, bool))
 
 
 def _text_tensors(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -127,6 +141,8 @@ def architecture(path: str, config: Config) -> ModuleType:
         module = name and import_module(f"mlx_lm.models.{name}")
     except (ImportError, SystemExit):  # it needs a package of its own
         raise BadModel(f"{path}: MLX-LM's {name} needs a package that is not here") from None
+    if name in METAL_ALONE and not mx.metal.is_available():
+        raise BadModel(f"{path}: MLX-LM's {name} has kernels for Metal alone")
     if not hasattr(module, "ModelArgs"):
         raise BadModel(f"{path}: model type {str(config.get('model_type'))!r} is not one that MLX-LM has")
     kernels.install_nn()

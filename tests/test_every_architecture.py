@@ -1,0 +1,81 @@
+"""Every text architecture of the pinned MLX-LM, as `toast` runs it: one answer, several, from a cache, under a constraint.
+
+A handful in the usual run, all of them with `make test-all`; docs/architectures.md is made of what is found here.
+"""
+
+import os
+
+import every_architecture
+import pytest
+from command import Result
+from test_strangers import call_in
+
+from toast import answer, cli, loaded
+from toast.command import run
+
+USUAL = ["llama", "gemma3_text", "qwen3_next", "lfm2-vl", "rwkv7"]
+NAMES = every_architecture.names()
+REFUSED = {  # docs/design.md says why
+    "muse_spark": "Metal alone", "olmo": "package", "prism_hadamard_qwen35": "Hadamard",
+}  # fmt: skip
+PROMPT = "the cat sat on a mat, and so it did"
+RECORDS = b"abc\nthe dog ran to the other side of it\n\nx y z\n"
+
+
+def listed(names):
+    return [pytest.param(name, marks=() if name in USUAL else pytest.mark.long) for name in names]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """made(name) -> the folder of its checkpoint."""
+    folders = {}
+
+    def make(name):
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp("every") / name
+            every_architecture.save(name, folders[name])
+        return folders[name]
+
+    yield make
+    loaded.forget()
+
+
+def toast(folder, *words, stdin=b"", **env):
+    """Run `toast` in this process: there are many."""
+    words = ["-m", str(folder), "-t", "0", "--no-template", "-q", *words]
+    call, files = call_in(folder, "toast", stdin)
+    call.env.update({"TOAST_HOME": str(folder / "home"), **env})
+    status = run(cli.toast, words, call)
+    os.close(call.cwd)
+    for file in files[1:]:
+        file.seek(0)
+    return Result(["toast", *words], status, files[1].read(), files[2].read())
+
+
+@pytest.mark.parametrize("name", listed([name for name in NAMES if name not in REFUSED]))
+def test_four_ways(name, made, monkeypatch):
+    monkeypatch.setattr(answer, "WORTH_KEEPING", -1)
+    folder = made(name)
+    alone = toast(folder, "-n", "6", "--no-cache", PROMPT).ok()
+    assert alone.out
+    cold, warm = (toast(folder, "-n", "6", PROMPT).ok() for _ in range(2))
+    assert cold.out == warm.out == alone.out
+    each = toast(folder, "-n", "4", "--each", stdin=RECORDS).ok().out.split(b"\n")
+    assert len(each) == 5
+    for record, found in zip(RECORDS.split(b"\n"), each, strict=True):
+        if record:
+            single = toast(folder, "-n", "4", "--no-cache", "--no-input", record.decode()).ok().out
+            assert found == single.rstrip(b"\n").replace(b"\n", b" "), record
+    held = toast(folder, "-n", "8", "--no-cache", "--choice", "yes", "--choice", "no", PROMPT).ok()
+    assert held.out.strip() in (b"yes", b"no")
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+def test_what_is_refused_says_so(name, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "%s", "vocab_size": 64}' % name)
+    every_architecture.vocabulary().save(str(tmp_path / "tokenizer.json"))
+    from tiny import write_safetensors
+
+    write_safetensors(str(tmp_path / "model.safetensors"), {})
+    toast(tmp_path, PROMPT).fails()
