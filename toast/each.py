@@ -174,7 +174,9 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
 def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
     model, name = engine.language.model, engine.name
-    if has_kv_caches(engine.caches()):
+    # layers without a cache read another's, in ways of their own
+    whole = len(caches := engine.caches()) == len(model.layers)
+    if whole and has_kv_caches(caches) and not getattr(model, "one_by_one", False):
         yield from decode(model, engine.caches, jobs, name=name)
         return
     for job in filter(None, jobs):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from toast.errors import BadModel
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -35,6 +37,8 @@ def before(kind: str, tensors: Tensors) -> Tensors:
 
 def within(model: Any, kind: str) -> Tensors:
     """Change what a new model is made of, before it gets its weights. Returns those that a checkpoint may lack."""
+    if kind == "phi3small" and model.args.vocab_size < 100352:  # it writes to tokens up to there, whatever there is
+        raise BadModel("a phi3small model has a vocabulary of 100352 tokens")
     for layer in model.layers if kind == "bitnet" else ():
         _unpack(layer)  # their kernel is for Metal alone; `foreign.py` reads their weights
     lacking = {}
@@ -79,6 +83,12 @@ def after(model: Any, config: Config) -> None:
             layer.mlp.__class__ = FORWARD[kind]
         elif kind == "gemma2":
             layer.self_attn.__class__ = _grouped(type(layer.self_attn))
+        elif kind == "phi3small":
+            layer.self_attn.__class__ = _added(type(layer.self_attn))
+    if kind == "plamo3":
+        model.__class__ = _keeping(type(model))
+    if kind == "phi3small":  # which blocks a token sees depends on how many there are
+        model.one_by_one = True
     if kind == "gpt_bigcode":
         model.transformer.__class__ = _placed(type(model.transformer))
     if kind == "gemma3_text":
@@ -103,6 +113,30 @@ def _grouped(cls: Any) -> Any:
     def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
         batched = self.repeats > 1 and isinstance(mask, mx.array) and mask.ndim == 4
         return cls.__call__(self, x, mask[:, :, None] if batched else mask, cache)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _keeping(cls: Any) -> Any:
+    """A model whose caches forget one position before its masks do."""
+
+    def caches(self: Any) -> list[Any]:
+        made = cls.make_cache(self)
+        for cache in made:
+            if hasattr(cache, "max_size"):
+                cache.max_size += 1
+        return made
+
+    return type(cls.__name__, (cls,), {"make_cache": caches})
+
+
+def _added(cls: Any) -> Any:
+    """Attention that adds its mask to the scores, whatever the mask's type: of True and False that hides nothing."""
+
+    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        if isinstance(mask, mx.array) and mask.dtype == mx.bool_:
+            mask = mx.where(mask, mx.array(0, x.dtype), mx.array(-mx.inf, x.dtype))
+        return cls.__call__(self, x, mask, cache)
 
     return type(cls.__name__, (cls,), {"__call__": call})
 
