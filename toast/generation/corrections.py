@@ -22,6 +22,14 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     """The tensors as an architecture's file expects them."""
     if kind == "gpt2":
         return {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    if kind == "longcat_flash":  # experts that give back what they get have halves of weights
+        halves = {
+            name.rpartition(".gate_proj.")[0] for name in tensors if ".experts." in name and ".gate_proj." in name
+        }
+        halves = {name for name in halves if f"{name}.down_proj.weight" not in tensors}
+        return {name: array for name, array in tensors.items() if name.rsplit(".", 2)[0] not in halves}
+    if kind in RENAMED:
+        return {_renamed(name, RENAMED[kind]): array for name, array in tensors.items()}
     if kind == "ernie4_5_moe":  # under a name that MLX-LM's file does not drop
         end = "moe_statics.e_score_correction_bias"
         biases = {n.replace(end, "correction"): a.reshape(-1) for n, a in tensors.items() if n.endswith(end)}
@@ -33,6 +41,23 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     apart = {name: array for name, array in tensors.items() if name.endswith(ends)}
     turned = {f"{name}.weight": array.swapaxes(-1, -2) for name, array in apart.items()}
     return {name: array for name, array in tensors.items() if name not in apart} | turned
+
+
+# what transformers calls a part -> what MLX-LM's file does
+RENAMED: dict[str, dict[str, str]] = {
+    "nanochat": {"model.embed_tokens.": "transformer.wte.", "model.layers.": "transformer.h.",
+                 ".mlp.fc1.": ".mlp.c_fc.", ".mlp.fc2.": ".mlp.c_proj.",
+                 **{f".self_attn.{x}_proj.": f".attn.c_{x}." for x in "qkv"},
+                 ".self_attn.o_proj.": ".attn.c_proj."},
+    "olmo_hybrid": {".attention_layer_norm.": ".input_layernorm.",
+                    ".feedforward_layer_norm.": ".post_attention_layernorm."},
+}  # fmt: skip
+
+
+def _renamed(name: str, changes: dict[str, str]) -> str:
+    for theirs, ours in changes.items():
+        name = name.replace(theirs, ours)
+    return name
 
 
 def within(model: Any, kind: str) -> Tensors:
@@ -83,6 +108,8 @@ def after(model: Any, config: Config) -> None:
             layer.mlp.__class__ = FORWARD[kind]
         elif kind == "gemma2":
             layer.self_attn.__class__ = _grouped(type(layer.self_attn))
+        elif kind == "jamba" and hasattr(layer.feed_forward, "router"):
+            layer.feed_forward.__class__ = _shared_out(type(layer.feed_forward))
         elif kind == "phi3small":
             layer.self_attn.__class__ = _added(type(layer.self_attn))
     if kind == "plamo3":
@@ -92,17 +119,21 @@ def after(model: Any, config: Config) -> None:
     if kind == "gpt_bigcode":
         model.transformer.__class__ = _placed(type(model.transformer))
     if kind == "gemma3_text":
-        _unround(model.model.embed_tokens, config["hidden_size"])
+        _rescale(model.model.embed_tokens, config["hidden_size"], unround=True)
+    if kind == "recurrent_gemma":
+        _rescale(model.model.embed_tokens, config["hidden_size"], unround=False)
 
 
-def _unround(embedding: Any, width: int) -> None:
-    """Embeddings are scaled by a root rounded to bfloat16; transformers rounds it to their own type."""
+def _rescale(embedding: Any, width: int, *, unround: bool) -> None:
+    """Embeddings are scaled by a root rounded to bfloat16, where transformers rounds it to their own type; or the
+    other way about."""
     cls, root = type(embedding), width**0.5
     rounded: Any = mx.array(root, mx.bfloat16).astype(mx.float32).item()
+    factor = root / rounded if unround else rounded / root
 
     def call(self: Any, ids: mx.array) -> mx.array:
         x = cls.__call__(self, ids)
-        return x if x.dtype == mx.bfloat16 else x * (root / rounded)
+        return x if x.dtype == mx.bfloat16 else x * factor
 
     embedding.__class__ = type(cls.__name__, (cls,), {"__call__": call})
 
@@ -113,6 +144,17 @@ def _grouped(cls: Any) -> Any:
     def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
         batched = self.repeats > 1 and isinstance(mask, mx.array) and mask.ndim == 4
         return cls.__call__(self, x, mask[:, :, None] if batched else mask, cache)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _shared_out(cls: Any) -> Any:
+    """Experts that are weighed by their share among all, not among those that are chosen."""
+
+    def call(self: Any, x: mx.array) -> mx.array:
+        k, shares = self.num_experts_per_tok, mx.softmax(self.router(x), axis=-1, precise=True)
+        best = mx.argpartition(-shares, kth=k - 1, axis=-1)[..., :k]
+        return (self.switch_mlp(x, best) * mx.take_along_axis(shares, best, axis=-1)[..., None]).sum(axis=-2)
 
     return type(cls.__name__, (cls,), {"__call__": call})
 

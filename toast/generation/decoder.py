@@ -55,6 +55,7 @@ def load(path: str) -> tuple[Any, Config]:
         tensors, quantization = foreign.understood(tensors, config)
     if _file(config) is None:
         part, tensors = text_part(config), _text_tensors(tensors)
+    tensors = _wrapped(module, part, tensors)
     try:
         kind = str(part.get("model_type"))
         model = module.Model(_arguments(module, windows.left_to_us(part)))
@@ -106,6 +107,18 @@ def _text_tensors(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
     return found
 
 
+def _wrapped(module: Any, config: Config, tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+    """A language model alone, for a file that knows it as a wrapper's part."""
+    kind = str(config.get("model_type"))
+    if kind == "gemma3n_text":
+        return {name.replace("model.", "model.language_model.", 1): array for name, array in tensors.items()}
+    if kind == "llama4_text" and _file(config) == "llama4":
+        return {f"language_model.{name}": array for name, array in tensors.items()}
+    if kind == "mistral3" and not any(name.endswith("lm_head.weight") for name in tensors):
+        config["text_config"]["tie_word_embeddings"] = True
+    return tensors
+
+
 def _check_names(model: Any, tensors: dict[str, mx.array]) -> None:
     """ValueError, which names a few, where tensors are missing or belong nowhere."""
     from mlx.utils import tree_flatten
@@ -154,6 +167,8 @@ def _file(config: Config) -> str | None:
     kind = str(config.get("model_type"))
     if (kind, *(config.get("architectures") or [])[:1]) == ("bailing_hybrid", "BailingMoeV3ForCausalLM"):
         return "bailing_moe_v3"
+    if kind == "llama4_text" and config.get("num_local_experts", 0) > 1:  # the file of that name has no experts
+        return "llama4"
     parent = _parent()
     for name in (FILES.get(kind, kind), kind.replace("-", "_"), kind.replace("_", "-"), kind.removesuffix("_text")):
         fits = name.replace("-", "_").isidentifier()

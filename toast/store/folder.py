@@ -25,7 +25,8 @@ def read_config(path: str) -> dict[str, Any]:
     numbers that no model has."""
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
-    config = read_json(path, "config.json") or _static(path)
+    config = read_json(path, "config.json")
+    config = _static(path) if config is None else config
     if isinstance(config, dict) and "model_type" not in config and _holds_static(path):
         config = {"model_type": "model2vec", **config}  # which newer releases do not write
     if not isinstance(config, dict):
