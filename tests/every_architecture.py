@@ -173,3 +173,65 @@ def vocabulary():
     found.pre_tokenizer, found.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     found.add_special_tokens([*SPECIAL, *(f"<{i}>" for i in range(len(SPECIAL) + len(CHARACTERS), VOCAB))])
     return found
+
+
+# ---------------------------------------------------------------- docs/architectures.md
+
+REFUSED = {  # as docs/design.md says
+    "muse_spark": "its kernels are for Metal alone", "olmo": "its file needs the package `ai2-olmo`; OLMo 2 and 3 run",
+    "prism_hadamard_qwen35": "packs of its author's own form",
+}  # fmt: skip
+HEAD = """# Architectures
+
+What `toast` runs, and how that is tested; made by `python tests/every_architecture.py`, and held by a test.
+
+Each text architecture of the pinned MLX-LM answers a prompt alone, many records (`--each`), from the prefix cache and
+under a constraint: `tests/test_every_architecture.py` makes a tiny checkpoint of each, some in the usual run, all with
+`make test-all`. It also holds that no token sees what follows, and that a text read in pieces gives the same logits.
+**transformers**: logits within 2e-4 of transformers' in float32, below and beyond sliding windows, from a checkpoint
+that transformers saved (`tests/test_architectures.py`). **--each**: records at once, where the caches of the model are
+plain keys and values, or one by one. Vision and audio parts are left out.
+
+| MLX-LM's file | transformers | `--each` |
+|---|---|---|
+"""
+ENCODERS = """
+`embed`, `rerank` and `classify` have encoders of their own, held to the token states or scores of transformers,
+sentence-transformers, PyLate or model2vec (`tests/test_models.py`, `tests/test_encoders.py`), batch equal to single:
+
+"""
+
+
+def row(name):
+    if name in REFUSED:
+        return f"| {name} | refused: {REFUSED[name]} | |"
+    return f"| {name} | {'yes' if held(name) else ''} | {'at once' if at_once(name) else 'one by one'} |"
+
+
+def held(name):
+    """Whether a checkpoint of transformers is run by this file."""
+    made = (fixture(file.removesuffix(".json")) for file in os.listdir(FIXTURES))
+    return any(decoder._file(normalised(dict(config))) == name for config, _ in made)
+
+
+def at_once(name):
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    from toast.each import batches
+
+    with TemporaryDirectory() as folder:
+        save(name, Path(folder) / name)
+        model = decoder.load(os.path.join(folder, name))[0]
+        return batches(model, decoder.caches(model))
+
+
+def encoders():
+    from toast import models
+
+    lines = f"{', '.join(models.architectures())}."
+    return ENCODERS + lines + "\n"
+
+
+if __name__ == "__main__":
+    print(HEAD + "\n".join(map(row, names())) + "\n" + encoders(), end="")

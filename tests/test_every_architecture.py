@@ -18,11 +18,9 @@ from toast import answer, cli, loaded
 from toast.command import run
 from toast.generation import decoder
 
+REFUSED = every_architecture.REFUSED
 USUAL = ["llama", "gemma3_text", "qwen3_next", "lfm2-vl", "rwkv7"]
 NAMES = every_architecture.names()
-REFUSED = {  # docs/design.md says why
-    "muse_spark": "Metal alone", "olmo": "package", "prism_hadamard_qwen35": "Hadamard",
-}  # fmt: skip
 PROMPT = "the cat sat on a mat, and so it did"
 RECORDS = b"abc\nthe dog ran to the other side of it\n\nx y z\n"
 
@@ -103,3 +101,12 @@ def test_what_is_refused_says_so(name, tmp_path):
     every_architecture.vocabulary().save(str(tmp_path / "tokenizer.json"))
     write_safetensors(str(tmp_path / "model.safetensors"), {})
     toast(tmp_path, PROMPT).fails()
+
+
+@pytest.mark.parametrize("name", listed(NAMES))
+def test_the_table_in_the_docs(name):
+    """Made anew by `python tests/every_architecture.py > docs/architectures.md`."""
+    with open(os.path.join(os.path.dirname(__file__), "..", "docs", "architectures.md"), encoding="utf-8") as file:
+        text = file.read()
+    assert every_architecture.row(name) in text.split("\n")
+    assert text.count("\n| ") == len(NAMES) + 1 and text.endswith(every_architecture.encoders())
