@@ -175,6 +175,13 @@ def counts(db: Connection) -> tuple[int, int]:
     return documents, chunks
 
 
+def sample(db: Connection, count: int) -> list[str]:
+    """The texts of some chunks, evenly over the index."""
+    most = db.execute("SELECT max(id) FROM chunks").fetchone()[0] or 0
+    rows = [db.execute("SELECT text FROM chunks WHERE id > ? LIMIT 1", (most * i // count,)) for i in range(count)]
+    return [text for row in rows for (text,) in row]
+
+
 def expect_sound(db: Connection, *, words: bool = False) -> None:
     """Damaged unless the file's pages and its rows fit together: what is damaged is not written on.
 

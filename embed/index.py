@@ -18,6 +18,8 @@ from toast import pipes
 from toast.errors import UsageError
 from toast.store.fingerprint import digest, name_of
 
+SAMPLE = 16  # chunks that are looked at for their script
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -178,5 +180,8 @@ def _report(call: Call, db: Connection, source: Source, *, writer: Writer, embed
     if isinstance(source, Files) and source.walk.skipped["too large"]:
         call.warn(f"{pipes.plural(source.walk.skipped['too large'], 'file')} over --max-filesize skipped")
     encoder = embedder.encoder
+    sample = database.sample(db, SAMPLE)
+    if 2 * sum(map(encoder.tokens.reads, sample)) < len(sample):
+        call.warn(model.unread(database.settings(db)["model"], "text"))
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'chunk')} over {encoder.tokens.max_length} tokens cut")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 
-from embed import database, model, rank, schema, words
+from embed import bm25, database, model, rank, schema, words
 from embed.hits import Found, Printer
 from toast import pipes
 from toast.errors import BadInput, Exit, UsageError
@@ -64,7 +64,7 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
+        printer.print(number, query.text, hits, extractor=indexes[0].extractor)
     if judge and judge.scorer.queries_cut:
         call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
@@ -73,21 +73,44 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
 def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
+    asked = ask(indexes, query.text, wanted.mode)
     scored: list[Scored] = []
-    for opened in indexes:
+    for i, opened in enumerate(indexes):
         with schema.damage(opened.name, opened.db):
-            scored.append(opened.score(query, wanted.mode))
+            scored.append((*opened.cosines(query, wanted.mode), asked.scores(i) if asked else {}))
     scale = None
     if wanted.mode == "hybrid":
-        scale = rank.Scale([(cosines, found) for _, cosines, found in scored], query.known)
+        parts = [(cosines, found) for _, cosines, found in scored]
+        scale = rank.Scale(parts, query.known, ideal=asked.ideal if asked else 0.0)
     hits: list[Found] = []
-    for opened, parts in zip(indexes, scored, strict=True):
+    for opened, found in zip(indexes, scored, strict=True):
         with schema.damage(opened.name, opened.db):
-            hits += opened.find(parts, mode=wanted.mode, scale=scale, k=wide)
+            hits += opened.find(found, mode=wanted.mode, scale=scale, k=wide)
     hits.sort(key=lambda hit: -hit.score)
+    if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
+        return []
+    if scale:
+        absolute(hits, scale)
     if judge:
         hits = judge.sort(query.text, hits[:wide], wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+def ask(indexes: list[Opened], text: str, mode: str) -> bm25.Asked | None:
+    """The query's words over all indexes, where words count."""
+    if mode == "vector":
+        return None
+    lexicons = [opened.lexicon for opened in indexes]
+    return bm25.Asked(text, lexicons, indexes[0].extractor, alone=mode == "lexical")
+
+
+def absolute(hits: list[Found], scale: rank.Scale) -> None:
+    """Make the scores of a query's hits comparable with those of other queries and collections: of the best one how
+    good it is, of the others their share of it."""
+    best = hits[0].score if hits else 0.0
+    top = scale.absolute(hits[0].cosine or 0.0, hits[0].bm25 or 0.0) if hits else 0.0
+    for hit in hits:
+        hit.score = max(top * hit.score / best, 0.0) if best > 0 else 0.0
 
 
 class Opened:
@@ -98,17 +121,17 @@ class Opened:
         with schema.damage(name, db):
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
-            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]), extractor=words.TermExtractor())
+            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
+            self.lexicon, self.extractor = bm25.Lexicon(db, name), words.TermExtractor()
             filtered = wanted.path or wanted.where
             self.allowed = database.matching_chunks(db, wanted.path, wanted.where) if filtered else None
 
-    def score(self, query: Query, mode: str) -> Scored:
-        """(ids, cosines, chunk -> BM25), as far as the mode has them."""
-        found = self.index.bm25(query.text, alone=mode == "lexical") if mode != "vector" else {}
+    def cosines(self, query: Query, mode: str) -> tuple[array[int], array[float]]:
+        """Its chunks and their cosines, as far as the mode has them."""
         if mode == "lexical":
-            return array("q"), array("f"), found
-        [(ids, cosines)] = self.index.cosines([query.vector])
-        return ids, cosines, found
+            return array("q"), array("f")
+        [found] = self.index.cosines([query.vector])
+        return found
 
     def find(self, scored: Scored, *, mode: str, scale: rank.Scale | None, k: int) -> list[Found]:
         """Hits, best first; of a record, its best chunk only."""
@@ -156,6 +179,8 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
+    if not all(map(encoder.tokens.reads, texts)):
+        call.warn(model.unread(name, "query"))
     size = 4 * encoder.dims
     vectors = [bytes(rows[size * i : size * (i + 1)]) for i in range(len(texts))]
     return [Query(*parts) for parts in zip(texts, vectors, shares, strict=True)]
