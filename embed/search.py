@@ -85,7 +85,7 @@ class Query:
     gives vectors to other texts. weights: what its words weigh, once it was answered."""
 
     def __init__(
-        self, text: str, vector: bytes = b"", known: float = 0.0, encode: Callable[[list[str]], Any] | None = None
+        self, text: str, vector: bytes = b"", known: float = 0.0, *, encode: Callable[[list[str]], Any] | None = None
     ) -> None:
         self.text, self.vector, self.known, self.encode = text, vector, known, encode
         self.weights: dict[str, float] = {}
@@ -226,7 +226,7 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
     def near(texts: list[str]) -> Any:
         return documents().encode(texts)
 
-    return [Query(*parts, near) for parts in zip(texts, vectors, shares, strict=True)]
+    return [Query(*parts, encode=near) for parts in zip(texts, vectors, shares, strict=True)]
 
 
 def known_shares(tokens: Tokens, texts: list[str]) -> list[float]:

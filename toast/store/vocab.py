@@ -89,13 +89,18 @@ def _bpe(meta: Json) -> Json:
         raise BadModel(f"a GGUF vocabulary with pre-tokenizer {pre!r} is not supported")
     tokens, _ = _tokens(meta)
     vocab = {t: i for i, t in enumerate(tokens)}
-    model = {"type": "BPE", "vocab": vocab, "merges": meta.get("tokenizer.ggml.merges") or _of_ranks(pre, vocab),
+    model = {"type": "BPE", "vocab": vocab, "merges": _merges(meta, pre, vocab),
              "ignore_merges": pre in WHOLE, "byte_fallback": pre in CHARACTERS and "<0x00>" in vocab}  # fmt: skip
     words = [{"type": "Split", "pattern": {"Regex": p}, "behavior": "Isolated", "invert": False} for p in PRE[pre]]
     after = {"post_processor": _ends(meta, bos=pre in BEGINS), "model": model}
     if pre in CHARACTERS:
         return {**characters(first=False), "pre_tokenizer": {"type": "Sequence", "pretokenizers": words}, **after}
     return bytes_in({"type": "Sequence", "pretokenizers": [*words, LEVEL]}) | after
+
+
+def _merges(meta: Json, pre: str, vocab: dict[str, int]) -> Any:
+    found = meta.get("tokenizer.ggml.merges")
+    return _of_ranks(pre, vocab) if found is None else found
 
 
 def _of_ranks(pre: str, vocab: dict[str, int]) -> list[list[str]]:
