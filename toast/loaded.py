@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from time import monotonic
 
 from toast.errors import UsageError
 
@@ -27,6 +28,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = allocate_lock()
         self.model: Any = None
+        self.used = monotonic()
 
 
 _slots: dict[tuple, _Slot] = {}  # (what makes it, folders, state of their files) -> slot
@@ -60,6 +62,7 @@ def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     with slot.lock:
         if slot.model is None:
             slot.model = kind(*folders)
+    slot.used = monotonic()
     return slot.model
 
 
@@ -73,3 +76,24 @@ def _state(folder: str) -> tuple:
 def forget() -> None:
     """Drop all models; uses of them that go on keep theirs."""
     _slots.clear()
+
+
+def drop(before: float) -> None:
+    """Drop the models that were last asked for before this moment (of time.monotonic)."""
+    for key, slot in list(_slots.items()):
+        if slot.model is not None and slot.used < before:
+            _slots.pop(key, None)
+
+
+def drop_oldest() -> bool:
+    """Drop the model that was asked for longest ago; False where there is none."""
+    found = [(slot.used, key) for key, slot in list(_slots.items()) if slot.model is not None]
+    if not found:
+        return False
+    _slots.pop(min(found, key=lambda pair: pair[0])[1], None)
+    return True
+
+
+def names() -> list[str]:
+    """The folders of the models that are there."""
+    return sorted({key[1][0] for key, slot in list(_slots.items()) if slot.model is not None})
