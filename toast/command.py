@@ -33,11 +33,11 @@ COMMON = [
     Parameter(
         None, "-p", choices=("toasted", "here"), metavar="toasted|here",
         help="Run in the warm process, started where there is none, or here; without it, there if one is found.",
-    ).bind("where", str),
+    ).bind("place", str),
     Parameter(
         None, "--warm", env="TOAST_WARM", metavar="TIME",
         help="Leave a warm process for the next time, until nobody has used it for so long (10m); off: use none.",
-    ).bind("warm", str),
+    ).bind("warm_for", str),
 ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ class Call:
 
     `env` maps names to values; `cwd` is a descriptor of the working directory, None where it cannot be
     opened; `stdin`, `stdout` and `stderr` are descriptors. Relative paths are resolved against `cwd`.
-    `kept` holds what pipes gave: path -> descriptor of a private file. where, warm: what -p and --warm say.
+    `kept` holds what pipes gave: path -> descriptor of a private file. place, warm_for: what -p and --warm say.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Call:
     verbose: bool
     no_input: bool
     strict: bool
-    where: str | None
-    warm: str | None
+    place: str | None
+    warm_for: str | None
     outcome: Outcome
     kept: dict[str, int]
 
@@ -79,7 +79,7 @@ class Call:
     ) -> None:
         self.__dict__.update(
             name=name, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
-            quiet=False, verbose=False, no_input=False, strict=False, where=None, warm=None,
+            quiet=False, verbose=False, no_input=False, strict=False, place=None, warm_for=None,
             outcome=Outcome(), kept={},
         )  # fmt: skip
 
@@ -294,15 +294,15 @@ class _Warmth:
 
     def ask(self, call: Call) -> int | None:
         """The status where the warm process has run the command; None where it is to run here."""
-        if self.name not in SERVED or not (call.where or call.warm or _may_be_warm(call)):
+        if self.name not in SERVED or not (call.place or call.warm_for or _may_be_warm(call)):
             return None
         from toast.warm import client, protocol
 
-        lasting = protocol.lasting(call.warm) if call.warm else None
-        if call.where == "here" or (lasting == 0 and not call.where):
+        lasting = protocol.lasting(call.warm_for) if call.warm_for else None
+        if call.place == "here" or (lasting == 0 and not call.place):
             return None
         # the launcher has asked already, unless one has to be started
-        status = None if start.launched and not call.where else client.ask(call, self.words)
+        status = None if start.launched and not call.place else client.ask(call, self.words)
         self.left = call if status is None and lasting else None
         return status
 

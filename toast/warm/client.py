@@ -106,7 +106,7 @@ def ask(call: Call, words: list[str]) -> int | None:
     cwd = call.cwd
     if protocol.reads_elsewhere(words, cwd, terminal=os.isatty(call.stdin)):
         return None
-    insisting = call.where == "toasted"
+    insisting = call.place == "toasted"
     path = place.socket(call.env)
     if not place.fits(path) and insisting:
         raise ToastError(

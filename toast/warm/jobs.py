@@ -60,13 +60,13 @@ def check(request: Request) -> tuple[Command, int]:
     command = declared(request.command)
     try:
         given = options.parse(command.parameters, request.words)
-        if given is None or given.get("where") == "here":
+        if given is None or given.get("place") == "here":
             raise Refused("its words are not well-formed, or ask for it")
-        warm = given.get("warm") or request.env.get("TOAST_WARM")
+        warm = given.get("warm_for") or request.env.get("TOAST_WARM")
         lasting = protocol.lasting(warm) if warm else 0
     except ToastError as error:
         raise Refused(str(error)) from error
-    if warm and not lasting and not given.get("where"):
+    if warm and not lasting and not given.get("place"):
         raise Refused("it asks for none")
     return command, lasting
 
@@ -107,7 +107,7 @@ class Job:
         self.began = monotonic()
         self.lock = threading.Lock()  # held while it is decided whether the thread still works for this job
         self.thread = 0  # while it does
-        self.cancelled = False
+        self.cancelled = self.raised = False  # raised: in its thread, which has not seen it yet
 
     def say(self, line: bytes) -> None:
         """A line for the caller; Cancelled when it cannot be said."""
@@ -126,6 +126,7 @@ class Job:
                 status = self._run()
             self._leave()
         except Cancelled:
+            self.raised = False
             self._leave()
         self._close()
         try:
@@ -157,14 +158,17 @@ class Job:
 
     # ---- calling it off
 
-    def cancel(self) -> None:
-        """Let the job's thread unwind, as soon as it runs Python again; called from another thread."""
+    def cancel(self) -> bool:
+        """Let the job's thread unwind as soon as it runs Python again; called from another thread. False: try again,
+        it is importing, and half a module would be left to all jobs."""
         self.cancelled = True
-        while True:
-            with self.lock:
-                if not self.thread or _raise_in(self.thread):
-                    return
-            sleep(0.01)  # it is importing: half a module would be left to all jobs
+        with self.lock:
+            if self.thread and not self.raised:
+                self.raised = True  # before it is, since its thread takes that back
+                if not _raise_in(self.thread):
+                    self.raised = False
+                    return False
+        return True
 
     def wait_for_end(self) -> None:
         """The caller is gone: `cancel` is about to come from the thread that watches connections."""
@@ -172,15 +176,13 @@ class Job:
             sleep(0.01)
 
     def _leave(self) -> None:
-        """From here on the thread works for nobody; what was raised too late is taken back."""
-        while True:
-            try:
-                with self.lock:
-                    self.thread = 0
-                    _set_exception(threading.get_ident(), None)
-                return
-            except Cancelled:
-                pass
+        """From here on the thread works for nobody. What was raised too late comes before this ends.
+
+        (It cannot be taken back: CPython 3.11 forgets to forget it, and then traced code does not go on.)"""
+        with self.lock:
+            self.thread, late = 0, self.raised
+        while late:
+            sleep(0.001)
 
 
 def _raise_in(thread: int) -> bool:
@@ -190,13 +192,8 @@ def _raise_in(thread: int) -> bool:
         if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
             return False
         frame = frame.f_back
-    _set_exception(thread, Cancelled)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Cancelled))
     return True
-
-
-def _set_exception(thread: int, kind: type[BaseException] | None) -> None:
-    kind_or_none = ctypes.py_object(kind) if kind else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), kind_or_none)
 
 
 # ---------------------------------------------------------------- threads

@@ -21,7 +21,7 @@ def start(call: Call) -> None:
     """Start one; it ends by itself where there is one already. OSError where the system lets no process be."""
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     close = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()]
-    lasting = call.warm if call.warm and call.warm != "off" else DEFAULT
+    lasting = call.warm_for if call.warm_for and call.warm_for != "off" else DEFAULT
     os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-c", CODE, "run", "--idle", lasting],
