@@ -163,9 +163,9 @@ static int take_lines(struct said* said) {
     *end = 0;
     const char* line = said->data;
     if (!said->greeted && strcmp(line, GREETING)) return 0;
-    if (said->greeted && !strcmp(line, "begun")) said->begun = 1;
-    if (said->greeted && !strncmp(line, "here ", 5) && !said->begun) return 0;
-    if (said->greeted && !strncmp(line, "done ", 5)) {
+    if (!strcmp(line, "begun")) said->begun = 1;
+    if (!strncmp(line, "here ", 5) && !said->begun) return 0;
+    if (!strncmp(line, "done ", 5)) {
       said->status = atoi(line + 5);
       return 0;
     }
@@ -176,24 +176,30 @@ static int take_lines(struct said* said) {
   return said->used < sizeof said->data;
 }
 
-static int converse(int fd, const sigset_t* open) {
-  struct said said = {.status = RUN_HERE};
-  ssize_t n;
-  while ((n = hear(fd, said.data + said.used, sizeof said.data - said.used, SILENCE, open)) > 0) {
-    said.used += n;
-    if (!take_lines(&said)) {
-      if (said.status != RUN_HERE || !said.begun) return said.status;
-      break;
-    }
-  }
+static int more(int fd, struct said* said, double seconds, const sigset_t* open) {
+  ssize_t n = hear(fd, said->data + said->used, sizeof said->data - said->used, seconds, open);
+  said->used += n;
+  return n > 0 && take_lines(said);
+}
+
+// What was passed cannot be taken back, so nothing is before the other side has shown that it is awake.
+static int greeted(int fd, struct said* said, const sigset_t* open) {
+  while (!said->greeted && more(fd, said, SENDING, open)) continue;
+  return said->greeted;
+}
+
+static int converse(int fd, struct said* said, const sigset_t* open) {
+  while (more(fd, said, SILENCE, open)) continue;
   if (stopped) return RUN_HERE;
   // nothing more is taken from us once this is shut; what was said before that, counts
   shutdown(fd, SHUT_RDWR);
-  while ((n = recv(fd, said.data + said.used, sizeof said.data - said.used, 0)) > 0) {
-    said.used += n;
-    if (!take_lines(&said)) break;
+  ssize_t n = 1;
+  while (said->status == RUN_HERE && n > 0 && said->used < sizeof said->data) {
+    if ((n = recv(fd, said->data + said->used, sizeof said->data - said->used, 0)) <= 0) break;
+    said->used += n;
+    if (!take_lines(said)) break;
   }
-  if (said.status != RUN_HERE || !said.begun) return said.status;
+  if (said->status != RUN_HERE || !said->begun) return said->status;
   static const char WHY[] = COMMAND ": the warm process ended before the answer did (run it again, or with -p here)\n";
   return write(2, WHY, sizeof WHY - 1) < 0 ? FAILED : FAILED;
 }
@@ -211,8 +217,18 @@ static void call_off(int fd) {
 static const int STOPS[] = {SIGHUP, SIGINT, SIGTERM};
 enum { N_STOPS = sizeof STOPS / sizeof *STOPS };
 
-static int with_signals(int fd, int held) {
+static int request(int fd, char** words, const int streams[3]) {
+  int numbers[4] = {streams[0], streams[1], streams[2], open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
+  struct text text = {0};
+  int sent = write_request(&text, words) && send_request(fd, &text, numbers, numbers[3] < 0 ? 3 : 4);
+  free(text.data);
+  if (numbers[3] >= 0) close(numbers[3]);
+  return sent;
+}
+
+static int with_signals(int fd, char** words, const int streams[3], int held) {
   struct sigaction ours = {.sa_handler = stop}, before[N_STOPS];
+  struct said said = {.status = RUN_HERE};
   sigset_t all, open, old;
   sigemptyset(&all);
   for (int i = 0; i < N_STOPS; i++) sigaddset(&all, STOPS[i]);
@@ -223,7 +239,8 @@ static int with_signals(int fd, int held) {
     sigaction(STOPS[i], NULL, &before[i]);
     if (before[i].sa_handler == SIG_DFL) sigaction(STOPS[i], &ours, NULL);
   }
-  int status = converse(fd, &open);
+  int status = RUN_HERE;
+  if (greeted(fd, &said, &open) && request(fd, words, streams)) status = converse(fd, &said, &open);
   for (int i = 0; i < N_STOPS; i++) sigaction(STOPS[i], &before[i], NULL);
   if (stopped) {
     sigprocmask(SIG_SETMASK, &open, NULL);  // a second signal does not wait for the cleaning
@@ -237,14 +254,9 @@ static int with_signals(int fd, int held) {
 int ask_warm_process(char** words, const char* python, const int streams[3], int held) {
   char path[PATH_MAX];
   if (!socket_path(python, path) || access(path, F_OK) || !may_ask(words, isatty(streams[0]))) return RUN_HERE;
-  int fd = connected(path), status = RUN_HERE;
+  int fd = connected(path);
   if (fd < 0) return RUN_HERE;
-  int numbers[4] = {streams[0], streams[1], streams[2], open(".", O_PATH | O_DIRECTORY | O_CLOEXEC)};
-  struct text text = {0};
-  if (write_request(&text, words) && send_request(fd, &text, numbers, numbers[3] < 0 ? 3 : 4))
-    status = with_signals(fd, held);
-  free(text.data);
-  if (numbers[3] >= 0) close(numbers[3]);
+  int status = with_signals(fd, words, streams, held);
   close(fd);
   return status;
 }

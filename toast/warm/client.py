@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 STARTING = 30  # seconds for which `-p toasted` waits for a process that it has started
-SENDING = 2  # seconds that a request may take to be read
+SENDING = 2  # seconds that a greeting may take, and a request to be read
+LONGEST_LINE = 1 << 20  # bytes: of what tells about itself
 ENDING = 2  # seconds for which a job that is called off may clean up
 UNFINISHED = "the warm process ended before the answer did"
 
@@ -31,17 +32,20 @@ class Conversation:
     """What is said over one connection. `begun`: the job has read or written something, and cannot be run again."""
 
     def __init__(self, connection: Any) -> None:
-        self.connection, self.held = connection, b""
-        self.greeted = self.begun = False
-        self.heard = monotonic()
+        self.connection, self.held, self.begun = connection, b"", False
 
-    def line(self) -> bytes | None:
+    def line(self, seconds: float = protocol.SILENCE) -> bytes | None:
         """The next line, None once there will be none: the other side closed, or was silent for too long."""
-        while b"\n" not in self.held:
-            if not self._wait(max(0.0, self.heard + protocol.SILENCE - monotonic())) or not self._receive():
+        until = monotonic() + seconds
+        while b"\n" not in self.held and len(self.held) < LONGEST_LINE:
+            if not self._wait(max(0.0, until - monotonic())) or not self._receive():
                 return None
-        line, _, self.held = self.held.partition(b"\n")
-        return line
+        line, end, self.held = self.held.partition(b"\n")
+        return line if end else None
+
+    def greeted(self) -> bool:
+        """Whether this is a warm process of this version, and awake: what is passed cannot be taken back."""
+        return self.line(SENDING) == GREETING
 
     def _wait(self, seconds: float) -> bool:
         import select
@@ -56,16 +60,12 @@ class Conversation:
         except OSError:
             data = b""
         self.held += data
-        self.heard = monotonic()
         return bool(data)
 
     def status(self) -> int | None:
         """The job's exit status; None where it has to run here."""
         while (line := self.line()) is not None:
             word, _, rest = line.partition(b" ")
-            if not self.greeted and line != GREETING:
-                break
-            self.greeted = True
             if word == BEGUN:
                 self.begun = True
             elif word == HERE and not self.begun:
@@ -119,9 +119,10 @@ def ask(call: Call, words: list[str]) -> int | None:
         __version__, call.name, words, call.env, umask=protocol.umask(), limits=protocol.limits(),
         namespace=protocol.namespace(),
     )  # fmt: skip
+    descriptors = [call.stdin, call.stdout, call.stderr, *([] if cwd is None else [cwd])]
     conversation = Conversation(connection)
     try:
-        if not send(connection, request, [call.stdin, call.stdout, call.stderr, *([] if cwd is None else [cwd])]):
+        if not (conversation.greeted() and send(connection, request, descriptors)):
             return None
         return conversation.status()
     except ToastError:
@@ -190,7 +191,7 @@ def control(call: Call, word: str) -> bytes | None:
         return None
     try:
         conversation, answer = Conversation(connection), b""
-        if send(connection, Request(__version__, "toasted", [word], {}), []):
+        if conversation.greeted() and send(connection, Request(__version__, "toasted", [word], {}), []):
             while (line := conversation.line()) is not None:
                 kind, _, rest = line.partition(b" ")
                 if kind == INFO:

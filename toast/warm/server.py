@@ -31,7 +31,7 @@ WAITING = 64  # connections that have not said yet what they want
 PATIENCE = 2.0  # seconds in which a request has to be said
 PARTING = 5.0  # seconds that jobs may take when the process is told to end
 GREETING = protocol.GREETING + b"\n"
-ABUSE = GREETING + b"here this is toast's warm process, no server to talk to: run the commands (docs/formats.md)\n"
+ABUSE = b"here this is toast's warm process, no server to talk to: run the commands (docs/formats.md)\n"
 
 
 class Connection:
@@ -173,9 +173,9 @@ class Server:
         elif len(self.waiting) >= WAITING:
             self._refuse(found, GREETING + protocol.HERE + b" too many ask at once\n")
         else:
+            found.say(GREETING)
             self.waiting[connection.fileno()] = found
             self.poll.register(connection, select.POLLIN)
-            self._receive(found)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -193,7 +193,7 @@ class Server:
             self._refuse(connection, b"")
 
     def _leave_to_caller(self, connection: Connection, why: Exception) -> None:
-        self._refuse(connection, GREETING + protocol.HERE + f" {why}\n".encode("utf-8", "replace"))
+        self._refuse(connection, protocol.HERE + f" {why}\n".encode("utf-8", "replace"))
 
     def _refuse(self, connection: Connection, line: bytes) -> None:
         connection.say(line)
@@ -218,7 +218,6 @@ class Server:
         if self.workers.running >= JOBS:
             raise Refused("it is full")
         connection.job, connection.fds, fd = job, [], connection.socket.fileno()
-        connection.say(GREETING)
         connection.socket.settimeout(PATIENCE)
         self.workers.take(job)
         self.running[fd] = self.waiting.pop(fd)
@@ -252,7 +251,7 @@ class Server:
         if request.words == ["stop"]:
             self.leave()
         told = json.dumps(self.status()).encode()
-        self._refuse(connection, GREETING + protocol.INFO + b" " + told + b"\n" + protocol.DONE + b" 0\n")
+        self._refuse(connection, protocol.INFO + b" " + told + b"\n" + protocol.DONE + b" 0\n")
 
     def status(self) -> dict[str, object]:
         """What `toasted status` tells."""
