@@ -376,7 +376,7 @@ def answer(warm, data, fds=(), *, shut=True):
 
 def request(*words, command="embed", **facts):
     facts = {"umask": protocol.umask(), "limits": protocol.limits(), "namespace": protocol.namespace(), **facts}
-    return Request(__version__, command, list(words), environment(), **facts).pack()
+    return Request(command, list(words), environment(), **facts).pack()
 
 
 @pytest.mark.parametrize(
@@ -443,7 +443,9 @@ def test_a_path_that_no_socket_can_have(own, line, tmp_path):
 
 
 def test_what_a_request_is():
-    asked = Request("1", "embed", ["-m", "é\udcff", ""], {"A": "b=c", "": ""}, umask=0o27, limits="1", namespace="2")
+    asked = Request(
+        "embed", ["-m", "é\udcff", ""], {"A": "b=c", "": ""}, version="1", umask=0o27, limits="1", namespace="2"
+    )
     data = asked.pack()
     start, size = protocol.length(data)
     assert protocol.unpack(data[start : start + size]).__dict__ == asked.__dict__

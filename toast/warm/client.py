@@ -10,7 +10,6 @@ import os
 import sys
 from time import monotonic, sleep
 
-from toast import __version__
 from toast.errors import ToastError
 from toast.warm import place, protocol, spawn
 from toast.warm.protocol import BEGUN, DONE, GREETING, HERE, INFO, Request
@@ -109,16 +108,13 @@ def ask(call: Call, words: list[str]) -> int | None:
     insisting = call.place == "toasted"
     path = place.socket(call.env)
     if not place.fits(path) and insisting:
-        raise ToastError(
-            f"cannot have a warm process: {path} is too long for a socket", "set XDG_RUNTIME_DIR, or -p here"
-        )
+        raise ToastError(f"{path} is too long for a socket", "set XDG_RUNTIME_DIR to a shorter folder, or -p here")
     connection = _started(call, path) if insisting else connect(path)
     if connection is None:
         return None
     request = Request(
-        __version__, call.name, words, call.env, umask=protocol.umask(), limits=protocol.limits(),
-        namespace=protocol.namespace(),
-    )  # fmt: skip
+        call.name, words, call.env, umask=protocol.umask(), limits=protocol.limits(), namespace=protocol.namespace()
+    )
     descriptors = [call.stdin, call.stdout, call.stderr, *([] if cwd is None else [cwd])]
     conversation = Conversation(connection)
     try:
@@ -191,7 +187,7 @@ def control(call: Call, word: str) -> bytes | None:
         return None
     try:
         conversation, answer = Conversation(connection), b""
-        if conversation.greeted() and send(connection, Request(__version__, "toasted", [word], {}), []):
+        if conversation.greeted() and send(connection, Request("toasted", [word], {}), []):
             while (line := conversation.line()) is not None:
                 kind, _, rest = line.partition(b" ")
                 if kind == INFO:

@@ -34,7 +34,7 @@ class Request:
     """What a client asks for. limits: its resource limits, `namespace`: of its mounts; both compared as text."""
 
     def __init__(
-        self, version: str, command: str, words: list[str], env: Mapping[str, str], *,
+        self, command: str, words: list[str], env: Mapping[str, str], *, version: str = toast.__version__,
         umask: int = 0o022, limits: str = "", namespace: str = "",
     ) -> None:  # fmt: skip
         self.version, self.command, self.words, self.env = version, command, words, env
@@ -72,7 +72,7 @@ def unpack(body: bytes) -> Request:
         if fields[-1] or len(words) != int(count) or int(count) < 0 or not 0 <= int(umask, 8) <= 0o777:
             raise ValueError(count)
         env = {key: value for key, _, value in pairs}
-        return Request(version, command, words, env, umask=int(umask, 8), limits=limits, namespace=namespace)
+        return Request(command, words, env, version=version, umask=int(umask, 8), limits=limits, namespace=namespace)
     except ValueError:
         raise Malformed("a request has six facts, its words and its environment, each ended by NUL") from None
 
