@@ -11,6 +11,7 @@ from array import array
 from embed import database, model, rank, schema, words
 from embed.hits import Found, Printer
 from toast import pipes
+from toast.cancel import checkpoint
 from toast.errors import BadInput, Exit, UsageError
 
 TYPE_CHECKING = False
@@ -61,6 +62,7 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
+        checkpoint()
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK

@@ -10,7 +10,19 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-BARE = ("start", "command", "options", "pipes", "spool", "files", "records", "errors", "terminal", "long_words")
+BARE = (
+    "start",
+    "command",
+    "options",
+    "pipes",
+    "spool",
+    "cancel",
+    "files",
+    "records",
+    "errors",
+    "terminal",
+    "long_words",
+)
 CLIENT = ("client", "place", "protocol", "spawn")  # of the warm process: what runs before anything heavy is imported
 STDLIB_ONLY = {f"toast/{name}.py" for name in BARE} | {f"toast/warm/{name}.py" for name in CLIENT}
 HEAVY = {
@@ -25,7 +37,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal", "long_words", "spool",
+    "__init__", "terminal", "long_words", "spool", "cancel",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

@@ -10,6 +10,7 @@ from _thread import allocate_lock
 
 import mlx.core as mx
 
+from toast.cancel import checkpoint
 from toast.errors import BadInput
 
 TYPE_CHECKING = False
@@ -59,6 +60,7 @@ def compute(function: Callable[[list[Any]], mx.array], parts: list[Any], size: i
 def _evaluated(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
     rows = []
     for group in groups:
+        checkpoint()
         rows.append(function(group))
         mx.eval(rows[-1])
     return rows

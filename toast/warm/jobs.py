@@ -1,22 +1,20 @@
 """A job: a command that runs here for the process that asked, on that process's descriptors; and the threads for it.
 
-Owns when a job is called off: its thread gets an exception, as a signal would make one in a process of its own. Does
-not know how requests come in (`server.py`).
+Owns when a job is called off: `check`, which its loops come by (`toast/cancel.py`), and the reads and writes on its
+descriptors. Does not know how requests come in (`server.py`).
 """
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import select
 import stat
-import sys
 import threading
 from importlib import import_module
-from time import monotonic, sleep
 
 from toast import options, pipes
+from toast.cancel import Cancelled, here
 from toast.command import SERVED, Call, Command, run
 from toast.errors import Exit, ToastError
 from toast.pipes import Passed
@@ -34,10 +32,6 @@ STACK = 16 << 20  # bytes, of which a thread takes what it needs
 MODULES = dict.fromkeys(("toast", "tokenize"), "toast.cli")
 MODULES |= dict.fromkeys(("embed", "index", "search"), "embed.cli")
 MODULES |= dict.fromkeys(("rerank", "classify"), "rerank.cli")
-
-
-class Cancelled(BaseException):
-    """Whoever asked is gone, or does not want the answer any more: unwind, clean up."""
 
 
 class Refused(Exception):
@@ -79,67 +73,70 @@ class Guard:
 
     def begin(self) -> None:
         """Tell the caller that from here on only this process can finish the job; Cancelled when he is gone."""
+        self.job.check()
         if not self.begun:
-            self.job.say(protocol.BEGUN)
+            try:
+                self.connection.sendall(protocol.BEGUN + b"\n")
+            except OSError:
+                self.job.cancelled = True
+                self.job.check()
             self.begun = True
 
     def ready(self, fd: int, *, writing: bool) -> int:
-        """How many bytes can be read or written without waiting, once there are some."""
+        """How many bytes can be read or written without waiting, once there are some; Cancelled, and BrokenPipeError
+        for who tries again after that."""
         self.begin()
-        wanted = select.POLLOUT if writing else select.POLLIN
         poll = select.poll()
-        poll.register(fd, wanted)
+        poll.register(fd, select.POLLOUT if writing else select.POLLIN)
         poll.register(self.connection, select.POLLIN)
-        while True:
-            found = dict(poll.poll())
-            if self.connection.fileno() in found:
-                self.job.wait_for_end()
-            if fd in found:
-                return AT_ONCE if writing and not stat.S_ISREG(os.fstat(fd).st_mode) else pipes.CHUNK
+        found = dict(poll.poll())
+        if self.connection.fileno() in found:
+            self.job.cancelled = True
+            self.job.check()
+        if self.job.cancelled:
+            raise BrokenPipeError(32, "Broken pipe")
+        return AT_ONCE if writing and not stat.S_ISREG(os.fstat(fd).st_mode) else pipes.CHUNK
 
 
 class Job:
-    """One run of a command for somebody else. fds: stdin, stdout, stderr and, if any, the working directory."""
+    """One run of a command for somebody else. fds: stdin, stdout, stderr and, if any, the working directory.
+
+    cancelled: nobody wants it any more; may be set from any thread."""
 
     def __init__(self, connection: socket, request: Request, command: Command, *, fds: list[int]) -> None:
         self.connection, self.request, self.command, self.fds = connection, request, command, fds
         self.kept: dict[str, int] = {}
-        self.began = monotonic()
-        self.lock = threading.Lock()  # held while it is decided whether the thread still works for this job
-        self.thread = 0  # while it does
-        self.cancelled = self.raised = False  # raised: in its thread, which has not seen it yet
+        self.cancelled = self.told = False
 
-    def say(self, line: bytes) -> None:
-        """A line for the caller; Cancelled when it cannot be said."""
-        try:
-            self.connection.sendall(line + b"\n")
-        except OSError:
-            self.wait_for_end()
+    def check(self) -> None:
+        """Cancelled, the first time that this is asked after it came to that: what cleans up is left alone."""
+        if self.cancelled and not self.told:
+            self.told = True
+            raise Cancelled
 
     def run(self) -> None:
         """Run it; afterwards nothing of it is left but its status, which the caller gets."""
-        status = None
+        here.job = self
         try:
-            with self.lock:
-                self.thread = threading.get_ident()
-            if not self.cancelled:
-                status = self._run()
-            self._leave()
+            status = self._run()
         except Cancelled:
-            self.raised = False
-            self._leave()
-        self._close()
+            status = Exit.ERROR
+        here.job = None
+        for fd in (*self.fds, *self.kept.values()):
+            try:
+                os.close(fd)
+            except OSError:
+                pass
         try:
-            self.connection.sendall(protocol.DONE + b" %d\n" % (Exit.ERROR if status is None else status))
+            self.connection.sendall(protocol.DONE + b" %d\n" % status)
         except OSError:
             pass
 
     def _run(self) -> int:
-        guard = Guard(self.connection, self)
+        self.check()
+        guard, cwd = Guard(self.connection, self), self.fds[3] if self.fds[3:] else None
         streams = {name: Passed(fd, guard) for name, fd in zip(("stdin", "stdout", "stderr"), self.fds, strict=False)}
-        call = Call(self.command.name, self.request.env, self.fds[3] if self.fds[3:] else None, **streams).but(
-            kept=self.kept
-        )
+        call = Call(self.command.name, self.request.env, cwd, **streams).but(kept=self.kept)
         try:
             return run(self.command, self.request.words, call)
         except Cancelled:
@@ -147,53 +144,6 @@ class Job:
         except BaseException as error:  # a library's SystemExit, a panic of Rust: they end this job alone
             pipes.say(call.stderr, f"{call.name}: unexpected {type(error).__name__}: {error}")
             return Exit.ERROR
-
-    def _close(self) -> None:
-        for fd in (*self.fds, *self.kept.values()):
-            try:
-                os.close(fd)
-            except OSError:
-                pass
-        self.fds, self.kept = [], {}
-
-    # ---- calling it off
-
-    def cancel(self) -> bool:
-        """Let the job's thread unwind as soon as it runs Python again; called from another thread. False: try again,
-        it is importing, and half a module would be left to all jobs."""
-        self.cancelled = True
-        with self.lock:
-            if self.thread and not self.raised:
-                self.raised = True  # before it is, since its thread takes that back
-                if not _raise_in(self.thread):
-                    self.raised = False
-                    return False
-        return True
-
-    def wait_for_end(self) -> None:
-        """The caller is gone: `cancel` is about to come from the thread that watches connections."""
-        while True:
-            sleep(0.01)
-
-    def _leave(self) -> None:
-        """From here on the thread works for nobody. What was raised too late comes before this ends.
-
-        (It cannot be taken back: CPython 3.11 forgets to forget it, and then traced code does not go on.)"""
-        with self.lock:
-            self.thread, late = 0, self.raised
-        while late:
-            sleep(0.001)
-
-
-def _raise_in(thread: int) -> bool:
-    """Raise Cancelled in a thread, unless it is in the middle of an import."""
-    frame = sys._current_frames().get(thread)
-    while frame:
-        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
-            return False
-        frame = frame.f_back
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Cancelled))
-    return True
 
 
 # ---------------------------------------------------------------- threads

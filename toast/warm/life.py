@@ -99,7 +99,7 @@ class Keeper:
     def tidy(self, age: float) -> bool:
         """Drop what is older than `age` seconds, and more until there is room; False where that did not make any."""
         loaded.drop(monotonic() - age)
-        while (full := memory() > self.limit) and loaded.drop_oldest():
+        while (full := memory() > self.limit) and (loaded.prompts and loaded.prompts.clear() or loaded.drop_oldest()):
             free()
         if full:
             free()

@@ -81,10 +81,10 @@ class Server:
     def __init__(self, listener: socket.socket, env: Mapping[str, str], *, idle: float | None) -> None:
         self.listener, self.idle, self.began = listener, idle, monotonic()
         self.facts, self.keeper = life.Facts(toast.__version__, env), life.Keeper(env)
+        loaded.prompts = loaded.Prompts(self.keeper.limit // 4)
         self.waiting: dict[int, Connection] = {}
         self.running: dict[int, Connection] = {}
         self.ended: list[Job] = []
-        self.cancelling: list[Job] = []
         self.served: Counter[str] = Counter()
         self.refused = 0
         self.leaving = self.used = 0.0
@@ -107,7 +107,6 @@ class Server:
         while not self._is_over():
             for fd, _ in self.poll.poll(self._pause() * 1000):
                 self._event(fd)
-            self.cancelling = [job for job in self.cancelling if not job.cancel()]
             self._reap()
             if monotonic() - beat >= protocol.HEARTBEAT:
                 beat = monotonic()
@@ -115,8 +114,6 @@ class Server:
 
     def _pause(self) -> float:
         """Seconds until something is due."""
-        if self.cancelling:
-            return 0.01
         if self.running or self.waiting or self.leaving:
             return protocol.HEARTBEAT / 4
         return 60.0 if self.idle is None else max(0.1, min(60.0, self.used + self.idle - monotonic()))
@@ -143,7 +140,7 @@ class Server:
             self.poll.unregister(fd)  # he is gone, or calls it off: once is enough
             job = self.running[fd].job
             assert job is not None
-            self.cancelling.append(job)
+            job.cancelled = True
         elif not self.leaving:
             self._accept()
 
