@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from sqlite3 import Connection
 
-    from embed.inputs import Inputs
+    from embed.inputs import Inputs, Named
     from toast.command import Call
     from toast.encoding.tokens import Tokens
 
@@ -53,8 +53,16 @@ class Query:
 
 def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, printer: Printer) -> Exit:
     """Answer each query in turn; the status is that of grep."""
+    named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
+    try:
+        return _search(call, texts, named, wanted=wanted, printer=printer)
+    finally:
+        for db, _ in named:
+            db.close()
+
+
+def _search(call: Call, texts: list[str], named: list[Named], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    named = inputs.open(call, name=wanted.model, lexical=lexical)
     indexes = [Opened(db, name, wanted) for db, name in named]
     queries = (
         [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -58,6 +59,7 @@ def test_soak(tmp_path):
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(one, range(count)))
         warm.wait(lambda: warm.status()["running"] == 0)
+        time.sleep(2)  # it tidies up every second
         return size(warm)
 
     try:

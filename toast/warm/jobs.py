@@ -6,7 +6,6 @@ descriptors. Does not know how requests come in (`server.py`).
 
 from __future__ import annotations
 
-import gc
 import os
 import select
 import stat
@@ -192,4 +191,3 @@ class _Worker:
             job.run()
             self.workers.free(self, job)
             del job
-            gc.collect(1)

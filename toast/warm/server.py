@@ -6,6 +6,7 @@ Owns connections, and when the process ends. What a job does is `jobs.py`'s, wha
 from __future__ import annotations
 
 import array
+import gc
 import json
 import os
 import select
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 JOBS = 64  # at once; more run where they came from
 WAITING = 64  # connections that have not said yet what they want
 PATIENCE = 2.0  # seconds in which a request has to be said
+GARBAGE = 100  # jobs after which it is collected even when others run
 PARTING = 5.0  # seconds that jobs may take when the process is told to end
 GREETING = protocol.GREETING + b"\n"
 ABUSE = b"here this is toast's warm process, no server to talk to: run the commands (docs/formats.md)\n"
@@ -86,7 +88,7 @@ class Server:
         self.running: dict[int, Connection] = {}
         self.ended: list[Job] = []
         self.served: Counter[str] = Counter()
-        self.refused = 0
+        self.refused = self.uncollected = 0  # jobs: left to their callers; whose garbage is still there
         self.leaving = self.used = 0.0
         self.poll = select.poll()
         self.workers = Workers(self._ended)
@@ -152,6 +154,9 @@ class Server:
         self._tidy()
 
     def _tidy(self) -> None:
+        if self.uncollected and (not self.running or self.uncollected > GARBAGE):
+            self.uncollected = 0
+            gc.collect()  # cycles may hold descriptors
         room = self.keeper.tidy(self.idle if self.idle is not None else 600.0)
         if not (room or self.running or self.leaving):
             self.leave()  # what takes the memory is not to be had back in another way
@@ -241,6 +246,7 @@ class Server:
                 pass
             connection.close()
             self.used = monotonic()
+            self.uncollected += 1
 
     # ---- about itself
 
