@@ -61,7 +61,7 @@ def index(
         None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."
     ),
     update: str | None = Option(
-        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date; embeds only new text."
+        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date, or make it; embeds only new text."
     ),
     merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
     files_from: str | None = Option(
@@ -134,7 +134,9 @@ def search(
     call: Call,
     query: str | None = Argument(None, metavar="QUERY", help="What to look for."),
     files: list[str] = Argument(
-        [], metavar="FILE", help="Indexes and texts; else standard input, else the nearest .index.db."
+        [],
+        metavar="FILE",
+        help="Indexes, texts (searched section by section) and directories; else standard input (line by line), else the nearest .index.db.",
     ),
     index: str | None = Option(None, "-i", "--index", metavar="FILE", help="The index to search."),
     queries: str | None = Option(
@@ -143,15 +145,19 @@ def search(
     k: int = Option(10, "-k", metavar="N", min=1, help="At most N hits for a query."),
     mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
     threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S."),
-    path: str | None = Option(
-        None,
+    path: list[str] = Option(
+        [],
         "--path",
         metavar="GLOB",
-        help="Only files whose name is like GLOB; their whole path, if GLOB has a slash.",
+        help="Only files and folders of this name, or path if GLOB has a slash: 'docs', '*.{md,txt}', './docs/*', '!*.log'. More than one add up.",
     ),
     where: list[str] = Option(
-        [], "--where", metavar="FIELD=VALUE", help="Only records with this value; more than one: with all of them."
+        [],
+        "--where",
+        metavar="FIELD=VALUE",
+        help="Only records with this value; also !=, <, <=, >, >=, and author.name. More than one: with all of them.",
     ),
+    per_file: int | None = Option(None, "--per-file", metavar="N", min=1, help="At most N hits of a file."),
     rerank: bool = Option(
         False, "--rerank", help="Sort the best hits again by a model that reads them with the query."
     ),
@@ -161,7 +167,7 @@ def search(
     model: str | None = Option(
         None, "-m", "--model", metavar="MODEL", help="Where to find the embedding model of the index."
     ),
-    paths: bool = Option(False, "-l", "--files-with-matches", help="Print each path once."),
+    paths: bool = Option(False, "-l", "--files-with-matches", help="Print the paths of the best -k files."),
     count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits among the -k best."),
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
@@ -169,6 +175,7 @@ def search(
     json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
     explain: bool = Option(False, "--explain", help="Write the scores of the vector and of the words, too."),
+    lines: bool = Option(False, "--lines", help="Each line of a FILE is a record, as of standard input."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
@@ -176,6 +183,8 @@ def search(
     """Find what answers a query: search "how do I install it" < docs.db
 
     search "query" notes.md todo.txt        without an index
+
+    if search -q "zebra" < docs.db; then ...        -q: no output, the status answers
 
     search -k 50 --json "query" < docs.db | rerank --field text "query" | head -5
     """
@@ -200,9 +209,9 @@ def search(
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
     if queries == "-":
         call = call.but(no_input=True)  # it has been read
-    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field)
+    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines)
     wanted = verb.Wanted(
-        k=k, mode=mode, threshold=threshold, path=path, where=where, model=model,
-        rerank=rerank_model if rerank else None,
+        k=k, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
+        per_file=per_file, paths=paths, model=model, rerank=rerank_model if rerank else None,
     )  # fmt: skip
     return verb.search(call, asked, inputs, wanted=wanted, printer=printer)

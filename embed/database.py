@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from _blake2 import blake2b
+from math import isfinite
 
 from embed import vectors, words
 from embed.schema import LARGEST, Damaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator
     from sqlite3 import Connection
     from typing import Any
 
@@ -96,6 +97,23 @@ def named(path: Path) -> str:
     return path if isinstance(path, str) else os.fsdecode(path)
 
 
+def fields(data: str | None) -> dict[str, Any]:
+    """The other fields of a record; Damaged, RecursionError or ValueError when they are no JSON object."""
+    if data is None:
+        return {}
+    import json
+
+    def number(word: str) -> float:
+        if not isfinite(found := float(word)):
+            raise Damaged(f"{word[:20]} is not JSON")
+        return found
+
+    found = json.loads(data, parse_constant=number, parse_float=number)
+    if not isinstance(found, dict):
+        raise Damaged("the fields of a record are no object")
+    return found
+
+
 def insert_document(
     db: Connection, path: Path, *, number: int | None, name: str | None, data: str | None, hash: bytes | None = None
 ) -> int:
@@ -118,6 +136,11 @@ def complete(db: Connection, document: int, hash: bytes | None) -> None:
 def document(db: Connection, id: int) -> tuple[Path, int | None, str | None, bytes | None, str | None]:
     """(path, number, name, hash, data) of a document."""
     return db.execute("SELECT path, number, name, hash, data FROM documents WHERE id = ?", (id,)).fetchone()
+
+
+def documents(db: Connection) -> Iterator[tuple[int, Path, str | None]]:
+    """(id, path, data) of every document."""
+    return db.execute("SELECT id, path, data FROM documents")
 
 
 def document_ids(db: Connection) -> list[int]:
@@ -173,6 +196,13 @@ def counts(db: Connection) -> tuple[int, int]:
     """How many documents and chunks there are."""
     documents, chunks = (db.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in ("documents", "chunks"))
     return documents, chunks
+
+
+def sample(db: Connection, count: int) -> list[str]:
+    """The texts of some chunks, evenly over the index."""
+    most = db.execute("SELECT max(id) FROM chunks").fetchone()[0] or 0
+    rows = [db.execute("SELECT text FROM chunks WHERE id > ? LIMIT 1", (most * i // count,)) for i in range(count)]
+    return [text for row in rows for (text,) in row]
 
 
 def expect_sound(db: Connection, *, words: bool = False) -> None:
@@ -261,34 +291,28 @@ def chunk(db: Connection, id: int) -> tuple[Any, ...] | None:
     ).fetchone()
 
 
-def records_near(
-    db: Connection, path: Path, *, first: int, last: int, document: int
-) -> Iterator[tuple[int, int, str | None, str]]:
-    """(document, number, name, text) of the chunks of the records `first` to `last` of an input.
+def records_near(db: Connection, document: int, *, first: int, last: int) -> Iterator[tuple[int, int, str | None, str]]:
+    """(document, number, name, text) of the chunks of the records `first` to `last` of a document's input.
 
     Of several with a number, those come first that were indexed next to `document`.
     """
     return db.execute(
         "SELECT d.id, d.number, d.name, coalesce(c.text, '') FROM documents d LEFT JOIN chunks c ON c.document = d.id"
-        " WHERE d.path = ? AND d.number BETWEEN ? AND ? ORDER BY d.number, abs(d.id - ?), c.id",
-        (path, first, last, document),
+        " WHERE d.path = (SELECT path FROM documents WHERE id = ?3) AND d.number BETWEEN ?1 AND ?2"
+        " ORDER BY d.number, abs(d.id - ?3), c.id",
+        (first, last, document),
     )
 
 
-def matching_chunks(db: Connection, glob: str | None, fields: Sequence[tuple[str, str]]) -> set[int]:
-    """The chunks of the documents whose path, or whose name without a folder, is like `glob`, and whose data has
-    these fields (name, value)."""
-    conditions: list[str] = []
-    values: list[Any] = []
-    if glob:
-        path = "CAST(d.path AS TEXT)" if "/" in glob else "'/' || CAST(d.path AS TEXT)"
-        conditions.append(f"{path} GLOB CAST(? AS TEXT)")
-        values.append(stored(glob if "/" in glob else f"*/{glob}"))
-    for field in fields:
-        conditions.append(
-            "EXISTS (SELECT 1 FROM json_each(d.data) WHERE key = ?"
-            " AND iif(type IN ('true', 'false', 'null'), type, CAST(value AS TEXT)) = ?)"
-        )
-        values += field
-    found = f"SELECT c.id FROM chunks c JOIN documents d ON d.id = c.document WHERE {' AND '.join(conditions)}"
-    return {id for (id,) in db.execute(found, values)}
+def chunk_documents(db: Connection) -> Iterator[tuple[int, int]]:
+    """(id, its document) of every chunk, from the index that has both."""
+    return db.execute("SELECT id, document FROM chunks INDEXED BY chunks_document")
+
+
+def copies(db: Connection, hash: int, text: str) -> Iterator[tuple[Any, ...]]:
+    """(id, document, path, start_line, number, name, data) of every chunk with this text."""
+    return db.execute(
+        "SELECT c.id, d.id, d.path, c.start_line, d.number, d.name, d.data FROM chunks c JOIN documents d"
+        " ON d.id = c.document WHERE c.hash = ? AND c.text = ? ORDER BY c.id",
+        (hash, text),
+    )

@@ -114,13 +114,14 @@ def source(
     jsonl: bool = False,
     field: str | None = None,
     id: str | None = None,
+    lines: bool = False,
 ) -> Files | RecordsOf:
-    """What the command line names: files and directories, or records."""
+    """What the command line names: files and directories, or records; lines: each line of a file is one."""
     if files_from:
         told = "standard input" if files_from == "-" else files_from
         listed = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
         paths = [*paths, *(os.fsdecode(name) for some in listed for name in some if name)]
-    elif not paths or jsonl or field:
+    elif not paths or jsonl or field or lines:
         inputs = [
             (name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field)) for name in paths or ["-"]
         ]

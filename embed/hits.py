@@ -6,7 +6,6 @@ Owns the choice of a chunk's best line and colour. Knows nothing of scoring or o
 from __future__ import annotations
 
 import os
-from math import isfinite
 
 from embed import database
 from embed.schema import Damaged, damage
@@ -14,9 +13,9 @@ from toast import pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from sqlite3 import Connection
-    from typing import Any
+    from typing import Any, Protocol
 
     from embed.rank import Hit
     from embed.words import TermExtractor
@@ -24,6 +23,16 @@ if TYPE_CHECKING:
 
     Line = tuple[int, str]  # number, text
     Labelled = tuple[str, int, str]  # what stands before it, number, text
+
+    class Source(Protocol):
+        """The index that a chunk is in. shown: a path as it is there -> as it is told; allowed: the chunks that
+        filters leave, None: all."""
+
+        db: Connection
+        name: str
+        shown: Callable[[str], str]
+        allowed: set[int] | None
+
 
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
@@ -36,6 +45,9 @@ class Found:
     __slots__ = (
         "db",
         "index",
+        "source",
+        "chunk",
+        "copied",
         "document",
         "start",
         "end",
@@ -49,19 +61,44 @@ class Found:
         "bm25",
     )
 
-    def __init__(self, db: Connection, hit: Hit, index: str) -> None:
+    def __init__(self, source: Source, hit: Hit) -> None:
         """From a ranked chunk; Damaged, or another ValueError, when the index does not have it as it should."""
-        row = database.chunk(db, hit.chunk)
+        self.source, self.db, self.index = source, source.db, source.name
+        row = database.chunk(self.db, hit.chunk)
         if row is None:
             raise Damaged(f"no chunk {hit.chunk}")
         document, start, end, text, hash, path, number, name, data = row
         database.expect_chunk((hit.chunk, start, end, hash, text))
         if not (type(name) in (str, type(None)) and type(number) in (int, type(None))):
             raise Damaged(f"chunk {hit.chunk} is of no proper document")
-        self.db, self.index = db, index
-        self.score, self.cosine, self.bm25 = hit.score, hit.cosine, hit.bm25
+        self.chunk, self.score, self.cosine, self.bm25 = hit.chunk, hit.score, hit.cosine, hit.bm25
         self.document, self.start, self.end, self.text = document, start, end, text
-        self.path, self.number, self.name, self.data = database.named(path), number, name, _object(data)
+        self.path, self.number, self.name = source.shown(database.named(path)), number, name
+        self.data = database.fields(data)
+        self.copied: list[Found] = []  # the same text in other indexes
+
+    @property
+    def content(self) -> tuple[str, str]:
+        """What makes two hits copies: their text, and of records the fields."""
+        return self.text, repr(self.data)
+
+    def copies(self) -> list[dict[str, Any]]:
+        """Where else the same text is."""
+        return self._places(itself=False) + [place for other in self.copied for place in other._places()]
+
+    def _places(self, *, itself: bool = True) -> list[dict[str, Any]]:
+        found, allowed = [], self.source.allowed
+        with damage(self.index, self.db):
+            for row in database.copies(self.db, database.text_hash(self.text), self.text):
+                chunk, document, path, start, number, name, data = row
+                _check(start, "", name)
+                beside = number is None or document != self.document
+                if not (itself if chunk == self.chunk else beside) or allowed is not None and chunk not in allowed:
+                    continue
+                if database.fields(data) == self.data:
+                    place = {"path": self.source.shown(database.named(path)), "start_line": start}
+                    found.append(place if name is None else {"id": name, **place})
+        return found
 
     def lines(self) -> list[Line]:
         """(number, text) of its lines; a record's all have its number."""
@@ -82,8 +119,7 @@ class Found:
     def _records(self, first: int, last: int) -> list[Labelled]:
         """The same of the records beside it; of several with a number, the one that was indexed next to it."""
         found: dict[int, tuple[int, str, list[str]]] = {}
-        path = database.stored(self.path)
-        near = database.records_near(self.db, path, first=first, last=last, document=self.document)
+        near = database.records_near(self.db, self.document, first=first, last=last)
         for document, number, name, text in near:
             _check(number, text, name)
             owner, _, texts = found.setdefault(number, (document, self.path if name is None else name, []))
@@ -129,6 +165,8 @@ class Printer:
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
     def print(self, number: int, query: str, hits: list[Found], *, extractor: TermExtractor) -> None:
+        if self.call.quiet:  # the status is the answer
+            return
         if self.json:
             out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit) for hit in hits))
         else:
@@ -146,6 +184,8 @@ class Printer:
         if hit.name is not None and str(value.get("id")) != hit.name:
             value["id"] = hit.name
         value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end, "score": hit.score, "text": hit.text}
+        if copies := hit.copies():
+            value["copies"] = copies
         if self.explain:
             value |= {"vector": hit.cosine, "lexical": hit.bm25}
         if self.many:
@@ -224,20 +264,3 @@ def best(lines: Sequence[Line], asked: set[str], extractor: TermExtractor) -> in
     shared = [len(asked & terms) for terms in extractor.stems([text for _, text in lines])]
     most = max(shared)
     return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
-
-
-def _object(data: str | None) -> dict[str, Any]:
-    """The other fields of a record; Damaged, RecursionError or ValueError when they are no JSON object."""
-    if data is None:
-        return {}
-    import json
-
-    def number(word: str) -> float:
-        if not isfinite(found := float(word)):
-            raise Damaged(f"{word[:20]} is not JSON")
-        return found
-
-    found = json.loads(data, parse_constant=number, parse_float=number)
-    if not isinstance(found, dict):
-        raise Damaged("the fields of a record are no object")
-    return found

@@ -25,14 +25,26 @@ def read(data: bytes) -> tuple[GitIgnoreSpec, bool]:
         if len(line) > LONGEST:
             whole = False
             continue
-        try:
-            pattern = GitIgnoreSpecPattern(line.rstrip("\r"))
-        except (GitIgnorePatternError, ValueError):  # git passes over those that it cannot read
-            continue
-        if pattern.regex is not None:
-            pattern.regex = re.compile(linear(pattern.regex.pattern), pattern.regex.flags)
-        found.append(pattern)
+        if pattern := _pattern(line.rstrip("\r")):
+            found.append(pattern)
     return GitIgnoreSpec(found), whole
+
+
+def _pattern(line: str) -> GitIgnoreSpecPattern | None:
+    """A line's; None where git passes over it, since it cannot read it."""
+    try:
+        pattern = GitIgnoreSpecPattern(line)
+    except (GitIgnorePatternError, ValueError):
+        return None
+    if pattern.regex is not None:
+        pattern.regex = re.compile(linear(pattern.regex.pattern), pattern.regex.flags)
+    return pattern
+
+
+def pattern(glob: str) -> re.Pattern[str] | None:
+    """The same of one glob: what it is of a path; None where it is none."""
+    found = _pattern(glob)
+    return found.regex if found else None
 
 
 def linear(regex: str) -> str:

@@ -19,6 +19,8 @@ from toast.cancel import checkpoint
 from toast.errors import UsageError
 from toast.store.fingerprint import digest, name_of
 
+SAMPLE = 16  # chunks that are looked at for their script
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,7 +43,11 @@ def index(
     mode: str | None,
     exact: bool,
 ) -> None:
-    """Build an index of the source: to standard output, to the file `output`, or in place of `update`."""
+    """Build an index of the source: to standard output, to the file `output`, or in place of `update`, if it is there.
+
+    An update of nothing leaves the file as new as it would be (make looks at that)."""
+    if update and not os.path.exists(call.path(update)):
+        output, update = update, None
     if not (output or update):
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
     if update:
@@ -49,6 +55,7 @@ def index(
             name, mode, exact = settings(call, update, db, name=name, mode=mode, exact=exact)
             database.expect_sound(db)
             if isinstance(source, Files) and _nothing_to_do(db, source):
+                os.utime(call.path(update))
                 return
     name, mode = model.chosen(call, name), mode or "auto"
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
@@ -125,6 +132,8 @@ def _fill(call: Call, db: Connection, source: Source, *, meta: dict[str, Any], u
     _remove_unseen(db, source, dims=embedder.dims, update=update)
     vectors.pack(db, embedder.dims)
     words.optimize(db)
+    if update:
+        schema.shrink(db)
     _report(call, db, source, writer=writer, embedder=embedder)
 
 
@@ -180,5 +189,8 @@ def _report(call: Call, db: Connection, source: Source, *, writer: Writer, embed
     if isinstance(source, Files) and source.walk.skipped["too large"]:
         call.warn(f"{pipes.plural(source.walk.skipped['too large'], 'file')} over --max-filesize skipped")
     encoder = embedder.encoder
+    sample = database.sample(db, SAMPLE)
+    if 2 * sum(map(encoder.tokens.reads, sample)) < len(sample):
+        call.warn(model.unread(database.settings(db)["model"], "text"))
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'chunk')} over {encoder.tokens.max_length} tokens cut")

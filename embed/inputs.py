@@ -27,13 +27,24 @@ STDIN = "standard input"
 
 
 class Inputs:
-    """What is searched: `open` gives the indexes. index: one that must be none but an index."""
+    """What is searched: `open` gives the indexes. index: one that must be none but an index; lines: of files each line
+    is a record, as of standard input."""
+
+    here = folder = ""  # the working directory, and where the nearest index is, if it is that
 
     def __init__(
-        self, index: str | None, files: list[str], *, nul: bool = False, jsonl: bool = False, field: str | None = None
-    ) -> None:
+        self, index: str | None, files: list[str], *,
+        nul: bool = False, jsonl: bool = False, field: str | None = None, lines: bool = False,
+    ) -> None:  # fmt: skip
         self.index, self.names = index, [*([index] if index else []), *files]
-        self.nul, self.jsonl, self.field = nul, jsonl, field
+        self.nul, self.jsonl, self.field, self.lines = nul, jsonl, field, lines
+
+    def shown(self, path: str) -> str:
+        """A path of an index as it is told: of the nearest one relative to here, as that is not where it was made."""
+        here, folder = self.here, self.folder
+        if here == folder or path == "-" or os.path.isabs(path):
+            return path
+        return os.path.relpath(os.path.join(folder, path), here)
 
     def open(self, call: Call, *, name: str | None, lexical: bool) -> list[Named]:
         """Every index, in order. name: of the model for texts without one; lexical: they need no vectors."""
@@ -46,7 +57,7 @@ class Inputs:
             return [found]
         if self.names:
             return list(self._named(call, name=name, lexical=lexical))
-        return [self._standard_input(call, name=name, lexical=lexical) or _nearest(call)]
+        return [self._standard_input(call, name=name, lexical=lexical) or self._nearest(call)]
 
     def _named(self, call: Call, *, name: str | None, lexical: bool) -> Iterator[Named]:
         texts: list[str] = []
@@ -80,13 +91,25 @@ class Inputs:
             call = call.but(stdin=call.kept[""])
         return self._texts(call, [], name=name, lexical=lexical)
 
+    def _nearest(self, call: Call) -> Named:
+        folder = self.here = pipes.path_of(call.cwd)
+        while True:
+            path = os.path.join(folder, NEAREST)
+            if os.path.isfile(path):
+                self.folder = folder
+                return _opened(call, schema.open_file(call, path), path)
+            if folder == os.path.dirname(folder):
+                told = f"nothing to search: no input, and no {NEAREST} here or above"
+                raise BadInput(told, f"run: index . > {NEAREST}")
+            folder = os.path.dirname(folder)
+
     def _texts(
         self, call: Call, paths: list[str], *, name: str | None, lexical: bool, beside: Named | None = None
     ) -> Named:
         """An index, private and passing, of texts that have none; by the model of the index `beside` it."""
         from embed import documents, index, writer
 
-        source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field)
+        source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field, lines=self.lines)
         made = {"model": model.chosen(call, name), "digest": ""}
         if beside:
             with schema.damage(beside[1], beside[0]):
@@ -109,17 +132,6 @@ def _opened(call: Call, fd: int, name: str) -> Named:
         return schema.open_fd(call, fd, name), name
     finally:
         os.close(fd)
-
-
-def _nearest(call: Call) -> Named:
-    folder = pipes.path_of(call.cwd)
-    while True:
-        path = os.path.join(folder, NEAREST)
-        if os.path.isfile(path):
-            return _opened(call, schema.open_file(call, path), path)
-        if folder == os.path.dirname(folder):
-            raise BadInput(f"nothing to search: no input, and no {NEAREST} here or above", f"run: index . > {NEAREST}")
-        folder = os.path.dirname(folder)
 
 
 def _is_text(fd: int, name: str) -> bool:

@@ -26,6 +26,11 @@ def chosen(call: Call, name: str | None) -> str:
     return name or call.env.get("EMBED_MODEL") or DEFAULT
 
 
+def unread(name: str, what: str) -> str:
+    """What to say where a model has no words of the script that something is in."""
+    return f"{name} hardly knows the script of this {what} (index -m e5 knows that of 100 languages)"
+
+
 class Embedder:
     """Texts to rows (codes, scale, exact or None) of bytes; a chunk has at most `limit` tokens."""
 

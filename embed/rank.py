@@ -1,4 +1,4 @@
-"""Which chunks answer a query: BM25 by FTS5, cosines by a scan of the int8 codes, and their fusion.
+"""Which chunks answer a query: cosines by a scan of the int8 codes, and their fusion with BM25 (`bm25.py`).
 
 Knows nothing of models (a query comes with its vector), of documents or of output.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from array import array
 from math import log, sqrt
 
-from embed import vectors, words
+from embed import vectors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,16 +19,14 @@ if TYPE_CHECKING:
     import mlx.core as mx
 
     from embed.vectors import Segment
-    from embed.words import TermExtractor
 
     Scores = dict[int, float]  # chunk -> BM25
     Allowed = set[int] | None  # the chunks that filters leave; None: all
 
-POSTINGS = 20_000  # rows that BM25 may score: a query's common terms are left out beyond it
-COMMON = 25  # a word in more than one of so many chunks, and over POSTINGS, tells too little apart
 POOL = 1000  # best chunks of each kind that enter the fusion
 FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
 NOTHING = 0.1  # the cosine of a chunk that says nothing
+FLOOR, FLOOR_GROWS, FLOOR_MOST = 0.36, 0.05, 0.44  # what `Scale.answers` asks for: of 8 chunks, more by e times as many
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
@@ -44,43 +42,10 @@ class Hit:
 class Index:
     """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
 
-    def __init__(self, db: Connection, dims: int, *, exact: bool, extractor: TermExtractor) -> None:
-        self.db, self.dims, self.exact, self.extractor = db, dims, exact, extractor
+    def __init__(self, db: Connection, dims: int, *, exact: bool) -> None:
+        self.db, self.dims, self.exact = db, dims, exact
         self.count = vectors.count(db)
-        self.common = max(POSTINGS, self.count // COMMON)
         self._held: list[Segment] | None = None
-        words.open_vocabulary(db)
-
-    # ---- BM25
-
-    def match(self, text: str, *, alone: bool = False) -> str:
-        """The FTS5 expression for a text: its words, rarest first, as far as POSTINGS go.
-
-        alone: nothing else ranks, so that even of common words the rarest is asked for.
-        """
-        asked = {stem: '"' + word.replace('"', '""') + '"' for stem, word in self.extractor.terms(text).items()}
-        # counted no further than one over `common`
-        found = sorted((words.matches(self.db, word, self.common + 1), word) for word in asked.values())
-        kept: list[str] = []
-        rows = 0
-        for frequency, word in found:
-            rows += frequency
-            if rows > POSTINGS and kept or frequency > self.common:
-                break
-            kept += [word] * bool(frequency)
-        if not kept and rows and alone:
-            kept = [asked[stem] for _, stem in sorted(map(self._frequency, asked))[:1]]
-        return " OR ".join(kept)
-
-    def _frequency(self, stem: str) -> tuple[int, str]:
-        """(in how many chunks a term is, the term); a term in none comes last."""
-        found = words.frequency(self.db, stem)
-        return self.count + 1 if found is None else found, stem
-
-    def bm25(self, text: str, *, alone: bool = False) -> Scores:
-        """The chunks that have words of the text; alone: as of `match`."""
-        expression = self.match(text, alone=alone)
-        return words.bm25(self.db, expression) if expression else {}
 
     # ---- cosines
 
@@ -167,31 +132,50 @@ def top(ids: array[int], scores: array[float], *, allowed: Allowed, k: int) -> l
 class Scale:
     """What the scores of one query are measured by, over all the chunks that are searched together.
 
-    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum. Below FEW chunks
-    the mean is padded with NOTHING, up to that number. What each then counts is `weight`'s business; a
-    query's words that the model does not know leave it to BM25.
+    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum, or by what a chunk with
+    all of its words would have, if that is more: the best of poor matches is not 1. Below FEW chunks the mean is
+    padded with NOTHING, up to that number. What each then counts is `weight`'s business; a query's words that the
+    model does not know leave it to BM25.
     """
 
-    def __init__(self, parts: Sequence[tuple[array[float], Scores]], known: float) -> None:
-        """parts: (cosines, chunk -> BM25) of each index; known: the share of the query that the model knows, 0 to 1."""
+    def __init__(self, parts: Sequence[tuple[array[float], Scores]], known: float, *, ideal: float = 0.0) -> None:
+        """parts: (cosines, chunk -> BM25) of each index; known: the share of the query that the model knows, 0 to 1;
+        ideal: the BM25 of a chunk with all of the query's words."""
         scores = [score for _, found in parts for score in found.values()]
         means = [(len(cosines), *moments(cosines)) for cosines, _ in parts if cosines]
-        few = max(0, FEW - sum(n for n, _, _ in means))
-        count = few + sum(n for n, _, _ in means)
+        self.chunks = sum(n for n, _, _ in means)
+        few = max(0, FEW - self.chunks)
+        count = few + self.chunks
         # of one index the mean is taken as it is, to the bit
         self.mean = (
             means[0][1] if len(means) == 1 and not few else (few * NOTHING + sum(n * m for n, m, _ in means)) / count
         )
         self.height = 1 / max(1 - self.mean, 1e-6)
-        self.most = max(scores, default=1.0)
+        top = max(scores, default=0.0)
+        self.ideal = ideal or top or 1.0
+        self.most = max(top, self.ideal)
         best = max((best for _, _, best in means), default=0.0)
-        cosine, bm25 = known * known, weight(scores, count, (best - self.mean) * self.height)
-        self.cosine, self.bm25 = cosine / (cosine + bm25), bm25 / (cosine + bm25)
+        bm25 = weight(scores, count, (best - self.mean) * self.height) * min(top / self.ideal, 1.0)
+        cosine = known * known
+        whole = (cosine + bm25) or 1.0
+        self.cosine, self.bm25, self.known = cosine / whole, bm25 / whole, known
         self.empty = not (known or scores)  # nothing of the query says anything
 
     def score(self, cosine: float, bm25: float) -> float:
         """The fused score of a chunk."""
         return self.cosine * (cosine - self.mean) * self.height + self.bm25 * bm25 / self.most
+
+    def absolute(self, cosine: float, bm25: float) -> float:
+        """How good a hit is whatever else was searched: 0 to 1."""
+        return max(0.0, min((cosine + min(bm25 / self.ideal, 1.0) / 3) * 0.75, 1.0))
+
+    def answers(self, cosine: float, bm25: float) -> bool:
+        """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
+        the best of many chunks is high by chance. docs/speed.md has the curve."""
+        if self.known < 1 and bm25:
+            return True
+        floor = min(FLOOR + FLOOR_GROWS * log(max(self.chunks, 8) / 8), FLOOR_MOST)
+        return cosine + 2 * self.mean + min(bm25 / self.ideal, 1.0) / 3 >= floor
 
 
 def hybrid(
@@ -235,4 +219,4 @@ def weight(scores: Collection[float], count: int, height: float) -> float:
     spread = sqrt(max(sum(s * s for s in scores) / count - mean * mean, 1e-12))
     outstanding = (best[0] - mean) / spread / max(log(count), 1)
     gap = 1 - best[10] / best[0] if len(best) > 10 else 1
-    return min(max(0.26 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)
+    return min(max(0.5 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)

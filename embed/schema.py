@@ -148,6 +148,22 @@ def upgrade(db: Connection) -> None:
             db.execute(f"PRAGMA user_version = {version + 1}")
 
 
+def shrink(db: Connection) -> None:
+    """Give the free pages back where they are over a quarter; temporary tables go. A crash leaves what was there."""
+    pages, free = (db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count"))
+    if 4 * free <= pages:
+        return
+    db.setlimit(sqlite.SQLITE_LIMIT_ATTACHED, 1)  # SQLite attaches the new copy to itself
+    db.execute("PRAGMA temp_store = FILE")
+    try:
+        db.execute("VACUUM")
+    except sqlite.Error as error:
+        if not of_the_machine(error):  # no room for a copy: larger than it has to be, and as good
+            raise
+    finally:
+        db.setlimit(sqlite.SQLITE_LIMIT_ATTACHED, LIMITS[sqlite.SQLITE_LIMIT_ATTACHED])
+
+
 # ---------------------------------------------------------------- opening
 
 

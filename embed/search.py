@@ -8,40 +8,74 @@ from __future__ import annotations
 
 from array import array
 
-from embed import database, model, rank, schema, words
+from embed import bm25, database, model, rank, schema, words
 from embed.hits import Found, Printer
 from toast import pipes
 from toast.cancel import checkpoint
-from toast.errors import BadInput, Exit, UsageError
+from toast.errors import BadInput, Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable
     from sqlite3 import Connection
 
-    from embed.inputs import Inputs, Named
+    from embed.filters import Filter
+    from embed.inputs import Inputs
     from toast.command import Call
     from toast.encoding.tokens import Tokens
 
+    Shown = Callable[[str], str]
     Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
 
 RERANKED = 50  # hits that --rerank looks at, at least
 
 
 class Wanted:
-    """What the command line asks for. path: a GLOB; where: FIELD=VALUE; rerank: the model that --rerank reads with."""
+    """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once;
+    rerank: the model that --rerank reads with."""
 
     def __init__(
-        self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, path: str | None = None,
-        where: Sequence[str] = (), model: str | None = None, rerank: str | None = None,
+        self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, filter: Filter | None = None,
+        per_file: int | None = None, paths: bool = False, model: str | None = None, rerank: str | None = None,
     ) -> None:  # fmt: skip
-        self.k, self.mode, self.threshold, self.path, self.model, self.rerank = k, mode, threshold, path, model, rerank
-        self.where = []
-        for condition in where:
-            name, equals, value = condition.partition("=")
-            if not (name and equals):
-                raise UsageError("--where wants FIELD=VALUE")
-            self.where.append((pipes.clean(name), pipes.clean(value)))
+        self.k, self.mode, self.threshold, self.model, self.rerank = k, mode, threshold, model, rerank
+        self.filter, self.per_file, self.paths = filter, per_file, paths
+
+    def choose(self, hits: Iterable[Found], k: int) -> list[Found]:
+        """The first k that are to be told: of equal texts one, of a record its best chunk, of a file not too many.
+
+        Where paths are asked for, those of copies are, too."""
+        chosen: list[Found] = []
+        same: dict[object, Found] = {}
+        counts: dict[object, int] = {}
+        records: set[object] = set()
+        for hit in hits:
+            if not self.paths and (first := same.get(hit.content)):
+                if hit.index != first.index:
+                    first.copied.append(hit)
+                continue
+            key = hit.label() if self.paths else hit.path
+            counts[key] = counts.get(key, 0) + 1
+            full = counts[key] > (1 if self.paths else self.per_file or counts[key])
+            record = (hit.index, hit.document) if hit.number is not None else None
+            if full or record in records:
+                continue
+            if record:
+                records.add(record)
+            same[hit.content] = hit
+            chosen.append(hit)
+            if len(chosen) == k:
+                break
+        return chosen
+
+
+def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
+    """What --path and --where leave, where there are any: only then what they need is imported."""
+    if not (globs or where):
+        return None
+    from embed.filters import Filter
+
+    return Filter(call, globs, where)
 
 
 class Query:
@@ -55,15 +89,17 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     """Answer each query in turn; the status is that of grep."""
     named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
     try:
-        return _search(call, texts, named, wanted=wanted, printer=printer)
+        indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        return _search(call, texts, indexes, wanted=wanted, printer=printer)
     finally:
         for db, _ in named:
             db.close()
 
 
-def _search(call: Call, texts: list[str], named: list[Named], *, wanted: Wanted, printer: Printer) -> Exit:
+def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    indexes = [Opened(db, name, wanted) for db, name in named]
+    if wanted.filter and (problem := wanted.filter.told()):
+        call.warn(problem)
     queries = (
         [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
     )
@@ -74,7 +110,7 @@ def _search(call: Call, texts: list[str], named: list[Named], *, wanted: Wanted,
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query.text, hits, extractor=indexes[0].index.extractor)
+        printer.print(number, query.text, hits, extractor=indexes[0].extractor)
     if judge and judge.scorer.queries_cut:
         call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
@@ -83,68 +119,83 @@ def _search(call: Call, texts: list[str], named: list[Named], *, wanted: Wanted,
 def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
+    asked = ask(indexes, query.text, wanted.mode)
     scored: list[Scored] = []
-    for opened in indexes:
+    for i, opened in enumerate(indexes):
         with schema.damage(opened.name, opened.db):
-            scored.append(opened.score(query, wanted.mode))
+            scored.append((*opened.cosines(query, wanted.mode), asked.scores(i) if asked else {}))
     scale = None
     if wanted.mode == "hybrid":
-        scale = rank.Scale([(cosines, found) for _, cosines, found in scored], query.known)
+        parts = [(cosines, found) for _, cosines, found in scored]
+        scale = rank.Scale(parts, query.known, ideal=asked.ideal if asked else 0.0)
     hits: list[Found] = []
-    for opened, parts in zip(indexes, scored, strict=True):
+    for opened, found in zip(indexes, scored, strict=True):
         with schema.damage(opened.name, opened.db):
-            hits += opened.find(parts, mode=wanted.mode, scale=scale, k=wide)
+            hits += opened.find(found, wanted=wanted, scale=scale, k=wide)
     hits.sort(key=lambda hit: -hit.score)
+    if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
+        return []
+    if scale:
+        absolute(hits, scale)
+    hits = wanted.choose(hits, wide)
     if judge:
-        hits = judge.sort(query.text, hits[:wide], wanted.mode)
+        hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
 
 
-class Opened:
-    """One index and what the filters leave of it."""
+def ask(indexes: list[Opened], text: str, mode: str) -> bm25.Asked | None:
+    """The query's words over all indexes, where words count."""
+    if mode == "vector":
+        return None
+    lexicons = [opened.lexicon for opened in indexes]
+    return bm25.Asked(text, lexicons, indexes[0].extractor, alone=mode == "lexical")
 
-    def __init__(self, db: Connection, name: str, wanted: Wanted) -> None:
-        self.db, self.name = db, name
+
+def absolute(hits: list[Found], scale: rank.Scale) -> None:
+    """Make the scores of a query's hits comparable with those of other queries and collections: of the best one how
+    good it is, of the others their share of it."""
+    best = hits[0].score if hits else 0.0
+    top = scale.absolute(hits[0].cosine or 0.0, hits[0].bm25 or 0.0) if hits else 0.0
+    for hit in hits:
+        hit.score = max(top * hit.score / best, 0.0) if best > 0 else 0.0
+
+
+class Opened:
+    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told."""
+
+    def __init__(self, db: Connection, name: str, *, shown: Shown, filter: Filter | None) -> None:
+        self.db, self.name, self.shown = db, name, shown
         with schema.damage(name, db):
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
-            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]), extractor=words.TermExtractor())
-            filtered = wanted.path or wanted.where
-            self.allowed = database.matching_chunks(db, wanted.path, wanted.where) if filtered else None
+            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
+            self.lexicon, self.extractor = bm25.Lexicon(db, name), words.TermExtractor()
+            self.allowed = filter.chunks(db, shown) if filter else None
 
-    def score(self, query: Query, mode: str) -> Scored:
-        """(ids, cosines, chunk -> BM25), as far as the mode has them."""
-        found = self.index.bm25(query.text, alone=mode == "lexical") if mode != "vector" else {}
+    def cosines(self, query: Query, mode: str) -> tuple[array[int], array[float]]:
+        """Its chunks and their cosines, as far as the mode has them."""
         if mode == "lexical":
-            return array("q"), array("f"), found
-        [(ids, cosines)] = self.index.cosines([query.vector])
-        return ids, cosines, found
+            return array("q"), array("f")
+        [found] = self.index.cosines([query.vector])
+        return found
 
-    def find(self, scored: Scored, *, mode: str, scale: rank.Scale | None, k: int) -> list[Found]:
-        """Hits, best first; of a record, its best chunk only."""
-        ids, cosines, found = scored
+    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int) -> list[Found]:
+        """At least k hits, best first, if there are so many that `wanted` chooses."""
         wide = max(rank.POOL, 4 * k)
-        if mode == "lexical":
-            ranked = rank.lexical(found, self.allowed, wide)
-        elif scale is None:
-            ranked = rank.vector(ids, cosines, allowed=self.allowed, k=wide)
-        else:
-            ranked = rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=wide)
-        return self._load(ranked, k)
+        while True:
+            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide)
+            hits = wanted.choose((Found(self, hit) for hit in ranked), k)
+            if len(hits) == k or len(ranked) < wide:
+                return hits
+            wide *= 8
 
-    def _load(self, ranked: list[rank.Hit], k: int) -> list[Found]:
-        hits: list[Found] = []
-        records: set[int] = set()
-        for hit in ranked:
-            found = Found(self.db, hit, self.name)
-            if found.number is not None:
-                if found.document in records:
-                    continue
-                records.add(found.document)
-            hits.append(found)
-            if len(hits) == k:
-                break
-        return hits
+    def _ranked(self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int) -> list[rank.Hit]:
+        ids, cosines, found = scored
+        if mode == "lexical":
+            return rank.lexical(found, self.allowed, k)
+        if scale is None:
+            return rank.vector(ids, cosines, allowed=self.allowed, k=k)
+        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k)
 
 
 def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
@@ -166,6 +217,8 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")
+    if not all(map(encoder.tokens.reads, texts)):
+        call.warn(model.unread(name, "query"))
     size = 4 * encoder.dims
     vectors = [bytes(rows[size * i : size * (i + 1)]) for i in range(len(texts))]
     return [Query(*parts) for parts in zip(texts, vectors, shares, strict=True)]

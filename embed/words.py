@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from functools import cache
 
-from embed.schema import STEMS, WORDS, connect
+from embed.schema import STEMS, WORDS, Damaged, connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from sqlite3 import Connection
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
@@ -117,6 +117,35 @@ def matches(db: Connection, expression: str, limit: int) -> int:
     return db.execute(counted, (expression, limit)).fetchone()[0]
 
 
-def bm25(db: Connection, expression: str) -> dict[int, float]:
-    """Chunk -> its score (k1 1.2, b 0.75; Robertson & Zaragoza 2009), above 0, where an FTS5 expression holds."""
-    return dict(db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)))
+def bm25(db: Connection, expression: str) -> list[tuple[int, float]]:
+    """(chunk, FTS5's BM25, above 0: k1 1.2, b 0.75) where an expression holds."""
+    return db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)).fetchall()
+
+
+def bm25_and_lengths(db: Connection, expression: str) -> Iterator[tuple[int, float, int]]:
+    """The same with each chunk's number of terms."""
+    sizes = (
+        "SELECT words.rowid, -bm25(words), sz FROM words JOIN words_docsize s ON s.id = words.rowid WHERE words MATCH ?"
+    )
+    for chunk, score, size in db.execute(sizes, (expression,)):
+        yield chunk, score, sum(_numbers(size))
+
+
+def totals(db: Connection) -> tuple[int, int]:
+    """(chunks, terms in them all), as FTS5 keeps them: https://www.sqlite.org/fts5.html (the averages record)."""
+    row = db.execute("SELECT block FROM words_data WHERE id = 1").fetchone()
+    if not (row and isinstance(row[0], bytes)):
+        raise Damaged("no totals of words")
+    chunks, *terms = _numbers(row[0]) or [0]
+    return chunks, sum(terms)
+
+
+def _numbers(data: bytes) -> list[int]:
+    """SQLite's varints: seven bits a byte, the highest first."""
+    found, number = [], 0
+    for byte in data:
+        number = number << 7 | byte & 127
+        if byte < 128:
+            found.append(number)
+            number = 0
+    return found

@@ -24,6 +24,7 @@ def own_store(tmp_path_factory):
     real = {name: os.environ.get(name) for name in ("TOAST_HOME", "EMBED_MODEL")}
     os.environ["TOAST_HOME"] = str(tmp_path_factory.mktemp("store"))
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))  # nobody's warm process is there
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nobody asks a hub but the tests that run one
     yield real
     for name, value in real.items():
         os.environ.pop(name, None)

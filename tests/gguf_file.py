@@ -2,8 +2,9 @@
 
 import struct
 
-TYPE_IDS = {"F32": 0, "F16": 1, "Q4_0": 2, "Q4_1": 3, "Q5_0": 6, "Q5_1": 7, "Q8_0": 8, "Q2_K": 10,
-            "Q4_K": 12, "Q5_K": 13, "Q6_K": 14, "BF16": 30}  # fmt: skip
+from toast.store.gguf import TYPES
+
+TYPE_IDS = {name: number for number, (name, _, _) in TYPES.items()}
 
 
 def string(text):

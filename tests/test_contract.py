@@ -188,8 +188,6 @@ def test_invalid_utf8_in_input(filter):
 
 def test_invalid_utf8_in_an_argument(reader):
     name, words, _ = reader
-    if name == "index":
-        pytest.xfail("says: unexpected UnicodeEncodeError")
     command(name, *words, b"\xff.txt").fails("\ufffd.txt", "No such file")
 
 
@@ -200,8 +198,11 @@ def test_unknown_option(filter):
 
 def test_unknown_model(filter, tmp_path):
     name, words, _ = filter
-    defaults = {"toast": "smollm2", "tokenize": "minilm or smollm2", "classify": "minilm or smollm2"}
-    known = "give a folder, a .gguf file or smollm2" if name == "toast" else defaults.get(name, "a folder or minilm)")
+    embedders, chat = "minilm (English)", "smollm2 (English)"
+    known = {
+        "toast": f"give a folder, a .gguf file or {chat}",
+        **dict.fromkeys(("tokenize", "classify"), f"{embedders}, e5 (100 languages) or {chat}"),
+    }.get(name, f"give a folder, {embedders} or e5 (100 languages))")
     command(name, *words, "-m", "nonesuch", cwd=tmp_path).fails("no model 'nonesuch' here", known)
     hub = command(name, *words, "-m", "owner/Model-0.6B", cwd=tmp_path).fails("run: model pull owner/Model-0.6B;")
     assert known.encode() in hub.err

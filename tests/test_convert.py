@@ -5,18 +5,22 @@ The names and changes written here are llama.cpp's, kept apart from the ones tha
 
 import json
 import os
+import re
 
 import mlx.core as mx
 import numpy as np
 import pytest
+from command import command
 from gguf_file import gguf
 from mlx.utils import tree_flatten
 
 from toast import store
 from toast.errors import BadModel
 from toast.generation import decoder
-from toast.store import convert, vocab
+from toast.store import convert, ggml, gguf_config, vocab, vocab_keys
+from toast.store.architectures import BERT, BERT_TOP
 
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234.,ĠĊ"
 VOCAB = ["<s>", "</s>", *LETTERS, "ab"]
 TEXT = {
@@ -206,12 +210,12 @@ def test_llama3_scaling_from_its_factors():
     wavelengths = [2 * np.pi * 500000.0 ** (2 * i / 64) for i in range(32)]
     smooth = [min(max((8192 / w - 1) / 3, 0), 1) for w in wavelengths]
     factors = [1 / ((1 - s) / 32 + s) for s in smooth]
-    found = convert._llama3_scaling(factors, {"head_dim": 64, "rope_theta": 500000.0})
+    found = gguf_config._llama3_scaling(factors, {"head_dim": 64, "rope_theta": 500000.0})
     assert found == {"rope_type": "llama3", "factor": 32, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                      "original_max_position_embeddings": 8192}  # fmt: skip
     assert found.keys() == config["rope_scaling"].keys()
     with pytest.raises(ValueError):
-        convert._llama3_scaling([1.0] * 16 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
+        gguf_config._llama3_scaling([1.0] * 8 + [3.0] * 8 + [8.0] * 16, {"head_dim": 64, "rope_theta": 500000.0})
 
 
 def test_unknown_vocabularies_are_named():
@@ -219,3 +223,80 @@ def test_unknown_vocabularies_are_named():
         vocab.tokenizer_json({"tokenizer.ggml.model": "rwkv", "tokenizer.ggml.tokens": []})
     with pytest.raises(BadModel, match="'no-such-pre'"):
         vocab.tokenizer_json(TEXT | {"tokenizer.ggml.pre": "no-such-pre"})
+
+
+def of_type(tmp_path, kind, raw, shape, *more):
+    """The folder of a llama whose down projections are of a type of ggml's, and the module that they become."""
+    config = SHAPE | {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 1, "head_dim": 64}
+    meta = metadata("llama", config) | {"llama.embedding_length": 256, "llama.feed_forward_length": 512}
+    meta |= {"llama.attention.key_length": 64}
+    rng = np.random.default_rng(1)
+    shapes = {"token_embd": (64, 256), "output_norm": (256,), "output": (64, 256), "blk.0.attn_norm": (256,),
+              "blk.0.ffn_norm": (256,), "blk.0.attn_q": (256, 256), "blk.0.attn_k": (128, 256),
+              "blk.0.attn_v": (128, 256), "blk.0.attn_output": (256, 256), "blk.0.ffn_gate": (512, 256),
+              "blk.0.ffn_up": (512, 256)}  # fmt: skip
+    floats = {f"{n}.weight": (rng.normal(size=s) / 16).astype(np.float32) for n, s in shapes.items()}
+    tensors = {n: ("F32", x.shape, x.tobytes()) for n, x in floats.items()}
+    tensors |= {"blk.0.ffn_down.weight": (kind, shape, raw), **dict(more)}
+    (tmp_path / "m.gguf").write_bytes(gguf(meta, tensors))
+    (tmp_path / "out").mkdir()
+    convert.gguf_to_folder(str(tmp_path / "m.gguf"), str(tmp_path / "out"))
+    return decoder.load(str(tmp_path / "out"))[0]
+
+
+KINDS = [*ggml.EXACT, *ggml.ROUNDED, *ggml.FLOAT4]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_model_of_every_type_runs(tmp_path, kind):
+    blocks = np.load(os.path.join(ORACLES, "ggml.npz"))[f"{kind}.blocks"].repeat(128, axis=0)
+    model = of_type(tmp_path, kind, blocks.tobytes(), (256, 512))
+    x = mx.random.normal((32, 512), key=mx.random.key(3))
+    want = np.array(x) @ ggml.values(kind, blocks).T
+    got = np.array(model.layers[0].mlp.down_proj(x).astype(mx.float32))
+    assert np.linalg.norm(got - want) <= 0.1 * np.linalg.norm(want)
+    assert np.isfinite(np.array(model(mx.array([[1, 2, 3]])).astype(mx.float32))).all()
+
+
+def test_a_scale_of_the_whole_tensor(tmp_path):
+    """NVFP4 files have one beside the weights; it goes into them."""
+    blocks = np.load(os.path.join(ORACLES, "ggml.npz"))["NVFP4.blocks"].repeat(128, axis=0)
+    scale = ("blk.0.ffn_down.scale", ("F32", (1,), np.float32([0.37]).tobytes()))
+    model = of_type(tmp_path, "NVFP4", blocks.tobytes(), (256, 512), scale)
+    x = mx.random.normal((32, 512), key=mx.random.key(3))
+    want = np.array(x) @ ggml.values("NVFP4", blocks).T * 0.37
+    got = np.array(model.layers[0].mlp.down_proj(x).astype(mx.float32))
+    assert np.linalg.norm(got - want) <= 0.02 * np.linalg.norm(want)
+
+
+def test_a_bert_embeds_as_its_folder(tmp_path):
+    """Words, pooling and numbers of an encoder, under the names that llama.cpp gives them."""
+    source = os.path.join(ORACLES, "bert-embed-cls")
+    layers = {f"blk.{{}}.{theirs}": f"encoder.layer.{{}}.{ours}" for theirs, ours in BERT.items()}
+    names = {ours: theirs for theirs, ours in (BERT_TOP | layers).items()}
+    tensors = {}
+    for name, array in mx.load(os.path.join(source, "model.safetensors")).items():
+        stem, _, leaf = name.removeprefix("bert.").rpartition(".")
+        number = re.search(r"layer\.(\d+)", stem)
+        key = names.get(stem.replace(f".{number[1]}.", ".{}.") if number else stem)
+        if key:
+            key = key.replace("{}", number[1] if number else "")
+            tensors[f"{key}.{leaf}"] = ("F32", array.shape, np.array(array).tobytes())
+    with open(os.path.join(source, "tokenizer.json")) as file:
+        words = sorted(json.load(file)["model"]["vocab"].items(), key=lambda pair: pair[1])
+    tokens = [vocab_keys._marked(word) for word, _ in words]
+    meta = {"general.architecture": "bert", "bert.block_count": 3, "bert.embedding_length": 32, "bert.pooling_type": 2,
+            "bert.attention.head_count": 2, "bert.feed_forward_length": 128, "bert.context_length": 256,
+            "bert.attention.layer_norm_epsilon": 1e-12, "tokenizer.ggml.model": "bert",
+            "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.bos_token_id": 2, "tokenizer.ggml.eos_token_id": 3,
+            "tokenizer.ggml.unknown_token_id": 1}  # fmt: skip
+    (tmp_path / "bert.gguf").write_bytes(gguf(meta, tensors))
+    env = {"TOAST_HOME": str(tmp_path / "home")}
+    text = "Hello wörld, the cat sat on a mat.\n".encode() * 2
+    ours, theirs = (
+        command("embed", "-m", model, "--json", stdin=text, env=env).ok().out.splitlines()
+        for model in (str(tmp_path / "bert.gguf"), source)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        a, b = (np.array(json.loads(line)["embedding"]) for line in (a, b))
+        np.testing.assert_allclose(a, b / np.linalg.norm(b), atol=1e-5)

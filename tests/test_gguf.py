@@ -1,6 +1,7 @@
 """The GGUF container and ggml's blocks; MLX's own GGUF reader is the oracle where it has the type."""
 
 import os
+import shutil
 import struct
 
 import mlx.core as mx
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 
 from toast.errors import BadModel
 from toast.store import ggml
-from toast.store.gguf import TYPES, Gguf
+from toast.store.gguf import TYPES, Gguf, whole
 
 META = {"general.architecture": "llama", "a": 7, "b": 0.5, "c": True, "d": ["x", "ü"], "e": [1, 2, 3]}
-BLOCKS = {name: (elements, size) for name, elements, size in TYPES.values()}
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+# What storing a type costs, relative to the weights' root mean square; docs/formats.md has the same numbers.
+ROUNDING = {"Q2_K": 0.06, "Q3_K": 0.04, "Q6_K": 0.02, "IQ1_M": 0.07, "IQ2_XXS": 0.03, "IQ2_XS": 0.07, "IQ2_S": 0.075,
+            "IQ3_XXS": 0.015, "IQ4_NL": 0.035, "IQ4_XS": 0.035}  # fmt: skip
+KINDS = [*ggml.EXACT, *ggml.ROUNDED, *ggml.FLOAT4]
 
 
 def read(tmp_path, data):
@@ -24,103 +29,117 @@ def read(tmp_path, data):
     return Gguf(str(path))
 
 
-def blocks(kind, rows, cols, seed=0):
-    """Random rows of a quantised type whose half-precision scales are small positive numbers."""
-    elements, size = BLOCKS[kind]
-    rng = np.random.default_rng(seed)
-    raw = rng.integers(0, 256, (rows * cols // elements, size), dtype=np.uint8)
-    halves = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
-              "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}[kind]  # fmt: skip
-    for at in halves:
-        raw[:, at : at + 2] = rng.uniform(0, 0.02, (len(raw), 1)).astype(np.float16).view(np.uint8)
-    return raw.tobytes()
+def arrays(file, name):
+    """What a tensor becomes, as MLX has it."""
+    tensor = file.tensors[name]
+    lines = int(np.prod(tensor.shape[:-1]))
+    parts = ggml.rows(tensor.type, ggml.raw(tensor, 0, lines, lines=lines))
+    shapes = ggml.shapes(tensor.type, tensor.shape)
+    return [mx.array(part).view(dtype).reshape(shape) for part, (dtype, shape) in zip(parts, shapes, strict=True)]
 
 
-def dequantized(file, name):
-    weight, scales, biases = (mx.array(a) for a in ggml.arrays(file, name))
-    bits = ggml.bits(file.tensors[name].type)
-    return np.array(mx.dequantize(weight, *(a.astype(mx.float32) for a in (scales, biases)), 32, bits))
+def values(form, weight, scales, *biases):
+    biases = [part.astype(mx.float32) for part in biases]
+    scales = scales.astype(mx.float32) if biases else scales
+    return np.array(mx.dequantize(weight, scales, *biases, **form).astype(mx.float32))
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(os.path.join(ORACLES, "ggml.npz"))
 
 
 def test_metadata_and_tensors(tmp_path):
     w = np.arange(6, dtype=np.float32).reshape(2, 3)
     file = read(tmp_path, gguf(META, {"w": ("F32", (2, 3), w.tobytes()), "h": ("F16", (1,), b"\0<")}))
     assert file.metadata == META
-    assert np.array(ggml.arrays(file, "w")[0]).tolist() == w.tolist()
-    assert ggml.arrays(file, "h")[0].tolist() == [1.0]
+    assert np.array(arrays(file, "w")[0]).tolist() == w.tolist()
+    assert arrays(file, "h")[0].tolist() == [1.0]
+
+
+def test_every_type_that_ggml_writes_is_known():
+    assert {name for name, _, _ in TYPES.values()} == {*KINDS, *ggml.PLAIN}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_are_read_as_ggml_reads_them(golden, kind):
+    raw, want = golden[f"{kind}.blocks"], golden[f"{kind}.values"]
+    off = {"IQ2_XXS": 0.03, "IQ3_XXS": 0.03}.get(kind, 1e-6)  # whose sizes are taken for equally distant
+    assert np.abs(ggml.values(kind, raw) - want).max() <= off * np.abs(want).max()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_stored_is_within_the_stated_error(golden, kind):
+    raw, want = golden[f"{kind}.blocks"], golden[f"{kind}.values"]
+    parts = [mx.array(part) for part in ggml.rows(kind, raw)]
+    assert [(part.dtype, part.shape) for part in parts] == ggml.shapes(kind, want.shape)
+    error = np.linalg.norm(values(ggml.form(kind), *parts) - want) / np.linalg.norm(want)
+    assert error <= ROUNDING.get(kind, 1e-3)  # half precision of scales
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q8_0"])
-def test_blocks_are_those_of_mlx(tmp_path, kind):
-    file = read(tmp_path, gguf(META, {"x.weight": (kind, (6, 256), blocks(kind, 6, 256))}))
+def test_blocks_are_those_of_mlx(tmp_path, golden, kind):
+    raw, shape = golden[f"{kind}.blocks"], golden[f"{kind}.values"].shape
+    file = read(tmp_path, gguf(META, {"x.weight": (kind, shape, raw.tobytes())}))
     theirs = mx.load(file.path)
-    for ours, name in zip(ggml.arrays(file, "x.weight"), ("weight", "scales", "biases"), strict=False):
+    for ours, name in zip(arrays(file, "x.weight"), ("weight", "scales", "biases"), strict=False):
         assert mx.array_equal(ours, theirs[f"x.{name}"]).item(), name
 
 
-def test_q6_k_is_mlx_s_within_its_rounding(tmp_path):
-    file = read(tmp_path, gguf(META, {"x.weight": ("Q6_K", (3, 512), blocks("Q6_K", 3, 512))}))
-    theirs = np.array(mx.load(file.path)["x.weight"].astype(mx.float32))
-    assert np.abs(dequantized(file, "x.weight") - theirs).max() <= 8e-3 * np.abs(theirs).max()
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 6, 8])
+def test_codes_are_packed_as_mlx_packs_them(bits):
+    q = np.random.default_rng(bits).integers(0, 1 << bits, (3, 256), dtype=np.uint8)
+    one, none = mx.ones((3, 2)), mx.zeros((3, 2))
+    assert np.array_equal(np.array(mx.dequantize(mx.array(ggml.packed(q, bits)), one, none, 128, bits)), q)
 
 
-def q4_k(block):
-    """ggml's dequantize_row_q4_K, one weight at a time (MLX's reader mixes up sub-blocks 4 to 7)."""
-    d, least = struct.unpack("<2e", block[:4])
-    packed, out = block[4:16], []
-    for j in range(8):
-        scale, m = packed[j] & 63, packed[j + 4] & 63
-        if j >= 4:
-            scale = packed[j + 4] & 15 | packed[j - 4] >> 6 << 4
-            m = packed[j + 4] >> 4 | packed[j] >> 6 << 4
-        for i in range(32):
-            byte = block[16 + j // 2 * 32 + i]
-            out.append(d * scale * (byte >> 4 if j % 2 else byte & 15) - least * m)
-    return out
+def test_numbers_of_other_types(tmp_path):
+    wide, small = np.array([1.5, -2.25]), np.array([[7, -9]], np.int16)
+    file = read(tmp_path, gguf(META, {"w": ("F64", (2,), wide.tobytes()), "i": ("I16", (1, 2), small.tobytes())}))
+    assert arrays(file, "w")[0].tolist() == [1.5, -2.25] and arrays(file, "w")[0].dtype == mx.float32
+    assert arrays(file, "i")[0].tolist() == [[7, -9]] and arrays(file, "i")[0].dtype == mx.int16
 
 
-def test_q4_k(tmp_path):
-    raw = blocks("Q4_K", 1, 512)
-    file = read(tmp_path, gguf(META, {"x": ("Q4_K", (1, 512), raw)}))
-    want = np.array(q4_k(raw[:144]) + q4_k(raw[144:]))
-    assert np.abs(dequantized(file, "x") - want).max() <= 1e-3 * np.abs(want).max()
+def split(tmp_path, parts=3):
+    """A file in parts, each with a tensor of its own; (paths, tensors' values)."""
+    paths, held = [], {}
+    for i in range(parts):
+        w = np.full((2, 4), i, np.float32)
+        held[f"w{i}"] = w.tolist()
+        meta = META | {"split.no": i, "split.count": parts, "split.tensors.count": parts}
+        path = tmp_path / f"m-{i + 1:05}-of-{parts:05}.gguf"
+        path.write_bytes(
+            gguf(meta if i == 0 else dict(list(meta.items())[-3:]), {f"w{i}": ("F32", (2, 4), w.tobytes())})
+        )
+        paths.append(str(path))
+    return paths, held
 
 
-def fifth(raw, i):
-    """Weight i of a Q5_0 or Q5_1 block's integers: qh (4 bytes) and qs (16 bytes)."""
-    qh, qs = raw[:4], raw[4:]
-    nibble = qs[i] & 15 if i < 16 else qs[i - 16] >> 4
-    return nibble | (int.from_bytes(qh, "little") >> i & 1) << 4
+def test_parts_are_one_file(tmp_path):
+    paths, held = split(tmp_path)
+    for path in paths:  # any of them will do
+        file = whole(path)
+        assert {name: arrays(file, name)[0].tolist() for name in file.tensors} == held
+        assert file.metadata["d"] == META["d"]
 
 
-@pytest.mark.parametrize("kind", ["Q5_0", "Q5_1"])
-def test_five_bits(tmp_path, kind):
-    raw = blocks(kind, 2, 64)
-    file = read(tmp_path, gguf(META, {"x": (kind, (2, 64), raw)}))
-    size, want = BLOCKS[kind][1], []
-    for at in range(0, len(raw), size):
-        block = raw[at : at + size]
-        d, m = struct.unpack("<2e", block[:4])
-        values = [fifth(block[size - 20 :], i) for i in range(32)]
-        want += [d * (q - 16) if kind == "Q5_0" else d * q + m for q in values]
-    np.testing.assert_allclose(dequantized(file, "x").ravel(), want, atol=1e-6)
+def test_a_missing_part_is_named(tmp_path):
+    paths, _ = split(tmp_path)
+    os.unlink(paths[1])
+    for path in (paths[0], paths[2]):
+        with pytest.raises(BadModel, match="one of 3 parts, not beside it: m-00002-of-00003.gguf"):
+            whole(path)
 
 
-def test_five_bit_superblocks_are_four_bits_and_one(tmp_path):
-    """Q5_K without its fifth bits is Q4_K; each fifth bit adds 16 scales."""
-    raw = np.frombuffer(blocks("Q5_K", 1, 256), np.uint8)
-    four = np.concatenate([raw[:16], raw[48:]]).tobytes()
-    file = read(tmp_path, gguf(META, {"five": ("Q5_K", (1, 256), raw.tobytes()), "four": ("Q4_K", (1, 256), four)}))
-    scales = np.repeat(np.array(ggml.arrays(file, "four")[1].astype(mx.float32)), 32, axis=1)
-    bit = np.array([raw[16 + i % 32] >> i // 32 & 1 for i in range(256)])
-    want = dequantized(file, "four") + 16 * scales * bit
-    np.testing.assert_allclose(dequantized(file, "five"), want, rtol=1e-4, atol=1e-5)
-
-
-def test_types_without_a_counterpart_are_named(tmp_path):
-    file = read(tmp_path, gguf(META, {"x.weight": ("Q2_K", (1, 256), bytes(84))}))
-    with pytest.raises(BadModel, match="x.weight is Q2_K"):
-        ggml.arrays(file, "x.weight")
+def test_parts_of_other_files_are_refused(tmp_path):
+    paths, _ = split(tmp_path)
+    os.rename(paths[0], tmp_path / "alone.gguf")
+    with pytest.raises(BadModel, match="one of 3 parts, which its name does not say"):
+        whole(str(tmp_path / "alone.gguf"))
+    paths, _ = split(tmp_path)
+    shutil.copy(paths[1], paths[2])
+    with pytest.raises(BadModel, match="w1 is in another part, too"):
+        whole(paths[0])
 
 
 WHOLE = gguf(META, {"w": ("F32", (2, 3), bytes(24)), "q": ("Q8_0", (1, 32), bytes(34))})
@@ -161,7 +180,7 @@ def test_a_file_that_shrinks_while_it_is_used(tmp_path):
     file = read(tmp_path, gguf(META, {"w": ("F32", (4,), bytes(16))}))
     os.truncate(file.path, file.tensors["w"].start + 8)
     with pytest.raises(BadModel, match="m.gguf changed while it was used"):
-        ggml.arrays(file, "w")
+        ggml.numbers(file.tensors["w"])
 
 
 @given(st.data())

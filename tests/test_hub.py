@@ -125,7 +125,11 @@ def test_what_is_here_is_not_fetched_again(env, served):
 
 def test_no_command_fetches_by_surprise(env, served):
     ran = command("embed", "-m", "org/tiny", stdin=b"a cat\n", env=env)
-    ran.fails("no model 'org/tiny' here", "run: model pull org/tiny")
+    ran.fails("no model 'org/tiny' here", "run: model pull org/tiny (")
+    assert served.log and not any("/resolve/" in path for _, path, *_ in served.log)
+    served.log.clear()
+    ran = command("embed", "-m", "org/tiny", stdin=b"a cat\n", env={**env, "HF_HUB_OFFLINE": "1"})
+    ran.fails("run: model pull org/tiny;")
     assert served.log == []
     command("embed", "-m", "org/tiny", "--json", stdin=b"a cat\n", env={**env, "TOAST_PULL": "1"}).ok(quiet=False)
 

@@ -274,7 +274,6 @@ def test_wrong_usage(tree, model):
     index(model, "docs", "-", cwd=tree).fails("- goes alone")
     index(model, "-", "-o", "x.db", stdin=b"a cat\n", cwd=tree).ok()
     index(model, "docs", "-o", "a.db", "-u", "b.db", cwd=tree).fails("exclude")
-    index(model, "docs", "-u", "none.db", cwd=tree).fails("none.db")
     index(model, "docs", "-u", "docs/sky.txt", cwd=tree).fails("not an index")
     index(model, "docs", "-o", "none/x.db", cwd=tree).fails("none/x.db")
 
@@ -324,11 +323,40 @@ def test_an_update_embeds_only_what_is_new(tree, model):
     assert content(tree / "x.db") == content(tree / "y.db")
 
 
-def test_an_update_of_nothing_leaves_the_file_alone(tree, model):
+def test_an_update_of_nothing_only_touches_the_file(tree, model):
     index(model, "docs", "-o", "x.db", cwd=tree).ok()
-    before = os.stat(tree / "x.db")
+    os.utime(tree / "x.db", (1, 1))
+    before = os.stat(tree / "x.db"), (tree / "x.db").read_bytes()
     index(model, "docs", "-u", "x.db", cwd=tree).ok()
-    assert os.stat(tree / "x.db").st_mtime_ns == before.st_mtime_ns
+    after = os.stat(tree / "x.db")
+    assert (after.st_ino, (tree / "x.db").read_bytes()) == (before[0].st_ino, before[1])
+    assert after.st_mtime > max(os.stat(tree / "docs" / name).st_mtime for name in os.listdir(tree / "docs"))
+
+
+def test_an_update_makes_a_file_that_is_not_there(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    for name in ("new.db", "link.db"):
+        if name == "link.db":
+            os.symlink("x.db", tree / name)
+        index(model, "docs", "-u", name, cwd=tree).ok()
+        assert (tree / name).read_bytes() == (tree / "x.db").read_bytes()
+    index(model, "docs", "-u", "no/new.db", cwd=tree).fails("no/new.db")
+
+
+def test_an_update_shrinks_what_is_over_a_quarter_free(tree, model):
+    text = "".join(f"the {word} {j}\n\n" for j in range(40) for word in ("cat", "sky", "red"))
+    write(tree, {f"docs/more/{i}.txt": text for i in range(60)})
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    large = os.stat(tree / "x.db").st_size
+    shutil.rmtree(tree / "docs/more")
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
+    index(model, "docs", "-o", "y.db", cwd=tree).ok()
+    small = os.stat(tree / "y.db").st_size
+    assert small <= os.stat(tree / "x.db").st_size < 1.5 * small < large
+    with sqlite3.connect(tree / "x.db") as db:
+        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
+    assert content(tree / "x.db") == content(tree / "y.db")
+    index(model, "docs", "-u", "x.db", cwd=tree).ok()
 
 
 def test_an_update_leaves_what_it_does_not_name(tree, model):

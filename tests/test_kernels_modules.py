@@ -155,8 +155,7 @@ def test_texts_that_do_not_fit_a_cache_are_refused(llama):
 
 
 @pytest.mark.parametrize("change", [
-    lambda model, nn: nn.quantize(model, 32, 3), lambda model, nn: nn.quantize(model, 32, 4, mode="mxfp4"),
-    lambda model, nn: None,
+    lambda model, nn: nn.quantize(model, 32, 4, mode="mxfp4"), lambda model, nn: None,
 ])  # fmt: skip
 def test_other_weights_take_the_unfuse(llama, change):
     import mlx.nn as nn

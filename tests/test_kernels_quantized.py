@@ -21,7 +21,7 @@ TOLERANCE = 0.01
 variants = st.sampled_from(VARIANTS)
 dtypes = st.sampled_from([mx.float32, mx.float16, mx.bfloat16])
 groups = st.sampled_from([32, 64, 128])
-widths = st.sampled_from([4, 8])
+widths = st.sampled_from([2, 3, 4, 5, 6, 8])
 rows = st.sampled_from([1, 2, 3, 4, 5, 8, 13])
 columns = st.sampled_from([1, 7, 16, 31, 32, 33, 80])
 property_test = settings(max_examples=60, deadline=None)
@@ -100,11 +100,10 @@ def test_whole_numbers_are_exact_to_the_bit():
     rng = np.random.default_rng(3)
     x = rng.integers(-58, 59, (5, 256)).astype(np.float32)
     x[:, ::32] = 127
-    for bits in (4, 8):
+    for bits in (2, 3, 4, 5, 6, 8):
         q = rng.integers(0, 1 << bits, (70, 256), dtype=np.uint32)
-        packed = (q.reshape(70, -1, 32 // bits) << (np.arange(32 // bits, dtype=np.uint32) * bits)).sum(
-            -1, dtype=np.uint32
-        )
+        fields = (q[..., None] >> np.arange(bits, dtype=np.uint32) & 1).astype(np.uint8)
+        packed = np.packbits(fields.reshape(70, -1), axis=-1, bitorder="little").view(np.uint32)
         ones, zeros = mx.ones((70, 8)), mx.zeros((70, 8))
         for variant in VARIANTS:
             ext.choose(variant)
@@ -164,7 +163,7 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, group, 
 def test_a_long_prompt_equals_its_rows():
     """Enough rows and columns for blocks of both, and for chunks of k, with outliers."""
     x = spiky(600, 2304)
-    for bits in (4, 8):
+    for bits in (3, 4, 5, 6, 8):
         w = weights(100, 2304, group=32, bits=bits)
         for variant in VARIANTS[1:]:
             ext.choose(variant)
@@ -174,7 +173,7 @@ def test_a_long_prompt_equals_its_rows():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 5, 6, 8])
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 def test_outliers_do_not_drown_their_neighbours(variant, bits, dtype):
     """One value of each row so large that the others of its 32 would be rounded to nothing beside it."""
@@ -189,7 +188,7 @@ def test_outliers_do_not_drown_their_neighbours(variant, bits, dtype):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 5, 6, 8])
 @pytest.mark.parametrize("size", [30, 100, 1000, 30000])
 def test_two_far_numbers_in_one_32_leave_the_others_their_precision(variant, bits, size):
     """Both far from all else and of one size, where weights mute them."""
@@ -300,9 +299,9 @@ def test_an_expert_that_does_not_exist_is_an_error():
 
 def test_other_forms_go_to_mlx():
     x = numbers(2, 64)
-    for kwargs in ({"group_size": 32, "bits": 2}, {"group_size": 32, "bits": 6}):
-        w = mx.quantize(numbers(8, 64), **kwargs)
-        assert same_bits(ext.quantized_matmul(x, *w, **kwargs), PLAIN(x, *w, **kwargs))
+    for kwargs in ({"group_size": 32, "bits": 1}, {"group_size": 32, "bits": 3}):  # rows of less than 16 bytes
+        w = mx.quantize(numbers(8, 32), **kwargs)
+        assert same_bits(ext.quantized_matmul(x[:, :32], *w, **kwargs), PLAIN(x[:, :32], *w, **kwargs))
     w = mx.quantize(numbers(8, 64), mode="mxfp4")
     assert same_bits(ext.quantized_matmul(x, *w, mode="mxfp4"), PLAIN(x, *w, mode="mxfp4"))
     with pytest.raises(ValueError):

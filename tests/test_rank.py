@@ -6,36 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed import database, rank, schema, words
-
-
-@pytest.fixture
-def index(monkeypatch):
-    """`the` in 10 chunks, `cat` in 4, `mat` in 2, `dog` in 1; limits so small that they matter."""
-    monkeypatch.setattr(rank, "POSTINGS", 5)
-    db = schema.connect(":memory:")
-    schema.create(db)
-    texts = ["the"] * 4 + ["the cat"] * 3 + ["the mats"] * 2 + ["the cat dog"]
-    for i, text in enumerate(texts, 1):
-        database.insert_chunk(db, i, (1, 1, database.text_hash(text), text))
-    return rank.Index(db, 0, exact=False, extractor=words.TermExtractor())
-
-
-def test_rare_words_are_looked_up_and_common_ones_dropped(index):
-    assert index.match("the dog") == '"dog"'
-    assert index.match("the cat dog") == '"dog" OR "cat"'
-    assert index.match("cat mat dog the") == '"dog" OR "mat"'
-    assert index.match("none") == index.match("...") == ""
-
-
-def test_common_words_alone_say_nothing_unless_nothing_else_does(index):
-    assert index.match("the the") == ""
-    assert index.match("the the", alone=True) == '"the"'
-    assert len(index.bm25("the", alone=True)) == 10
-
-
-def test_words_meet_by_their_stems(index):
-    assert sorted(index.bm25("matted mat")) == [8, 9]
+from embed import rank, words
 
 
 def fused(ids, scores, found, known, k):
@@ -76,6 +47,22 @@ def test_a_single_chunk_can_be_right_or_wrong():
     for cosine, expected in ((1.0, 1.0), (rank.NOTHING, 0.0)):
         scale = rank.Scale([(array("f", [cosine]), {})], 1.0)
         assert scale.score(cosine, 0.0) == pytest.approx(expected * scale.cosine, abs=1e-6)
+
+
+def test_the_best_of_poor_matches_is_not_one():
+    ids, scores = array("q", [1, 2]), array("f", [0.4, 0.3])
+    scale = rank.Scale([(scores, {2: 1.0})], 1.0, ideal=10.0)
+    assert scale.most == 10.0 and scale.bm25 < rank.Scale([(scores, {2: 1.0})], 1.0, ideal=1.0).bm25
+    assert rank.hybrid(ids, scores, {2: 1.0}, scale=scale, allowed=None, k=1)[0].chunk == 1
+
+
+def test_an_answer_is_near_or_has_the_words():
+    far, near = array("f", [0.05] * 300), array("f", [0.05] * 299 + [0.6])
+    for cosines, cosine, bm25, expected in ((far, 0.05, 0.0, False), (near, 0.6, 0.0, True), (far, 0.2, 10.0, True)):
+        scale = rank.Scale([(cosines, {1: bm25} if bm25 else {})], 1.0, ideal=10.0)
+        assert scale.answers(cosine, bm25) is expected
+    few = rank.Scale([(array("f", [0.05] * 7 + [0.35]), {})], 1.0)
+    assert few.answers(0.35, 0.0) and not few.answers(0.05, 0.0)  # the best of few is no chance
 
 
 def test_bm25_counts_more_the_further_its_best_stands_out():

@@ -70,8 +70,9 @@ def test_the_nearest_index_upwards(made):
     shutil.copy(made / "x.db", made / ".index.db")
     try:
         found = search(made / "docs/deep", "--mode", "lexical", "ran", stdin=subprocess.DEVNULL)
+        assert lines(found) == ["../cat.md:7:the dog ran to the red bird"]  # from here
+        found = search(made, "--no-input", "--mode", "lexical", "ran", stdin=b"the cat")
         assert lines(found) == ["docs/cat.md:7:the dog ran to the red bird"]
-        assert lines(search(made, "--no-input", "--mode", "lexical", "ran", stdin=b"the cat")) == lines(found)
     finally:
         os.unlink(made / ".index.db")
     search(made, "dog", stdin=subprocess.DEVNULL).fails(".index.db")
@@ -208,7 +209,8 @@ def test_any_query_is_text(made, query):
     for mode in ("hybrid", "lexical"):
         assert search(made, "--mode", mode, "--", query, "-i", "x.db").status in (0, 1, 2)
         found = search(made, "--mode", mode, "-i", "x.db", "--", query)
-        assert found.status in (0, 1) and not found.err, found
+        strange = mode == "hybrid" and query == "\u72d7"  # a script that the model has no words of
+        assert found.status in (0, 1) and bool(found.err) == strange, found
 
 
 def test_a_query_without_words_is_left_to_the_vectors(made):
@@ -223,7 +225,7 @@ def test_a_query_without_words_is_left_to_the_vectors(made):
 def test_a_query_that_nothing_can_read_finds_nothing(made, query):
     """Neither the index's words nor the model's: every chunk would be as good as any other."""
     found = search(made, query, "-i", "x.db")
-    assert (found.status, found.out, found.err) == (1, b"", b"")
+    assert (found.status, found.out) == (1, b"")
 
 
 def test_a_query_of_a_megabyte(made):
@@ -237,10 +239,11 @@ def test_scripts_without_spaces(tmp_path, model):
         "\u732b\u5750\u5728\u57ab\u5b50\u4e0a\n\u5929\u7a7a\u662f\u84dd\u8272\u7684\n"
         "\u0e41\u0e21\u0e27\u0e19\u0e31\u0e48\u0e07\n"
     )
-    command("index", "-m", model, "-o", "x.db", stdin=texts.encode(), cwd=tmp_path).ok()
+    command("index", "-q", "-m", model, "-o", "x.db", stdin=texts.encode(), cwd=tmp_path).ok()
     for query, line in (("\u5929\u7a7a", 2), ("\u84dd\u8272", 2), ("\u57ab\u5b50", 1), ("\u0e41\u0e21\u0e27", 3)):
         for mode in ("lexical", "hybrid"):
-            assert best(tmp_path, "--mode", mode, query, "-i", "x.db")["start_line"] == line
+            found = search(tmp_path, "--json", "--mode", mode, query, "-i", "x.db")  # it is told that the model cannot
+            assert json.loads(found.out.splitlines()[0])["start_line"] == line
 
 
 def test_many_queries(made):

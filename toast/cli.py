@@ -299,13 +299,66 @@ def model_alias(
     model.alias_of(call, name, target, forget=forget)
 
 
+def model_convert(
+    call: Call,
+    name: str = HERE,
+    target: str = Argument(..., metavar="TARGET", help="A folder, in MLX's layout, or NAME.gguf; a new one."),
+    kind: str | None = Option(
+        None, "--type", choices=("F16", "BF16", "F32", "Q8_0", "Q4_0"), help="What a GGUF file's matrices are (F16)."
+    ),
+) -> None:
+    """Write a model in another form: model convert chat.gguf chat
+
+    GGUF to a folder, or a folder to GGUF; of several parts of a GGUF file give any.
+    """
+    from toast import transform
+
+    transform.convert(call, name, target, kind=kind)
+
+
+def model_quantize(
+    call: Call,
+    name: str = HERE,
+    target: str = Argument(..., metavar="TARGET", help="The folder to write; a new one."),
+    bits: int | None = Option(None, "--bits", metavar="N", min=2, max=8, help="Bits of a weight: 2 to 6 or 8 (4)."),
+    group: int | None = Option(None, "--group", metavar="N", help="Weights that share a scale: 32, 64 or 128 (64)."),
+    mode: str = Option(
+        "affine", "--mode", choices=("affine", "mxfp4", "nvfp4", "mxfp8"), help="How; the others fix bits and group."
+    ),
+    layers: list[str] = Option(
+        [],
+        "--layer",
+        metavar="GLOB=BITS",
+        help="Other bits for layers, 16: as they are; the last that fits; repeatable.",
+    ),
+    text: str = Option(
+        "", "--text", metavar="FILE", help="Keep what this text's activations need (AWQ); takes longer."
+    ),
+) -> None:
+    """Write a model with smaller weights: model quantize org/name small --bits 4
+
+    Globs name layers as MLX-LM does: --layer lm_head=8 --layer 'layers.0.*=6'
+    """
+    from toast import transform
+    from toast.store import shrink
+
+    if mode != "affine":
+        refuse_with(f"--mode {mode}", {"--bits": bits, "--group": group})
+    if bits == 7 or group not in (None, *shrink.GROUPS):
+        raise UsageError(
+            f"{'--bits 7' if bits == 7 else f'--group {group}'}: bits are 2 to 6 or 8, groups 32, 64 or 128"
+        )
+    wanted = shrink.Wanted(bits or 4, group or 64, mode=mode, layers=shrink.layers_of(layers))
+    transform.quantize(call, name, target, wanted=wanted, text=text)
+
+
+MODEL_VERBS = (
+    model_pull, model_ls, model_show, model_path, model_rm, model_verify, model_alias, model_convert, model_quantize,
+)  # fmt: skip
 model = Group(
     "model",
-    "The models that are here: fetch, list, show, check, name and remove them.",
-    [
-        Command(function, function.__name__.replace("_", " "))
-        for function in (model_pull, model_ls, model_show, model_path, model_rm, model_verify, model_alias)
-    ],
+    "The models that are here: fetch, list, show, check, name and remove them, or write them in another form.",
+    [Command(function, function.__name__.replace("_", " ")) for function in MODEL_VERBS],
 )
 
 

@@ -29,7 +29,7 @@ def pull(call: Call, names: list[str], *, dry_run: bool) -> None:
     from toast.store import download
 
     for name in names:
-        wanted = alias.target(call, name)
+        wanted = catalog.canonical(alias.target(call, name))
         if wanted in catalog.VARIANTS and not dry_run:
             catalog.obtain(call, wanted)
             continue
@@ -199,7 +199,7 @@ def alias_of(call: Call, name: str, target: str, *, forget: bool) -> None:
     if not name:
         lines = [f"{known}\t{target}\n" for known, target in sorted(alias.read(call).items())]
         pipes.write_all(call.stdout, "".join(lines).encode())
-    elif name in catalog.VARIANTS:
+    elif catalog.canonical(name) in catalog.VARIANTS:
         raise UsageError(f"{name} is a name already")
     elif not target and not forget:
         known = alias.read(call).get(name)
@@ -225,7 +225,7 @@ def _found(call: Call, name: str) -> Model:
 
 def _here(call: Call, name: str) -> str:
     """Where a model is, without fetching it."""
-    wanted = alias.target(call, name)
+    wanted = catalog.canonical(alias.target(call, name))
     if wanted in catalog.VARIANTS:
         folder = os.path.join(store.home(call), "models", catalog.VARIANTS[wanted][0])
         if not os.path.isdir(folder):

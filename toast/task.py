@@ -35,8 +35,11 @@ def purpose(path: str) -> str:
     cross-encoder), `judge` (Qwen3-Reranker), `generate` or `adapt`, of a folder or a GGUF file."""
     from toast.models import architectures
 
-    if os.path.isfile(path):  # GGUF
-        return "generate"
+    if os.path.isfile(path):
+        from toast.store.gguf import architecture
+        from toast.store.metadata import ENCODERS
+
+        return "embed" if architecture(path) in ENCODERS else "generate"
     if is_adapter(path):
         return "adapt"
     if is_late(path):

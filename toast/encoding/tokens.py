@@ -85,6 +85,19 @@ class Tokens:
         """Tokens of a text alone."""
         return len(self.encode([text], special=False, truncate=None)[0].ids)
 
+    def reads(self, text: str) -> bool:
+        """Whether the vocabulary has words of the script that a text is in. Where it has not, as MiniLM's of Cyrillic,
+        nearly each letter is a piece or is unknown; ideographs may be."""
+        letters = [c for c in text if c.isalpha()]
+        foreign = [c for c in letters if not c.isascii()]
+        if 2 * len(foreign) <= len(letters):
+            return True
+        ids = self.encode([text], special=False)[0].ids
+        unknown = {self.id(name) for name in ("[UNK]", "<unk>")}
+        if sum(id in unknown for id in ids) > 0.3 * len(ids):
+            return False
+        return len(ids) < 0.75 * len(letters) or 2 * sum("\u2e80" <= c <= "\u9fff" for c in foreign) > len(foreign)
+
     def cut(self, text: str, most: int) -> str:
         """The text, or what its first `most` tokens are of it."""
         row = self.encode([text], special=False, truncate=None)[0]

@@ -5,6 +5,8 @@ Owns those differences, each with its architecture; windows are `windows.py`'s. 
 
 from __future__ import annotations
 
+import re
+
 import mlx.core as mx
 import mlx.nn as nn
 
@@ -20,6 +22,8 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     """The tensors as an architecture's file expects them."""
     if kind == "gpt2":
         return {name.removeprefix("transformer."): array for name, array in tensors.items()}
+    if kind in ("qwen3_5_moe", "qwen3_5_moe_text"):
+        return _stacked(tensors)
     if kind != "gpt_oss":
         return tensors
     # saved without MXFP4, experts have other names and hold their inputs first
@@ -29,10 +33,24 @@ def before(kind: str, tensors: Tensors) -> Tensors:
     return {name: array for name, array in tensors.items() if name not in apart} | turned
 
 
+EXPERT = re.compile(r"(.*\.mlp)\.experts\.(\d+)\.(\w+)\.weight$")
+
+
+def _stacked(tensors: Tensors) -> Tensors:
+    """Experts that were saved one by one, as one tensor each."""
+    found: dict[str, dict[int, mx.array]] = {}
+    for name in [name for name in tensors if EXPERT.match(name)]:
+        place, number, part = EXPERT.match(name).groups()  # type: ignore[union-attr]
+        found.setdefault(f"{place}.switch_mlp.{part}.weight", {})[int(number)] = tensors.pop(name)
+    stacks = {name: mx.stack([parts[i] for i in sorted(parts)]) for name, parts in found.items()}
+    return tensors | stacks
+
+
 def after(model: Any, config: Config) -> None:
     """Change the layers of a loaded model, whose language model has this configuration."""
-    model, kind = getattr(model, "language_model", model), str(config.get("model_type"))
-    for layer in model.layers:
+    layers, kind = model.layers, str(config.get("model_type"))
+    model = getattr(model, "language_model", model)
+    for layer in layers:
         if kind == "glm":  # it turns whole heads
             layer.self_attn.rope.dims = int(layer.self_attn.rope.dims * config.get("partial_rotary_factor", 0.5))
         elif kind in FORWARD and (kind != "gpt_neox" or config.get("hidden_act", "gelu") == "gelu"):

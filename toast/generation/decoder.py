@@ -42,8 +42,9 @@ WRAPPED = (
 FLOAT_MODES = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # (bits, group) of scales in 8 bits
 
 
-def load(path: str) -> tuple[Any, Config]:
-    """(model, config) of the folder at `path`, weights mapped and read when first used; nothing else is pending.
+def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
+    """(model, config) of the folder at `path`, weights mapped and read when first used; nothing else is pending, unless
+    it need not be `settled`.
 
     Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
     config = read_config(path)
@@ -64,7 +65,8 @@ def load(path: str) -> tuple[Any, Config]:
         _check_names(model, tensors)
         model.load_weights(list(tensors.items()), strict=True)
         corrections.after(model, text_part(part))
-        settle(model)
+        if settled:
+            settle(model)
         windows.apply(model, part)
     except BadModel:
         raise

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
-VERSION = "5"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+VERSION = "6"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
 OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")

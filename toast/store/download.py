@@ -30,6 +30,7 @@ ELSEWHERE = ("onnx/", "openvino/", "original/", "coreml/", "tf/", "flax/", "meta
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 TRIES = 5  # in a row without a byte
 REDIRECTS = 5
+PATIENCE = 3  # seconds, where a size would only be nice to know
 
 
 class File:
@@ -45,7 +46,7 @@ def pull(call: Call, reference: Reference, *, dry_run: bool = False) -> list[Fil
     """Fetch what a model needs of a repository; its files, of which those that were here are not fetched again.
 
     Raises ModelNotFound, BadModel, BadInput."""
-    if call.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if _offline(call):
         raise ModelNotFound(f"cannot fetch {reference}: HF_HUB_OFFLINE is set")
     try:
         commit, wanted = _listed(call, reference)
@@ -57,18 +58,32 @@ def pull(call: Call, reference: Reference, *, dry_run: bool = False) -> list[Fil
     return wanted
 
 
+def size_of(call: Call, reference: Reference) -> str:
+    """What a pull would fetch, as `2.3 GB`; "" where the hub does not tell that at once."""
+    if _offline(call):
+        return ""
+    try:
+        return size_text(sum(file.size for file in _listed(call, reference, seconds=PATIENCE)[1]))
+    except (ToastError, OSError):
+        return ""
+
+
+def _offline(call: Call) -> bool:
+    return call.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 # ---------------------------------------------------------------- which files
 
 
-def _listed(call: Call, reference: Reference) -> tuple[str, list[File]]:
-    """(commit, the files to fetch) of a repository, as the hub tells."""
+def _listed(call: Call, reference: Reference, *, seconds: float | None = None) -> tuple[str, list[File]]:
+    """(commit, the files to fetch) of a repository, as the hub tells. seconds: to wait for it."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     api = HfApi(endpoint=call.env.get("HF_ENDPOINT") or None)
     name, where = reference.repository, urlsplit(api.endpoint).netloc
     try:
-        told = api.model_info(name, revision=reference.revision or None, files_metadata=True)
+        told = api.model_info(name, revision=reference.revision or None, files_metadata=True, timeout=seconds)
     except GatedRepoError:
         raise ModelNotFound(f"{name} is gated", f"ask for access at {api.endpoint}/{name}, then set HF_TOKEN") from None
     except RevisionNotFoundError:

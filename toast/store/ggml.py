@@ -1,144 +1,221 @@
-"""ggml's quantised blocks as MLX's affine quantisation: groups of 32, w = scale * q + bias.
-Knows bits and bytes alone; not which tensor they are.
+"""ggml's types of tensors in MLX's forms: groups with w = scale * q + bias, or its own floating point in 4 bits.
 
-Source: ggml's block layouts (ggml-common.h, ggml-quants.c). All but Q6_K keep their integers; Q6_K has
-a scale for every 16 weights, which MLX lacks, and is rounded anew to 8 bits."""
+Owns which type takes which form, and how values that no form holds are rounded anew. What lies where in a block is
+`blocks.py`'s and `codebooks.py`'s; files are `gguf.py`'s. docs/formats.md states what the rounding costs.
+"""
 
 from __future__ import annotations
+
+from math import prod
 
 import mlx.core as mx
 import numpy as np
 
 from toast.errors import BadModel
-from toast.store.gguf import TYPES, Gguf, Tensor
+from toast.store import blocks, codebooks
+from toast.store.gguf import TYPES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
     from numpy import ndarray
 
-    Decoder = Callable[[ndarray], tuple[ndarray, ndarray, ndarray]]  # blocks -> codes, scales, biases
+    from toast.store.gguf import Tensor
 
-GROUP = 32
+GROUP = 32  # weights that share a scale where nothing else is said
+AT_ONCE = 1 << 17  # weights that are taken apart at once: what numpy makes of them stays in the cache
 
-
-def _f16(blocks: ndarray, at: int) -> ndarray:
-    return blocks[:, at : at + 2].copy().view(np.float16).astype(np.float32)  # (n, 1)
-
-
-def _nibbles(packed: ndarray) -> ndarray:
-    """(n, 16) bytes -> (n, 32): the low halves, then the high halves."""
-    return np.concatenate([packed & 15, packed >> 4], axis=-1)
-
-
-def _fifth(packed: ndarray) -> ndarray:
-    """(n, 4) bytes -> (n, 32): bit i of the 32 as 16 or 0."""
-    return np.unpackbits(packed, axis=-1, bitorder="little") << 4
-
-
-def _q4_0(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return _nibbles(b[:, 2:18]), _f16(b, 0), -8 * _f16(b, 0)
-
-
-def _q4_1(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return _nibbles(b[:, 4:20]), _f16(b, 0), _f16(b, 2)
-
-
-def _q5_0(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return _nibbles(b[:, 6:22]) | _fifth(b[:, 2:6]), _f16(b, 0), -16 * _f16(b, 0)
-
-
-def _q5_1(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return _nibbles(b[:, 8:24]) | _fifth(b[:, 4:8]), _f16(b, 0), _f16(b, 2)
-
-
-def _q8_0(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return b[:, 2:34] ^ 128, _f16(b, 0), -128 * _f16(b, 0)  # int8 + 128
-
-
-def _k_scales(b: ndarray) -> tuple[ndarray, ndarray]:
-    """Scales and biases (n, 8) of a superblock: 6-bit factors of d and dmin, packed in 12 bytes."""
-    low, mid, high = b[:, 4:8], b[:, 8:12], b[:, 12:16]
-    scale = np.concatenate([low & 63, (high & 15) | (low >> 6 << 4)], axis=-1)
-    least = np.concatenate([mid & 63, (high >> 4) | (mid >> 6 << 4)], axis=-1)
-    return _f16(b, 0) * scale, -_f16(b, 2) * least
-
-
-def _k_nibbles(packed: ndarray) -> ndarray:
-    """(n, 128) bytes -> (n, 8, 32)."""
-    runs = packed.reshape(-1, 4, 1, 32)
-    return np.concatenate([runs & 15, runs >> 4], axis=2).reshape(-1, 8, 32)
-
-
-def _q4_k(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    return _k_nibbles(b[:, 16:]), *_k_scales(b)
-
-
-def _q5_k(b: ndarray) -> tuple[ndarray, ndarray, ndarray]:
-    high = b[:, None, 16:48] >> np.arange(8, dtype=np.uint8)[:, None] & 1
-    return _k_nibbles(b[:, 48:]) | high << 4, *_k_scales(b)
-
-
-def _q6_k(b: ndarray) -> ndarray:
-    """(n, 210) bytes -> (n, 256) float32."""
-    low = b[:, :128].reshape(-1, 2, 1, 64)
-    low = np.concatenate([low & 15, low >> 4], axis=2).reshape(-1, 2, 4, 32)
-    shifts = np.array([0, 2, 4, 6], np.uint8)[:, None]
-    high = b[:, 128:192].reshape(-1, 2, 1, 32) >> shifts & 3
-    q = (low | high << 4).reshape(-1, 16, 16).astype(np.float32) - 32
-    scale = _f16(b, 208) * b[:, 192:208].view(np.int8)
-    return (q * scale[:, :, None]).reshape(-1, 256)
-
-
-QUANTS: dict[str, tuple[int, Decoder]] = {
-    "Q4_0": (4, _q4_0), "Q4_1": (4, _q4_1), "Q4_K": (4, _q4_k), "Q5_0": (8, _q5_0),
-    "Q5_1": (8, _q5_1), "Q5_K": (8, _q5_k), "Q8_0": (8, _q8_0),
+# type -> (bits, weights in a group, how), exact but for scales in half precision
+EXACT: dict[str, tuple[int, int, Callable[[ndarray], blocks.Codes]]] = {
+    "Q4_0": (4, 32, blocks.q4_0), "Q4_1": (4, 32, blocks.q4_1), "Q5_0": (5, 32, blocks.q5_0),
+    "Q5_1": (5, 32, blocks.q5_1), "Q8_0": (8, 32, blocks.q8_0), "Q8_1": (8, 32, blocks.q8_1),
+    "Q4_K": (4, 32, blocks.q4_k), "Q5_K": (5, 32, blocks.q5_k), "Q8_K": (8, 128, blocks.q8_k),
+    "Q1_0": (1, 128, blocks.q1_0), "Q2_0": (2, 64, blocks.q2_0), "TQ1_0": (2, 128, blocks.tq1_0),
+    "TQ2_0": (2, 128, blocks.tq2_0), "IQ1_S": (2, 32, codebooks.iq1_s), "IQ2_XXS": (3, 32, codebooks.iq2_xxs),
+    "IQ3_XXS": (4, 32, codebooks.iq3_xxs), "IQ3_S": (4, 32, codebooks.iq3_s),
 }  # fmt: skip
-FLOATS = {"F32": mx.float32, "F16": mx.float16, "BF16": mx.bfloat16}
+# type -> (bits, how): scales of 16 weights, or values at no equal distances, which are rounded anew in groups of 32
+ROUNDED: dict[str, tuple[int, Callable[[ndarray], tuple[ndarray, ndarray]]]] = {
+    "Q2_K": (4, blocks.q2_k), "Q3_K": (5, blocks.q3_k), "Q6_K": (6, blocks.q6_k), "IQ1_M": (4, codebooks.iq1_m),
+    "IQ2_XS": (4, codebooks.iq2_xs), "IQ2_S": (4, codebooks.iq2_s), "IQ4_NL": (5, codebooks.iq4_nl),
+    "IQ4_XS": (5, codebooks.iq4_xs),
+}  # fmt: skip
+# type -> (mode, weights in a group, how)
+FLOAT4: dict[str, tuple[str, int, Callable[[ndarray], tuple[ndarray, ndarray]]]] = {
+    "MXFP4": ("mxfp4", 32, blocks.mxfp4), "NVFP4": ("nvfp4", 16, blocks.nvfp4),
+}  # fmt: skip
+# type -> (how the file has it, what it becomes)
+PLAIN: dict[str, tuple[str, mx.Dtype]] = {
+    "F32": ("<u4", mx.float32), "F16": ("<u2", mx.float16), "BF16": ("<u2", mx.bfloat16), "F64": ("<f8", mx.float32),
+    "I8": ("<i1", mx.int8), "I16": ("<i2", mx.int16), "I32": ("<i4", mx.int32), "I64": ("<i8", mx.int64),
+}  # fmt: skip
+MIDDLE = {"Q6_K": 32}  # the code that stands for 0 where that of the larger of two scales is kept
+BYTES = {name: (elements, nbytes) for name, elements, nbytes in TYPES.values()}
 
 
-def bits(kind: str) -> int | None:
-    """The bits that a tensor of this ggml type has in MLX; None: it stays floating point."""
-    return 8 if kind == "Q6_K" else QUANTS[kind][0] if kind in QUANTS else None
+def form(kind: str) -> dict[str, Any] | None:
+    """MLX's settings for a tensor of this type; None: it is not quantised. BadModel for a type that has no form."""
+    if kind in EXACT:
+        return {"group_size": EXACT[kind][1], "bits": EXACT[kind][0], "mode": "affine"}
+    if kind in ROUNDED:
+        return {"group_size": GROUP, "bits": ROUNDED[kind][0], "mode": "affine"}
+    if kind in FLOAT4:
+        return {"group_size": FLOAT4[kind][1], "bits": 4, "mode": FLOAT4[kind][0]}
+    if kind in PLAIN:
+        return None
+    raise BadModel(f"{kind} is a type that is not supported")
 
 
-def arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
-    """The tensor as (w,), or as (weight (..., cols*bits/32) uint32, scales, biases (..., cols/32) f16).
+def shapes(kind: str, shape: tuple[int, ...]) -> list[tuple[mx.Dtype, tuple[int, ...]]]:
+    """(dtype, shape) of the one array that a tensor becomes, or of weight, scales and, unless it has none, biases."""
+    settings = form(kind)
+    if settings is None:
+        return [(PLAIN[kind][1], shape)]
+    width, groups = shape[-1] * settings["bits"] // 32, shape[-1] // settings["group_size"]
+    scale = mx.float16 if settings["mode"] == "affine" else mx.uint8
+    packed = [(mx.uint32, (*shape[:-1], width))]
+    return packed + [(scale, (*shape[:-1], groups))] * (2 if settings["mode"] == "affine" else 1)
 
-    Raises BadModel for a type that has no counterpart here."""
+
+def rows(kind: str, raw: ndarray) -> tuple[ndarray, ...]:
+    """Rows (n, bytes) uint8 of a tensor of this type -> those of the arrays of `shapes`.
+
+    A bfloat16 is an uint16 here, as numpy has none."""
     with np.errstate(all="ignore"):  # of scales that are no numbers the model will tell
-        return _arrays(file, name)
+        return _plain(kind, raw) if kind in PLAIN else _packed_rows(kind, raw)
 
 
-def _arrays(file: Gguf, name: str) -> tuple[mx.array, ...]:
-    tensor = file.tensors[name]
-    raw = np.frombuffer(file.read(tensor.start, tensor.nbytes), np.uint8)
-    if tensor.type in FLOATS:
-        return (_floats(raw, tensor),)
-    if bits(tensor.type) is None:
-        raise BadModel(f"cannot read {file.path}: {name} is {tensor.type}, a type not supported")
-    blocks = raw.reshape(-1, next(t[2] for t in TYPES.values() if t[0] == tensor.type))
-    if tensor.type == "Q6_K":
-        w = mx.array(_q6_k(blocks).reshape(tensor.shape))
-        weight, *rest = mx.quantize(w, GROUP, 8)
-        return weight, *(part.astype(mx.float16) for part in rest)
-    width, decode = QUANTS[tensor.type]
-    q, scales, biases = decode(blocks)
-    return _packed(q, width, tensor.shape), _group(scales, tensor), _group(biases, tensor)
+def values(kind: str, raw: ndarray) -> ndarray:
+    """Rows (n, bytes) of a tensor of this type -> (n, weights) float32, as ggml reads them."""
+    with np.errstate(all="ignore"):
+        if kind in PLAIN:
+            return _numbers(kind, raw)
+        b = _blocks(kind, raw)
+        if kind in ROUNDED:
+            return ROUNDED[kind][1](b)[0].reshape(len(raw), -1)
+        if kind in FLOAT4:
+            return _float4(kind, *FLOAT4[kind][2](b)).reshape(len(raw), -1)
+        q, scales, biases = EXACT[kind][2](b)
+        grouped = q.reshape(*scales.shape, -1) * scales[:, :, None] + biases[:, :, None]
+        return grouped.astype(np.float32).reshape(len(raw), -1)
 
 
-def _floats(raw: ndarray, tensor: Tensor) -> mx.array:
-    bytes_ = np.uint32 if tensor.type == "F32" else np.uint16
-    return mx.array(raw.view(bytes_).reshape(tensor.shape)).view(FLOATS[tensor.type])
+def spans(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Rows [start, end) of a tensor, a few at once."""
+    n, step = prod(shape[:-1]), max(1, AT_ONCE // max(1, shape[-1] if shape else 1))
+    return ((start, min(start + step, n)) for start in range(0, n, step))
 
 
-def _packed(q: ndarray, width: int, shape: tuple[int, ...]) -> mx.array:
-    if width == 4:
-        pairs = q.reshape(-1, 2)
-        q = pairs[:, 0] | pairs[:, 1] << 4
-    return mx.array(np.ascontiguousarray(q).view(np.uint32).reshape(*shape[:-1], -1))
+def raw(tensor: Tensor, start: int, end: int, *, lines: int) -> ndarray:
+    """Rows [start, end) of the `lines` that a tensor has, as its file has them: (end - start, bytes of a row)."""
+    size = tensor.nbytes // max(1, lines)
+    data = tensor.file.read(tensor.start + start * size, (end - start) * size)
+    return np.frombuffer(data, np.uint8).reshape(end - start, size)
 
 
-def _group(values: ndarray, tensor: Tensor) -> mx.array:
-    return mx.array(values.astype(np.float16).reshape(*tensor.shape[:-1], -1))
+def numbers(tensor: Tensor) -> ndarray:
+    """All of a tensor, float32."""
+    lines = prod(tensor.shape[:-1])
+    whole = [values(tensor.type, raw(tensor, *span, lines=lines)) for span in spans(tensor.shape)]
+    return np.concatenate(whole or [np.zeros(0, np.float32)]).reshape(tensor.shape)
+
+
+# ---------------------------------------------------------------- one type's rows
+
+
+def _blocks(kind: str, raw: ndarray) -> ndarray:
+    form(kind)
+    return raw.reshape(-1, BYTES[kind][1])
+
+
+def _plain(kind: str, raw: ndarray) -> tuple[ndarray]:
+    found = np.ascontiguousarray(raw).view(PLAIN[kind][0])
+    return (found.astype(np.float32) if kind == "F64" else found,)
+
+
+def _numbers(kind: str, raw: ndarray) -> ndarray:
+    found = np.ascontiguousarray(raw).view(PLAIN[kind][0])
+    if kind == "BF16":
+        return (found.astype(np.uint32) << 16).view(np.float32)
+    own = {"F32": np.float32, "F16": np.float16}.get(kind)
+    return (found.view(own) if own else found).astype(np.float32)
+
+
+def _packed_rows(kind: str, raw: ndarray) -> tuple[ndarray, ...]:
+    b, n = _blocks(kind, raw), len(raw)
+    if kind in FLOAT4:
+        codes, scales = FLOAT4[kind][2](b)
+        return packed(codes.reshape(n, -1), 4), np.ascontiguousarray(scales.reshape(n, -1))
+    if kind in EXACT:
+        bits, _, decode = EXACT[kind]
+        q, scales, biases = decode(b)
+    else:
+        bits, split = ROUNDED[kind]
+        x, sub = split(b)
+        q, scales, biases = rounded(x.reshape(-1, GROUP), bits, _largest(sub, MIDDLE.get(kind)))
+    return packed(q.reshape(n, -1), bits), *(part.astype(np.float16).reshape(n, -1) for part in (scales, biases))
+
+
+def _float4(kind: str, codes: ndarray, scales: ndarray) -> ndarray:
+    # 1, 2 and 3 bits of exponent, fraction, sign; a scale is a power of two (E8M0), or E4M3 without its sign
+    sizes = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+    x = np.concatenate([sizes, -sizes])[codes]
+    if kind == "MXFP4":
+        factor = np.ldexp(np.float32(1), scales.astype(np.int32) - 127)
+    else:
+        power, fraction = scales.astype(np.int32) >> 3, (scales & 7).astype(np.float32) / 8
+        factor = np.where(power == 0, np.ldexp(fraction, -6), np.ldexp(1 + fraction, power - 7))
+    return (x.reshape(*scales.shape, -1) * factor[:, :, None]).astype(np.float32)
+
+
+# ---------------------------------------------------------------- rounding and packing
+
+
+def packed(q: ndarray, bits: int) -> ndarray:
+    """Codes (n, k) uint8 in MLX's order, (n, k * bits / 32) uint32: a stream of bits, the lowest first."""
+    q = np.ascontiguousarray(q)
+    if bits == 8:
+        return q.view(np.uint32)
+    stream = q.view("<u8")
+    for wide in (8, 16, 32):  # two fields of this many bits become one
+        used = bits * wide // 8
+        low = np.uint64(sum(((1 << used) - 1) << at for at in range(0, 64, 2 * wide)))
+        stream = stream & low | stream >> np.uint64(wide - used) & low << np.uint64(used)
+    data = stream.view(np.uint8).reshape(len(q), -1, 8)[..., :bits]
+    return np.ascontiguousarray(data).reshape(len(q), -1).view(np.uint32)
+
+
+def _largest(sub: ndarray, middle: int | None) -> tuple[ndarray, ndarray] | None:
+    """(scale, bias) of every two neighbours' larger scale, whose weights then keep their codes."""
+    if middle is None:
+        return None
+    two = sub.reshape(-1, 2)
+    scale = np.where(abs(two[:, :1]) >= abs(two[:, 1:]), two[:, :1], two[:, 1:])
+    return scale, -middle * scale
+
+
+def rounded(x: ndarray, bits: int, first: tuple[ndarray, ndarray] | None = None) -> blocks.Codes:
+    """Codes (n, k), scales and biases (n, 1) of groups (n, k) float32: by `first`, or from the least to the largest
+    value, then those that fit its codes best (least squares), where that is nearer."""
+    top = (1 << bits) - 1
+    least = x.min(1, keepdims=True)
+    scale, bias = first or ((x.max(1, keepdims=True) - least) / top, least)
+    q, scale, bias, error = _nearest(x, scale, bias, top=top)
+    mean, center = q.mean(1, keepdims=True, dtype=np.float32), x.mean(1, keepdims=True)
+    off = q - mean
+    spread = np.einsum("ij,ij->i", off, off)[:, None]
+    better = np.where(spread > 0, np.einsum("ij,ij->i", off, x)[:, None] / spread, scale)
+    other, scale2, bias2, error2 = _nearest(x, better, center - better * mean, top=top)
+    won = error2 < error
+    return np.where(won, other, q).astype(np.uint8), np.where(won, scale2, scale), np.where(won, bias2, bias)
+
+
+def _nearest(x: ndarray, scale: ndarray, bias: ndarray, *, top: int) -> tuple[ndarray, ndarray, ndarray, ndarray]:
+    """(codes float32, scale, bias in half precision, sum of squares of what is left) of groups."""
+    scale, bias = (part.astype(np.float16).astype(np.float32) for part in (scale, bias))
+    q = np.where(scale == 0, np.float32(0), (x - bias) / np.where(scale == 0, 1, scale))
+    np.clip(np.rint(q, out=q), 0, top, out=q)
+    left = x - (q * scale + bias)
+    return q, scale, bias, np.einsum("ij,ij->i", left, left)[:, None]

@@ -12,6 +12,7 @@ from math import prod
 
 from toast import files
 from toast.errors import BadModel
+from toast.store import hub
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ TYPES = {
     22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2),
     26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56),
     30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17),
+    40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
 }  # fmt: skip
 
 AHEAD = 1 << 20  # bytes of metadata that are read at once
@@ -39,12 +41,12 @@ BOOL, STRING, ARRAY = 7, 8, 9
 
 
 class Tensor:
-    """Where one tensor lies: `shape` in row-major order, `start` and `nbytes` in the file."""
+    """Where one tensor lies: `shape` in row-major order, `start` and `nbytes` in `file`."""
 
-    __slots__ = ("type", "shape", "start", "nbytes")
+    __slots__ = ("type", "shape", "start", "nbytes", "file")
 
-    def __init__(self, type: str, shape: tuple[int, ...], *, start: int, nbytes: int) -> None:
-        self.type, self.shape, self.start, self.nbytes = type, shape, start, nbytes
+    def __init__(self, type: str, shape: tuple[int, ...], *, start: int, nbytes: int, file: Gguf) -> None:
+        self.type, self.shape, self.start, self.nbytes, self.file = type, shape, start, nbytes, file
 
 
 class _Reader:
@@ -99,22 +101,71 @@ class _Reader:
         return [bool(v) for v in values] if kind == BOOL else values
 
 
+def architecture(path: str) -> str | None:
+    """general.architecture of a file, which stands before its words; None where it cannot be read."""
+    try:
+        return Gguf(path, upto="general.architecture").metadata.get("general.architecture")
+    except BadModel:
+        return None
+
+
+def whole(path: str) -> Gguf:
+    """The model in the GGUF file at `path`, which may be any part of several: the first part with all tensors.
+
+    Raises BadModel, which names what is missing."""
+    files_ = parts(path)
+    if missing := [name for name in files_ if not os.path.exists(name)]:
+        names = ", ".join(os.path.basename(name) for name in missing[:3]) + (" .." if missing[3:] else "")
+        raise BadModel(f"{path} is one of {len(files_)} parts, not beside it: {names}",
+                       hint="all parts go into one folder")  # fmt: skip
+    model = Gguf(files_[0])
+    _check_parts(model, path, len(files_))
+    for name in files_[1:]:
+        tensors = Gguf(name).tensors
+        if twice := model.tensors.keys() & tensors.keys():
+            raise BadModel(f"cannot read {name}: {min(twice)} is in another part, too")
+        model.tensors.update(tensors)
+    count = model.metadata.get("split.tensors.count", len(model.tensors))
+    if files_[1:] and count != len(model.tensors):
+        raise BadModel(f"cannot read {path}: its parts hold {len(model.tensors)} tensors of {count}")
+    return model
+
+
+def parts(path: str) -> list[str]:
+    """The paths of all parts of a file, the first one first, there or not: NAME-00001-of-00003.gguf."""
+    stem, number, count = hub.part_of(path)
+    return [f"{stem}-{i:05}-of-{count:05}.gguf" for i in range(1, count + 1)] if number else [path]
+
+
+def _check_parts(model: Gguf, path: str, count: int) -> None:
+    """That the file is as many parts as its name says: one of several may have been given another name."""
+    said = model.metadata.get("split.count", 1)
+    if isinstance(said, int) and said > 1 and said != count:
+        raise BadModel(f"{path} is one of {said} parts, which its name does not say",
+                       hint=f"give them their names again: NAME-00001-of-{said:05}.gguf")  # fmt: skip
+
+
 @contextmanager
 def converting(path: str) -> Iterator[None]:
     """Metadata that is missing or wrong ends in a BadModel that names the file."""
     try:
         yield
+    except BadModel as error:
+        if path in error.message:
+            raise
+        raise BadModel(f"cannot convert {path}: {error.message}", error.hint) from None
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError) as error:
         raise BadModel(f"cannot convert {path}: metadata missing or wrong: {error!r}") from None
 
 
 class Gguf:
-    """`metadata` (key -> value) and `tensors` (name -> Tensor) of the file at `path`.
+    """`metadata` (key -> value) and `tensors` (name -> Tensor) of the file at `path`; `upto`: a key to stop at.
 
     Raises BadModel when the file is truncated, damaged or not GGUF."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, upto: str | None = None) -> None:
+        self.path, self.upto = path, upto
+        self.tensors: dict[str, Tensor] = {}
         try:
             self.file = open(files.open_regular(path), "rb", buffering=0)  # noqa: SIM115  closed with this object
             self.size = os.fstat(self.file.fileno()).st_size
@@ -146,6 +197,8 @@ class Gguf:
         for _ in range(n_pairs):
             key = reader.string()
             self.metadata[key] = reader.value(*reader.unpack("I"))
+            if key == self.upto:
+                return
         table = [self._entry(reader) for _ in range(n_tensors)]
         align = self.metadata.get("general.alignment", 32)
         if not isinstance(align, int) or align < 1 or align & (align - 1):
@@ -175,4 +228,4 @@ class Gguf:
         size = n // block * nbytes
         if start + size > self.size:
             raise ValueError("it ends before its tensors")
-        return Tensor(name, shape, start=start, nbytes=size)
+        return Tensor(name, shape, start=start, nbytes=size, file=self)

@@ -194,7 +194,9 @@ def part_of(file: str) -> tuple[str, int, int]:
     stem = file.removesuffix(".gguf")
     tail = stem[-15:]
     if len(tail) == 15 and tail[0] == "-" and tail[6:10] == "-of-" and (tail[1:6] + tail[10:]).isdecimal():
-        return stem[:-15], int(tail[1:6]), int(tail[10:])
+        number, count = int(tail[1:6]), int(tail[10:])
+        if 1 <= number <= count:
+            return stem[:-15], number, count
     return stem, 0, 0
 
 

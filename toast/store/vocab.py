@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.errors import BadModel
 from toast.store.folder import write_texts
-from toast.store.gguf import Gguf, converting
+from toast.store.gguf import Gguf, converting, parts
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,23 +31,45 @@ _DEEPSEEK3 = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# letters with a case, of the scripts that DeepSeek's first tokenizer knows
+_LETTERS = (
+    "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af"
+    "\u0370-\u0373\u0376\u0377\u037b-\u037d\u037f\u0386\u0388-\u038a\u038c\u038e-\u03a1\u03a3-\u03f5"
+    "\u03f7-\u0481\u048a-\u052f\u0531-\u0556\u10a0-\u10c5\u13a0-\u13f5\u13f8-\u13fd\u1c90-\u1cba"
+    "\u1cbd-\u1cbf\u1d00-\u1d2b\u1d6b-\u1d77\u1d79-\u1d9a\u1e00-\u1f15\u1f18-\u1f1d\u1f20-\u1f45"
+    "\u1f48-\u1f4d\u1f50-\u1f57\u1f59\u1f5b\u1f5d\u1f5f-\u1f7d\u1f80-\u1fb4\u1fb6-\u1fbc\u1fbe"
+    "\u1fc2-\u1fc4\u1fc6-\u1fcc\u1fd0-\u1fd3\u1fd6-\u1fdb\u1fe0-\u1fec\u1ff2-\u1ff4\u1ff6-\u1ffc\u2102"
+    "\u2107\u210a-\u2113\u2115\u2119-\u211d\u2124\u2126\u2128\u212a-\u212d\u212f-\u2134\u2139"
+    "\u213c-\u213f\u2145-\u2149\u214e\u2183\u2184\u2c00-\u2c7b\u2c7e-\u2ce4\u2ceb-\u2cee\u2cf2\u2cf3"
+    "\ua640-\ua66d\ua680-\ua69b\ua722-\ua76f\ua771-\ua787\ua78b-\ua78e\uab70-\uabbf\ufb00-\ufb06"
+    "\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
+    "\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df"
+    "\U0001e900-\U0001e943"
+)
+_MARKS = "!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002"
+BAILING = r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+SEED = rf"{_WORDS}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 # tokenizer.ggml.pre -> the patterns that split the text, one after the other
 _FAMILIES = {
     ("gpt-2", "gpt2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling", "jina-es",
-     "jina-de", "gigachat", "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert"): (GPT2,),
+     "jina-de", "gigachat", "exaone4", "jina-v1-en", "jina-v2-code", "roberta-bpe",
+     "jina-v2-es", "jina-v2-de", "a.x-4.0", "mellum", "modern-bert"): (GPT2,),
     ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b",
-     "minerva"): (r"\p{N}", GPT2),
+     "minerva", "mellum2"): (r"\p{N}", GPT2),
     ("falcon",): (r"[\p{P}\$\+<=>\^~\|`]+", GPT2, "[0-9][0-9][0-9]"),
     ("default",): (r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"),
     ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2", "midm-2.0",
-     "dbrx", "smaug-bpe", "chatglm-bpe", "glm4"): (LLAMA3,),
+     "dbrx", "smaug-bpe", "chatglm-bpe", "glm4", "glm5", "jina-v5-nano"): (LLAMA3,),
     ("qwen2", "stablelm2", "deepseek-r1-qwen", "megrez", "hunyuan", "solar-open",
-     "grok-2"): (QWEN2,),
+     "grok-2", "kormo", "f2llmv2"): (QWEN2,),
     ("qwen35",): (QWEN35,),
     ("tekken",): (TEKKEN,),
     ("gpt-4o", "llama4", "kanana2", "minimax-m2"): (GPT4O,),
-    ("deepseek-v3", "hunyuan-dense"): (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+    ("deepseek-v3", "hunyuan-dense", "joyai-llm", "hy_v4"): (r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", _DEEPSEEK3),
+    ("deepseek-llm",): (r"[\r\n]", rf"\s?[{_LETTERS}]+", rf"\s?[{_MARKS}]+", r"\s+$", "[一-龥ࠀ-一가-퟿]+", r"\p{N}+"),
+    ("bailingmoe", "bailingmoe2", "llada-moe"): (BAILING,),
+    ("seed-coder",): (SEED,),
     ("deepseek-coder",): (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"),
 }  # fmt: skip
 PRE = {name: patterns for names, patterns in _FAMILIES.items() for name in names}
@@ -55,13 +77,13 @@ PRE = {name: patterns for names, patterns in _FAMILIES.items() for name in names
 UNKNOWN, CONTROL, USER, UNUSED, BYTE = 2, 3, 4, 5, 6  # token types
 ENDS = {  # what ends a turn, where the metadata says less
     "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|endoftext|>",
-    "<|end_of_text|>", "<|end_of_turn|>", "<|return|>", "<|call|>", "<EOT>", "<｜end▁of▁sentence｜>",
+    "<|end_of_text|>", "<|end_of_turn|>", "<turn|>", "<|return|>", "<|call|>", "<EOT>", "<｜end▁of▁sentence｜>",
 }  # fmt: skip
 
 
 def gguf_to_folder(path: str, out: str) -> None:
     """Write nothing but the vocabulary of the GGUF file at `path`, which need not hold weights, into `out`."""
-    file = Gguf(path)
+    file = Gguf(parts(path)[0])  # the first of several parts has all that is said of words
     with converting(path):
         texts = files(file.metadata)
     write_texts(out, texts)
@@ -88,7 +110,7 @@ def tokenizer_json(meta: Json) -> Json:
 
     Raises BadModel for a kind of vocabulary or pre-tokenizer that is not known here."""
     kind: Any = meta.get("tokenizer.ggml.model")
-    build = {"gpt2": _byte_bpe, "llama": _sentencepiece, "bert": _wordpiece}.get(kind)
+    build = {"gpt2": _byte_bpe, "llama": _sentencepiece, "bert": _wordpiece, "gemma4": _gemma4}.get(kind)
     if build is None:
         raise BadModel(f"a GGUF vocabulary of kind {kind!r} is not supported")
     document = {"version": "1.0", "truncation": None, "padding": None}
@@ -165,6 +187,34 @@ def _sentencepiece(meta: Json) -> Json:
     }
 
 
+def _gemma4(meta: Json) -> Json:
+    """SentencePiece's words with merges in an order of their own."""
+    space = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
+    back = [{"type": "Replace", "pattern": {"String": "▁"}, "content": " "}, {"type": "ByteFallback"}, {"type": "Fuse"}]
+    tokens, _ = _tokens(meta)
+    unknown = meta.get("tokenizer.ggml.unknown_token_id")
+    cut = [merge.find(" ", 1) for merge in meta["tokenizer.ggml.merges"]]  # what is merged may itself be a blank
+    return {
+        "normalizer": space,
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"String": " "},
+            "behavior": "MergedWithPrevious",
+            "invert": False,
+        },
+        "post_processor": _ends(meta, bos=True),
+        "decoder": {"type": "Sequence", "decoders": back},
+        "model": {
+            "type": "BPE",
+            "unk_token": None if unknown is None else tokens[unknown],
+            "fuse_unk": True,
+            "byte_fallback": "<0x00>" in tokens,
+            "vocab": {token: i for i, token in enumerate(tokens)},
+            "merges": [[m[:at], m[at + 1 :]] for m, at in zip(meta["tokenizer.ggml.merges"], cut, strict=True)],
+        },
+    }
+
+
 def _merges(scores: list[float], vocab: dict[str, int]) -> list[list[str]]:
     pairs = []
     for token, index in vocab.items():
@@ -185,10 +235,13 @@ def _wordpiece(meta: Json) -> Json:
         return token[1:] if token.startswith("▁") else f"##{token}"
 
     names = [name(*pair) for pair in zip(tokens, types, strict=False)]
-    cls, sep = (meta.get(f"tokenizer.ggml.{k}_token_id", d) for k, d in (("cls", 101), ("seperator", 102)))
+    # older files name the first two, newer ones only the others
+    cls: Any = meta.get("tokenizer.ggml.cls_token_id", meta.get("tokenizer.ggml.bos_token_id", 101))
+    sep: Any = meta.get("tokenizer.ggml.seperator_token_id", meta.get("tokenizer.ggml.eos_token_id", 102))
+    lower = meta.get("tokenizer.ggml.normalizer.lowercase", True)
     return {
         "normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True,
-                       "strip_accents": True, "lowercase": True},
+                       "strip_accents": lower, "lowercase": lower},
         "pre_tokenizer": {"type": "BertPreTokenizer"},
         "post_processor": {"type": "BertProcessing", "sep": [names[sep], sep], "cls": [names[cls], cls]},
         "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True},

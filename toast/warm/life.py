@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 PACKAGES = ("toast", "embed", "rerank")
 MEMORY = "4096"  # MB, unless TOAST_WARM_MB says otherwise
 # what Python and the libraries read once, for all of the process
-FIXED = ("PYTHON", "MLX_", "OMP_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "RAYON_", "TOKENIZERS_", "TQDM_", "SQLITE_",
-         "TOAST_KERNELS", "TOAST_THREADS")  # fmt: skip
+FIXED = (
+    "PYTHON", "MLX_", "OMP_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "RAYON_", "TOKENIZERS_", "TQDM_", "SQLITE_", "HF_",
+    "TOAST_KERNELS", "TOAST_THREADS",
+)  # fmt: skip
 ALIKE = ("C", "POSIX", "C.UTF-8", "C.utf8", "")  # of locales, as far as Python goes
 
 

@@ -116,7 +116,7 @@ class Server:
 
     def _pause(self) -> float:
         """Seconds until something is due."""
-        if self.running or self.waiting or self.leaving:
+        if self.running or self.waiting or self.leaving or self.uncollected:
             return protocol.HEARTBEAT / 4
         return 60.0 if self.idle is None else max(0.1, min(60.0, self.used + self.idle - monotonic()))
 
@@ -195,7 +195,8 @@ class Server:
             self._refuse(connection, b"")
 
     def _leave_to_caller(self, connection: Connection, why: Exception) -> None:
-        self._refuse(connection, protocol.HERE + f" {why}\n".encode("utf-8", "replace"))
+        said = " ".join(str(why).split())
+        self._refuse(connection, protocol.HERE + f" {said}\n".encode("utf-8", "replace"))
 
     def _refuse(self, connection: Connection, line: bytes) -> None:
         connection.say(line)

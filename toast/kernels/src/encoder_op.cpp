@@ -31,7 +31,7 @@ mx::array row_of(int n) { return mx::array({1, n}, mx::float32, nullptr, {}); }
 int check(int K, const std::vector<LinearTuple>& linears) {
   for (auto& [w, scales, biases, group, bits, bias] : linears) {
     bool fits = w.ndim() == 2 && is_supported(row_of(K), {w, scales, biases, group, bits});
-    refuse(!fits, "affine weights of 4 or 8 bits that fit.");
+    refuse(!fits, "affine weights of 2 to 6 or 8 bits that fit.");
     refuse(bias.shape() != mx::Shape{w.shape(0)}, "bias[N].");
     K = w.shape(0);
   }

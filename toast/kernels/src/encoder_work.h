@@ -7,7 +7,7 @@
 
 namespace toast {
 
-// A linear layer: w of 4 or 8 bits, bias[N].
+// A linear layer: w of 2 to 6 or 8 bits, bias[N].
 struct QuantLinear {
   QuantWeights w;
   const float* bias;

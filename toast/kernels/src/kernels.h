@@ -34,7 +34,7 @@ struct Output {
 };
 
 // ---- quantised weights and activations ----
-// w[N, K] of 4 or 8 bits, packed as MLX does (low bits first); scales, biases [N, K / group] of
+// w[N, K] of 2 to 6 or 8 bits, packed as MLX does (low bits first); scales, biases [N, K / group] of
 // `type`: weight = scale * code + bias.
 struct QuantWeights {
   const uint8_t* w;
@@ -64,7 +64,9 @@ struct QuantRows {
   const int* count;         // [m]: how many outliers are valid; -1: the row is not finite and goes through in float
   int K, group;
 };
-// One of these rows, to be filled for weights of `bits` in groups of `group`.
+// Activations have one form for weights of 4 bits and one, that of 8, for all others.
+inline int form_for(int bits) { return bits == 4 ? 4 : 8; }
+// One of these rows, to be filled for weights of `bits`, 4 or 8, in groups of `group`.
 struct QuantRow {
   float* unit;
   Block* blocks;
@@ -82,7 +84,7 @@ struct QuantTask {
 };
 
 // ---- float matrices ----
-// b[K, N] with strides in elements, one of them 1; or, with bits 4 or 8, rows of N packed weights and
+// b[K, N] with strides in elements, one of them 1; or, with bits, rows of N packed weights and
 // scales, biases [K, N / group], all of `type`.
 struct Matrix {
   const void* data;

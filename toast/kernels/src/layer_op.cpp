@@ -62,7 +62,7 @@ Arrays checked(const LayerArrays& l) {
   Arrays all{l.norm(0), l.norm(1)};
   for (auto& a : l.linears) {
     refuse(a.w.ndim() != 2 || !is_supported(mx::array({1, a.bits ? a.width() : 0}, dtype, nullptr, {}), a),
-           "affine weights of 4 or 8 bits.");
+           "affine weights of 2 to 6 or 8 bits.");
     refuse(mx::promote_types(a.scales.dtype(), dtype) != dtype, "a dtype that products keep.");
     all.insert(all.end(), {a.w, a.scales, a.biases});
   }

@@ -274,19 +274,40 @@ struct Panel {
   }
 };
 
+template <int N>
+struct Bits {
+  static constexpr int value = N;
+};
+
 // f(panel) for each of columns [n0, n1).
 template <class F>
 static void panels(const QuantWeights& w, int n0, int n1, F f) {
   for (; n0 < n1; n0 += COLUMNS) {
-    bool whole = n0 + COLUMNS <= w.N;
-    if (w.bits == 4 && whole)
-      f(Panel<4, true>{w, n0});
-    else if (w.bits == 4)
-      f(Panel<4, false>{w, n0});
-    else if (whole)
-      f(Panel<8, true>{w, n0});
-    else
-      f(Panel<8, false>{w, n0});
+    auto panel = [&](auto bits) {
+      if (n0 + COLUMNS <= w.N)
+        f(Panel<decltype(bits)::value, true>{w, n0});
+      else
+        f(Panel<decltype(bits)::value, false>{w, n0});
+    };
+    switch (w.bits) {
+      case 2:
+        panel(Bits<2>{});
+        break;
+      case 3:
+        panel(Bits<3>{});
+        break;
+      case 4:
+        panel(Bits<4>{});
+        break;
+      case 5:
+        panel(Bits<5>{});
+        break;
+      case 6:
+        panel(Bits<6>{});
+        break;
+      default:
+        panel(Bits<8>{});
+    }
   }
 }
 

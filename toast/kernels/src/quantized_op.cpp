@@ -1,5 +1,5 @@
 // quantized_matmul, linear and gather_qmm as MLX ops: shapes, batches, experts.
-// What is not affine 4 or 8 bits with w transposed goes to MLX. Who computes what is in quantized_work.cpp.
+// What is not affine, of 2 to 6 or 8 bits, goes to MLX. Who computes what is in quantized_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/variant.h>
@@ -19,7 +19,8 @@ namespace toast {
 bool is_supported(const mx::array& x, const Affine& a, bool transposed) {
   auto& [w, scales, biases, group, bits] = a;
   if (w.dtype() != mx::uint32) return false;
-  if ((bits != 4 && bits != 8) || (group != 32 && group != 64 && group != 128)) return false;
+  if (bits < 2 || bits > 8 || bits == 7 || (bits < 4 && w.shape(-1) < 4)) return false;  // no row is below 16 bytes
+  if (group != 32 && group != 64 && group != 128) return false;
   if (!is_float(x.dtype()) || !is_float(scales.dtype()) || biases.dtype() != scales.dtype()) return false;
   if (x.ndim() < 1 || w.ndim() < 2 || scales.shape() != biases.shape()) return false;
   auto expected = w.shape();
@@ -75,6 +76,7 @@ std::pair<QuantizedRows, bool> quantized(const mx::array& x, int group, int bits
   static thread_local Last* last = new Last;  // never freed: MLX's allocator may be gone by then
   int K = x.shape(-1), rows = x.size() / K;
   auto& old = last->rows;
+  bits = form_for(bits);
   bool same = last->source == x.data_shared_ptr() && last->offset == x.offset() && last->stream == s.index &&
               old.rows == rows && old.K == K && old.group == group && old.bits == bits;
   if (!same) {
@@ -149,7 +151,7 @@ mx::array linear(const mx::array& x, const mx::array& w, const OptionalArray& sc
            "x[.., K] and w[N, K] of floats.");
     return multiply_dense(x, w, extras, s);
   }
-  auto form = "x[.., K] and affine w[N, K] of 4 or 8 bits, group 32, 64 or 128.";
+  auto form = "x[.., K] and affine w[N, K] of 2 to 6 or 8 bits, group 32, 64 or 128.";
   refuse(!biases, form);
   Affine a{w, *scales, *biases, group, bits};
   refuse(!is_supported(x, a), form);

@@ -77,13 +77,13 @@ void project(const char* x, Type type, int rows, char* memory, std::initializer_
   QuantizedRows q{};
   std::vector<Job> jobs;
   for (auto& [w, out] : products) {
-    if (q.rows && (w->group != q.group || w->bits != q.bits)) {
+    if (q.rows && (w->group != q.group || form_for(w->bits) != q.bits)) {
       run(jobs, q, x, type);
       jobs.clear();
       q.rows = 0;
     }
     if (!q.rows) {
-      q = {rows, w->K, w->group, w->bits, memory + order_bytes(rows)};
+      q = {rows, w->K, w->group, form_for(w->bits), memory + order_bytes(rows)};
       q.fill(x, type);
     }
     jobs.push_back({*w, order, order, rows, out});

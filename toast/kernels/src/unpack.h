@@ -23,11 +23,47 @@ struct Rows {
   }
 };
 
+// Dwords of any number of bits: w[BITS] hold 32 codes of a column in each lane, the lowest bits first; four k in a
+// dword.
+template <int BITS>
+static inline vi four_codes(const vi* w, int j) {
+  using Lanes = uint32_t __attribute__((vector_size(sizeof(vi))));
+  constexpr uint32_t MASK = (1 << BITS) - 1;
+  int word = 4 * BITS * j / 32, shift = 4 * BITS * j % 32;
+  Lanes x = (Lanes)w[word] >> shift;
+  if (shift + 4 * BITS > 32) x |= (Lanes)w[word + 1] << (32 - shift);
+  Lanes all = x & MASK;
+  for (int i = 1; i < 4; i++) all |= x << i * (8 - BITS) & MASK << 8 * i;
+  return (vi)all;
+}
+
+// 32 codes of each of W columns: w[BITS] dwords. A row has at least 16 bytes, and none beside it are read.
+template <int BITS, class R>
+static inline void load_codes(const R& row, size_t at, vi* w) {
+  vi some[4];
+  if (BITS < 4) {
+    size_t back = at + 16 > row.stride ? at + 16 - row.stride : 0;
+    load_columns(row, at - back, some);
+    for (int i = 0; i < BITS; i++) w[i] = some[i + back / 4];
+    return;
+  }
+  load_columns(row, at, w);
+  load_columns(row, at + 4 * BITS - 16, some);
+  for (int i = 4; i < BITS; i++) w[i] = some[i + 4 - BITS];
+}
+
 // 32 k of PANEL vectors of columns, from MLX's packing: put(dword, vector, bytes) as soon as they are there.
 template <int BITS, class R, class Put>
 static inline void unpack_step(const R& rows, size_t at, Put put) {
   for (int p = 0; p < PANEL; p++) {
     auto row = rows.from(p * W);
+    if (BITS != 4 && BITS != 8) {
+      vi w[BITS];
+      load_codes<BITS>(row, at, w);
+#pragma GCC unroll 8
+      for (int j = 0; j < 8; j++) put(j, p, four_codes<BITS>(w, j));
+      continue;
+    }
     for (int half = 0; half < BITS / 4; half++) {
       vi w[4];
       load_columns(row, at + 16 * half, w);

@@ -151,6 +151,12 @@ struct Dot<4> {
 // w <= 63: MOST keeps the sums of 16 bits whole.
 template <>
 struct Dot<6> : Dot<4> {};
+template <>
+struct Dot<5> : Dot<4> {};
+template <>
+struct Dot<3> : Dot<4> {};
+template <>
+struct Dot<2> : Dot<4> {};
 
 // w - 128 is at most 128 without its sign, which goes to x; 128 times the sum of x comes first.
 template <>

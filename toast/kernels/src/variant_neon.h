@@ -125,6 +125,15 @@ struct Dot<4> {
   int32x4_t times(vi scales, int32x4_t before) const { return vaddq_s32(times(scales), before); }
 };
 
+template <>
+struct Dot<6> : Dot<4> {};
+template <>
+struct Dot<5> : Dot<4> {};
+template <>
+struct Dot<3> : Dot<4> {};
+template <>
+struct Dot<2> : Dot<4> {};
+
 // The instruction is signed times signed: sum (w - 128) x after 128 times the sum of x.
 template <>
 struct Dot<8> : Dot<4> {

@@ -6,7 +6,11 @@ namespace toast::TOAST_VARIANT {
 
 // Code k of a row that is packed as MLX does.
 static inline int code_at(const uint8_t* row, size_t k, int bits) {
-  return bits == 8 ? row[k] : row[k / 2] >> (k & 1) * 4 & 15;
+  if (bits == 8) return row[k];
+  size_t at = k * bits;
+  int word = row[at / 8];
+  if (at % 8 + bits > 8) word |= row[at / 8 + 1] << 8;
+  return word >> at % 8 & ((1 << bits) - 1);
 }
 
 // p[i] of `type`.
