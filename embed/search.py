@@ -13,6 +13,7 @@ from embed import bm25, database, model, rank, schema, words
 from embed.hits import Found, Printer
 from embed.lines import Aim
 from toast import pipes
+from toast.cancel import checkpoint
 from toast.errors import BadInput, Exit
 
 TYPE_CHECKING = False
@@ -99,9 +100,17 @@ class Query:
 
 def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, printer: Printer) -> Exit:
     """Answer each query in turn; the status is that of grep."""
+    named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
+    try:
+        indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        return _search(call, texts, indexes, wanted=wanted, printer=printer)
+    finally:
+        for db, _ in named:
+            db.close()
+
+
+def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    named = inputs.open(call, name=wanted.model, lexical=lexical)
-    indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
     if wanted.filter and (problem := wanted.filter.told()):
         call.warn(problem)
     queries = (
@@ -110,6 +119,7 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
+        checkpoint()
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
