@@ -25,7 +25,8 @@ MISSING = (
     "Install a compiler (Debian, Ubuntu: apt install g++), then run: "
     "pip install --force-reinstall --no-deps --no-cache-dir --no-binary toast-filters toast-filters"
 )
-LAUNCHER = os.path.join("toast", "launcher", "launcher.c")
+LAUNCHER = [os.path.join("toast", "launcher", name) for name in ("launcher.c", "client.c", "request.c")]
+HEADERS = [os.path.join("toast", "launcher", "client.h")]
 PYTHON = os.path.join("toast", "launcher", "toast-python")
 
 
@@ -104,17 +105,18 @@ class BuildLauncher(build_scripts):
         super().run()
         for line in self.distribution.launched:
             name, module, function = line.replace("=", " ").replace(":", " ").split()
-            self.build(name, {"COMMAND": name, "MODULE": module, "FUNCTION": function}, dict(os.environ))
+            values = {"COMMAND": name, "MODULE": module, "FUNCTION": function}
+            self.build(name, values | {"VERSION": self.distribution.get_version()}, dict(os.environ))
 
     def build(self, name: str, values: dict[str, str], env: dict[str, str]) -> None:
         """TOAST_LAUNCHER has been decided: a compiler that fails ends the build."""
         words = shlex.split(env.get("CC", "")) or [str(compiler(env, "CC"))]
         defined = [f'-D{key}="{value}"' for key, value in values.items()]
         flags = ["-O2", "-Wall", *shlex.split(env.get("CFLAGS", "")), *shlex.split(env.get("LDFLAGS", ""))]
-        subprocess.run([*words, *flags, *defined, "-o", os.path.join(self.build_dir, name), LAUNCHER], check=True)
+        subprocess.run([*words, *flags, *defined, "-o", os.path.join(self.build_dir, name), *LAUNCHER], check=True)
 
     def get_source_files(self) -> list[str]:
-        return [*super().get_source_files(), LAUNCHER]
+        return [*super().get_source_files(), *LAUNCHER, *HEADERS]
 
 
 if __name__ == "__main__":

@@ -151,7 +151,7 @@ def search(
     ),
     k: int = Option(10, "-k", metavar="N", min=1, help="At most N hits for a query."),
     mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
-    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S."),
+    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S; 0: all."),
     path: list[str] = Option(
         [],
         "--path",

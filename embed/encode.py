@@ -10,6 +10,7 @@ import mlx.core as mx
 
 from toast import npy, pipes
 from toast.encoding.encoder import Encoder
+from toast.spool import Spool
 from toast.store.safetensors import data
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, pr
     descr, form = FORMS[precision]
     rows = None
     if not npy.can_patch(call.stdout):
-        spool = pipes.Spool(call)
+        spool = Spool(call)
         for window in windows:
             spool.extend(window)
         windows, rows = spool.windows(), spool.count

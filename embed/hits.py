@@ -1,6 +1,6 @@
 """Hits and how they are written: lines as grep's, JSON, paths or counts.
 
-Owns the choice of a chunk's best line and colour. Knows nothing of scoring or of where texts come from.
+Owns colour and width. Knows nothing of scoring or of where texts come from.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from toast import pipes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator
     from sqlite3 import Connection
     from typing import Any, Protocol
 
+    from embed.lines import Aim
     from embed.rank import Hit
-    from embed.words import TermExtractor
     from toast.command import Call
 
     Line = tuple[int, str]  # number, text
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         allowed: set[int] | None
 
 
+LEAST_ROOM, MARGIN = 40, 8  # characters of a line that are shown on any terminal, and before its best sentence
 LONGEST = 200_000  # lines of a program that is parsed again
 PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
@@ -106,6 +107,11 @@ class Found:
         rows = self.text.split("\n")
         return [(self.start if self.number is not None else self.start + i, row) for i, row in enumerate(rows)]
 
+    def best(self, aim: Aim) -> Line:
+        """The line that answers."""
+        lines = self.lines()
+        return lines[aim.best([text for _, text in lines], os.path.splitext(self.path)[1][1:].lower())]
+
     def around(self, number: int, *, before: int, after: int) -> Iterable[Labelled]:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
         first, last = max(number - before, 0), min(number + after, 1 << 62)
@@ -175,28 +181,26 @@ class Printer:
         self.paths, self.count, self.before, self.after = paths, count, before, after
         self.terminal = os.isatty(call.stdout)
         self.end = self._shown("\0" if nul else "\n")
+        self.width = os.get_terminal_size(call.stdout).columns - 2 if self.terminal else 0  # "\u2026" at both ends
         self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
 
-    def print(self, number: int, query: str, hits: list[Found], *, extractor: TermExtractor) -> None:
+    def print(self, number: int, hits: list[Found], aim: Aim) -> None:
         if self.call.quiet:  # the status is the answer
             return
         if self.json:
-            out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit) for hit in hits))
+            out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit, aim) for hit in hits))
         else:
             prefix = f"{number}:" if self.many else ""
-            lines = (
-                map(self._shown, self._summary(hits))
-                if self.paths or self.count
-                else self._lines(query, hits, extractor)
-            )
+            lines = map(self._shown, self._summary(hits)) if self.paths or self.count else self._lines(hits, aim)
             out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
         pipes.write_all(self.call.stdout, out)
 
-    def _json(self, number: int, hit: Found) -> bytes:
+    def _json(self, number: int, hit: Found, aim: Aim) -> bytes:
         value = dict(hit.data)
         if hit.name is not None and str(value.get("id")) != hit.name:
             value["id"] = hit.name
-        value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end, "score": hit.score, "text": hit.text}
+        value |= {"path": hit.path, "start_line": hit.start, "end_line": hit.end}
+        value |= {"line": hit.best(aim)[0], "score": hit.score, "text": hit.text}
         if section := hit.section():
             value["section"] = section
         if copies := hit.copies():
@@ -215,19 +219,17 @@ class Printer:
             counts[hit.label()] = counts.get(hit.label(), 0) + 1
         return (f"{path}:{count}" if self.count else path for path, count in counts.items())
 
-    def _lines(self, query: str, hits: list[Found], extractor: TermExtractor) -> Iterator[str]:
-        asked = set(extractor.terms(query)) if hits else set()
+    def _lines(self, hits: list[Found], aim: Aim) -> Iterator[str]:
         for i, hit in enumerate(hits):
-            lines = hit.lines()
-            at = best(lines, asked, extractor)
-            number, text = lines[at]
+            number, text = hit.best(aim)
             score = self._score(hit)
             if self.before or self.after:
                 if i:
                     yield "--"
                 yield from self._context(hit, number, text, score=score)
             else:
-                yield self._line(hit.label(), number, self._highlight(text, asked, extractor), score=score)
+                before = len(f"{score}{hit.label()}:{number}:".expandtabs())
+                yield self._line(hit.label(), number, self._highlight(text, aim, before), score=score)
 
     def _context(self, hit: Found, number: int, text: str, *, score: str) -> Iterator[str]:
         for label, n, line in hit.around(number, before=self.before, after=self.after):
@@ -258,24 +260,22 @@ class Printer:
             parts += [f"{name} {part:.4f}" for name, part in named if part is not None]
         return "\t".join(parts) + "\t"
 
-    def _highlight(self, text: str, asked: set[str], extractor: TermExtractor) -> str:
-        """The line with its best sentence in bold, on a terminal."""
+    def _highlight(self, text: str, aim: Aim, before: int) -> str:
+        """On a terminal, as much of the line around its best sentence as there is room for, and that in bold.
+
+        before: columns that are taken."""
         text = self._shown(text)
-        if not self.color:
+        if not self.terminal:
             return text
         from embed.chunk import SENTENCE
 
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
-        parts = [text[a:b] for a, b in zip([0, *ends], ends, strict=False)]
-        at = best(list(enumerate(parts)), asked, extractor)
-        parts[at] = f"{BOLD}{parts[at]}{RESET}"
-        return "".join(parts)
-
-
-def best(lines: Sequence[Line], asked: set[str], extractor: TermExtractor) -> int:
-    """Which line has most of the query's terms; the first that is not blank when none has any."""
-    if len(lines) == 1:
-        return 0
-    shared = [len(asked & terms) for terms in extractor.stems([text for _, text in lines])]
-    most = max(shared)
-    return next((i for i, (_, text) in enumerate(lines) if shared[i] == most and text.strip()), 0)
+        spans = list(zip([0, *ends], ends, strict=False))
+        start, end = spans[aim.best([text[a:b] for a, b in spans])]
+        room = max(self.width - before, LEAST_ROOM)
+        left = max(0, min(start - MARGIN, len(text) - room)) if len(text) > room else 0
+        right = min(len(text), left + room)
+        start, end = max(start, left), min(end, right)
+        bold, reset = (BOLD, RESET) if self.color else ("", "")
+        cut = text[left:start] + bold + text[start:end] + reset + text[end:right]
+        return ("\u2026" if left else "") + cut + ("\u2026" if right < len(text) else "")

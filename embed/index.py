@@ -17,6 +17,7 @@ from embed.schema import transaction
 from embed.walk import LARGE
 from embed.writer import BATCH, GENERATED, LATIN, UNREADABLE, Writer, below, unchanged
 from toast import pipes
+from toast.cancel import checkpoint
 from toast.errors import Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
@@ -153,6 +154,7 @@ def fill(call: Call, writer: Writer, source: Source, *, update: bool = False) ->
     with pipes.progress(call, source_size(call, source), "byte") as bar:
         writer.tick = bar.update
         for document in source:
+            checkpoint()
             if document.content is None:
                 _missing(call, writer, document, update=update)
                 continue

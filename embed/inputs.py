@@ -87,7 +87,8 @@ class Inputs:
                 first += more
             if schema.kind(first) != "text":
                 return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
-            call = call.but(stdin=files.spool(call, _rest(call.stdin, first)))
+            call.kept[""] = files.spool(call, _rest(call.stdin, first))  # no path is called so
+            call = call.but(stdin=call.kept[""])
         return self._texts(call, [], name=name, lexical=lexical)
 
     def _nearest(self, call: Call) -> Named:

@@ -11,6 +11,7 @@ from embed.index import writing
 from embed.schema import transaction
 from embed.writer import BATCH
 from toast import pipes
+from toast.cancel import checkpoint
 from toast.errors import BadInput, UsageError
 
 TYPE_CHECKING = False
@@ -43,6 +44,7 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
                 database.expect_sound(source)
                 join = Join(source, db, made["dims"])
                 for ids in _batches(source):
+                    checkpoint()
                     found = join.read(ids)
                     with build.disk(), transaction(db):
                         join.write(found)

@@ -55,7 +55,11 @@ def hold(path: str, waiting: Callable[[], object]) -> int | None:
         if not _begins_as_index(fd):
             os.close(fd)
             raise FileExistsError(17, "not a part of ours", path)
-        locked = files.lock(fd, waiting)
+        try:
+            locked = files.lock(fd, waiting)
+        except BaseException:  # nobody waits for it any more
+            os.close(fd)
+            raise
         if locked and files.has_name(fd, path):
             return fd
         os.close(fd)

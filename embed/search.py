@@ -7,16 +7,20 @@ of scoring (`rank.py`), of the file's layout (`database.py`) or of how hits are 
 from __future__ import annotations
 
 from array import array
+from functools import cache
 
 from embed import bm25, database, model, rank, schema, words
 from embed.hits import Found, Printer
+from embed.lines import Aim
 from toast import pipes
+from toast.cancel import checkpoint
 from toast.errors import BadInput, Exit
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from sqlite3 import Connection
+    from typing import Any
 
     from embed.filters import Filter
     from embed.inputs import Inputs
@@ -78,27 +82,46 @@ def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
 
 
 class Query:
-    """A text, its vector (float32, as bytes) and the share of it that the model knows, where vectors are asked for."""
+    """A text; where vectors are asked for its own (float32, as bytes), the share of it that the model knows, and what
+    gives vectors to other texts. weights: what its words weigh, once it was answered."""
 
-    def __init__(self, text: str, vector: bytes = b"", known: float = 0.0) -> None:
-        self.text, self.vector, self.known = text, vector, known
+    def __init__(
+        self, text: str, vector: bytes = b"", known: float = 0.0, *, encode: Callable[[list[str]], Any] | None = None
+    ) -> None:
+        self.text, self.vector, self.known, self.encode = text, vector, known, encode
+        self.weights: dict[str, float] = {}
+
+    def near(self, texts: list[str]) -> list[float]:
+        """The cosines of other texts, where there are vectors."""
+        assert self.encode
+        found: list[float] = (self.encode(texts) @ rank.floats(self.vector)).tolist()
+        return found
 
 
 def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, printer: Printer) -> Exit:
     """Answer each query in turn; the status is that of grep."""
+    named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
+    try:
+        indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        return _search(call, texts, indexes, wanted=wanted, printer=printer)
+    finally:
+        for db, _ in named:
+            db.close()
+
+
+def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    named = inputs.open(call, name=wanted.model, lexical=lexical)
-    indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
     queries = (
         [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
     )
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
+        checkpoint()
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
         if hits:
             found = Exit.OK
-        printer.print(number, query.text, hits, extractor=indexes[0].extractor)
+        printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))
     if wanted.filter and (problem := wanted.filter.told()):
         call.warn(problem)
     if judge and judge.scorer.queries_cut:
@@ -109,15 +132,17 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
 def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
     """The hits of one query over all indexes, best first."""
     wide = max(RERANKED, wanted.k) if judge else wanted.k
-    asked = ask(indexes, query.text, wanted.mode)
+    lexicons = [opened.lexicon for opened in indexes]
+    asked = bm25.Asked(query.text, lexicons, indexes[0].extractor, alone=wanted.mode == "lexical")
+    query.weights = asked.weights
     scored: list[Scored] = []
     for i, opened in enumerate(indexes):
         with schema.damage(opened.name, opened.db):
-            scored.append((*opened.cosines(query, wanted.mode), asked.scores(i) if asked else {}))
+            scored.append((*opened.cosines(query, wanted.mode), asked.scores(i) if wanted.mode != "vector" else {}))
     scale = None
     if wanted.mode == "hybrid":
         parts = [(cosines, found) for _, cosines, found in scored]
-        scale = rank.Scale(parts, query.known, ideal=asked.ideal if asked else 0.0)
+        scale = rank.Scale(parts, query.known, ideal=asked.ideal)
     hits: list[Found] = []
     for opened, found in zip(indexes, scored, strict=True):
         with schema.damage(opened.name, opened.db):
@@ -131,14 +156,6 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
-
-
-def ask(indexes: list[Opened], text: str, mode: str) -> bm25.Asked | None:
-    """The query's words over all indexes, where words count."""
-    if mode == "vector":
-        return None
-    lexicons = [opened.lexicon for opened in indexes]
-    return bm25.Asked(text, lexicons, indexes[0].extractor, alone=mode == "lexical")
 
 
 def absolute(hits: list[Found], scale: rank.Scale) -> None:
@@ -211,7 +228,15 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
         call.warn(model.unread(name, "query"))
     size = 4 * encoder.dims
     vectors = [bytes(rows[size * i : size * (i + 1)]) for i in range(len(texts))]
-    return [Query(*parts) for parts in zip(texts, vectors, shares, strict=True)]
+
+    @cache
+    def documents() -> Encoder:
+        return Encoder(call, name)
+
+    def near(texts: list[str]) -> Any:
+        return documents().encode(texts)
+
+    return [Query(*parts, encode=near) for parts in zip(texts, vectors, shares, strict=True)]
 
 
 def known_shares(tokens: Tokens, texts: list[str]) -> list[float]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from toast.cancel import checkpoint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -50,6 +52,7 @@ def minimise(
     value, gradient = function(x)
     past: list[tuple[np.ndarray, np.ndarray]] = []
     for _ in range(steps):
+        checkpoint()
         direction = -_inverse_hessian(past, gradient)
         slope = (direction * gradient).sum()
         if slope >= 0:

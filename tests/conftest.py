@@ -23,6 +23,7 @@ def own_store(tmp_path_factory):
     """Tests leave the user's store alone, except those that ask for the real model."""
     real = {name: os.environ.get(name) for name in ("TOAST_HOME", "EMBED_MODEL")}
     os.environ["TOAST_HOME"] = str(tmp_path_factory.mktemp("store"))
+    os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))  # nobody's warm process is there
     os.environ["HF_HUB_OFFLINE"] = "1"  # nobody asks a hub but the tests that run one
     yield real
     for name, value in real.items():

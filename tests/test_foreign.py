@@ -1,5 +1,8 @@
 """Other tools' quantisation: their layouts give their numbers, and what is not supported is refused by its name."""
 
+import json
+import os
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -98,3 +101,47 @@ def test_float8(scales):
 def test_other_forms_are_refused_by_name(settings, name):
     with pytest.raises(BadModel, match=name):
         foreign.understood({"l.qweight": mx.zeros((4, 4), mx.int32)}, normalised({}, settings))
+
+
+# ---------------------------------------------------------------- numbers that the makers' own code packed
+
+
+def oracle(name):
+    with open(os.path.join(os.path.dirname(__file__), "oracles", "packed.json"), encoding="utf-8") as file:
+        return {key: np.array(value) for key, value in json.load(file)[name].items()}
+
+
+def of_layer(tensors, settings, width):
+    """What MLX makes of the layer `l`."""
+    found, form = foreign.understood(tensors, normalised({"quantization_config": settings}))
+    parts = [found[f"l.{name}"] for name in ("weight", "scales", "biases")]
+    numbers = mx.dequantize(*parts, group_size=width // parts[1].shape[1], bits=form["bits"])
+    return np.array(numbers.astype(mx.float32))
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_what_compressed_tensors_packed(bits):
+    made = oracle(f"int{bits}")
+    scales = np.linspace(0.5, 2, 32, dtype=np.float32).reshape(16, 2)
+    tensors = {"l.weight_packed": mx.array(made["packed"].astype(np.int32)), "l.weight_scale": mx.array(scales),
+               "l.weight_zero_point": mx.array(made["packed_zeros"].astype(np.int32)),
+               "l.weight_shape": mx.array([16, 64])}  # fmt: skip
+    weights = {"num_bits": bits, "type": "int", "strategy": "group", "group_size": 32, "symmetric": False}
+    settings = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"g": {"weights": weights}},
+    }
+    right = (made["values"] - made["zeros"].repeat(32, 1)) * scales.repeat(32, 1)
+    assert np.abs(of_layer(tensors, settings, 64) - right).max() < 1e-3
+
+
+@pytest.mark.parametrize("kind, times", [("autobitlinear", 0.25), ("bitlinear", 4.0)])
+def test_what_transformers_packed_for_bitnet(kind, times):
+    made = oracle("bitnet")
+    tensors = {"l.weight": mx.array(made["packed"].astype(np.uint8)), "l.weight_scale": mx.array([0.25]),
+               "norm.weight": mx.ones(4)}  # fmt: skip
+    settings = {"quant_method": "bitnet", "linear_class": kind}
+    assert np.array_equal(of_layer(tensors, settings, 32), made["values"] * times)
+    with pytest.raises(BadModel, match="weight_scale"):
+        of_layer({"l.weight": tensors["l.weight"]}, settings, 32)

@@ -10,8 +10,21 @@ import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("toast", "embed", "rerank")
-BARE = ("start", "command", "options", "pipes", "files", "records", "errors", "terminal", "long_words")
-STDLIB_ONLY = {f"toast/{name}.py" for name in BARE}
+BARE = (
+    "start",
+    "command",
+    "options",
+    "pipes",
+    "spool",
+    "cancel",
+    "files",
+    "records",
+    "errors",
+    "terminal",
+    "long_words",
+)
+CLIENT = ("client", "place", "protocol", "spawn")  # of the warm process: what runs before anything heavy is imported
+STDLIB_ONLY = {f"toast/{name}.py" for name in BARE} | {f"toast/warm/{name}.py" for name in CLIENT}
 HEAVY = {
     "click", "inspect", "mlx.nn", "numpy", "pydantic", "rich",
     "tempfile", "tokenizers", "tqdm", "transformers", "typer",
@@ -24,7 +37,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal", "long_words",
+    "__init__", "terminal", "long_words", "spool", "cancel",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 
@@ -90,7 +103,7 @@ def floor(module):
         return "cli"
     if package != "toast":
         return "verb"
-    if not parts or (len(parts) == 1 and parts[0] in SHELL):
+    if not parts or (len(parts) == 1 and parts[0] in SHELL) or (parts[0] == "warm" and parts[-1] in (*CLIENT, "warm")):
         return "shell"
     return parts[0] if parts[0] in FLOORS else "verb"
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from toast import pipes
+from toast import pipes, spool
 from toast.command import Call
 from toast.errors import BadInput
 from toast.npy import Npy
@@ -39,13 +39,13 @@ def test_without_a_working_directory(tmp_path):
 
 @pytest.mark.parametrize("limit", [0, 10, 1 << 30])
 def test_spool_gives_back_what_it_took(tmp_path, monkeypatch, limit):
-    monkeypatch.setattr(pipes, "IN_MEMORY", limit)
-    spool = pipes.Spool(call_on(b"", tmp_path))
+    monkeypatch.setattr(spool, "IN_MEMORY", limit)
+    held = spool.Spool(call_on(b"", tmp_path))
     texts = [str(i) * (i % 7) for i in range(10000)]
-    spool.extend(texts[:5000])
-    spool.extend(texts[5000:])
-    assert spool.count == 10000
-    windows = list(spool.windows())
+    held.extend(texts[:5000])
+    held.extend(texts[5000:])
+    assert held.count == 10000
+    windows = list(held.windows())
     assert [t for w in windows for t in w] == texts and max(map(len, windows)) == pipes.WINDOW
     assert os.listdir(tmp_path) == []
 

@@ -83,7 +83,9 @@ def test_a_wheel_from_the_sdist_has_kernels_that_run(sdist, tmp_path):
     assert wheel.name.split("-")[2:4] == [python, python], "its extension is for one Python"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
-    wanted = {path for folder in OURS for path in sources(folder, ".py", "idf.txt", "function_words.txt", "codebooks.txt")}
+    wanted = {
+        path for folder in OURS for path in sources(folder, ".py", "idf.txt", "function_words.txt", "codebooks.txt")
+    }
     assert {name for name in names if name.endswith((".py", ".txt")) and "dist-info" not in name} == wanted
     assert sum(name.startswith("toast/kernels/_ext.") and name.endswith(".so") for name in names) == 1
     assert any(name.endswith("licenses/LICENSE") for name in names)

@@ -132,7 +132,7 @@ def test_wrong_use():
     for words in (("--jsonl",), ("--field", "t"), ("-0",)):
         toast(*words, "hi").fails(f"{words[0]} needs --each")
     toast("--forget", "hi").fails("--forget needs --session")
-    toast("-p", "toasted", "hi").fails("no warm process")
+    toast("-p", "nonesuch", "hi").fails("-p must be toasted or here, not 'nonesuch'")
     toast("-f", "-", "hi").fails("- names no file here")
     toast("-t", "inf", "hi").fails("--temperature must be a finite number")
     toast("--seed", str(1 << 64), "hi").fails("--seed must be from 0 to")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from toast import kernels, pipes
+from toast import kernels, loaded, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
 from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
@@ -242,9 +242,10 @@ def toast(call: Call, request: Request) -> int | None:
         gone = error
     _remember(request.session, question, answer)
     status = None if gone else _status(call, request, generation, answer=answer)
-    if prefix is not None and seconds > WORTH_KEEPING:
+    if prefix is not None and (seconds > WORTH_KEEPING or loaded.prompts is not None):
         read = ids + generation.sequence.ids
-        prefix.keep(generation.caches, read[: len(ids) + generation.fed], len(ids))
+        known = read[: len(ids) + generation.fed]
+        prefix.keep(generation.caches, known, len(ids), write=seconds > WORTH_KEEPING)
     if gone:
         raise gone
     return status

@@ -122,9 +122,6 @@ def toast(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
-    warm: str | None = Option(
-        None, "-p", metavar="toasted", choices=("toasted",), help="Insist on the warm process (not there yet)."
-    ),
 ) -> int | None:
     """Text in, instruction, text out: cat notes.md | toast "explain"
 
@@ -139,8 +136,6 @@ def toast(
 
     # 1) what the options exclude
     question.check_operands(call, instruction, operands)
-    if warm:
-        raise UsageError("this version has no warm process", "leave -p out: the answer is the same")
     _need({"--jsonl": jsonl, "--field": field is not None}, "--each", there=each)
     _need({"-0": nul}, "--each or --samples", there=each or samples is not None)
     _need({"--forget": forget}, "--session", there=session is not None)
@@ -364,4 +359,41 @@ model = Group(
     "model",
     "The models that are here: fetch, list, show, check, name and remove them, or write them in another form.",
     [Command(function, function.__name__.replace("_", " ")) for function in MODEL_VERBS],
+)
+
+
+# ---------------------------------------------------------------- toasted
+
+
+def toasted_status(call: Call, json: bool = Option(False, "--json", help="Write a JSON object.")) -> int:
+    """Say what the warm process has loaded, its memory, and how often it was used."""
+    from toast.warm import control
+
+    return control.status(call, json=json)
+
+
+def toasted_stop(call: Call) -> None:
+    """Let the warm process finish what it is at, and leave."""
+    from toast.warm import control
+
+    control.stop(call)
+
+
+def toasted_run(
+    call: Call,
+    idle: str | None = Option(None, "--idle", metavar="TIME", help="Leave when nobody has asked for so long (10m)."),
+) -> None:
+    """Be the warm process, in the foreground: for launchd and systemd."""
+    from toast.warm import control
+
+    control.run(call, idle)
+
+
+toasted = Group(
+    "toasted",
+    "The warm process, a cache of loaded models: any command starts it (-p toasted, --warm 10m) and uses it.",
+    [
+        Command(function, function.__name__.replace("_", " "))
+        for function in (toasted_status, toasted_stop, toasted_run)
+    ],
 )

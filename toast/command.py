@@ -10,7 +10,7 @@ import os
 import sys
 from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
-from toast import options, pipes
+from toast import options, pipes, start
 from toast.errors import Exit, HelpRequested, ToastError
 from toast.options import Parameter
 
@@ -30,7 +30,19 @@ COMMON = [
     _flag("verbose", "-v", "--verbose", help="Say more on standard error."),
     _flag("no_input", "--no-input", help="Do not read standard input."),
     _flag("strict", "--strict", help="Exit with 3 when an input or an answer was cut."),
-]
+    Parameter(
+        None, "-p", choices=("toasted", "here"), metavar="toasted|here",
+        help="Run in the warm process, started where there is none, or here; without it, there if one is found.",
+    ).bind("place", str),
+    Parameter(
+        None, "--warm", env="TOAST_WARM", metavar="TIME",
+        help="Leave a warm process for the next time, until nobody has used it for so long (10m); off: use none.",
+    ).bind("warm_for", str),
+]  # fmt: skip
+
+
+# the commands that the warm process runs
+SERVED = ("toast", "tokenize", "embed", "index", "search", "rerank", "classify")
 
 
 class Outcome:
@@ -44,7 +56,7 @@ class Call:
 
     `env` maps names to values; `cwd` is a descriptor of the working directory, None where it cannot be
     opened; `stdin`, `stdout` and `stderr` are descriptors. Relative paths are resolved against `cwd`.
-    `kept` holds what pipes gave: path -> descriptor of a private file.
+    `kept` holds what pipes gave: path -> descriptor of a private file. place, warm_for: what -p and --warm say.
     """
 
     name: str
@@ -57,6 +69,8 @@ class Call:
     verbose: bool
     no_input: bool
     strict: bool
+    place: str | None
+    warm_for: str | None
     outcome: Outcome
     kept: dict[str, int]
 
@@ -65,7 +79,8 @@ class Call:
     ) -> None:
         self.__dict__.update(
             name=name, env=env, cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr,
-            quiet=False, verbose=False, no_input=False, strict=False, outcome=Outcome(), kept={},
+            quiet=False, verbose=False, no_input=False, strict=False, place=None, warm_for=None,
+            outcome=Outcome(), kept={},
         )  # fmt: skip
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -167,12 +182,18 @@ def command(function: Callable) -> Command:
     return Command(function)
 
 
-def run(command: Command | Group, words: list[str], call: Call) -> int:
-    """Run a command for a caller; the exit status. Only signals pass through."""
+def run(
+    command: Command | Group, words: list[str], call: Call, *, elsewhere: Callable[[Call], int | None] | None = None
+) -> int:
+    """Run a command for a caller; the exit status. Only signals pass through.
+
+    elsewhere(call): the status where another process has run it, None where it is to run here."""
     try:
-        chosen, words = command.choose(words)
-        values = chosen.parse(words, call.env)
+        chosen, rest = command.choose(words)
+        values = chosen.parse(rest, call.env)
         call = call.but(**{p.name: values.pop(p.name) for p in COMMON})
+        if elsewhere and (done := elsewhere(call)) is not None:
+            return done
         status = chosen.function(call, **values) or Exit.OK
     except BrokenPipeError:  # the reader has what it wanted
         return Exit.OK
@@ -254,12 +275,58 @@ def _main(command: Command | Group) -> None:
         from toast import usage
 
         usage.complete(command, call)
+    warmth = _Warmth(command.name, sys.argv[1:])
     try:
         _catch()
-        status = run(command, sys.argv[1:], call)
+        status = run(command, sys.argv[1:], call, elsewhere=warmth.ask)
+        warmth.leave()
         os._exit(status)  # everything is written; the interpreter's own teardown only costs time
     except _Stopped as stopped:
         _die(stopped.number)
+
+
+class _Warmth:
+    """What the warm process is to this run of a command: it may do the work, and be left for the next time."""
+
+    def __init__(self, name: str, words: list[str]) -> None:
+        self.name, self.words = name, words
+        self.left: Call | None = None  # for whom one is to be left
+
+    def ask(self, call: Call) -> int | None:
+        """The status where the warm process has run the command; None where it is to run here."""
+        if self.name not in SERVED or not (call.place or call.warm_for or _may_be_warm(call)):
+            return None
+        from toast.warm import client, protocol
+
+        lasting = protocol.lasting(call.warm_for) if call.warm_for else None
+        if call.place == "here" or (lasting == 0 and not call.place):
+            return None
+        # the launcher has asked already, unless one has to be started
+        status = None if start.launched and not call.place else client.ask(call, self.words)
+        self.left = call if status is None and lasting else None
+        return status
+
+    def leave(self) -> None:
+        """The run is over: start a warm process for the next time where that is wished."""
+        if self.left:
+            from toast.warm import client
+
+            try:
+                client.leave_one(self.left)
+            except OSError as error:
+                self.left.info(f"cannot start the warm process: {error.strerror}")
+
+
+def _may_be_warm(call: Call) -> bool:
+    """Whether there is a folder for warm processes, where the launcher has not looked; no more is known of it."""
+    runtime = call.env.get("XDG_RUNTIME_DIR", "")
+    folders = (f"{runtime}/toast", f"/tmp/toast-{os.geteuid()}")
+    return not start.launched and any(map(os.path.isdir, folders))
+
+
+def leave_directory() -> None:
+    """A process that stays is in nobody's way."""
+    os.chdir("/")
 
 
 def _working_directory() -> int | None:

@@ -15,6 +15,7 @@ from toast.question import fit, gather
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import Any
 
     from toast.command import Call
     from toast.generation.engine import Engine
@@ -171,10 +172,16 @@ def _asked(call: Call, request: Request, common: Question, *, index: int, record
     return Asked(call, request, question, index=index, data=record.data)
 
 
+def batches(model: Any, caches: list[Any]) -> bool:
+    """Whether a model can be asked with caches beside others of other lengths."""
+    # layers without a cache read another's, in ways of their own
+    return has_kv_caches(caches) and len(caches) == len(model.layers) and not getattr(model, "one_by_one", False)
+
+
 def _run(engine: Engine, jobs: Iterable[Asked | None]) -> Iterator[Asked]:
     """Jobs as they are over: in batches where the model's caches allow it, else one by one."""
     model, name = engine.language.model, engine.name
-    if has_kv_caches(engine.caches()):
+    if batches(model, engine.caches()):
         yield from decode(model, engine.caches, jobs, name=name)
         return
     for job in filter(None, jobs):

@@ -1,13 +1,15 @@
 """Loaded models and tokenizers, each once in a process: immutable, for any number of Calls at once.
 
-Owns the cache and its locks. What is made of a folder, and how, is the business of the class that is asked for;
-one use of it is an object of its own, and what a Call asks for is kept there.
+In a process that stays, what was read of prompts, too. Owns these caches and their locks. What is made of a folder,
+and how, is the business of the class that is asked for; one use of it is an object of its own, and what a Call asks
+for is kept there.
 """
 
 from __future__ import annotations
 
 import os
 from _thread import allocate_lock
+from time import monotonic
 
 from toast.errors import UsageError
 
@@ -27,6 +29,7 @@ class _Slot:
     def __init__(self) -> None:
         self.lock = allocate_lock()
         self.model: Any = None
+        self.used = monotonic()
 
 
 _slots: dict[tuple, _Slot] = {}  # (what makes it, folders, state of their files) -> slot
@@ -60,6 +63,7 @@ def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     with slot.lock:
         if slot.model is None:
             slot.model = kind(*folders)
+    slot.used = monotonic()
     return slot.model
 
 
@@ -73,3 +77,59 @@ def _state(folder: str) -> tuple:
 def forget() -> None:
     """Drop all models; uses of them that go on keep theirs."""
     _slots.clear()
+
+
+def drop(before: float) -> None:
+    """Drop the models that were last asked for before this moment (of time.monotonic)."""
+    for key, slot in list(_slots.items()):
+        if slot.model is not None and slot.used < before:
+            _slots.pop(key, None)
+
+
+def drop_oldest() -> bool:
+    """Drop the model that was asked for longest ago; False where there is none."""
+    found = [(slot.used, key) for key, slot in list(_slots.items()) if slot.model is not None]
+    if not found:
+        return False
+    _slots.pop(min(found, key=lambda pair: pair[0])[1], None)
+    return True
+
+
+def names() -> list[str]:
+    """The folders of the models that are there."""
+    return sorted({key[1][0] for key, slot in list(_slots.items()) if slot.model is not None})
+
+
+# ---------------------------------------------------------------- what was read of prompts
+
+
+class Prompts:
+    """key -> a value that nobody changes; at most `limit` bytes, the one used longest ago goes first."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size, self.lock = limit, 0, allocate_lock()
+        self.kept: dict[str, tuple[Any, int]] = {}  # in the order of their use
+
+    def find(self, key: str) -> Any:
+        with self.lock:
+            if (found := self.kept.pop(key, None)) is None:
+                return None
+            self.kept[key] = found
+            return found[0]
+
+    def keep(self, key: str, value: Any, size: int) -> None:
+        with self.lock:
+            if key not in self.kept and size <= self.limit:
+                self.kept[key] = value, size
+                self.size += size
+            while self.size > self.limit:
+                self.size -= self.kept.pop(next(iter(self.kept)))[1]
+
+    def clear(self) -> bool:
+        """Drop all; False where there was nothing."""
+        with self.lock:
+            some, self.kept, self.size = bool(self.kept), {}, 0
+            return some
+
+
+prompts: Prompts | None = None  # of a process that stays

@@ -180,7 +180,9 @@ def rm(call: Call, names: list[str], *, dry_run: bool) -> None:
 
 
 def _below(folder: str) -> list[str]:
-    return [os.path.join(folder, name) for name in hub.below(folder)] if os.path.isdir(folder) else []
+    """The files of a folder to be removed; what links of it lead to stays."""
+    paths = [os.path.join(folder, name) for name in hub.below(folder)] if os.path.isdir(folder) else []
+    return [path for path in paths if not os.path.islink(path)]
 
 
 def verify(call: Call, names: list[str]) -> None:

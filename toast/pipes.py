@@ -14,10 +14,11 @@ from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from toast.command import Call
+    from toast.warm.jobs import Guard
 
     Buffer = bytes | bytearray | memoryview
 
@@ -25,7 +26,6 @@ CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
 CONTROLS = {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}  # DEL and C1, as JSON may have them
 WRITER = 5  # seconds for which a FIFO's first writer is waited for
-IN_MEMORY = 8 << 20  # bytes that a spool holds before it takes a file
 
 
 # ---------------------------------------------------------------- descriptors
@@ -54,12 +54,37 @@ def path_of(fd: int | None) -> str:
     return os.fsdecode(fcntl.fcntl(fd, fcntl.F_GETPATH, bytes(1024)).rstrip(b"\0"))
 
 
+class Passed(int):
+    """A descriptor that another process has passed to this one, which runs a job for it.
+
+    guard: is asked before each use. It tells that process that its job can no longer be run elsewhere, waits until the
+    descriptor is ready, and ends the job of a process that is gone."""
+
+    guard: Guard
+
+    def __new__(cls, fd: int, guard: Guard) -> Passed:
+        self = super().__new__(cls, fd)
+        self.guard = guard
+        return self
+
+
+def commit(call: Call) -> None:
+    """Something is about to change that lasts: from here on nobody else may run this command again."""
+    if isinstance(call.stdout, Passed):
+        call.stdout.guard.begin()
+
+
+def _ready(fd: int, *, writing: bool = False) -> int:
+    """How many bytes may be read or written at once, once the descriptor is ready; our own are left to the system."""
+    return fd.guard.ready(fd, writing=writing) if isinstance(fd, Passed) else 1 << 40
+
+
 def write_all(fd: int, data: Buffer, what: str = "standard output") -> None:
     """Write everything, to a non-blocking descriptor too; BrokenPipeError when the reader left."""
     view = memoryview(data).cast("B")
     while view:
         try:
-            view = view[os.write(fd, view) :]
+            view = view[os.write(fd, view[: _ready(fd, writing=True)]) :]
         except BlockingIOError:
             _wait(fd, writing=True)
         except BrokenPipeError:
@@ -70,23 +95,27 @@ def write_all(fd: int, data: Buffer, what: str = "standard output") -> None:
 
 def _wait(fd: int, *, writing: bool = False) -> None:
     """Until a descriptor that somebody made non-blocking is ready."""
-    import select
-
-    select.select([] if writing else [fd], [fd] if writing else [], [])
+    _poll(fd, None, writing=writing)
 
 
 def _is_ready(fd: int) -> bool:
     """Whether reading would not wait: there is something, or the end."""
+    return _poll(fd, 0)
+
+
+def _poll(fd: int, milliseconds: int | None, *, writing: bool = False) -> bool:
     import select
 
-    return bool(select.select([fd], [], [], 0)[0])
+    poll = select.poll()  # select() takes no descriptor over 1023
+    poll.register(fd, select.POLLOUT if writing else select.POLLIN)
+    return bool(poll.poll(milliseconds))
 
 
 def read_some(fd: int, what: str = "standard input", size: int = CHUNK) -> bytes:
     """What is there to read, at least a byte; nothing at the end."""
     while True:
         try:
-            return os.read(fd, size)
+            return os.read(fd, min(size, _ready(fd)))
         except BlockingIOError:
             _wait(fd)
         except OSError as error:
@@ -160,8 +189,8 @@ def _invalid(text: str, data: bytes | bytearray) -> int:
 def write_stderr(fd: int, text: str) -> None:
     """Text on standard error as it comes, without a line of its own."""
     try:
-        os.write(fd, for_reader(fd, clean(text).encode()))
-    except OSError:
+        write_all(fd, for_reader(fd, clean(text).encode()))
+    except (OSError, BadInput):
         pass
 
 
@@ -256,50 +285,6 @@ def plural(count: int, noun: str) -> str:
     """`1 record`, `12 records`, `2 queries`."""
     many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{count} {noun}" if count == 1 else f"{count} {many}"
-
-
-class Spool:
-    """Texts kept until their number is known: in memory, then in a private unnamed file."""
-
-    def __init__(self, call: Call) -> None:
-        self.call, self.count = call, 0
-        self._held: list[bytes] = []
-        self._size, self._fd = 0, -1
-
-    def extend(self, texts: Iterable[str]) -> None:
-        for data in map(str.encode, texts):
-            self.count += 1
-            self._held.append(len(data).to_bytes(8, "little") + data)
-            self._size += len(data) + 64  # a bytes object costs more than its bytes
-        if self._size > IN_MEMORY:
-            self._spill()
-
-    def _spill(self) -> None:
-        from toast.files import private_file, write_private
-
-        if self._fd < 0:
-            self._fd = private_file(self.call)
-        write_private(self._fd, b"".join(self._held))
-        self._held, self._size = [], 0
-
-    def windows(self) -> Iterator[list[str]]:
-        """The texts again, as lists of at most WINDOW."""
-        window = []
-        for data in self._texts():
-            window.append(data.decode())
-            if len(window) == WINDOW:
-                yield window
-                window = []
-        yield window
-
-    def _texts(self) -> Iterator[bytes]:
-        if self._fd >= 0:
-            os.lseek(self._fd, 0, os.SEEK_SET)
-            with open(self._fd, "rb") as file:
-                while size := file.read(8):
-                    yield file.read(int.from_bytes(size, "little"))
-        for data in self._held:
-            yield data[8:]
 
 
 # ---------------------------------------------------------------- answers out

@@ -26,7 +26,7 @@ class Session:
     def __init__(self, call: Call, name: str) -> None:
         if not name or name.startswith(".") or "/" in name or "\0" in name or len(os.fsencode(name)) > 200:
             raise UsageError(f"--session {name!r} is not a plain name")
-        self.name = name
+        self.name, self.call = name, call
         self.path = os.path.join(store.home(call), "sessions", f"{name}.jsonl")
 
     def read(self, system: str = "") -> Messages:
@@ -63,6 +63,7 @@ class Session:
         """Add messages; the file is replaced whole, by one process at a time."""
         path = os.path.realpath(self.path)
         folder = os.path.dirname(path)
+        pipes.commit(self.call)
         try:
             os.makedirs(folder, 0o700, exist_ok=True)
             turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -12,8 +12,13 @@ if getsignal(SIGINT) is default_int_handler:  # what a caller ignores (nohup, a 
     signal(SIGINT, SIG_DFL)
 
 
+launched = False  # by the launcher, which has looked for a warm process
+
+
 def resume(name: str, held: bool, moved: tuple[int, int, int]) -> None:  # noqa: FBT001  the launcher writes this call
     """Take over from the launcher, which has blocked SIGINT if `held`, and moved directories away from 0, 1 and 2."""
+    global launched
+    launched = True
     for fd, there in enumerate(moved):
         if there >= 0:
             os.dup2(there, fd)

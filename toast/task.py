@@ -16,7 +16,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from toast.command import Call
 
-DECODERS = {"qwen3"}  # architectures of this folder that also generate text
+DECODERS = {
+    "qwen3",
+    "qwen2",
+    "llama",
+    "mistral",
+    "gemma3_text",
+    "lfm2",
+}  # architectures of this folder that also generate text
 GENERATORS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 
 # purpose -> what such a model does, and the command that it is for

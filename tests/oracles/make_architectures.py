@@ -15,7 +15,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from safetensors.torch import save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.dirname(HERE))
@@ -150,14 +150,59 @@ MODELS = {
     "laguna": ("laguna", HEADS | MIXED | EXPERTS),
     "nemotron_h": ("nemotron_h", HEADS | {"hybrid_override_pattern": "M-*-", "mamba_num_heads": 4,
         "mamba_head_dim": 8, "ssm_state_size": 8, "n_groups": 1, "chunk_size": 16}),
+    "jamba": ("jamba", SIZES | {"attn_layer_offset": 1, "attn_layer_period": 2, "expert_layer_offset": 1,
+        "expert_layer_period": 2, "mamba_d_state": 8, "mamba_d_conv": 4, "mamba_expand": 2, "num_experts": 4,
+        "num_experts_per_tok": 2, "use_mamba_kernels": False}),
+    "dbrx": ("dbrx", {"vocab_size": VOCAB, "d_model": 32, "n_heads": 4, "n_layers": 2, "max_seq_len": 128,
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8.0, "rope_theta": 7000.0}, "rope_parameters": {"rope_type": "default", "rope_theta": 7000.0},
+        "ffn_config": {"ffn_hidden_size": 48, "moe_num_experts": 4, "moe_top_k": 2, "hidden_size": 32},
+        "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}),
+    "recurrent_gemma": ("recurrent_gemma", HEADS | {"num_key_value_heads": 1, "lru_width": 32,
+        "attention_window_size": WINDOW, "conv1d_width": 4, "block_types": ["recurrent", "attention"],
+        "num_hidden_layers": 4}),
+    "nanochat": ("nanochat", SIZES | {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}),
+    "solar_open": ("solar_open", HEADS | THETA | {"n_routed_experts": 4, "n_shared_experts": 1,
+        "num_experts_per_tok": 2, "moe_intermediate_size": 16, "first_k_dense_replace": 0, "n_group": 1,
+        "topk_group": 1}),
+    "mimo_v2_flash": ("mimo_v2_flash", HEADS | {"sliding_window": WINDOW, "n_routed_experts": 4, "num_experts_per_tok": 2,
+        "moe_intermediate_size": 16, "v_head_dim": 8, "swa_head_dim": 8, "swa_v_head_dim": 8,
+        "swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "n_group": 1, "topk_group": 1,
+        "hybrid_layer_pattern": [0, 1, 1, 0], "layer_types": ["full_attention", "sliding_attention"] * 2,
+        "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"], "moe_layer_freq": [0, 1, 1, 1]}),
+    "llama4_text": ("llama4_text", HEADS | THETA | {"intermediate_size_mlp": 48, "num_local_experts": 4,
+        "num_experts_per_tok": 1, "interleave_moe_layer_step": 2, "attention_chunk_size": 16,
+        "no_rope_layers": [1, 1, 1, 0], "use_qk_norm": True}),
+    "gemma3n_text": ("gemma3n_text", HEADS | MIXED | {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCAB,
+        "hidden_size_per_layer_input": 8, "laurel_rank": 8, "altup_num_inputs": 2,
+        "activation_sparsity_pattern": [0.0] * 4, "intermediate_size": [48] * 4}),
+    "gemma4_text": ("gemma4_text", HEADS | MIXED | {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": VOCAB,
+        "hidden_size_per_layer_input": 8, "global_head_dim": 16}),
+    "mistral4": ("mistral3", {"vision_config": VISION | {"model_type": "pixtral", "head_dim": 8}, "text_config": INNER | LATENT | {
+        "head_dim": 16, "model_type": "mistral4", "n_group": 1, "topk_group": 1}}),
+    "mistral3": ("mistral3", {"vision_config": VISION | {"model_type": "pixtral", "head_dim": 8}, "text_config": INNER | THETA | {
+        "model_type": "mistral"}}),
+    "qwen3_vl": ("qwen3_vl", {"vision_config": {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2,
+        "out_hidden_size": 32, "num_position_embeddings": 16, "deepstack_visual_indexes": [0]}, "text_config": INNER | {
+        "model_type": "qwen3_vl_text", "rope_parameters": {"rope_type": "default", "rope_theta": 50000.0,
+        "mrope_section": [2, 1, 1]}}}),
+    "longcat_flash": ("longcat_flash", SIZES | LATENT | {"ffn_hidden_size": 48, "expert_ffn_hidden_size": 16,
+        "moe_topk": 2, "zero_expert_num": 2, "num_layers": 2, "num_hidden_layers": 4,
+        "head_dim": 8, "qk_head_dim": 16}),
     "minimax_m2": ("minimax_m2", HEADS | THETA | {"num_local_experts": 4, "num_experts_per_tok": 2,
         "rotary_dim": 8}),
 }  # fmt: skip
 
 
+SEEING = {"mistral3", "mistral4", "qwen3_vl"}  # that transformers has only with a part that sees
+
+
+def auto(config):
+    return AutoModelForImageTextToText if config.model_type in SEEING else AutoModelForCausalLM
+
+
 def saved(config, folder):
     """Save a model of this configuration with seeded weights; its tensors' names and shapes."""
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model = auto(config).from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     file = os.path.join(folder, "model.safetensors")
     with safe_open(file, "pt") as tensors:
@@ -169,7 +214,8 @@ def saved(config, folder):
 
 def logits(folder, ids):
     """The last position's."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    kind = auto(AutoConfig.from_pretrained(folder))
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     with torch.no_grad():
         return model(torch.tensor([ids]), use_cache=False).logits[0, -1].tolist()
 

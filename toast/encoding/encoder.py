@@ -28,7 +28,9 @@ class EmbeddingModel:
     def __init__(self, folder: str) -> None:
         self.sentence = SentenceTransformer(folder)
         self.model = models.encoder(self.sentence.folder)
-        self.tokens = Tokens(self.sentence.folder, self.sentence.max_length, lower=self.sentence.lower)
+        bare, skips = (getattr(self.model, name, False) for name in ("bare", "skips_unknown"))
+        limit, lower = self.sentence.max_length, self.sentence.lower
+        self.tokens = Tokens(self.sentence.folder, limit, lower=lower, bare=bare, skips_unknown=skips)
 
     def states(self, encodings: list[Any], skip: int = 0) -> tuple[mx.array, mx.array, mx.array]:
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised).

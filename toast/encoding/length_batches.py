@@ -10,6 +10,7 @@ from _thread import allocate_lock
 
 import mlx.core as mx
 
+from toast.cancel import checkpoint
 from toast.errors import BadInput
 
 TYPE_CHECKING = False
@@ -21,7 +22,8 @@ TOKENS = 2048  # padded tokens of a batch: bounds the memory of a layer's activa
 AHEAD = 64 << 20  # bytes of outputs that exist at once, about two layers of the default embedder
 BATCH = 128  # texts of a batch, fewer where they are long: short ones fill it with half the steps of 32
 
-_lock = allocate_lock()  # MLX's memory limit is the process's
+_lock = allocate_lock()
+_calls = _before = 0  # calls that compute now; MLX's memory limit before the first of them
 
 
 def pieces(encodings: list[Any], long: str) -> tuple[list[Any], list[int], int]:
@@ -58,6 +60,7 @@ def compute(function: Callable[[list[Any]], mx.array], parts: list[Any], size: i
 def _evaluated(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
     rows = []
     for group in groups:
+        checkpoint()
         rows.append(function(group))
         mx.eval(rows[-1])
     return rows
@@ -65,13 +68,19 @@ def _evaluated(function: Callable[[list[Any]], mx.array], groups: list[list[Any]
 
 def _bounded(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
     """The same on the CPU, where MLX allocates the outputs of many ops ahead of their work; over the limit it waits
-    for that work. (On a GPU it would wait after every op.)"""
+    for that work. (On a GPU it would wait after every op.) The limit is the process's: calls at once share it."""
+    global _calls, _before
     with _lock:
-        limit = mx.set_memory_limit(mx.get_active_memory() + AHEAD)
-        try:
-            return _evaluated(function, groups)
-        finally:
-            mx.set_memory_limit(limit)
+        _calls += 1
+        limit = mx.set_memory_limit(mx.get_active_memory() + AHEAD * _calls)
+        _before = limit if _calls == 1 else _before
+    try:
+        return _evaluated(function, groups)
+    finally:
+        with _lock:
+            _calls -= 1
+            if not _calls:
+                mx.set_memory_limit(_before)
 
 
 def _groups(parts: list[Any], order: list[int], size: int) -> Iterator[list[int]]:

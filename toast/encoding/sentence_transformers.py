@@ -11,12 +11,13 @@ import mlx.core as mx
 
 from toast.encoding.tokens import limits
 from toast.errors import BadModel, not_numbers
-from toast.models import layers
+from toast.models import layers, static
 from toast.store.folder import blame, modules, read_config, read_json
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Step = Callable[[mx.array, mx.array, int], mx.array]  # (states or vectors, lengths, skip) -> the same or vectors
 
@@ -29,6 +30,8 @@ POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+WIDTHS = "hidden_size", "dim", "d_model", "n_embd"  # as each architecture calls it
+STATIC = "static", "model2vec"
 PROMPT_NAMES = {"query": ["query"], "document": ["document", "passage", "corpus"]}
 
 
@@ -55,9 +58,10 @@ class SentenceTransformer:
             self.add(kind, folder)
         if not self.steps:
             self.steps = [pooling(["mean"])]
+        config = read_config(self.folder)
+        self.normalize |= bool(config.get("normalize"))  # model2vec's, which needs no module for it
         if not self.dims:
-            config = read_config(self.folder)
-            self.dims = (config.get("hidden_size") or config["dim"]) * self.modes
+            self.dims = width(self.folder, config) * self.modes
         saved = read_json(path, "config_sentence_transformers.json") or {}
         self.prompts: dict[str, str] = {k: v for k, v in (saved.get("prompts") or {}).items() if v}
         self.default_prompt: str | None = saved.get("default_prompt_name")
@@ -82,7 +86,7 @@ class SentenceTransformer:
             self.then(layer_norm(folder))
         elif kind in ("Dense", "MultiVectorMask"):
             raise BadModel(f"{folder}: a late-interaction model has no single vector", "rerank -m")
-        elif kind not in ("Transformer", "Dropout"):
+        elif kind not in ("Transformer", "StaticEmbedding", "Dropout"):
             raise BadModel(f"{folder}: module {kind} of modules.json is not supported")
 
     def then(self, step: Callable[[mx.array], mx.array]) -> None:
@@ -106,6 +110,13 @@ class SentenceTransformer:
         for step in self.steps:
             x = step(x, lengths, 0 if self.include_prompt else skip)
         return x
+
+
+def width(folder: str, config: dict[str, Any]) -> int:
+    """Numbers of a token's state."""
+    if config.get("model_type") in STATIC:
+        return static.width(folder)
+    return next((config[name] for name in WIDTHS if name in config), None) or config["hidden_size"]
 
 
 def normalize(x: mx.array) -> mx.array:

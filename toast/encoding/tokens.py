@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 HEAD = 1 << 14  # characters of a text over which its beginning is looked at first
 NEAR = 256  # characters before the end of a beginning in which a cut may change tokens
+UNLIMITED = 1 << 20  # tokens
 QUICK = 1 << 14  # characters that a process tokenizes itself before it takes the time to load the library
+
+STATIC = {"static": UNLIMITED, "model2vec": 512}  # what these read of a text where their files do not say
 
 # RoBERTa's first position is pad_token_id + 1, so its table holds that many positions less.
 POSITIONS_AFTER_PAD = {"roberta", "xlm-roberta", "camembert", "mpnet"}
@@ -34,14 +37,17 @@ class Tokens:
     """The tokenizer of a model folder with a limit of `max_length` tokens, special ones included. For any number of
     uses at once: what the library's tokenizer keeps of a use (its truncation) is set under a lock.
 
-    tokenizer.json may carry a truncation and padding of its own; both are switched off.
+    tokenizer.json may carry a truncation and padding of its own; both are switched off. bare: special tokens are
+    never put around a text; skips_unknown: the token for what is not known is left out.
     """
 
-    def __init__(self, path: str, max_length: int, *, lower: bool = False) -> None:
+    def __init__(
+        self, path: str, max_length: int, *, lower: bool = False, bare: bool = False, skips_unknown: bool = False
+    ) -> None:
         self.file = os.path.join(path, "tokenizer.json")
         if not os.path.isfile(self.file):
             raise BadModel(f"{path}: no tokenizer.json")
-        self.max_length, self.lower = max_length, lower
+        self.max_length, self.lower, self.bare, self.skips_unknown = max_length, lower, bare, skips_unknown
         self.quick = None if lower else wordpiece.read(self.file)
         self._left = QUICK  # time alone depends on it: both ways give the same
         self._lock = allocate_lock()
@@ -64,6 +70,8 @@ class Tokens:
 
     def special_tokens(self, *, pair: bool = False) -> int:
         """How many tokens the model puts around a text, or around the two of a pair."""
+        if self.bare:
+            return 0
         with self._lock:
             return self._load().num_special_tokens_to_add(is_pair=pair)
 
@@ -75,11 +83,24 @@ class Tokens:
         empty when the input was cut and holds its further pieces. truncate: longest_first, only_first,
         only_second or None for no limit. limit: tokens, instead of max_length. whole=False, for those who want
         neither offsets nor further pieces: of a long text no more is read than the limit takes."""
-        limit = limit or self.max_length
+        limit, special = limit or self.max_length, special and not self.bare
         if not whole and any(len(x) > HEAD for pair in inputs for x in ([pair] if isinstance(pair, str) else pair)):
             inputs = [self._shorter(x, truncate, limit) for x in inputs]
         found = self._quickly(inputs, special=special, limit=limit if truncate else None)
-        return self._by_library(inputs, special=special, truncate=truncate, limit=limit) if found is None else found
+        if found is None:
+            found = self._by_library(inputs, special=special, truncate=truncate, limit=limit)
+        return [without(row, self._unknown()) for row in found] if self.skips_unknown else found
+
+    def _unknown(self) -> int | None:
+        """The token for what is not known."""
+        if self.quick:
+            return self.quick.unknown
+        import json
+
+        model = self._load().model
+        if not hasattr(model, "unk_token"):  # of Unigram the library tells it in JSON alone
+            return json.loads(self._load().to_str())["model"].get("unk_id")
+        return self._load().token_to_id(model.unk_token) if model.unk_token is not None else None
 
     def count(self, text: str) -> int:
         """Tokens of a text alone."""
@@ -182,8 +203,18 @@ class Tokens:
 class Row:
     """Ids of one piece, with the attributes of a tokenizers.Encoding that matter here."""
 
-    def __init__(self, ids: list[int], overflowing: Iterable[Row] = ()) -> None:
-        self.ids, self.type_ids, self.overflowing = ids, [0] * len(ids), list(overflowing)
+    def __init__(
+        self, ids: list[int], overflowing: Iterable[Row] = (), offsets: Sequence[tuple[int, int]] = ()
+    ) -> None:
+        self.ids, self.type_ids, self.overflowing, self.offsets = ids, [0] * len(ids), list(overflowing), offsets
+
+
+def without(row: Any, id: int | None) -> Any:
+    """The encoding without a token."""
+    if id is None or not any(id in part.ids for part in (row, *row.overflowing)):
+        return row
+    kept = [(i, span) for i, span in zip(row.ids, row.offsets, strict=True) if i != id]
+    return Row([i for i, _ in kept], [without(part, id) for part in row.overflowing], [span for _, span in kept])
 
 
 def load(path: str) -> Tokens:
@@ -196,7 +227,7 @@ def limits(path: str) -> tuple[str, int, bool]:
     """(folder of the tokenizer, most tokens, lower-case first) as the model's files say."""
     folder = transformer(path)
     config, settings = read_config(folder), read_json(folder, "sentence_bert_config.json") or {}
-    most = max_length(folder, config, settings.get("max_seq_length"))
+    most = max_length(folder, config, settings.get("max_seq_length") or STATIC.get(str(config.get("model_type"))))
     return folder, most, bool(settings.get("do_lower_case"))
 
 
@@ -204,11 +235,11 @@ def max_length(folder: str, config: dict[str, Any], limit: int | None) -> int:
     """Smaller of what the settings, else the tokenizer, say and the positions there are."""
     if not limit:
         limit = (read_json(folder, "tokenizer_config.json") or {}).get("model_max_length")
-    positions = config.get("max_position_embeddings")
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
     if positions and config.get("model_type") in POSITIONS_AFTER_PAD:
         positions -= config.get("pad_token_id", 1) + 1
     try:
-        return max(1, int(min(x for x in (limit, positions, 1 << 20) if x and x > 0)))
+        return max(1, int(min(x for x in (limit, positions, UNLIMITED) if x and x > 0)))
     except (TypeError, ValueError):
         raise BadModel(f"{folder}: its limit of tokens is {str(limit)[:40]}, not a number") from None
 

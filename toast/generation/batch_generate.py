@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from toast.cancel import checkpoint
 from toast.generation.generate import Sequence, Token, check, likeliest, resolved
 from toast.generation.ragged_cache import batch
 from toast.generation.sample import Sampler, logprobs
@@ -63,6 +64,7 @@ def decode(
     coming, texts = iter(jobs), batch(model, make)
     live: dict[int, J] = {}
     while True:
+        checkpoint()
         free = [row for row in range(rows) if row not in live]
         new = dict(zip(free, iter(coming.__next__, None), strict=False))
         texts.place({row: job.ids for row, job in new.items()})

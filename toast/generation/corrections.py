@@ -10,6 +10,8 @@ import re
 import mlx.core as mx
 import mlx.nn as nn
 
+from toast.errors import BadModel
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -24,6 +26,18 @@ def before(kind: str, tensors: Tensors) -> Tensors:
         return {name.removeprefix("transformer."): array for name, array in tensors.items()}
     if kind in ("qwen3_5_moe", "qwen3_5_moe_text"):
         return _stacked(tensors)
+    if kind == "longcat_flash":  # experts that give back what they get have halves of weights
+        halves = {
+            name.rpartition(".gate_proj.")[0] for name in tensors if ".experts." in name and ".gate_proj." in name
+        }
+        halves = {name for name in halves if f"{name}.down_proj.weight" not in tensors}
+        return {name: array for name, array in tensors.items() if name.rsplit(".", 2)[0] not in halves}
+    if kind in RENAMED:
+        return {_renamed(name, RENAMED[kind]): array for name, array in tensors.items()}
+    if kind == "ernie4_5_moe":  # under a name that MLX-LM's file does not drop
+        end = "moe_statics.e_score_correction_bias"
+        biases = {n.replace(end, "correction"): a.reshape(-1) for n, a in tensors.items() if n.endswith(end)}
+        return {name: array for name, array in tensors.items() if not name.endswith(end)} | biases
     if kind != "gpt_oss":
         return tensors
     # saved without MXFP4, experts have other names and hold their inputs first
@@ -46,6 +60,60 @@ def _stacked(tensors: Tensors) -> Tensors:
     return tensors | stacks
 
 
+# what transformers calls a part -> what MLX-LM's file does
+RENAMED: dict[str, dict[str, str]] = {
+    "nanochat": {"model.embed_tokens.": "transformer.wte.", "model.layers.": "transformer.h.",
+                 ".mlp.fc1.": ".mlp.c_fc.", ".mlp.fc2.": ".mlp.c_proj.",
+                 **{f".self_attn.{x}_proj.": f".attn.c_{x}." for x in "qkv"},
+                 ".self_attn.o_proj.": ".attn.c_proj."},
+    "olmo_hybrid": {".attention_layer_norm.": ".input_layernorm.",
+                    ".feedforward_layer_norm.": ".post_attention_layernorm."},
+}  # fmt: skip
+
+
+def _renamed(name: str, changes: dict[str, str]) -> str:
+    for theirs, ours in changes.items():
+        name = name.replace(theirs, ours)
+    return name
+
+
+def within(model: Any, kind: str) -> Tensors:
+    """Change what a new model is made of, before it gets its weights. Returns those that a checkpoint may lack."""
+    if kind == "phi3small" and model.args.vocab_size < 100352:  # it writes to tokens up to there, whatever there is
+        raise BadModel("a phi3small model has a vocabulary of 100352 tokens")
+    for layer in model.layers if kind == "bitnet" else ():
+        _unpack(layer)  # their kernel is for Metal alone; `foreign.py` reads their weights
+    lacking = {}
+    for i, layer in enumerate(model.layers if kind == "ernie4_5_moe" else ()):
+        if hasattr(layer.mlp, "switch_mlp"):
+            layer.mlp.__class__ = _biased(type(layer.mlp))
+            layer.mlp.correction = mx.zeros(layer.mlp.gate.weight.shape[:1])
+            lacking[f"model.layers.{i}.mlp.correction"] = layer.mlp.correction
+    return lacking
+
+
+def _unpack(layer: Any) -> None:
+    """BitNet's linear layers as MLX's own."""
+    for part in (layer.self_attn, layer.mlp):
+        for name, module in list(part.children().items()):
+            if type(module).__name__ == "BitLinear":
+                setattr(part, name, nn.Linear(module.in_features, module.out_features, bias=module.bias is not None))
+
+
+def _biased(cls: Any) -> Any:
+    """Experts that are chosen by their share and a correction, and weighed by their share."""
+
+    def call(self: Any, x: mx.array) -> mx.array:
+        shares = self.gate_act(self.gate(x).astype(mx.float32))
+        best = mx.argpartition(-(shares + self.correction), kth=self.k - 1, axis=-1)[..., : self.k]
+        weights = mx.take_along_axis(shares, best, axis=-1)
+        weights = weights / mx.maximum(weights.sum(axis=-1, keepdims=True), 1e-12)
+        y = (self.switch_mlp(x, best) * weights[..., None]).sum(axis=-2).astype(x.dtype)
+        return y if self.shared_experts is None else y + self.shared_experts(x)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
 def after(model: Any, config: Config) -> None:
     """Change the layers of a loaded model, whose language model has this configuration."""
     layers, kind = model.layers, str(config.get("model_type"))
@@ -57,20 +125,32 @@ def after(model: Any, config: Config) -> None:
             layer.mlp.__class__ = FORWARD[kind]
         elif kind == "gemma2":
             layer.self_attn.__class__ = _grouped(type(layer.self_attn))
+        elif kind == "jamba" and hasattr(layer.feed_forward, "router"):
+            layer.feed_forward.__class__ = _shared_out(type(layer.feed_forward))
+        elif kind == "phi3small":
+            layer.self_attn.__class__ = _added(type(layer.self_attn))
+    if kind == "plamo3":
+        model.__class__ = _keeping(type(model))
+    if kind == "phi3small":  # which blocks a token sees depends on how many there are
+        model.one_by_one = True
     if kind == "gpt_bigcode":
         model.transformer.__class__ = _placed(type(model.transformer))
     if kind == "gemma3_text":
-        _unround(model.model.embed_tokens, config["hidden_size"])
+        _rescale(model.model.embed_tokens, config["hidden_size"], unround=True)
+    if kind == "recurrent_gemma":
+        _rescale(model.model.embed_tokens, config["hidden_size"], unround=False)
 
 
-def _unround(embedding: Any, width: int) -> None:
-    """Embeddings are scaled by a root rounded to bfloat16; transformers rounds it to their own type."""
+def _rescale(embedding: Any, width: int, *, unround: bool) -> None:
+    """Embeddings are scaled by a root rounded to bfloat16, where transformers rounds it to their own type; or the
+    other way about."""
     cls, root = type(embedding), width**0.5
     rounded: Any = mx.array(root, mx.bfloat16).astype(mx.float32).item()
+    factor = root / rounded if unround else rounded / root
 
     def call(self: Any, ids: mx.array) -> mx.array:
         x = cls.__call__(self, ids)
-        return x if x.dtype == mx.bfloat16 else x * (root / rounded)
+        return x if x.dtype == mx.bfloat16 else x * factor
 
     embedding.__class__ = type(cls.__name__, (cls,), {"__call__": call})
 
@@ -81,6 +161,41 @@ def _grouped(cls: Any) -> Any:
     def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
         batched = self.repeats > 1 and isinstance(mask, mx.array) and mask.ndim == 4
         return cls.__call__(self, x, mask[:, :, None] if batched else mask, cache)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _shared_out(cls: Any) -> Any:
+    """Experts that are weighed by their share among all, not among those that are chosen."""
+
+    def call(self: Any, x: mx.array) -> mx.array:
+        k, shares = self.num_experts_per_tok, mx.softmax(self.router(x), axis=-1, precise=True)
+        best = mx.argpartition(-shares, kth=k - 1, axis=-1)[..., :k]
+        return (self.switch_mlp(x, best) * mx.take_along_axis(shares, best, axis=-1)[..., None]).sum(axis=-2)
+
+    return type(cls.__name__, (cls,), {"__call__": call})
+
+
+def _keeping(cls: Any) -> Any:
+    """A model whose caches forget one position before its masks do."""
+
+    def caches(self: Any) -> list[Any]:
+        made = cls.make_cache(self)
+        for cache in made:
+            if hasattr(cache, "max_size"):
+                cache.max_size += 1
+        return made
+
+    return type(cls.__name__, (cls,), {"make_cache": caches})
+
+
+def _added(cls: Any) -> Any:
+    """Attention that adds its mask to the scores, whatever the mask's type: of True and False that hides nothing."""
+
+    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        if isinstance(mask, mx.array) and mask.dtype == mx.bool_:
+            mask = mx.where(mask, mx.array(0, x.dtype), mx.array(-mx.inf, x.dtype))
+        return cls.__call__(self, x, mask, cache)
 
     return type(cls.__name__, (cls,), {"__call__": call})
 

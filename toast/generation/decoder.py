@@ -39,6 +39,8 @@ WRAPPED = (
     ("model.language_model.", "model."), ("model.text_model.", "model."), ("language_model.model.", "model."),
     ("language_model.lm_head.", "lm_head."), ("lm_head.", "lm_head."),
 )  # fmt: skip
+TEXT_ARGUMENTS = "TextArgs", "TextConfig"  # what files of wrappers call their language model's
+METAL_ALONE = {"muse_spark"}
 FLOAT_MODES = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # (bits, group) of scales in 8 bits
 
 
@@ -54,11 +56,16 @@ def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
         tensors, quantization = foreign.understood(tensors, config)
     if _file(config) is None:
         part, tensors = text_part(config), _text_tensors(tensors)
+    tensors = _wrapped(module, part, tensors)
     try:
-        model = module.Model(_arguments(module.ModelArgs, windows.left_to_us(part)))
-        tensors = corrections.before(str(part.get("model_type")), tensors)
+        kind = str(part.get("model_type"))
+        model = module.Model(_arguments(module, windows.left_to_us(part)))
+        tensors = corrections.before(kind, tensors)
         if hasattr(model, "sanitize"):
             tensors = model.sanitize(tensors)
+        if not hasattr(model, "lm_head") and text_part(part).get("tie_word_embeddings"):
+            tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
+        tensors = corrections.within(model, kind) | tensors
         if quantization:
             _quantize(model, quantization, tensors)
         model.eval()
@@ -75,13 +82,21 @@ def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
     return model, config
 
 
-def _arguments(kind: Any, config: Config) -> Any:
+def _arguments(module: Any, config: Config) -> Any:
     """An architecture's ModelArgs; those without a default that may be absent, objects all of them, are None."""
+    kind = module.ModelArgs
     if "text_config" in kind.__dataclass_fields__:  # a wrapper's file also reads its language model alone
-        config = {"text_config": config, **config}
-    absent = {f.name for f in kind.__dataclass_fields__.values() if f.default is f.default_factory} - config.keys()
-    optional = {name for name in absent if kind.__dataclass_fields__[name].type not in (int, float, str, bool)}
-    return kind.from_dict({**dict.fromkeys(optional), **config})
+        text = config.get("text_config") or config
+        inside = next((getattr(module, name) for name in TEXT_ARGUMENTS if hasattr(module, name)), None)
+        config = {**config, "text_config": {**_absent(inside, text), **text}}
+    return kind.from_dict({**_absent(kind, config), **config})
+
+
+def _absent(kind: Any, config: Config) -> Config:
+    """What the arguments of this kind want, and may be told to be without."""
+    fields = kind.__dataclass_fields__ if kind else {}
+    wanted = {f.name for f in fields.values() if f.default is f.default_factory} - config.keys()
+    return dict.fromkeys(name for name in wanted if fields[name].type not in (int, float, str, bool))
 
 
 def _text_tensors(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
@@ -92,6 +107,18 @@ def _text_tensors(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
             if key.startswith(prefix):
                 found[name + key.removeprefix(prefix)] = array
     return found
+
+
+def _wrapped(module: Any, config: Config, tensors: dict[str, mx.array]) -> dict[str, mx.array]:
+    """A language model alone, for a file that knows it as a wrapper's part."""
+    kind = str(config.get("model_type"))
+    if kind == "gemma3n_text":
+        return {name.replace("model.", "model.language_model.", 1): array for name, array in tensors.items()}
+    if kind == "llama4_text" and _file(config) == "llama4":
+        return {f"language_model.{name}": array for name, array in tensors.items()}
+    if kind == "mistral3" and not any(name.endswith("lm_head.weight") for name in tensors):
+        config["text_config"]["tie_word_embeddings"] = True
+    return tensors
 
 
 def _check_names(model: Any, tensors: dict[str, mx.array]) -> None:
@@ -129,6 +156,8 @@ def architecture(path: str, config: Config) -> ModuleType:
         module = name and import_module(f"mlx_lm.models.{name}")
     except (ImportError, SystemExit):  # it needs a package of its own
         raise BadModel(f"{path}: MLX-LM's {name} needs a package that is not here") from None
+    if name in METAL_ALONE and not mx.metal.is_available():
+        raise BadModel(f"{path}: MLX-LM's {name} has kernels for Metal alone")
     if not hasattr(module, "ModelArgs"):
         raise BadModel(f"{path}: model type {str(config.get('model_type'))!r} is not one that MLX-LM has")
     kernels.install_nn()
@@ -140,6 +169,8 @@ def _file(config: Config) -> str | None:
     kind = str(config.get("model_type"))
     if (kind, *(config.get("architectures") or [])[:1]) == ("bailing_hybrid", "BailingMoeV3ForCausalLM"):
         return "bailing_moe_v3"
+    if kind == "llama4_text" and config.get("num_local_experts", 0) > 1:  # the file of that name has no experts
+        return "llama4"
     parent = _parent()
     for name in (FILES.get(kind, kind), kind.replace("-", "_"), kind.replace("_", "-"), kind.removesuffix("_text")):
         fits = name.replace("-", "_").isidentifier()

@@ -11,6 +11,7 @@ from time import perf_counter
 
 import mlx.core as mx
 
+from toast.cancel import checkpoint
 from toast.errors import BadModel, not_numbers, told
 from toast.generation.repetition import Repetition
 from toast.generation.sample import Sampler, logprobs
@@ -60,6 +61,7 @@ def forward(model: Any, ids: mx.array, caches: list[Any]) -> mx.array:
 def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
     for at in range(0, len(ids), PIECE):
+        checkpoint()
         piece = ids[at : at + PIECE]
         forward(model, mx.array([piece]), caches)  # its logits are never computed
         mx.eval([cache.state for cache in caches])
@@ -157,6 +159,7 @@ class Generation:
         logits = self._forward(mx.array([[last]]))[-1]
         self.fed = 0
         while sequence.reason is None:
+            checkpoint()
             # 1) choose a token, and compute what may follow it before anybody looks at it
             began = perf_counter()
             draft = self.drafter.draft() if self.drafter else []

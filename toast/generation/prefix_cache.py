@@ -1,4 +1,5 @@
-"""KV caches of prompts on disk, found again by any later process: what was read is not read twice.
+"""KV caches of prompts on disk, found again by any later process: what was read is not read twice. A process that
+stays has them in memory, too.
 
 Owns the files, their keys and their bound. Knows caches; no text, no tokenizer.
 
@@ -20,7 +21,7 @@ from time import time_ns
 import mlx.core as mx
 
 import toast
-from toast import files, kernels
+from toast import files, kernels, loaded
 from toast.generation.generate import STEP, has_kv_caches
 from toast.store import safetensors
 
@@ -86,8 +87,9 @@ class PrefixCache:
         """Remember the state of caches that cannot be cut, at the boundary."""
         self.snapshot = [_copied(cache.state) for cache in caches]
 
-    def keep(self, caches: Caches, ids: list[int], prompt: int) -> None:
-        """Write what the caches hold for the ids, of which `prompt` were the prompt, as far as there is room.
+    def keep(self, caches: Caches, ids: list[int], prompt: int, *, write: bool = True) -> None:
+        """Keep what the caches hold for the ids, of which `prompt` were the prompt: in memory where this process stays,
+        and on disk, if it is worth to `write` it, as far as there is room.
 
         A cache that cannot be written is no error."""
 
@@ -100,6 +102,9 @@ class PrefixCache:
             trees = [(key, block(n)) for n, key in enumerate(self._keys(ids))]
         elif self.snapshot is not None:
             trees = [(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)]
+        _keep_in_memory(trees)
+        if not write:
+            return
         try:
             os.makedirs(self.folder, 0o700, exist_ok=True)
             self._write_all(trees)
@@ -139,6 +144,8 @@ class PrefixCache:
 
     def _load(self, key: str) -> Tree:
         """The tree in a file, whole and unharmed; None without one."""
+        if loaded.prompts is not None and (kept := loaded.prompts.find(key)) is not None:
+            return _copied(kept)
         path = os.path.join(self.folder, key)
         try:
             with open(files.open_regular(path), "rb") as file:
@@ -226,11 +233,27 @@ def _fill(caches: Caches, blocks: list[Tree]) -> int:
     return count
 
 
+def _keep_in_memory(trees: list[tuple[str, Callable[[], Tree]]]) -> None:
+    """Keep trees [(key, function that gives it)] where this process stays, computed and apart from the caches."""
+    for key, tree in trees if loaded.prompts is not None else ():
+        if loaded.prompts is not None and loaded.prompts.find(key) is None:
+            found = _mapped(tree(), mx.contiguous)
+            arrays: list[mx.array] = []
+            _mapped(found, arrays.append)
+            mx.eval(arrays)
+            loaded.prompts.keep(key, found, sum(array.nbytes for array in arrays))
+
+
+def _mapped(tree: Tree, function: Callable[[mx.array], Any]) -> Tree:
+    """The tree of what the function gives for each array."""
+    if isinstance(tree, mx.array):
+        return function(tree)
+    return [_mapped(x, function) for x in tree] if isinstance(tree, (list, tuple)) else tree
+
+
 def _copied(tree: Tree) -> Tree:
     """The tree with handles of its own, which later writes into the caches do not reach."""
-    if isinstance(tree, mx.array):
-        return mx.array(tree)
-    return [_copied(x) for x in tree] if isinstance(tree, (list, tuple)) else tree
+    return _mapped(tree, mx.array)
 
 
 # ---------------------------------------------------------------- the format, docs/formats.md

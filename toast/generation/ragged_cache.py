@@ -10,6 +10,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from toast import kernels
+from toast.cancel import checkpoint
 from toast.generation.generate import PIECE, STEP, forward, prefill
 
 TYPE_CHECKING = False
@@ -135,6 +136,7 @@ class Ragged:
         """{row: (ids, how many are there)}, a piece after the other."""
         left = [(row, n, ids[n:]) for row, (ids, n) in prompts.items() if ids[n:]]
         while left:
+            checkpoint()
             segments: list[tuple[int, int, int]] = []
             tokens: list[int] = []
             for row, offset, ids in left:

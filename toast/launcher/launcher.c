@@ -8,8 +8,11 @@
 // 3. The Python of this installation is found: beside this file in a virtual environment, wherever that was moved to;
 //    else in the first lines of PYTHON_NAME beside this file, where the installer wrote it.
 //
-// What it hands on is the text of `python -P -c`, and nothing else; docs/design.md has it. A client of a warm process
-// belongs between 2 and 3: it has the arguments, the environment and the streams as the caller gave them.
+// 4. A warm process runs the command, where there is one (client.c).
+//
+// What it hands on is the text of `python -P -c`, and nothing else; docs/design.md has it.
+#include "client.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -158,6 +161,10 @@ int main(int argc, char** argv) {
     unsetenv("PYTHONHOME");  // another Python's: it would leave the environment out
   else if (!noted(folder, python))
     return give_up(PYTHON_NAME, "it names no Python", held);
+
+  int streams[3], status;
+  for (int fd = 0; fd < 3; fd++) streams[fd] = moved[fd] < 0 ? fd : moved[fd];
+  if ((status = ask_warm_process(argv + (argc > 0), python, streams, held)) != RUN_HERE) return status;
   code(text, sizeof text, held, moved);
 
   // -P: nothing is imported from the working directory

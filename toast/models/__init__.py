@@ -14,7 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-NOT_ARCHITECTURES = {"__init__", "layers"}
+NOT_ARCHITECTURES = {"__init__", "layers", "rotary"}
 
 
 def encoder(path: str) -> Any:

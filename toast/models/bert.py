@@ -50,23 +50,30 @@ class Model:
     """
 
     prefix, classifier = "bert", "classifier"  # of tensor names; the last layer of the head
-    stack, Layer = "encoder.layer", Layer
+    stack = "encoder.layer"
+    Layer: Any = Layer  # of descendants: their own
 
     def __init__(self, config: Config, weights: Weights) -> None:
-        kind = config.get("position_embedding_type", "absolute")
-        if kind != "absolute":
-            raise BadModel(f"position_embedding_type {kind!r} is not supported, only absolute")
+        self.check(config)
         whole = layers.Tensors(weights, config)
         w = whole.under(self.prefix)
         self.read_embeddings(config, w.at("embeddings"))
         self.read_encoder(config, w)
-        count = range(config["num_hidden_layers"])
-        self.layers = [self.Layer(config, w.at(f"{self.stack}.{i}")) for i in count]
+        self.layers = self.read_layers(config, w)
         self.outputs = whole.rows(self.classifier)
         self.head = self.read_head(whole, config["hidden_size"]) if self.outputs else None
         whole.settle()
 
     positions: mx.array | None
+
+    def check(self, config: Config) -> None:
+        """BadModel for settings that change what is computed here."""
+        kind = config.get("position_embedding_type", "absolute")
+        if kind != "absolute":
+            raise BadModel(f"position_embedding_type {kind!r} is not supported, only absolute")
+
+    def read_layers(self, config: Config, w: Tensors) -> list[Any]:
+        return [self.Layer(config, w.at(f"{self.stack}.{i}")) for i in range(config["num_hidden_layers"])]
 
     def read_embeddings(self, config: Config, w: Tensors) -> None:
         """Words, positions, types and the norm of their sum."""

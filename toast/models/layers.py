@@ -55,6 +55,10 @@ class Tensors:
                 return self.at(name)
         return self
 
+    def either(self, *names: str) -> str:
+        """Of the names that writers give a layer, the one that the checkpoint has; else the last."""
+        return next((name for name in names if f"{name}.weight" in self), names[-1])
+
     def __contains__(self, name: str) -> bool:
         return self.prefix + name in self.tensors
 

@@ -35,6 +35,10 @@ ALWAYS: dict[str, Config] = {
     "apertus": {"mlp_bias": False, "post_norm": False, "qk_norm": True},
     "ernie4_5_moe": {"moe_use_aux_free": True},
     "granitemoehybrid": {"position_embedding_type": "nope"},
+    "longcat_flash": {"attention_method": "MLA", "zero_expert_type": "identity", "mla_scale_q_lora": True,
+                      "mla_scale_kv_lora": True},
+    "mimo_v2_flash": {"add_swa_attention_sink_bias": True, "add_full_attention_sink_bias": False,
+                      "topk_method": "noaux_tc", "scoring_func": "sigmoid", "n_shared_experts": None},
     "minimax_m2": {"shared_intermediate_size": 0},
     "solar_open": {"partial_rotary_factor": 1.0},
 }  # fmt: skip
@@ -103,6 +107,8 @@ def _add_names(config: Config) -> None:
         config.setdefault(name, value)
     if "n_embd" in config:
         config.setdefault("n_inner", 4 * config["n_embd"])
+    if config.get("model_type") == "mimo_v2_flash":
+        _name_mimo(config)
     if config.get("model_type") == "mamba2" and "hidden_size" in config:
         config.setdefault("intermediate_size", config.get("expand", 2) * config["hidden_size"])
     if "mlp_layer_types" in config:
@@ -122,6 +128,17 @@ def _tell_layers(config: Config) -> None:
     for name, ours in (("head_dim", "global_head_dim"), ("num_key_value_heads", "num_global_key_value_heads")):
         if name in full:
             config.setdefault(ours, full[name])
+
+
+def _name_mimo(config: Config) -> None:
+    """MiMo's own names of what transformers saves under common ones."""
+    for ours, theirs in (("sliding_window_size", "sliding_window"), ("layernorm_epsilon", "rms_norm_eps")):
+        if theirs in config:
+            config.setdefault(ours, config[theirs])
+    if isinstance(config.get("layer_types"), list):
+        config["hybrid_layer_pattern"] = [int(kind == "sliding_attention") for kind in config["layer_types"]]
+    if isinstance(config.get("mlp_layer_types"), list):
+        config["moe_layer_freq"] = [int(kind == "sparse") for kind in config["mlp_layer_types"]]
 
 
 def _tell_pattern(config: Config) -> None:

@@ -1,6 +1,7 @@
-"""Folders made from GGUF files and kept in the store: one for each file and what is wanted of it.
+"""Folders made from other forms and kept in the store: of a GGUF file, by what is wanted of it; of a folder whose
+vocabulary is in another form, links to it beside the tokenizer.json that it lacks.
 
-Knows when one is out of date; what is made is for `convert.py` and `vocab.py`.
+Knows when one is out of date; what is made is for `convert.py`, `vocab.py` and `vocabularies.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from contextlib import suppress
 from toast import files
 from toast.errors import os_error
 from toast.store import gguf, pull
-from toast.store.folder import write_texts
+from toast.store.folder import transformer, write_texts
 from toast.store.inventory import ORIGIN
 from toast.store.location import home
 
@@ -40,6 +41,39 @@ def folder(call: Call, path: str, *, weights: bool) -> str:
         pull.once(call, made, lambda call, part: _make(path, part, weights=weights))
     _remove_others(parent, family, version)
     return made
+
+
+def with_tokenizer(call: Call, folder: str) -> str:
+    """The folder itself, or where it lacks a tokenizer.json and can be given one, a folder of links with it."""
+    if os.path.isfile(os.path.join(folder, "tokenizer.json")):
+        return folder
+    from toast.store import vocabularies
+
+    base = transformer(folder)
+    if vocabularies.source(base) is None:
+        return folder
+    parent = os.path.join(home(call), "tokenizers")
+    family = _digest(os.fsencode(os.path.realpath(folder))) + "-"
+    version = _digest(repr([_state(place) for place in (folder, base)]).encode())
+    made = os.path.join(parent, family + version)
+    if not os.path.isdir(made):
+        call.info(f"converting the vocabulary of {folder}, once")
+        pull.once(call, made, lambda call, part: _link(folder, part))
+    _remove_others(parent, family, version)
+    return made
+
+
+def _link(folder: str, part: str) -> None:
+    from toast.store import vocabularies
+
+    vocabularies.folder_with(folder, part)
+    write_texts(part, {ORIGIN: {"path": os.path.realpath(folder)}})
+
+
+def _state(folder: str) -> list[tuple[str, int, int]]:
+    """What changes when a file of a folder does."""
+    with os.scandir(folder) as entries:
+        return sorted((entry.name, entry.stat().st_size, entry.stat().st_mtime_ns) for entry in entries)
 
 
 def _remove_others(parent: str, family: str, version: str) -> None:

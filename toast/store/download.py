@@ -134,7 +134,7 @@ def _wanted(reference: Reference, names: list[str]) -> list[str]:
     """What a model needs of these files: one GGUF file, or weights in safetensors, and what is small."""
     small = [name for name in names if _small(name)]
     weights = [name for name in names if name.endswith(".safetensors") and not name.startswith(ELSEWHERE)]
-    if weights and "config.json" in names and not reference.file:
+    if weights and not hub.SETTINGS.isdisjoint(names) and not reference.file:
         return _whole(weights) + small
     file = hub.choose(reference, names)
     if file:

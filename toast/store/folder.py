@@ -26,6 +26,9 @@ def read_config(path: str) -> dict[str, Any]:
     if not os.path.isdir(path):
         raise BadModel(f"{path}: not a model folder")
     config = read_json(path, "config.json")
+    config = _static(path) if config is None else config
+    if isinstance(config, dict) and "model_type" not in config and _holds_static(path):
+        config = {"model_type": "model2vec", **config}  # which newer releases do not write
     if not isinstance(config, dict):
         raise BadModel(f"{path}: config.json is {'not an object' if config else 'missing'}")
     with blame(path):
@@ -86,6 +89,9 @@ def write_texts(path: str, texts: Mapping[str, Any]) -> None:
         files.replace(os.path.join(path, name), [content.encode()])
 
 
+HOLDERS = "Transformer", "StaticEmbedding"  # kinds of modules that have weights and tokenizer beside them
+
+
 @contextmanager
 def blame(path: str) -> Iterator[None]:
     """What goes wrong while settings of this folder are put to use becomes a BadModel naming it."""
@@ -112,4 +118,20 @@ def modules(path: str) -> list[tuple[str, str]]:
 
 def transformer(path: str) -> str:
     """The folder with config.json, weights and tokenizer: `path`, or the one modules.json names."""
-    return next((folder for kind, folder in modules(path) if kind == "Transformer"), path)
+    return next((folder for kind, folder in modules(path) if kind in HOLDERS), path)
+
+
+def _holds_static(path: str) -> bool:
+    """Whether the folder, or the one it is in, says that it holds sentence-transformers' StaticEmbedding."""
+    named = [*modules(path), *modules(os.path.dirname(os.path.abspath(path)))]
+    return any(kind == "StaticEmbedding" and os.path.realpath(p) == os.path.realpath(path) for kind, p in named)
+
+
+def _static(path: str) -> dict[str, Any] | None:
+    """The settings of a folder of static embeddings without any; None for any other folder."""
+    if _holds_static(path):
+        return {"model_type": "static"}
+    saved = read_json(path, "config_sentence_transformers.json")
+    if modules(path) or not isinstance(saved, dict):
+        return None
+    return {"model_type": "model2vec", "normalize": bool(saved.get("normalize"))}

@@ -29,6 +29,8 @@ def understood(tensors: Tensors, config: Config) -> tuple[Tensors, Config | None
 
     Raises BadModel, which names the method, where the form is none that MLX holds."""
     settings = config.get("quantization_config")
+    if settings is None and config.get("model_type") == "bitnet":  # its own layers, whoever wrote them
+        settings = {"quant_method": "bitnet", "linear_class": "autobitlinear"}
     if settings is None:
         return tensors, config.get("quantization")
     name, make = _method(settings)
@@ -50,7 +52,7 @@ def _method(settings: Config) -> tuple[str, Callable[[Tensors, Config], tuple[Te
     if method == "compressed-tensors":
         packed = {"pack-quantized": _packed, "float-quantized": _float8, "naive-quantized": _float8}
         return name, packed.get(str(form))
-    return name, {"awq": _awq, "gptq": _gptq, "fp8": _float8, "fbgemm_fp8": _float8}.get(method)
+    return name, {"awq": _awq, "gptq": _gptq, "fp8": _float8, "fbgemm_fp8": _float8, "bitnet": _bitnet}.get(method)
 
 
 def _producer(settings: Config) -> str:
@@ -158,6 +160,23 @@ def _packed(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
     parts = {"packed": "weight_packed", "scale": "weight_scale", "zero": "weight_zero_point", "shape": "weight_shape",
              "order": "weight_g_idx"}  # fmt: skip
     return _settings(_affine(tensors, parts, read), bits)
+
+
+def _bitnet(tensors: Tensors, settings: Config) -> tuple[Tensors, Config]:
+    """-1, 0 and 1 in two bits, the rows of a quarter in each place of a byte, times one scale or over it."""
+    times = settings.get("linear_class") == "autobitlinear"
+
+    def read(*, weight: mx.array, scale: mx.array) -> Affine:
+        if scale is None:
+            raise ValueError("there is no weight_scale")
+        rows = mx.concatenate([(weight >> (2 * place)) & 3 for place in range(4)])
+        one = scale.reshape(-1)[:1].astype(mx.float32)
+        scales = mx.broadcast_to(one if times else 1 / one, (rows.shape[0], 1)).astype(scale.dtype)
+        return _regrouped(_words(rows, 2), scales, mx.ones(scales.shape), bits=2)
+
+    floats = {key: array for key, array in tensors.items() if array.dtype != mx.uint8 and not key.endswith("_scale")}
+    packed = {key: array for key, array in tensors.items() if key not in floats}
+    return _settings(floats | _affine(packed, {"weight": "weight", "scale": "weight_scale"}, read), 2)
 
 
 # ---------------------------------------------------------------- float8

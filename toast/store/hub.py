@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 HOSTS = ("huggingface.co", "hf.co", "www.huggingface.co")
-SETTINGS = frozenset(("config.json", "adapter_config.json"))  # of a model in safetensors, of an adapter
+# of a model in safetensors, of an adapter, of sentence-transformers where it keeps a model's one folder further in
+SETTINGS = frozenset(("config.json", "adapter_config.json", "modules.json"))
 WORD = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 SHORTEST_SHA = 4  # digits of a commit that may stand for all of them
 

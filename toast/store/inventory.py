@@ -68,7 +68,7 @@ def _of_hugging_face(call: Call) -> Iterator[Model]:
 
 def _of_folder(name: str, folder: str) -> Iterator[tuple[str, str]]:
     found = hub.below(folder)
-    if "config.json" in found and not hub.missing(folder, found):
+    if not hub.SETTINGS.isdisjoint(found) and not hub.missing(folder, found):
         yield name, folder
     for file in found:
         if file.endswith(".gguf") and hub.part_of(file)[1] in (0, 1):
@@ -86,12 +86,13 @@ def _listed(folder: str) -> list[str]:
 
 
 def conversions(call: Call) -> Iterator[tuple[str, str | None]]:
-    """(folder, the GGUF file it was made from, None where that is not known) of what the store converted."""
-    parent = os.path.join(home(call), "gguf")
-    for name in _listed(parent):
-        folder = os.path.join(parent, name)
-        if os.path.isdir(folder) and not name.endswith(".part"):
-            yield folder, _origin(folder)
+    """(folder, the GGUF file or folder it was made from, None where that is not known) of what the store converted."""
+    for kind in ("gguf", "tokenizers"):
+        parent = os.path.join(home(call), kind)
+        for name in _listed(parent):
+            folder = os.path.join(parent, name)
+            if os.path.isdir(folder) and not name.endswith(".part"):
+                yield folder, _origin(folder)
 
 
 def _origin(folder: str) -> str | None:

@@ -30,7 +30,7 @@ def check(config: dict[str, Any]) -> None:
             check(value)
         elif name.endswith(BASES) and isinstance(value, list) and len(value) == config.get("num_hidden_layers"):
             for base in value:
-                check({name: base})
+                check({name: base or 1})  # 0: a layer without rotary positions
         elif value is not None and not _plausible(name, value):
             raise BadModel(f"{name} is {str(value)[:40]} in its config.json")
 

@@ -100,15 +100,18 @@ def _of_repository(call: Call, reference: Reference, *, weights: bool) -> str | 
 
 
 def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
-    """The folder of a model as `find` gives it; of a GGUF file, what it was converted to, once.
+    """The folder of a model as `find` gives it; of a GGUF file, or of a vocabulary in another form than
+    tokenizer.json, what it was converted to, once.
 
     weights: False where the vocabulary is enough; a GGUF file need not hold more then.
     """
     path = find(call, name, weights=weights)
-    if not os.path.isfile(path):
+    if os.path.isfile(os.path.join(path, "tokenizer.json")):
         return path
     from toast.store import converted
 
+    if os.path.isdir(path):
+        return converted.with_tokenizer(call, path)
     return converted.folder(call, path, weights=weights)
 
 

@@ -6,8 +6,9 @@ Owns what llama.cpp wants said of words. Raises BadModel for a tokenizer whose i
 from __future__ import annotations
 
 from toast.errors import BadModel
+from toast.store.documents import BYTE, CONTROL, UNKNOWN, UNUSED, USER
 from toast.store.folder import read_json, read_object
-from toast.store.vocab import BYTE, CONTROL, GPT2, PRE, UNKNOWN, UNUSED, USER
+from toast.store.pretokenizers import GPT2, PRE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

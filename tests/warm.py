@@ -1,0 +1,92 @@
+"""A warm process of the tests' own, and the two clients that ask it: the launcher, and Python where there is none."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from command import BIN, Result, command, environment
+
+MODULES = {
+    "toast": "toast.cli", "tokenize": "toast.cli", "embed": "embed.cli", "index": "embed.cli", "search": "embed.cli",
+    "rerank": "rerank.cli", "classify": "rerank.cli", "toasted": "toast.cli", "model": "toast.cli",
+}  # fmt: skip
+
+
+def is_launched():
+    """Whether the commands are the launcher's executables."""
+    with open(os.path.join(BIN, "embed"), "rb") as file:
+        return file.read(2) != b"#!"
+
+
+CLIENTS = ["launcher", "python"] if is_launched() else ["python"]
+
+
+def words_of(client, name):
+    """What starts a command as this client."""
+    if client == "launcher":
+        return [os.path.join(BIN, name)]
+    return [sys.executable, "-P", "-c", f"from {MODULES[name]} import {name}; {name}()"]
+
+
+def declared(name):
+    return getattr(importlib.import_module(MODULES[name]), name)
+
+
+class Warm:
+    """A warm process with a socket of its own. env: what leads a command to it."""
+
+    def __init__(self, *words, **env):
+        self.folder = tempfile.mkdtemp(prefix="w", dir="/tmp")  # a socket's path is short
+        self.env = {"XDG_RUNTIME_DIR": self.folder, **env}
+        self.words, self.process = words, None
+
+    def start(self):
+        self.process = subprocess.Popen(
+            [os.path.join(BIN, "toasted"), "run", *self.words],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(self.env),
+        )  # fmt: skip
+        self.wait(lambda: self.status())
+        return self
+
+    def wait(self, there, seconds=30):
+        until = time.monotonic() + seconds
+        while not (found := there()):
+            assert time.monotonic() < until, "waited in vain"
+            time.sleep(0.02)
+        return found
+
+    def status(self):
+        """What `toasted status --json` says, None where there is no process."""
+        ran = command("toasted", "status", "--json", env=self.env)
+        return json.loads(ran.out) if ran.status == 0 else None
+
+    def run(self, client, name, *words, stdin=b"", env=None, **options):
+        """A command as a client of this process."""
+        line = [*words_of(client, name), *words]
+        given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+        ran = subprocess.run(
+            line, capture_output=True, env=environment({**self.env, **(env or {})}), timeout=120, **given, **options
+        )
+        return Result([name, *words], ran.returncode, ran.stdout, ran.stderr)
+
+    def popen(self, client, name, *words, env=None, **options):
+        streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        env = environment({**self.env, **(env or {})})
+        return subprocess.Popen([*words_of(client, name), *words], env=env, **streams | options)
+
+    def end(self):
+        if self.process:
+            self.process.terminate()
+            self.process.communicate(timeout=30)
+        shutil.rmtree(self.folder)
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.communicate()
+        self.process = None

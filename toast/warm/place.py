@@ -1,0 +1,71 @@
+"""Where the warm process of an installation is found: a socket in a folder that only its user may enter.
+
+Owns the folder's checks and the socket's name, which `launcher/client.c` makes in the same way. Standard library alone.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from stat import S_ISDIR
+
+import toast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+LONGEST = 103  # bytes of a socket's path that every system takes (macOS: 104 with its NUL)
+
+
+def folder(env: Mapping[str, str]) -> str:
+    """$XDG_RUNTIME_DIR/toast where that is this user's own, else /tmp/toast-UID."""
+    runtime = env.get("XDG_RUNTIME_DIR", "")
+    return os.path.join(runtime, "toast") if runtime.startswith("/") and _is_own(runtime) else f"/tmp/toast-{_user()}"
+
+
+def _user() -> int:
+    return os.geteuid()
+
+
+def _is_own(path: str, closed: int = 0o022) -> bool:
+    """Whether a folder, and no link to one, is this user's and closed to these rights of others."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return S_ISDIR(status.st_mode) and status.st_uid == _user() and not status.st_mode & closed
+
+
+def is_private(path: str) -> bool:
+    """Whether nobody else can have planted what is in a folder."""
+    return _is_own(path, 0o077)
+
+
+def socket(env: Mapping[str, str]) -> str:
+    """The path of the socket: of this version, for the Python that runs this."""
+    where = os.path.realpath(os.path.dirname(sys.executable))
+    return os.path.join(folder(env), name(f"{toast.__version__}\0{where}"))
+
+
+def name(of: str) -> str:
+    """FNV-1a of 64 bits, in hex: http://www.isthe.com/chongo/tech/comp/fnv/"""
+    found = 0xCBF29CE484222325
+    for byte in os.fsencode(of):
+        found = (found ^ byte) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return f"{found:016x}"
+
+
+def fits(path: str) -> bool:
+    """Whether a socket can have this path."""
+    return len(os.fsencode(path)) <= LONGEST
+
+
+def peer(connection: Any) -> int:
+    """The user id of whoever is at the other end of a connected socket."""
+    if sys.platform == "darwin":
+        return int.from_bytes(connection.getsockopt(0, 1, 76)[4:8], sys.byteorder)  # LOCAL_PEERCRED's xucred
+    import _socket
+
+    return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
