@@ -157,9 +157,9 @@ def test_arguments_that_are_not_utf8():
 @pytest.mark.parametrize(
     "name, change, said",
     [
-        ("config.json", {"max_position_embeddings": "512"}, "max_position_embeddings is '512', not a number"),
+        ("config.json", {"max_position_embeddings": "512"}, "max_position_embeddings is 512 in its config.json"),
         ("config.json", {"eos_token_id": "x"}, "eos_token_id is ['x'], not numbers"),
-        ("config.json", {"hidden_size": "64"}, "not a whole qwen3 model"),
+        ("config.json", {"hidden_size": "64"}, "hidden_size is 64 in its config.json"),
         ("generation_config.json", {"do_sample": True, "temperature": "hot"}, "temperature in generation_config.json"),
         ("generation_config.json", [1], "generation_config.json: not an object"),
         ("tokenizer_config.json", {"chat_template": 7}, "its chat template is no text"),
