@@ -60,6 +60,7 @@ def uses(folder):
         "update": (["-u", "i.db", "a.txt"], b"", []),
         "merge": (["--merge", "i.db", "j.db"], b"", []), "files_from": ["--files-from", "list.txt"],
         "id": (["--id", "id"], OBJECTS),
+        "exclude": (["-m", BERT, "--exclude", "b*", "."], b"", []),
     }  # fmt: skip
     search = {
         **RECORDS, **model, "query": ["-i", "i.db"], "files": ["a.txt", "i.db"], "index": ["-i", "i.db"],
@@ -140,7 +141,8 @@ def test_every_option(warm, client, name, option, tmp_path):
     for words, stdin in lines(name, parameter, given):
         env = {"TOAST_PREFIX_MB": "0", "TOAST_DEBUG": None}
         env_of = {place: {**env, "TOAST_HOME": str(tmp_path / place / "home")} for place in ("cold", "warm")}
-        want = command(name, *words, stdin=stdin, env=env_of["cold"], cwd=tmp_path / "cold")
+        cold = [*words, "-p", "here"]  # the last one counts
+        want = command(name, *cold, stdin=stdin, env=env_of["cold"], cwd=tmp_path / "cold")
         before = warm.status()["served"].get(name, 0)
         found = warm.run(client, name, *words, stdin=stdin, env=env_of["warm"], cwd=tmp_path / "warm")
         assert seen(found) == seen(want), (found, want)
@@ -153,7 +155,7 @@ def test_every_option(warm, client, name, option, tmp_path):
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["--nonesuch"], ["-m"], ["-m", "nonesuch"]], ids=" ".join)
 def test_what_is_told_of_a_command(warm, client, words):
     for name in BASE:
-        want = command(name, *words, stdin=b"a\n", env={"XDG_RUNTIME_DIR": None})
+        want = command(name, *words, stdin=b"a\n", env={"TOAST_WARM": "off"})
         found = warm.run(client, name, *words, stdin=b"a\n")
         assert (found.status, found.out, found.err) == (want.status, want.out, want.err), (found, want)
 
