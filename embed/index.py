@@ -82,12 +82,12 @@ def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) ->
         db = build.open()
         _fill(call, db, source, meta=meta, update=build.update)
         status = _status(db)
-        if status == Exit.NONE and not call.outcome.had_errors:
-            call.warn("nothing to search: no text was found")
         if call.outcome.had_errors and not build.update and not database.counts(db)[0]:
             build.discard()
         else:
             build.finish()
+    if status == Exit.NONE and not call.outcome.had_errors:
+        call.warn("nothing to search: no text was found")
     return status
 
 
