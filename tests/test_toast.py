@@ -463,7 +463,7 @@ def test_the_prompt_is_kept_after_the_answer(tmp_path, monkeypatch, reader):
     """Nothing waits for the disk; and a reader that leaves does not cost what was read of the prompt."""
     kept, (reading, writing) = [], os.pipe()
     monkeypatch.setattr(answer, "WORTH_KEEPING", -1)
-    monkeypatch.setattr(PrefixCache, "keep", lambda *_: kept.append(reader == "leaves" or os.read(reading, 1000)))
+    monkeypatch.setattr(PrefixCache, "keep", lambda *_, **__: kept.append(reader == "leaves" or os.read(reading, 1000)))
     request = Request(Engine(call := caller(tmp_path, writing), QWEN), instruction="hi", limit=3)
     if reader == "leaves":
         os.close(reading)
