@@ -5,6 +5,7 @@ Owns what a word weighs. FTS5 finds the chunks and counts; words.py asks it. Kno
 
 from __future__ import annotations
 
+from functools import cached_property
 from math import log
 
 from embed import words
@@ -86,14 +87,17 @@ class Asked:
         if len({x.length for x in lexicons}) == 1:
             self.length = lexicons[0].length  # to the bit
         self.common = max(POSTINGS, self.count // COMMON)
-        terms = extractor.terms(text)
-        expected = idf.shares(terms.values())
-        found = {stem: self._weighed([word], expected[word]) for stem, word in terms.items()}
-        self.weights = {stem: word.weight for stem, word in found.items()}
+        self.terms, self.alone = extractor.terms(text), alone
+        expected = idf.shares(self.terms.values())
+        self.found = {stem: self._weighed([word], expected[word]) for stem, word in self.terms.items()}
+        self.weights = {stem: word.weight for stem, word in self.found.items()}
         self.ideal = sum(self.weights.values())
-        self.kept = self._kept(found, alone=alone)
-        if self.kept and len(terms) > 1:
-            self.kept += self._phrases(terms)
+
+    @cached_property
+    def kept(self) -> list[Word]:
+        """What is looked up: words and runs of them. Not where weights alone are wanted, as of `--mode vector`."""
+        kept = self._words()
+        return kept + self._phrases(self.terms) if kept and len(self.terms) > 1 else kept
 
     def _weighed(self, run: list[str], expected: float = 0.0) -> Word:
         """A word, or several in a row; expected: its share of texts before any is seen."""
@@ -102,16 +106,16 @@ class Asked:
         count = sum(held) + PRIOR * expected
         return Word(expression, held, log(1 + (self.count + PRIOR - count + 0.5) / (count + 0.5)))
 
-    def _kept(self, found: dict[str, Word], *, alone: bool) -> list[Word]:
+    def _words(self) -> list[Word]:
         kept: list[Word] = []
         rows = 0
-        for word in sorted(found.values(), key=lambda word: (sum(word.held), word.expression)):
+        for word in sorted(self.found.values(), key=lambda word: (sum(word.held), word.expression)):
             rows += sum(word.held)
             if rows > POSTINGS and kept or sum(word.held) > self.common:
                 break
             kept += [word] * any(word.held)
-        if not kept and rows and alone:
-            kept = [found[min(found, key=lambda stem: (self._frequency(stem), stem))]]
+        if not kept and rows and self.alone:
+            kept = [self.found[min(self.found, key=lambda stem: (self._frequency(stem), stem))]]
         return kept
 
     def _frequency(self, stem: str) -> int:

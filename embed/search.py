@@ -150,7 +150,7 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     hits.sort(key=lambda hit: -hit.score)
     if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         return []
-    if scale:
+    if scale and hits:
         absolute(hits, scale)
     hits = wanted.choose(hits, wide)
     if judge:
@@ -161,8 +161,7 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
 def absolute(hits: list[Found], scale: rank.Scale) -> None:
     """Make the scores of a query's hits comparable with those of other queries and collections: of the best one how
     good it is, of the others their share of it."""
-    best = hits[0].score if hits else 0.0
-    top = scale.absolute(hits[0].cosine or 0.0, hits[0].bm25 or 0.0) if hits else 0.0
+    best, top = hits[0].score, scale.absolute(hits[0].cosine or 0.0, hits[0].bm25 or 0.0)
     for hit in hits:
         hit.score = max(top * hit.score / best, 0.0) if best > 0 else 0.0
 
