@@ -7,8 +7,7 @@ from functools import cache
 import mlx.core as mx
 import numpy as np
 import pytest
-import seeded
-from tiny import write_safetensors
+from tiny import checkpoint
 
 from toast import kernels
 from toast.generation import decoder
@@ -43,10 +42,7 @@ def model(tmp_path_factory, variant):
 
     @cache
     def load(name):
-        folder = tmp_path_factory.mktemp(name)
-        (folder / "config.json").write_text(json.dumps(fixture(name)["config"]))
-        write_safetensors(str(folder / "model.safetensors"), seeded.tensors(fixture(name)["tensors"]))
-        return decoder.load(str(folder))[0]
+        return decoder.load(checkpoint(tmp_path_factory.mktemp(name), fixture(name)))[0]
 
     return load
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import seeded
 from command import command
-from tiny import write_safetensors
+from tiny import checkpoint, write_safetensors
 
 from toast import kernels, models
 from toast.encoding.encoder import EmbeddingModel
@@ -46,10 +46,7 @@ def model(tmp_path_factory, variant):
 
     @cache
     def load(name):
-        folder = tmp_path_factory.mktemp(name)
-        (folder / "config.json").write_text(json.dumps(fixture(name)["config"]))
-        write_safetensors(str(folder / "model.safetensors"), seeded.tensors(fixture(name)["tensors"]))
-        return models.encoder(str(folder))
+        return models.encoder(checkpoint(tmp_path_factory.mktemp(name), fixture(name)))
 
     return load
 

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import seeded
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 WORDS = "the a of to and cat dog bird sat mat ran sky blue red fast slow model filter pipe line".split()
@@ -28,6 +29,13 @@ def write_safetensors(path, tensors):
         file.write(len(text).to_bytes(8, "little") + text)
         for array in tensors.values():
             file.write(np.ascontiguousarray(array, np.float32).tobytes())
+
+
+def checkpoint(folder, told):
+    """The folder of a fixture's {"config", "tensors": name -> shape}, its weights as `seeded` has them."""
+    write_json(folder, "config.json", told["config"])
+    write_safetensors(os.path.join(folder, "model.safetensors"), seeded.tensors(told["tensors"]))
+    return str(folder)
 
 
 def wordpiece() -> Tokenizer:
