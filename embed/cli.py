@@ -3,9 +3,20 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
+from toast.options import FIELD, JSONL, NUL, ON_ERROR, PARQUET, Argument, Option, refuse_with
 from toast.pipes import clean
 from toast.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _rows(call: Call, files: list[str], **given: "Any") -> Records:
+    """The rows of Parquet files."""
+    from toast.parquet import Rows
+
+    return Rows(call, files, **given)
 
 
 @command
@@ -34,22 +45,35 @@ def embed(
     batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed at once."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
+    parquet: bool = PARQUET,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
-    raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
+    raw: bool = Option(
+        False, "--raw", help="Write bare little-endian rows, without a header; these may be concatenated."
+    ),
+    join: bool = Option(False, "--join", help="FILEs are .npy: write the rows of all."),
 ) -> None:
     """Turn each record (a line) into a vector: embed < file.txt > vectors.npy
 
     embed *.txt | python -c 'import sys, numpy; print(numpy.load(sys.stdin.buffer).shape)'
 
     embed --field body --json < notes.jsonl | head -1
+
+    embed --parquet --field body articles.parquet > vectors.parquet
     """
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
+    if join:
+        settings = {"--dims": dims, "--json": json, "--raw": raw, "--parquet": parquet, "--jsonl": jsonl, "-0": nul}
+        refuse_with("--join", settings)
+        from embed.join import join as join_files
+
+        return join_files(call, files)
+    read = _rows if parquet else Records
+    records = read(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
-    encode.embed(call, records, encoder, precision=precision, json=json, raw=raw)
+    encode.embed(call, records, encoder, precision=precision, json=json, raw=raw, parquet=parquet)
 
 
 @command

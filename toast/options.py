@@ -86,6 +86,7 @@ def Argument(default: Any, **facts: Any) -> Any:
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
+PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.")
 
 ON_ERROR = Option(
     "stop",
@@ -95,7 +96,7 @@ ON_ERROR = Option(
 )
 
 
-def refuse_with(flag: str, others: dict[str, object]) -> None:
+def refuse_with(flag: str, others: Mapping[str, object]) -> None:
     """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
     for other, value in others.items():
         if not (value is None or value is False or value == []):  # 0 is a value
