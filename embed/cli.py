@@ -2,8 +2,21 @@
 
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
-from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, ON_ERROR, PARQUET, Argument, Option, refuse_with
+from toast.errors import Exit, UsageError
+from toast.options import (
+    EMPTY_OK,
+    FIELD,
+    JSONL,
+    NUL,
+    ON_ERROR,
+    PARQUET,
+    SOURCE,
+    START,
+    Argument,
+    Option,
+    need_with,
+    refuse_with,
+)
 from toast.pipes import clean
 from toast.records import Records
 
@@ -48,6 +61,8 @@ def embed(
     parquet: bool = PARQUET,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    source: str | None = SOURCE,
+    first: int | None = START,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
     raw: bool = Option(
         False, "--raw", help="Write bare little-endian rows, without a header; these may be concatenated."
@@ -69,7 +84,10 @@ def embed(
 
         return join_files(call, files)
     read = _rows if parquet else Records
-    records = read(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
+    need_with("--json", {"--source": source, "--start": first}, there=json)
+    records = read(
+        call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip", source=source, start=first
+    )  # fmt: skip
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
@@ -119,6 +137,10 @@ def index(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
+    parquet: bool = PARQUET,
+    source: str | None = SOURCE,
+    first: int | None = START,
+    empty_ok: bool = EMPTY_OK,
 ) -> int:
     """Make one searchable file of text: index docs/ > docs.db
 
@@ -138,13 +160,18 @@ def index(
         if name is not None:
             check_output(call, name)
     if merge:
-        settings = {"-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id}
+        settings = {
+            "-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id,
+            "--parquet": parquet, "--source": source, "--start": first,
+        }  # fmt: skip
         refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
         join(call, paths, output)
         return 0
-    records = not paths or jsonl or field or id
+    records = not paths or jsonl or field or id or parquet
+    refuse_with("--files-from" if files_from else "PATH", {"--source": source if paths or files_from else None})
+    need_with("records", {"--start": first}, there=bool(records))
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
     if "-" in paths and files_from:
@@ -153,11 +180,12 @@ def index(
         if len(paths) > 1:
             raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
         paths = []
-    source = documents.source(
-        call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude,
-        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip",
+    found = documents.source(
+        call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip", called=source, first=first,
     )  # fmt: skip
-    return verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
+    status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact)
+    return Exit.OK if empty_ok and status == Exit.NONE else status
 
 
 @command

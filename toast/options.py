@@ -88,6 +88,10 @@ JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each lin
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
 PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.")
 
+EMPTY_OK = Option(False, "--empty-ok", help="No records are no failure: status 0, as of a shard that has none.")
+SOURCE = Option(None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.")
+START = Option(None, "--start", metavar="N", min=0, help="The number of the first record.")
+
 ON_ERROR = Option(
     "stop",
     "--on-error",
@@ -101,6 +105,13 @@ def refuse_with(flag: str, others: Mapping[str, object]) -> None:
     for other, value in others.items():
         if not (value is None or value is False or value == []):  # 0 is a value
             raise UsageError(f"{flag} and {other} exclude each other")
+
+
+def need_with(needed: str, others: Mapping[str, object], *, there: bool) -> None:
+    """UsageError when any of the others (flag -> value) is given without what it needs to do anything."""
+    for other, value in others.items():
+        if not (there or value is None or value is False):
+            raise UsageError(f"{other} needs {needed}")
 
 
 def declared(function: Callable, common: Sequence[Parameter] = ()) -> list[Parameter]:

@@ -39,17 +39,17 @@ class Rows(Records):
 
     def __init__(
         self, call: Call, names: list[str], *,
-        nul: bool = False, jsonl: bool = False, field: str | None = None, skip: bool = False,
+        nul: bool = False, jsonl: bool = False, **given: Any,
     ) -> None:  # fmt: skip
         refuse_with("--parquet", {"-0": nul, "--jsonl": jsonl})
-        super().__init__(call, names, jsonl=True, field=field, skip=skip)
+        super().__init__(call, names, jsonl=True, **given)
         self.arrow = library()
 
     def windows(self) -> Iterator[list[Record]]:
         for table, window in self.tables():
             columns = [name for name in table.column_names if name != self.field]
             for record, row in zip(window, table.select(columns).to_pylist(), strict=True):
-                record.data = {self.field: record.text} | _plain(row)
+                record.data = {self.field: record.text} | _plain(row) | (record.data or {})
                 record.raw = json.dumps(record.data, ensure_ascii=False).encode("utf-8", "backslashreplace")
             yield window
 
@@ -61,12 +61,12 @@ class Rows(Records):
                 texts: list[str | None] = batch.column(self.field).to_pylist()
                 window = []
                 for i, text in enumerate(texts, number + 1):
-                    index, self.count = self.count, self.count + 1
                     if text is None:
                         self.refuse(BadInput(f"{where}, row {i}: no text in {self.field!r}", "a text is a string"))
+                        self.count += 1
                         continue
                     window.append(Record(b"", text, number=i))
-                    window[-1].index = index
+                    self.number(window[-1])
                 number += len(texts)
                 table = self.arrow.Table.from_batches([batch])
                 yield table.filter(self.arrow.array([text is not None for text in texts])), window

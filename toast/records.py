@@ -40,15 +40,16 @@ class Records:
     Iterating gives records; `windows()` gives lists of them: at most pipes.WINDOW, and from a pipe what
     it has to give at the moment, so that a slow writer's records are answered as they come.
     files: None for a command that takes none. soft: a bad record is given with its error, not raised. skip: it is
-    told and left out.
+    told and left out. source: a name that goes into each record's object. start: the number of the first one.
     """
 
     def __init__(
         self, call: Call, files: Sequence[str] | None = (), *,
         nul: bool = False, jsonl: bool = False, field: str | None = None, soft: bool = False,
-        skip: bool = False,
+        skip: bool = False, source: str | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
-        self.call, self.nul, self.skip, self.count = call, nul, skip, 0
+        self.call, self.nul, self.skip, self.source = call, nul, skip, source
+        self.first = self.count = start or 0
         self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
         self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
@@ -74,6 +75,17 @@ class Records:
             yield from self._file(name)
         if self.invalid:
             self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
+
+    @property
+    def empty(self) -> bool:
+        """Whether no record has come, not even a bad one."""
+        return self.count == self.first
+
+    def number(self, record: Record) -> None:
+        """It is the next one, and of this source."""
+        record.index, self.count = self.count, self.count + 1
+        if self.source is not None:
+            record.data = {**(record.data or {}), "source": self.source}
 
     def refuse(self, error: BadInput) -> None:
         """A record cannot be used: it is left out, or it ends the command."""
@@ -111,7 +123,7 @@ class Records:
                     self.count += 1
                     continue
                 if record:
-                    record.index, self.count = self.count, self.count + 1
+                    self.number(record)
                     window.append(record)
         except BadInput as error:
             return window, error
