@@ -86,7 +86,7 @@ def embed(
     read = _rows if parquet else Records
     need_with("--json", {"--source": source, "--start": first}, there=json)
     records = read(
-        call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip", source=source, start=first
+        call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first
     )  # fmt: skip
     from embed import encode
 
@@ -182,7 +182,7 @@ def index(
         paths = []
     found = documents.source(
         call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
-        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip", called=source, first=first,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, on_error=on_error, called=source, first=first,
     )  # fmt: skip
     status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact)
     return Exit.OK if empty_ok and status == Exit.NONE else status

@@ -125,7 +125,7 @@ def source(
     field: str | None = None,
     id: str | None = None,
     lines: bool = False,
-    skip: bool = False,
+    on_error: str = "stop",
     hidden: bool = False,
     excluded: Sequence[str] = (),
     parquet: bool = False,
@@ -145,7 +145,7 @@ def source(
             from toast.parquet import Rows as read  # noqa: N813
 
             jsonl = False  # --id implies it
-        given = {"nul": nul, "jsonl": jsonl, "field": field, "skip": skip}
+        given = {"nul": nul, "jsonl": jsonl, "field": field, "on_error": on_error}
         inputs = [(called or name, read(call, [name] if paths else [], **given)) for name in paths or ["-"]]
         return RecordsOf(inputs, field or "text", id, first=1 if first is None else first)
     from embed.walk import Walk

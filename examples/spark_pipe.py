@@ -4,6 +4,7 @@ IN: JSON lines with a text; OUT: a folder of JSON lines with the label, a file f
 runs twice gives the same lines; --empty-ok, as a partition may have none.
 """
 
+import os
 import shlex
 import sys
 
@@ -14,7 +15,7 @@ def main(source: str, target: str, *options: str) -> None:
     spark = SparkSession.builder.getOrCreate()
     command = shlex.join(["classify", "-q", "--jsonl", "--json", "--empty-ok", *options])
     lines = spark.sparkContext.textFile(source)
-    lines.pipe(command, checkCode=True).saveAsTextFile(target)
+    lines.pipe(command, env=dict(os.environ), checkCode=True).saveAsTextFile(target)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,7 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(
-        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, skip=on_error == "skip"
-    )
+    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error)
     from rerank import score
     from toast.encoding import relevance
 
@@ -163,7 +161,7 @@ def classify(
     )  # fmt: skip
     records = Records(
         call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field,
-        skip=on_error == "skip", source=source,
+        on_error=on_error, source=source,
     )  # fmt: skip
     from rerank import engines
 

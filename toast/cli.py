@@ -162,6 +162,11 @@ def toast(
         talk.forget()
         if not instruction:
             return None
+    if "MLX_RANK" in call.env:
+        from toast.generation import distributed
+
+        refuse_with("mlx.launch", {"--session": session, "--each": each, "-m ADAPTER": adapter, "--kv-bits": kv_bits})
+        call, no_cache = distributed.part(call), True
     # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import dry_run as show_prompt

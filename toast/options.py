@@ -95,8 +95,8 @@ START = Option(None, "--start", metavar="N", min=0, help="The number of the firs
 ON_ERROR = Option(
     "stop",
     "--on-error",
-    choices=("skip", "stop"),
-    help="What a bad record costs: itself (status 2 at the end), or all.",
+    choices=("skip", "warn", "stop"),
+    help="What a bad record costs: itself and, at the end, status 2; itself alone; or all.",
 )
 
 

@@ -142,6 +142,8 @@ def open_language(call: Call, name: str, adapter: str | None = None, *, weights:
     base, beside = adapters.resolve(call, name, *purposes, adapter=adapter)
     need(call, base, *purposes)
     kind: Any = LanguageModel if weights else Reader
+    if weights and "MLX_RANK" in call.env:
+        from toast.generation.distributed import Divided as kind  # noqa: N813
     return loaded.load(call, base, kind, *beside)
 
 
