@@ -165,7 +165,7 @@ def toast(
     if "MLX_RANK" in call.env:
         from toast.generation import distributed
 
-        refuse_with("mlx.launch", {"--session": session, "--each": each, "-m ADAPTER": adapter, "--kv-bits": kv_bits})
+        refuse_with("mlx.launch", {"--session": session, "--each": each, "--adapter": adapter, "--kv-bits": kv_bits})
         call, no_cache = distributed.part(call), True
     # 2) what is asked of which model
     from toast.answer import Request

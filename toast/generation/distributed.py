@@ -10,13 +10,14 @@ import os
 
 import mlx.core as mx
 
-from toast.errors import BadModel, UsageError
+from toast.errors import BadModel
 from toast.generation import decoder
-from toast.generation.engine import LanguageModel
 from toast.store.config import text_part
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from toast.command import Call
 
 
@@ -29,29 +30,20 @@ def part(call: Call) -> Call:
     return call.but(stdout=nowhere, stderr=nowhere)
 
 
-class Divided(LanguageModel):
-    """This process's part of a language model; all of them together answer as the whole does."""
+def divide(model: Any, config: dict[str, Any], name: str) -> None:
+    """Leave of a loaded model what is this process's part; all parts together answer as the whole does.
 
-    def __init__(self, folder: str, adapter: str = "") -> None:
-        if adapter:
-            raise UsageError("an adapter is for one process", "model quantize, or toast without mlx.launch")
-        super().__init__(folder)
-        group = mx.distributed.init(strict=True)
-        self._check(folder, group.size())
-        if hasattr(self.model, "shard"):
-            self.model.shard(group)
-        else:
-            self.model.model.pipeline(group)
-        decoder.settle(self.model)
-
-    def _check(self, folder: str, size: int) -> None:
-        """BadModel unless MLX-LM can divide the model by so many."""
-        config, name = text_part(self.config), os.path.basename(folder)
-        if not (hasattr(self.model, "shard") or hasattr(getattr(self.model, "model", None), "pipeline")):
-            raise BadModel(
-                f"{name}: MLX-LM cannot divide a {config.get('model_type')} model", "toast without mlx.launch"
-            )
-        for key in ("num_attention_heads", "num_key_value_heads"):
-            count = config.get(key)
-            if isinstance(count, int) and count % size:
-                raise BadModel(f"{name} has {count} {key[4:].replace('_', ' ')}, which {size} cannot share evenly")
+    name: what a message calls it. Raises BadModel where MLX-LM cannot divide it by so many."""
+    group, config = mx.distributed.init(strict=True), text_part(config)
+    inner: Any = getattr(model, "model", None)
+    if not (hasattr(model, "shard") or hasattr(inner, "pipeline")):
+        raise BadModel(f"{name}: MLX-LM cannot divide a {config.get('model_type')} model", "toast without mlx.launch")
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        count = config.get(key)
+        if isinstance(count, int) and count % group.size():
+            raise BadModel(f"{name} has {count} {key[4:].replace('_', ' ')}, which {group.size()} cannot share evenly")
+    if hasattr(model, "shard"):
+        model.shard(group)
+    else:
+        inner.pipeline(group)
+    decoder.settle(model)
