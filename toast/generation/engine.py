@@ -155,7 +155,7 @@ def open_language(call: Call, name: str, adapter: str | None = None, *, weights:
     if weights and "MLX_RANK" in call.env:
         if any(beside):
             raise UsageError("an adapter is for one process", "toast without mlx.launch")
-        kind, beside = Divided, ()
+        kind = Divided
     return loaded.load(call, base, kind, *beside)
 
 
