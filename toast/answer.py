@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from toast import kernels, loaded, pipes
+from toast import kept, kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
 from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
@@ -251,7 +251,7 @@ def _answer(
         gone = error
     _remember(request.session, question, answer)
     status = None if gone else _status(call, request, generation, answer=answer)
-    if prefix is not None and (seconds > WORTH_KEEPING or loaded.prompts is not None):
+    if prefix is not None and (seconds > WORTH_KEEPING or kept.memory is not None):
         read = ids + generation.sequence.ids
         known = read[: len(ids) + generation.fed]
         prefix.keep(generation.caches, known, len(ids), write=seconds > WORTH_KEEPING)

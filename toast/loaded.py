@@ -1,6 +1,6 @@
 """Loaded models and tokenizers, each once in a process: immutable, for any number of Calls at once.
 
-In a process that stays, what was read of prompts, too. Owns these caches and their locks. What is made of a folder,
+Owns this cache and its locks. What is made of a folder,
 and how, is the business of the class that is asked for; one use of it is an object of its own, and what a Call asks
 for is kept there.
 """
@@ -98,38 +98,3 @@ def drop_oldest() -> bool:
 def names() -> list[str]:
     """The folders of the models that are there."""
     return sorted({key[1][0] for key, slot in list(_slots.items()) if slot.model is not None})
-
-
-# ---------------------------------------------------------------- what was read of prompts
-
-
-class Prompts:
-    """key -> a value that nobody changes; at most `limit` bytes, the one used longest ago goes first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size, self.lock = limit, 0, allocate_lock()
-        self.kept: dict[str, tuple[Any, int]] = {}  # in the order of their use
-
-    def find(self, key: str) -> Any:
-        with self.lock:
-            if (found := self.kept.pop(key, None)) is None:
-                return None
-            self.kept[key] = found
-            return found[0]
-
-    def keep(self, key: str, value: Any, size: int) -> None:
-        with self.lock:
-            if key not in self.kept and size <= self.limit:
-                self.kept[key] = value, size
-                self.size += size
-            while self.size > self.limit:
-                self.size -= self.kept.pop(next(iter(self.kept)))[1]
-
-    def clear(self) -> bool:
-        """Drop all; False where there was nothing."""
-        with self.lock:
-            some, self.kept, self.size = bool(self.kept), {}, 0
-            return some
-
-
-prompts: Prompts | None = None  # of a process that stays

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import kernels, loaded, store
+from toast import kept, kernels, loaded, store
 from toast.errors import BadInput, BadModel, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
@@ -128,7 +128,7 @@ class LanguageModel(Reader):
 
             lora.apply(self.model, adapter, folder)
         self.shared: SharedModel | None = None
-        if loaded.prompts is not None:  # a process that stays works for many at once
+        if kept.memory is not None:  # a process that stays works for many at once
             from toast.generation.shared_model import SharedModel
 
             self.shared = SharedModel(self.model)

@@ -21,7 +21,7 @@ from time import time_ns
 import mlx.core as mx
 
 import toast
-from toast import files, kernels, loaded
+from toast import files, kept, kernels
 from toast.generation.generate import STEP, has_kv_caches
 from toast.store import safetensors
 
@@ -144,8 +144,8 @@ class PrefixCache:
 
     def _load(self, key: str) -> Tree:
         """The tree in a file, whole and unharmed; None without one."""
-        if loaded.prompts is not None and (kept := loaded.prompts.find(key)) is not None:
-            return _copied(kept)
+        if kept.memory is not None and (found := kept.memory.find(key)) is not None:
+            return _copied(found)
         path = os.path.join(self.folder, key)
         try:
             with open(files.open_regular(path), "rb") as file:
@@ -235,13 +235,13 @@ def _fill(caches: Caches, blocks: list[Tree]) -> int:
 
 def _keep_in_memory(trees: list[tuple[str, Callable[[], Tree]]]) -> None:
     """Keep trees [(key, function that gives it)] where this process stays, computed and apart from the caches."""
-    for key, tree in trees if loaded.prompts is not None else ():
-        if loaded.prompts is not None and loaded.prompts.find(key) is None:
+    for key, tree in trees if kept.memory is not None else ():
+        if kept.memory is not None and kept.memory.find(key) is None:
             found = _mapped(tree(), mx.contiguous)
             arrays: list[mx.array] = []
             _mapped(found, arrays.append)
             mx.eval(arrays)
-            loaded.prompts.keep(key, found, sum(array.nbytes for array in arrays))
+            kept.memory.keep(key, found, sum(array.nbytes for array in arrays))
 
 
 def _mapped(tree: Tree, function: Callable[[mx.array], Any]) -> Tree:
