@@ -40,6 +40,14 @@ class Token:
         self.id, self.logprob, self.top = id, logprob, top
 
 
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many ids two texts begin with alike."""
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
+
+
 def has_kv_caches(caches: list[Any]) -> bool:
     """Whether all caches are keys and values, which can be cut anywhere and put beside others."""
     return all(type(cache).__name__ == "KVCache" for cache in caches)

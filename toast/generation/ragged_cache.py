@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from toast import kernels
 from toast.cancel import checkpoint
-from toast.generation.generate import PIECE, STEP, forward, prefill
+from toast.generation.generate import PIECE, STEP, common_prefix, forward, prefill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 def batch(model: Any, make: Callable[[], Caches]) -> Ragged | Masked:
     """Rows for as many texts as are placed; make() -> new caches for a single text, which all are KVCaches."""
     return (Ragged if kernels.supports_ragged_batch(model) else Masked)(model, make)
-
-
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many ids two texts begin with alike."""
-    for n, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
 
 
 def grow(buffer: mx.array | None, shape: tuple[int, int, int, int], dtype: mx.Dtype) -> mx.array:
