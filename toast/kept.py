@@ -75,3 +75,18 @@ def identity(fd: int) -> Hashable:
     if time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED:
         return None
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def folder(path: str) -> Hashable:
+    """The same of a model's folder; None of anything else."""
+    try:
+        return None if memory is None else (path, state_of(path))
+    except OSError:
+        return None
+
+
+def state_of(path: str) -> tuple:
+    """What changes when a file of a folder does; OSError where it is none."""
+    with os.scandir(path) as entries:
+        stats = [(entry.name, entry.stat()) for entry in entries]
+    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
