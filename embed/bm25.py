@@ -6,16 +6,20 @@ Owns what a word weighs. FTS5 finds the chunks and counts; words.py asks it. Kno
 from __future__ import annotations
 
 from functools import cached_property
+from itertools import repeat
 from math import log
+from operator import add, mul
 
 from embed import words
 from embed.schema import damage
+from toast import kept
 from toast.encoding import idf
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from sqlite3 import Connection
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from embed.schema import Database
 
     Scores = dict[int, float]  # chunk -> BM25
 
@@ -33,7 +37,7 @@ class Lexicon:
 
     DamagedIndex, with its name, where it is no whole one."""
 
-    def __init__(self, db: Connection, name: str) -> None:
+    def __init__(self, db: Database, name: str) -> None:
         self.db, self.name = db, name
         with damage(name, db):
             self.count, terms = words.totals(db)
@@ -50,13 +54,15 @@ class Lexicon:
         with damage(self.name, self.db):
             return words.frequency(self.db, stem) or 0
 
-    def rows(self, expression: str, held: int, length: float) -> Iterator[tuple[int, float]]:
-        """(chunk, how much of a word's weight it has), 0 to 1 + K1; held: in how many chunks the word is; length: of a
-        chunk on average, over all indexes."""
+    def rows(self, expression: str, held: int, length: float) -> tuple[Collection[int], Iterable[float]]:
+        """Chunks, and how much of a word's weight each has, 0 to 1 + K1; held: in how many chunks the word is; length:
+        of a chunk on average, over all indexes."""
         own = 1 / max(log((self.count - held + 0.5) / (held + 0.5)), 1e-6)  # FTS5's weight, undone
         if length == self.length:
-            return ((chunk, score * own) for chunk, score in words.bm25(self.db, expression))
-        return self._as_of(length, expression, own)
+            chunks, scores = words.bm25(self.db, expression)
+            return chunks, map(mul, scores, repeat(own))
+        rows = list(self._as_of(length, expression, own))
+        return [chunk for chunk, _ in rows], [part for _, part in rows]
 
     def _as_of(self, length: float, expression: str, own: float) -> Iterator[tuple[int, float]]:
         for chunk, score, terms in words.bm25_and_lengths(self.db, expression):
@@ -136,11 +142,23 @@ class Asked:
         return [word for word in found if 0 < sum(word.held) <= POSTINGS]
 
     def scores(self, index: int) -> Scores:
-        """The chunks of an index that have words of the query."""
+        """The chunks of an index that have words of the query; nobody changes it."""
+        lexicon = self.lexicons[index]
+        asked = tuple((word.expression, word.weight, word.held[index]) for word in self.kept)
+        return kept.of(
+            lexicon.db.file,
+            ("scores", asked, self.length),
+            lambda: self._scores(index),
+            size=lambda found: 200 * len(found),
+        )
+
+    def _scores(self, index: int) -> Scores:
         lexicon, found = self.lexicons[index], dict[int, float]()
         with damage(lexicon.name, lexicon.db):
             for word in self.kept:
                 if word.held[index]:
-                    for chunk, part in lexicon.rows(word.expression, word.held[index], self.length):
-                        found[chunk] = found.get(chunk, 0.0) + part * word.weight
-        return {chunk: round(score, 9) for chunk, score in found.items()}  # equal ones stay equal in any shard
+                    chunks, parts = lexicon.rows(word.expression, word.held[index], self.length)
+                    gains = map(mul, parts, repeat(word.weight))
+                    found.update(zip(chunks, map(add, map(found.get, chunks, repeat(0.0)), gains), strict=True))
+        # equal ones stay equal in any shard
+        return dict(zip(found, map(round, found.values(), repeat(9)), strict=True))

@@ -14,11 +14,11 @@ from toast import pipes
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from sqlite3 import Connection
     from typing import Any, Protocol
 
     from embed.lines import Aim
     from embed.rank import Hit
+    from embed.schema import Database
     from toast.command import Call
 
     Line = tuple[int, str]  # number, text
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         """The index that a chunk is in. shown: a path as it is there -> as it is told; allowed: the chunks that
         filters leave, None: all."""
 
-        db: Connection
+        db: Database
         name: str
         shown: Callable[[str], str]
         allowed: set[int] | None

@@ -16,11 +16,11 @@ from toast.records import Records
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from sqlite3 import Connection
 
+    from embed.schema import Database
     from toast.command import Call
 
-    Named = tuple[Connection, str]  # an open index, and what a message calls it
+    Named = tuple[Database, str]  # an open index, and what a message calls it
 
 NEAREST = ".index.db"
 STDIN = "standard input"

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from array import array
 from math import log, sqrt
+from operator import mul
 
 from embed import vectors
+from toast import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-    from sqlite3 import Connection
     from typing import Any
 
     import mlx.core as mx
 
+    from embed.schema import Database
     from embed.vectors import Segment
 
     Scores = dict[int, float]  # chunk -> BM25
@@ -42,7 +44,7 @@ class Hit:
 class Index:
     """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
 
-    def __init__(self, db: Connection, dims: int, *, exact: bool) -> None:
+    def __init__(self, db: Database, dims: int, *, exact: bool) -> None:
         self.db, self.dims, self.exact = db, dims, exact
         self.count = vectors.count(db)
         self._held: list[Segment] | None = None
@@ -65,7 +67,9 @@ class Index:
         found = vectors.segments(self.db, self.dims, exact=self.exact)
         if self.count * self.dims > HELD:
             return found
-        self._held = list(found)
+        self._held = kept.of(
+            self.db.file, "segments", lambda: list(found), size=lambda all: sum(one.bytes for one in all)
+        )
         return self._held
 
 
@@ -188,8 +192,9 @@ def hybrid(
     for _, chunk in heaviest(found, allowed, max(POOL, k)):
         if chunk not in cosines:
             cosines[chunk] = scores[vectors.row_of(ids, chunk)]
-    fused = sorted((-scale.score(cosine, found.get(chunk, 0.0)), chunk) for chunk, cosine in cosines.items())
-    return [Hit(c, most_one(-score), cosine=most_one(cosines[c]), bm25=found.get(c, 0.0)) for score, c in fused[:k]]
+    score, bm25 = scale.score, found.get
+    fused = sorted([(-score(cosine, bm25(chunk, 0.0)), chunk) for chunk, cosine in cosines.items()])
+    return [Hit(c, most_one(-score), cosine=most_one(cosines[c]), bm25=bm25(c, 0.0)) for score, c in fused[:k]]
 
 
 def most_one(score: float) -> float:
@@ -216,7 +221,7 @@ def weight(scores: Collection[float], count: int, height: float) -> float:
     if not best:
         return 0.02
     mean = sum(scores) / count
-    spread = sqrt(max(sum(s * s for s in scores) / count - mean * mean, 1e-12))
+    spread = sqrt(max(sum(map(mul, scores, scores)) / count - mean * mean, 1e-12))
     outstanding = (best[0] - mean) / spread / max(log(count), 1)
     gap = 1 - best[10] / best[0] if len(best) > 10 else 1
     return min(max(0.5 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)

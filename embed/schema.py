@@ -12,15 +12,18 @@ import stat
 from contextlib import contextmanager, suppress
 
 from embed import checksum
-from toast import files, pipes
+from toast import files, kept, pipes
 from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Hashable, Iterable, Iterator
     from sqlite3 import Connection
+    from typing import TypeVar
 
     from toast.command import Call
+
+    C = TypeVar("C", bound=Connection)
 
 APPLICATION = int.from_bytes(b"tidx", "big")
 HEADER = 100  # bytes of an SQLite file's header
@@ -73,10 +76,16 @@ class Damaged(ValueError):
     """An index has something else where a row, a number or a text should be."""
 
 
-def connect(path: str, *, uri: bool = False) -> Connection:
+class Database(sqlite.Connection):
+    """A connection. file: what is known of its file as long as that is the same (`kept.py`); None: nothing."""
+
+    file: Hashable = None
+
+
+def connect(path: str, *, uri: bool = False) -> Database:
     """A connection without implicit transactions, and without what only a stranger's file would ask of it;
     sqlite.Error when that fails."""
-    db = sqlite.connect(path, isolation_level=None, uri=uri, cached_statements=64)
+    db = sqlite.connect(path, isolation_level=None, uri=uri, cached_statements=64, factory=Database)
     for limit, most in LIMITS.items():
         db.setlimit(limit, most)
     if configure := getattr(db, "setconfig", None):  # Python 3.12
@@ -241,26 +250,31 @@ def _told(error: Exception) -> str:
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
-def open_fd(call: Call, fd: int, name: str) -> Connection:
+def open_fd(call: Call, fd: int, name: str) -> Database:
     """A read-only connection to the index behind a descriptor; BadInput when it is none."""
     path = f"/dev/fd/{fd}"
     # SQLite follows this link by itself, and to what? The file may be renamed over or deleted since it was opened
     there = files.has_name(fd, os.path.realpath(path)) if os.path.islink(path) else os.path.exists(path)
     if not there:
         return open_spooled(call, copy_chunks(fd), name)
-    _check_file(call, fd, name)
+    file = kept.identity(fd)
+    kept.of(file, "whole", lambda: _check_file(call, fd, name), size=lambda _: 64)
     with damage(name):
-        return check(connect(f"file:{path}?mode=ro&immutable=1", uri=True))
+        db = connect(f"file:{path}?mode=ro&immutable=1", uri=True)
+        db.file = file
+        return check(db)
 
 
-def _check_file(call: Call, fd: int, name: str) -> None:
+def _check_file(call: Call, fd: int, name: str) -> bool:
+    """True, or BadInput, DamagedIndex."""
     expect_index(head_of(fd, name), name)
     with damage(name):
         checksum.verify(call, fd)
+    return True
 
 
 @contextmanager
-def opened(call: Call, path: str) -> Iterator[Connection]:
+def opened(call: Call, path: str) -> Iterator[Database]:
     """The index of that name, for as long as it is read; what is wrong with it is told as of `damage`."""
     fd = open_file(call, path)
     try:
@@ -271,7 +285,7 @@ def opened(call: Call, path: str) -> Iterator[Connection]:
         os.close(fd)
 
 
-def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Connection:
+def open_spooled(call: Call, chunks: Iterable[bytes], name: str) -> Database:
     """The same for an index that comes in pieces: kept in a private file while it is read."""
     fd = files.spool(call, chunks)
     try:
@@ -292,7 +306,7 @@ def copy_chunks(fd: int) -> Iterator[bytes]:
         yield chunk
 
 
-def check(db: Connection) -> Connection:
+def check(db: C) -> C:
     """The connection, if its file holds the tables of its version and nothing else: Damaged.
 
     By type, name and statement, so that no trigger, view, table or function of a stranger is ever asked for.

@@ -19,11 +19,11 @@ from toast.errors import BadInput, Exit
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from sqlite3 import Connection
     from typing import Any
 
     from embed.filters import Filter
     from embed.inputs import Inputs
+    from embed.schema import Database
     from toast.command import Call
     from toast.encoding.tokens import Tokens
 
@@ -169,7 +169,7 @@ def absolute(hits: list[Found], scale: rank.Scale) -> None:
 class Opened:
     """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told."""
 
-    def __init__(self, db: Connection, name: str, *, shown: Shown, filter: Filter | None) -> None:
+    def __init__(self, db: Database, name: str, *, shown: Shown, filter: Filter | None) -> None:
         self.db, self.name, self.shown = db, name, shown
         with schema.damage(name, db):
             made = database.settings(db)

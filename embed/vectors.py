@@ -37,6 +37,11 @@ class Segment:
         self.ids = array("q")
         self.ids.frombytes(ids)
 
+    @property
+    def bytes(self) -> int:
+        """How many bytes of memory it takes."""
+        return 500 + 8 * len(self.ids) + len(self.codes) + len(self.scales) + len(self.exact or b"")
+
     def place(self, chunk: int) -> int:
         """The row of a chunk; Damaged when it is not here."""
         return row_of(self.ids, chunk)

@@ -5,15 +5,19 @@ Owns the table `words` and how a text becomes terms. Knows nothing of ranking.
 
 from __future__ import annotations
 
+from array import array
 from functools import cache
 
 from embed.schema import STEMS, WORDS, Damaged, connect
+from toast import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import re
     from collections.abc import Iterator, Sequence
     from sqlite3 import Connection
+
+    from embed.schema import Database
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
 
@@ -111,15 +115,21 @@ def frequency(db: Connection, stem: str) -> int | None:
     return row[0] if row else None
 
 
-def matches(db: Connection, expression: str, limit: int) -> int:
+def matches(db: Database, expression: str, limit: int) -> int:
     """In how many chunks an FTS5 expression holds, counted no further than `limit`."""
     counted = "SELECT count(*) FROM (SELECT 1 FROM words WHERE words MATCH ? LIMIT ?)"
-    return db.execute(counted, (expression, limit)).fetchone()[0]
+    asked = expression, limit
+    return kept.of(db.file, ("matches", asked), lambda: db.execute(counted, asked).fetchone()[0], size=lambda _: 200)
 
 
-def bm25(db: Connection, expression: str) -> list[tuple[int, float]]:
-    """(chunk, FTS5's BM25, above 0: k1 1.2, b 0.75) where an expression holds."""
-    return db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)).fetchall()
+def bm25(db: Database, expression: str) -> tuple[array[int], array[float]]:
+    """The chunks where an expression holds, and FTS5's BM25 of each, above 0: k1 1.2, b 0.75."""
+
+    def asked() -> tuple[array[int], array[float]]:
+        rows = db.execute("SELECT rowid, -bm25(words) FROM words WHERE words MATCH ?", (expression,)).fetchall()
+        return array("q", [chunk for chunk, _ in rows]), array("d", [score for _, score in rows])
+
+    return kept.of(db.file, ("bm25", expression), asked, size=lambda rows: 200 + 16 * len(rows[0]))
 
 
 def bm25_and_lengths(db: Connection, expression: str) -> Iterator[tuple[int, float, int]]:

@@ -43,12 +43,20 @@ struct Decoder {
             after,    heads,    kv_heads, D,        0.25f,    rope,     Type::f32};
     layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(l)};
   }
-  // memory: keys and values of each layer in turn
-  std::vector<float> run(const std::vector<float>& x, const std::vector<Segment>& segments,
-                         std::vector<std::vector<float>>& memory, Type kv_type) const {
+  // memory: keys and values of each layer in turn, of both texts; texts: whose each segment is
+  std::vector<float> run(const std::vector<float>& x, const std::vector<int>& texts,
+                         const std::vector<Segment>& segments, std::vector<std::vector<float>>& memory,
+                         Type kv_type) const {
     RaggedBatch batch{segments, (int)(x.size() / width), true};
-    auto buffer = [&](int i) { return KvBuffer{(char*)memory[i].data(), kv_type, kv_heads, capacity, D}; };
-    std::vector<KvCache> caches{{buffer(0), buffer(1)}, {buffer(2), buffer(3)}};
+    auto buffers = [&](int i) {
+      std::vector<KvBuffer> found;
+      for (int text : texts) {
+        char* data = (char*)memory[i].data() + text * kv_heads * capacity * D * size_of(kv_type);
+        found.push_back({data, kv_type, kv_heads, capacity, D});
+      }
+      return found;
+    };
+    std::vector<KvCaches> caches{{buffers(0), buffers(1)}, {buffers(2), buffers(3)}};
     std::vector<float> states(batch.rows * states_width(*layers[0])), y(x.size());
     std::vector<char> work(run_layers_bytes(layers, batch.rows)), more(finish_layer_bytes(*layers[1], batch.rows));
     run_layers(layers, (const char*)x.data(), batch, caches, (char*)states.data(), work.data());
@@ -64,12 +72,11 @@ void check_layers(Type kv_type) {
   auto x = decoder.random.numbers(12 * width);
   size_t size = 2 * Decoder::kv_heads * Decoder::capacity * Decoder::D * size_of(kv_type) / sizeof(float);
   std::vector<std::vector<float>> one(4, std::vector<float>(size)), other = one;
-  auto whole = decoder.run(x, {{1, 0, 7, 0}, {0, 7, 5, 0}}, one, kv_type);
+  auto whole = decoder.run(x, {1, 0}, {{0, 7, 0}, {7, 5, 0}}, one, kv_type);
   std::vector<float> pieces;
-  for (auto [row, first, length, offset] :
-       std::vector<Segment>{{1, 0, 3, 0}, {1, 3, 1, 3}, {1, 4, 3, 4}, {0, 7, 4, 0}, {0, 11, 1, 4}}) {
+  for (auto [first, length, offset] : std::vector<Segment>{{0, 3, 0}, {3, 1, 3}, {4, 3, 4}, {7, 4, 0}, {11, 1, 4}}) {
     std::vector<float> some(x.begin() + first * width, x.begin() + (first + length) * width);
-    for (float y : decoder.run(some, {{row, 0, length, offset}}, other, kv_type)) pieces.push_back(y);
+    for (float y : decoder.run(some, {first < 7}, {{0, length, offset}}, other, kv_type)) pieces.push_back(y);
   }
   expect(same(whole, pieces), "layers in pieces", (int)kv_type);
   for (int i = 0; i < 4; i++) expect(same(one[i], other[i]), "caches in pieces", (int)kv_type, i);

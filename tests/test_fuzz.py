@@ -20,7 +20,7 @@ from test_convert import tiny as tiny_decoder
 from test_probe import examples
 
 from toast import kernels
-from toast.generation import prefix_cache
+from toast.generation import prefix_file
 from toast.store import safetensors
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -198,7 +198,7 @@ def test_caches_of_prompts(tmp_path, monkeypatch, numbers):
             odd["crc32"] = crc32(data[16 + length :], crc32(json.dumps(odd["tree"]).encode()))
         text = json.dumps(odd).encode()
         text += b" " * (-(len(text) + 16) % 64)
-        (folder / name).write_bytes(prefix_cache.MAGIC + len(text).to_bytes(8, "little") + text + data[16 + length :])
+        (folder / name).write_bytes(prefix_file.MAGIC + len(text).to_bytes(8, "little") + text + data[16 + length :])
         return done
 
     def run(rng):

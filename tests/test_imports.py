@@ -17,6 +17,7 @@ BARE = (
     "pipes",
     "spool",
     "cancel",
+    "kept",
     "files",
     "records",
     "errors",
@@ -37,7 +38,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal", "long_words", "spool", "cancel", "parquet",
+    "__init__", "terminal", "long_words", "spool", "cancel", "parquet", "kept",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

@@ -135,23 +135,53 @@ def test_a_narrower_embedding_is_fused(llama, monkeypatch):
 
 
 def test_texts_that_do_not_fit_a_cache_are_refused(llama):
-    model, x, cache = quantized(llama), mx.ones((1, 3, 64)), mx.zeros((2, 2, 8, 16))
+    model, x = quantized(llama), mx.ones((1, 3, 64))
     logits(model, [[1]], model.make_cache())
     layer = model.layers[0].fused
-    assert layer(x, [cache], [cache], [(1, 2, 6), (0, 1, 7)])[0].shape == x.shape
-    for texts in (
+
+    def caches(rows=1, size=8, dtype=mx.float32, shared=False, count=2):
+        made = [mx.zeros((rows, 2, size, 16), dtype) + 0 for _ in range(2 * count)]
+        mx.eval(made)
+        made = [mx.array(made[0])] * len(made) if shared else made
+        return made[:count], made[count:]
+
+    assert layer(x, *caches(count=1), 5)[0].shape == x.shape
+    for offset in (-1, 6, 2**31 - 2):
+        with pytest.raises(ValueError):
+            layer(x, *caches(count=1), offset)
+    for wrong in (caches(2, count=1), caches(count=0), caches(count=2)):
+        with pytest.raises(ValueError):
+            layer(x, *wrong, 0)
+    texts = [(2, 6), (1, 7)]
+    states, y = layer.write(x, *caches(), texts)
+    assert y.shape == x.shape
+    for wrong in (
         [],
-        [(0, 2, 0)],
-        [(0, 3, 6)],
-        [(2, 3, 0)],
-        [(-1, 3, 0)],
-        [(0, 3, -1)],
-        [(0, 3, 0), (1, 0, 0)],
-        [(0, 3, 2**31 - 2)],
-        [(0, 2**31 - 1, 0)],
+        [(2, 0)],
+        [(2, 7), (1, 7)],
+        [(3, -1), (0, 0)],
+        [(3, 0), (0, 0)],
+        [(2, 2**31 - 2), (1, 0)],
+        [(2**31 - 1, 0)] * 2,
     ):
         with pytest.raises(ValueError):
-            layer(x, [cache], [cache], texts)
+            layer.write(x, *caches(), wrong)
+    for wrong in (caches(2), caches(count=1), caches(size=7), caches(dtype=mx.bfloat16)):
+        with pytest.raises(ValueError):
+            layer.write(x, *wrong, texts)
+
+
+def test_a_cache_that_others_hold_is_not_written_in_place(llama):
+    model, x = quantized(llama), mx.ones((1, 1, 64))
+    logits(model, [[1]], model.make_cache())
+    keys, values = mx.zeros((1, 2, 8, 16)) + 0, mx.zeros((1, 2, 8, 16)) + 0
+    mx.eval(keys, values)
+    held = keys.reshape(2, 8, 16)  # the same memory
+    mx.eval(held)
+    with pytest.raises(ValueError, match="in place"):
+        model.layers[0].fused.write(x, [keys], [values], [(1, 0)])
+    with pytest.raises(ValueError, match="in place"):  # nothing is there yet
+        model.layers[0].fused.write(x, [mx.zeros((1, 2, 8, 16)) + 1], [values], [(1, 0)])
 
 
 @pytest.mark.parametrize("change", [

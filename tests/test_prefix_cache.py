@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toast import kernels
+from toast import kept, kernels
 from toast.generation import decoder, prefix_cache
 from toast.generation.generate import Generation, Sequence, prefill
-from toast.generation.prefix_cache import BLOCK, PrefixCache, pack, unpack
+from toast.generation.prefix_cache import BLOCK, PrefixCache
+from toast.generation.prefix_file import pack, unpack
 from toast.generation.sample import Sampler
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -190,6 +191,52 @@ def test_snapshots(tmp_path, config):
     assert [t[0] for t in warm] == [t[0] for t in cold]
     got, known = answer(new(tmp_path / "p", path), IDS[:270] + [4, 4], path)
     want, _ = answer(new(tmp_path / "empty", path), IDS[:270] + [4, 4], path)
+    assert known == 256 and [t[0] for t in got] == [t[0] for t in want]
+
+
+# ---------------------------------------------------------------- in memory, where the process stays
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """That of a process that stays."""
+    found = kept.Memory(1 << 30)
+    monkeypatch.setattr(kept, "memory", found)
+    return found
+
+
+@pytest.mark.parametrize("ids", [IDS[:9], IDS[:64], IDS[:65], IDS[:66], IDS, [1, 5]], ids=len)
+def test_a_prompt_asked_again_is_known_to_its_last_token(tmp_path, memory, ids):
+    cold, _ = answer(new(tmp_path / "a"), ids)
+    again, known = answer(new(tmp_path / "a"), ids)
+    assert known == len(ids) - 1 and same(again, cold)
+    other = [*ids[:-1], 7, 8, 9]
+    got, known = answer(new(tmp_path / "a"), other)
+    memory.clear()
+    want, _ = answer(new(tmp_path / "b"), other)
+    assert known == len(ids) - 1 and same(got, want)
+
+
+def test_ends_of_prompts_that_begin_alike_are_all_known(tmp_path, memory):
+    prompts = [IDS[:70] + [5, n, 6, 7] for n in range(prefix_cache.ENDS + 2)]
+    for ids in prompts:
+        answer(new(tmp_path), ids)
+    known = [answer(new(tmp_path), ids)[1] for ids in reversed(prompts)]
+    assert known[: prefix_cache.ENDS] == [73] * prefix_cache.ENDS and known[-1] >= 71
+
+
+def test_what_is_in_memory_is_read_from_no_file(tmp_path, memory, monkeypatch):
+    want, _ = answer(new(tmp_path), IDS)
+    monkeypatch.setattr(prefix_cache.files, "open_regular", None)
+    got, known = answer(new(tmp_path), IDS)
+    assert same(got, want) and known == len(IDS) - 1
+
+
+def test_snapshots_stay_in_memory(tmp_path, memory, monkeypatch):
+    path = tiny(tmp_path / "model", GEMMA3)
+    want, _ = answer(new(tmp_path / "p", path), IDS, path)
+    monkeypatch.setattr(prefix_cache.files, "open_regular", None)
+    got, known = answer(new(tmp_path / "p", path), IDS, path)
     assert known == 256 and [t[0] for t in got] == [t[0] for t in want]
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import time
 
 import pytest
 from command import command
@@ -158,6 +159,32 @@ def test_what_is_told_of_a_command(warm, client, words):
         want = command(name, *words, stdin=b"a\n", env={"TOAST_WARM": "off"})
         found = warm.run(client, name, *words, stdin=b"a\n")
         assert (found.status, found.out, found.err) == (want.status, want.out, want.err), (found, want)
+
+
+def test_what_was_computed_before_changes_nothing(warm, tmp_path):
+    """Indexes, texts and prompts asked for again, some in other words; and an index that is another one by then."""
+    (tmp_path / "a.txt").write_text("the cat sat on the mat\na dog ran in the rain\n\nthe sky is blue\n" * 3)
+    command("index", "-m", BERT, "-o", "x.db", "a.txt", cwd=tmp_path).ok()
+    time.sleep(2.1)  # an index that is newer may be written again at the same time
+
+    def same(name, *words, stdin=b""):
+        want = command(name, *words, "-p", "here", stdin=stdin, cwd=tmp_path, env={"TOAST_PREFIX_MB": "0"})
+        for _ in range(2):
+            found = warm.run(CLIENTS[0], name, *words, stdin=stdin, cwd=tmp_path)
+            assert (found.status, found.out, found.err) == (want.status, want.out, want.err)
+
+    for query in ("cat mat", "cat dog", "dog", "the cat sat", "sky"):
+        for options in ([], ["--mode", "lexical"], ["--mode", "vector"], ["--json"]):
+            same("search", query, "x.db", *options)
+        same("search", query, "a.txt", "-m", BERT)
+        same("rerank", query, "-m", BERT, stdin=TEXTS)
+        same("toast", query, "-m", LLAMA, "-n", "20")
+    same("embed", "-m", BERT, "--json", stdin=TEXTS)
+    same("classify", "-m", BERT, "-l", "cat,dog", stdin=TEXTS)
+    (tmp_path / "a.txt").write_text("a cow in the grass\n")
+    command("index", "-u", "x.db", "a.txt", cwd=tmp_path).ok()
+    for query in ("cat mat", "cow"):
+        same("search", query, "x.db")
 
 
 def test_status_tells_what_was_done(warm):

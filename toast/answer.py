@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from toast import kernels, loaded, pipes
+from toast import kept, kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
 from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
@@ -192,7 +192,7 @@ def _read(call: Call, request: Request, generation: Generation, *, ids: list[int
     model, caches, language = generation.model, generation.caches, request.engine.language
 
     def new() -> list[Any]:
-        return begun(model, language.caches())
+        return begun(language.model, language.caches())
 
     known = found = prefix.find(caches, ids, like=new) if prefix is not None else 0
     start = perf_counter()
@@ -231,6 +231,15 @@ def toast(call: Call, request: Request) -> int | None:
     """Answer what the request and standard input ask; the exit status."""
     question, _, ids = asked(call, request)
     generation = _generation(request, ids)
+    try:
+        return _answer(call, request, question, ids=ids, generation=generation)
+    finally:
+        generation.leave()
+
+
+def _answer(
+    call: Call, request: Request, question: Question, *, ids: list[int], generation: Generation
+) -> int | None:  # fmt: skip
     answer = Answer(request, ids, lambda text: None if call.quiet else pipes.write_stderr(call.stderr, text))
     prefix = request.engine.prefix() if request.cache else None
     seconds, gone = _read(call, request, generation, ids=ids, prefix=prefix), None
@@ -242,7 +251,7 @@ def toast(call: Call, request: Request) -> int | None:
         gone = error
     _remember(request.session, question, answer)
     status = None if gone else _status(call, request, generation, answer=answer)
-    if prefix is not None and (seconds > WORTH_KEEPING or loaded.prompts is not None):
+    if prefix is not None and (seconds > WORTH_KEEPING or kept.memory is not None):
         read = ids + generation.sequence.ids
         known = read[: len(ids) + generation.fed]
         prefix.keep(generation.caches, known, len(ids), write=seconds > WORTH_KEEPING)
@@ -273,11 +282,12 @@ def dry_run(call: Call, request: Request) -> None:
 
 
 def _generation(request: Request, ids: list[int]) -> Generation:
-    language, sampler = request.engine.language, request.engine.sampler(request.sampling)
+    engine = request.engine
+    sampler, caches = engine.sampler(request.sampling), engine.caches()
     sequence = request.sequence(ids)
     sampler.begin(ids, sequence)
     generation = Generation(
-        language.model, request.engine.caches(), sampler, sequence=sequence, top=request.top, name=request.engine.name
+        engine.language.seat(caches), caches, sampler, sequence=sequence, top=request.top, name=engine.name
     )
     if request.may_draft(generation):
         generation.drafter = Drafter(ids)

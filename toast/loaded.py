@@ -1,17 +1,17 @@
 """Loaded models and tokenizers, each once in a process: immutable, for any number of Calls at once.
 
-In a process that stays, what was read of prompts, too. Owns these caches and their locks. What is made of a folder,
+Owns this cache and its locks. What is made of a folder,
 and how, is the business of the class that is asked for; one use of it is an object of its own, and what a Call asks
 for is kept there.
 """
 
 from __future__ import annotations
 
-import os
 from _thread import allocate_lock
 from time import monotonic
 
 from toast.errors import UsageError
+from toast.kept import state_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load(call: Call, name: str, kind: Callable[..., T], *beside: str) -> T:
 def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     """The same for a folder whose kernels are installed."""
     folders = (folder, *beside)
-    state = tuple(map(_state, folders))
+    state = tuple(map(state_of, folders))
     for key in [k for k in _slots if k[:2] == (kind, folders) and k[2] != state]:
         _slots.pop(key, None)  # its files have changed
     slot = _slots.setdefault((kind, folders, state), _Slot())
@@ -65,13 +65,6 @@ def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
             slot.model = kind(*folders)
     slot.used = monotonic()
     return slot.model
-
-
-def _state(folder: str) -> tuple:
-    """What changes when a file of the folder does."""
-    with os.scandir(folder) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries]
-    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
 
 
 def forget() -> None:
@@ -98,38 +91,3 @@ def drop_oldest() -> bool:
 def names() -> list[str]:
     """The folders of the models that are there."""
     return sorted({key[1][0] for key, slot in list(_slots.items()) if slot.model is not None})
-
-
-# ---------------------------------------------------------------- what was read of prompts
-
-
-class Prompts:
-    """key -> a value that nobody changes; at most `limit` bytes, the one used longest ago goes first."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.size, self.lock = limit, 0, allocate_lock()
-        self.kept: dict[str, tuple[Any, int]] = {}  # in the order of their use
-
-    def find(self, key: str) -> Any:
-        with self.lock:
-            if (found := self.kept.pop(key, None)) is None:
-                return None
-            self.kept[key] = found
-            return found[0]
-
-    def keep(self, key: str, value: Any, size: int) -> None:
-        with self.lock:
-            if key not in self.kept and size <= self.limit:
-                self.kept[key] = value, size
-                self.size += size
-            while self.size > self.limit:
-                self.size -= self.kept.pop(next(iter(self.kept)))[1]
-
-    def clear(self) -> bool:
-        """Drop all; False where there was nothing."""
-        with self.lock:
-            some, self.kept, self.size = bool(self.kept), {}, 0
-            return some
-
-
-prompts: Prompts | None = None  # of a process that stays

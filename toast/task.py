@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 
+from toast import kept
 from toast.errors import BadModel
 from toast.store.adapter import is_adapter
 from toast.store.folder import modules, read_config, read_json, read_object, transformer
@@ -66,7 +67,8 @@ def purpose(path: str) -> str:
 
 def need(call: Call, name: str, *purposes: str) -> str:
     """The purpose of the model called `name`; BadModel, which names its command, unless it is one of these."""
-    found = purpose(find(call, name, *purposes))
+    path = find(call, name, *purposes)
+    found = kept.of(kept.folder(path), "purpose", lambda: purpose(path), size=len)
     if found not in purposes:
         told, command = SAID[found]
         raise BadModel(f"{name} {told}", command.format(name))

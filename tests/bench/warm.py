@@ -15,7 +15,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 from command import environment
 from warm import CLIENTS, Warm, words_of
 
-REPEAT = 15
+REPEAT = int(os.environ.get("REPEAT", 15))
 RECORDS = "".join(f"record {i} about cats, dogs and the weather of day {i * 7 % 31}\n" for i in range(20)).encode()
 
 

@@ -6,9 +6,11 @@ architectures (`toast/models`) or of what a vector is written as (`embed/encode.
 
 from __future__ import annotations
 
+from array import array
+
 import mlx.core as mx
 
-from toast import loaded, models
+from toast import kept, loaded, models
 from toast.encoding import length_batches
 from toast.encoding.sentence_transformers import SentenceTransformer, finite, normalize
 from toast.encoding.tokens import Tokens, batch
@@ -17,9 +19,12 @@ from toast.task import need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from toast.command import Call
+
+KEPT = 8  # batches of a use
 
 
 class EmbeddingModel:
@@ -31,6 +36,7 @@ class EmbeddingModel:
         bare, skips = (getattr(self.model, name, False) for name in ("bare", "skips_unknown"))
         limit, lower = self.sentence.max_length, self.sentence.lower
         self.tokens = Tokens(self.sentence.folder, limit, lower=lower, bare=bare, skips_unknown=skips)
+        self.key = object()  # of what is kept of it
 
     def states(self, encodings: list[Any], skip: int = 0) -> tuple[mx.array, mx.array, mx.array]:
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised).
@@ -59,6 +65,7 @@ class Encoder:
         if dims and dims > most:
             raise BadInput(f"--dims {dims} is more than the {most} that {name} has")
         self.dims, self.normalized, self.long, self.size = dims or most, normalized, long, size
+        self.batches = 0  # that were kept
         self._use(kind)
 
     def but(self, kind: str) -> Encoder:
@@ -94,12 +101,29 @@ class Encoder:
         self.cut += cut
         return parts, owners
 
-    def states(self, encodings: list[Any]) -> tuple[mx.array, mx.array, mx.array]:
+    def states(self, encodings: list[Any]) -> tuple[mx.array, ...]:
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised)."""
-        return self.embedding.states(encodings, self.skip)
+        return self._once("states", encodings, lambda: self.embedding.states(encodings, self.skip))
 
     def _vectors(self, encodings: list[Any]) -> mx.array:
-        return self.states(encodings)[2]
+        return self._once("vectors", encodings, lambda: self.embedding.states(encodings, self.skip)[2:])[0]
+
+    def _once(self, what: str, encodings: list[Any], make: Callable[[], tuple[mx.array, ...]]) -> tuple[mx.array, ...]:
+        """What make() gives of a batch; that of the first ones is kept where this process stays, for who asks again."""
+        if kept.memory is None or self.batches == KEPT:
+            return make()
+        self.batches += 1
+        ids = tuple(array("i", [*row.ids, *row.type_ids]).tobytes() for row in encodings)
+
+        def computed() -> tuple[mx.array, ...]:
+            found = make()
+            mx.eval(found)
+            return found
+
+        def size(found: tuple[mx.array, ...]) -> int:
+            return sum(x.nbytes for x in found) + sum(map(len, ids))
+
+        return kept.of(self.embedding.key, (what, self.skip, ids), computed, size=size)
 
 
 def _average(vectors: mx.array, owners: list[int], lengths: list[int]) -> mx.array:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import cache
 from math import exp, sqrt
 
 TYPE_CHECKING = False
@@ -43,13 +44,20 @@ def shares(words: Collection[str]) -> dict[str, float]:
 
     The text's language is the one that most of its function words are of, two at least; else English."""
     table, rare = _table()
-    languages = {code: set(listed) for code, *listed in _lines("function_words.txt")}
+    languages = _function_words()
     found = {code: sum(word in listed for word in words) for code, listed in languages.items()}
     code = max(found, key=lambda code: (found[code], code == "en"))
     function = languages[code if found[code] > 1 else "en"]
     return {word: FUNCTION if word in function else exp(-table.get(word, rare)) for word in words}
 
 
+@cache
+def _function_words() -> dict[str, set[str]]:
+    """{language: its function words}."""
+    return {code: set(listed) for code, *listed in _lines("function_words.txt")}
+
+
+@cache
 def _table() -> tuple[dict[str, float], float]:
     """({word: idf}, the idf of any other word)."""
     levels = _lines("idf.txt")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import kernels, loaded, store
+from toast import kept, kernels, loaded, store
 from toast.errors import BadInput, BadModel, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from toast.generation.prompt import Think
     from toast.generation.reasoning import AfterReasoning, ReasoningMarks
     from toast.generation.sample import Sampler
+    from toast.generation.shared_model import SharedModel
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # of a chat template
@@ -126,12 +127,21 @@ class LanguageModel(Reader):
             from toast.generation import lora
 
             lora.apply(self.model, adapter, folder)
+        self.shared: SharedModel | None = None
+        if kept.memory is not None:  # a process that stays works for many at once
+            from toast.generation.shared_model import SharedModel
+
+            self.shared = SharedModel(self.model)
 
     def caches(self) -> list[Any]:
         """New caches for one text."""
         from toast.generation import decoder
 
         return decoder.caches(self.model)
+
+    def seat(self, caches: list[Any]) -> Any:
+        """What to call as the model for the text with these caches: the model, or a Seat at it (`shared_model.py`)."""
+        return self.shared.seat(caches) if self.shared else self.model
 
 
 class Divided(LanguageModel):

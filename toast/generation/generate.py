@@ -40,6 +40,14 @@ class Token:
         self.id, self.logprob, self.top = id, logprob, top
 
 
+def common_prefix(a: list[int], b: list[int]) -> int:
+    """How many ids two texts begin with alike."""
+    for n, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return n
+    return min(len(a), len(b))
+
+
 def has_kv_caches(caches: list[Any]) -> bool:
     """Whether all caches are keys and values, which can be cut anywhere and put beside others."""
     return all(type(cache).__name__ == "KVCache" for cache in caches)
@@ -60,13 +68,21 @@ def forward(model: Any, ids: mx.array, caches: list[Any]) -> mx.array:
 
 def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[int], object] | None = None) -> None:
     """Put the ids into the caches; `watch(n)` hears after each piece how many were read."""
-    for at in range(0, len(ids), PIECE):
+    read = getattr(model, "read", None)  # a Seat's knows how much is good for others
+    while ids:
         checkpoint()
-        piece = ids[at : at + PIECE]
-        forward(model, mx.array([piece]), caches)  # its logits are never computed
-        mx.eval([cache.state for cache in caches])
+        count = read(caches, ids) if read else prefill_piece(model, caches, ids)
+        ids = ids[count:]
         if watch:
-            watch(len(piece))
+            watch(count)
+
+
+def prefill_piece(model: Any, caches: list[Any], ids: list[int]) -> int:
+    """Put some of the ids into the caches; how many."""
+    piece = ids[:PIECE]
+    forward(model, mx.array([piece]), caches)  # its logits are never computed
+    mx.eval([cache.state for cache in caches])
+    return len(piece)
 
 
 def begun(model: Any, caches: list[Any]) -> list[Any]:
@@ -162,11 +178,12 @@ class Generation:
             checkpoint()
             # 1) choose a token, and compute what may follow it before anybody looks at it
             began = perf_counter()
-            draft = self.drafter.draft() if self.drafter else []
+            alone = getattr(self.model, "alone", True)  # a Seat's: beside others, who fare better without guesses
+            draft = self.drafter.draft() if self.drafter and alone else []
             token = sequence.choose(self.sampler, logits)
             extra = logprobs(logits, token, self.top) if self.top is not None else ()
             following = None
-            if sequence.guide is None and not draft and len(sequence.ids) + 1 < sequence.limit:
+            if sequence.guide is None and alone and not draft and len(sequence.ids) + 1 < sequence.limit:
                 following = self._step(token)
             logit = self.sampler.logit
             mx.async_eval(token, logit, *extra, *([] if following is None else [following]))
@@ -185,7 +202,7 @@ class Generation:
             elif following is None and sequence.reason is None:
                 following = self._step(token)
                 mx.async_eval(following)  # while the guide finds out what it may be
-            if self.drafter:
+            if self.drafter and alone:
                 self.drafter.learn(perf_counter() - began, draft, len(accepted) if right else None)
             # 3) hand them on
             yield chosen
@@ -196,6 +213,11 @@ class Generation:
                 yield Token(id)
             if following is not None:
                 logits = following
+
+    def leave(self) -> None:
+        """The text is over, and its seat free where others share the model."""
+        if leave := getattr(self.model, "leave", None):
+            leave()
 
     def _take(self, id: int) -> bool:
         part = self.sequence.take(id)

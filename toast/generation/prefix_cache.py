@@ -11,19 +11,17 @@ or not ours is as good as none.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
-from binascii import crc32
 from time import time_ns
 
 import mlx.core as mx
 
 import toast
-from toast import files, kernels, loaded
-from toast.generation.generate import STEP, has_kv_caches
-from toast.store import safetensors
+from toast import files, kept, kernels
+from toast.generation.generate import STEP, common_prefix, has_kv_caches
+from toast.generation.prefix_file import MAGIC, pack, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,8 +32,8 @@ if TYPE_CHECKING:
     Tree = Any  # nested lists of arrays, numbers, texts and None
 
 BLOCK = 64
+ENDS = 4  # ends of prompts that are kept after a chain of blocks
 KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
-MAGIC = b"toastKV2"
 READING = 2  # raise when models are read otherwise: windows, corrections
 
 
@@ -58,9 +56,7 @@ class PrefixCache:
         Gives its length; the caches stay new when that is 0. like: gives caches as the model makes them, which tell
         what it can go on from."""
         keys = self._keys(ids[:-1])
-        if like is not None and not (keys and os.path.exists(os.path.join(self.folder, keys[0]))):
-            like = None
-        expected = [cache.state for cache in like()] if like is not None else None
+        expected = self._expected(keys, like)
         if has_kv_caches(caches):
             blocks = []
             for key in keys:
@@ -69,6 +65,7 @@ class PrefixCache:
                     break
                 blocks.append(block)
             self._used(keys[: len(blocks)])
+            blocks += self._end(keys[: len(blocks)], ids[len(blocks) * BLOCK : -1])
             return _fill(caches, blocks) if blocks else 0
         for count in range(len(keys), 0, -1):
             states = self._load(keys[count - 1])
@@ -78,6 +75,39 @@ class PrefixCache:
                     cache.state = state
                 return count * BLOCK
         return 0
+
+    def _expected(self, keys: list[str], like: Callable[[], Caches] | None) -> Tree:
+        """What a found tree must be like, None where there is none to be found: what was kept here, or as `find`."""
+        if like is None or not keys:
+            return None
+        if kept.memory is not None and (found := kept.memory.find(keys[0])) is not None:
+            return found
+        return [cache.state for cache in like()] if os.path.exists(os.path.join(self.folder, keys[0])) else None
+
+    def _end(self, keys: list[str], ids: list[int]) -> list[Tree]:
+        """Of the ids that follow a chain of blocks, those that were the end of a prompt before; in memory alone."""
+        ends = kept.memory.find(self._after(keys)) if kept.memory is not None else None
+        if not (ends and ids):
+            return []
+        count, tree = max(((common_prefix(end, ids), tree) for end, tree in ends), key=lambda found: found[0])
+        part = (..., slice(count), slice(None))
+        return [[[keys[part], values[part]] for keys, values in tree]] if count else []
+
+    def _after(self, keys: list[str]) -> str:
+        """Under which name ends of prompts are that follow a chain of blocks."""
+        return f"after {keys[-1] if keys else self.root.hex()}"
+
+    def _keep_end(self, caches: Caches, ids: list[int], prompt: int) -> None:
+        """Keep the block in which a prompt ends, which is no whole one, or has more than the prompt."""
+        at = (prompt - 1) // BLOCK * BLOCK
+        if kept.memory is None or at == prompt - 1:
+            return
+        name, part = self._after(self._keys(ids[:at])), ids[at : at + BLOCK]
+        ends = kept.memory.find(name) or []
+        if all(common_prefix(end, part) < len(part) for end, _ in ends):
+            span = (..., slice(at, at + len(part)), slice(None))
+            ends = [(part, _computed([[c.keys[span], c.values[span]] for c in caches])), *ends][:ENDS]
+            kept.memory.keep(name, ends, sum(_size(tree) for _, tree in ends))
 
     def boundary(self, caches: Caches, ids: list[int]) -> int:
         """Where reading the ids should pause for `mark`; 0: it need not."""
@@ -103,6 +133,8 @@ class PrefixCache:
         elif self.snapshot is not None:
             trees = [(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)]
         _keep_in_memory(trees)
+        if has_kv_caches(caches):
+            self._keep_end(caches, ids, prompt)
         if not write:
             return
         try:
@@ -144,8 +176,8 @@ class PrefixCache:
 
     def _load(self, key: str) -> Tree:
         """The tree in a file, whole and unharmed; None without one."""
-        if loaded.prompts is not None and (kept := loaded.prompts.find(key)) is not None:
-            return _copied(kept)
+        if kept.memory is not None and (found := kept.memory.find(key)) is not None:
+            return _copied(found)
         path = os.path.join(self.folder, key)
         try:
             with open(files.open_regular(path), "rb") as file:
@@ -220,8 +252,8 @@ def _alike(tree: Tree, expected: Tree) -> bool:
 
 
 def _fill(caches: Caches, blocks: list[Tree]) -> int:
-    """Put blocks of keys and values (1, H, BLOCK, D), one after the other, into new caches."""
-    count = len(blocks) * BLOCK
+    """Put blocks of keys and values (1, H, n, D), one after the other, into new caches."""
+    count = sum(block[0][0].shape[2] for block in blocks)
     for i, cache in enumerate(caches):
         buffers = []
         for part in range(2):
@@ -235,13 +267,27 @@ def _fill(caches: Caches, blocks: list[Tree]) -> int:
 
 def _keep_in_memory(trees: list[tuple[str, Callable[[], Tree]]]) -> None:
     """Keep trees [(key, function that gives it)] where this process stays, computed and apart from the caches."""
-    for key, tree in trees if loaded.prompts is not None else ():
-        if loaded.prompts is not None and loaded.prompts.find(key) is None:
-            found = _mapped(tree(), mx.contiguous)
-            arrays: list[mx.array] = []
-            _mapped(found, arrays.append)
-            mx.eval(arrays)
-            loaded.prompts.keep(key, found, sum(array.nbytes for array in arrays))
+    for key, tree in trees if kept.memory is not None else ():
+        if kept.memory is not None and kept.memory.find(key) is None:
+            found = _computed(tree())
+            kept.memory.keep(key, found, _size(found))
+
+
+def _computed(tree: Tree) -> Tree:
+    """The tree with nothing left to compute, and apart from what it is a part of."""
+    found = _mapped(tree, mx.contiguous)
+    mx.eval(_arrays(found))
+    return found
+
+
+def _size(tree: Tree) -> int:
+    return sum(array.nbytes for array in _arrays(tree))
+
+
+def _arrays(tree: Tree) -> list[mx.array]:
+    found: list[mx.array] = []
+    _mapped(tree, found.append)
+    return found
 
 
 def _mapped(tree: Tree, function: Callable[[mx.array], Any]) -> Tree:
@@ -254,79 +300,3 @@ def _mapped(tree: Tree, function: Callable[[mx.array], Any]) -> Tree:
 def _copied(tree: Tree) -> Tree:
     """The tree with handles of its own, which later writes into the caches do not reach."""
     return _mapped(tree, mx.array)
-
-
-# ---------------------------------------------------------------- the format, docs/formats.md
-# MAGIC, length of the header (8 bytes), header (JSON: key, crc32 of tree and rest, tree), the arrays' bytes one after
-# the other, each at a multiple of 64. In the tree an array is {"dtype", "shape", "at"}.
-
-
-def pack(tree: Tree, key: str) -> list[bytes]:
-    """The parts of a file that holds a tree of arrays, numbers, texts and None."""
-    parts: list[bytes] = []
-    size = 0
-
-    def described(node: Tree) -> Tree:
-        nonlocal size
-        if isinstance(node, (list, tuple)):
-            return [described(x) for x in node]
-        if not isinstance(node, mx.array):
-            return node
-        data = bytes(safetensors.data(node))
-        found = {"dtype": str(node.dtype).rpartition(".")[2], "shape": node.shape, "at": size}
-        parts.append(data + bytes(-len(data) % 64))
-        size += len(parts[-1])
-        return found
-
-    tree = described(tree)
-    sum = crc32(json.dumps(tree).encode())
-    for part in parts:
-        sum = crc32(part, sum)
-    header = json.dumps({"key": key, "crc32": sum, "size": size, "tree": tree}).encode()
-    header += b" " * (-(len(header) + 16) % 64)
-    return [MAGIC, len(header).to_bytes(8, "little"), header, *parts]
-
-
-def unpack(data: memoryview, key: str) -> Tree:
-    """The tree of a file's bytes; None when they are not what `pack` made for this key."""
-    length = int.from_bytes(data[8:16], "little")
-    if data[:8] != MAGIC or length > len(data) - 16:
-        return None
-    try:
-        header = json.loads(bytes(data[16 : 16 + length]))
-        body = data[16 + length :]
-        sum = crc32(body, crc32(json.dumps(header["tree"]).encode()))
-        if header["key"] != key or header["size"] != len(body) or header["crc32"] != sum:
-            return None
-        return _Builder(body).whole(header["tree"])
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError):
-        return None
-
-
-class _Builder:
-    """Trees back from a file's body, all of which their arrays must take, one after the other."""
-
-    def __init__(self, body: memoryview) -> None:
-        self.body, self.at = body, 0
-
-    def whole(self, tree: Tree) -> Tree:
-        """The tree; ValueError unless it takes the body."""
-        found = self._built(tree)
-        if self.at != len(self.body):
-            raise ValueError("there are bytes of no array")
-        return found
-
-    def _built(self, node: Tree) -> Tree:
-        if isinstance(node, list):
-            return [self._built(x) for x in node]
-        if not isinstance(node, dict):
-            return node
-        dtype, count = getattr(mx, node["dtype"]), 1
-        if node["at"] != self.at or not all(type(n) is int and n >= 0 for n in node["shape"]):
-            raise ValueError("an array is elsewhere, or has no shape")
-        for n in node["shape"]:
-            count *= n
-        data: Any = self.body[self.at : self.at + count * dtype.size]
-        self.at += count * dtype.size
-        self.at += -self.at % 64
-        return mx.array(data).view(dtype).reshape(node["shape"]) if count else mx.zeros(node["shape"], dtype)

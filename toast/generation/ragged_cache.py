@@ -11,7 +11,7 @@ import mlx.core as mx
 
 from toast import kernels
 from toast.cancel import checkpoint
-from toast.generation.generate import PIECE, STEP, forward, prefill
+from toast.generation.generate import PIECE, STEP, common_prefix, forward, prefill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,14 +25,6 @@ if TYPE_CHECKING:
 def batch(model: Any, make: Callable[[], Caches]) -> Ragged | Masked:
     """Rows for as many texts as are placed; make() -> new caches for a single text, which all are KVCaches."""
     return (Ragged if kernels.supports_ragged_batch(model) else Masked)(model, make)
-
-
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many ids two texts begin with alike."""
-    for n, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return n
-    return min(len(a), len(b))
 
 
 def grow(buffer: mx.array | None, shape: tuple[int, int, int, int], dtype: mx.Dtype) -> mx.array:
@@ -52,114 +44,82 @@ def grow(buffer: mx.array | None, shape: tuple[int, int, int, int], dtype: mx.Dt
 # ---------------------------------------------------------------- packed segments
 
 
-class TextCache:
-    """A layer's keys and values (R, H, T, D) of R texts. segments: the packed batch of the next call, as
-    (cache row, new tokens, tokens already cached)."""
+class Part:
+    """What a text adds to a batch: ids, and its caches, which get them; wanted: of how many, the last, the logits."""
 
-    ragged = True  # what kernels/modules.py asks a cache: its layers read `segments` and call reserve()
+    def __init__(self, caches: Caches, ids: list[int], *, wanted: int = 1) -> None:
+        self.caches, self.ids, self.wanted = caches, ids, wanted
 
-    def __init__(self) -> None:
-        self.rows = 0
-        self.keys: Any = None
-        self.values: Any = None
-        self.segments: list[tuple[int, int, int]] = []
 
-    def reserve(self, heads: int, dims: int, dtype: mx.Dtype) -> None:
-        """Room for what comes; the layer calls it, which alone knows the shape."""
-        shape = self.rows, heads, max(length + offset for _, length, offset in self.segments), dims
-        self.keys, self.values = grow(self.keys, shape, dtype), grow(self.values, shape, dtype)
+def forward_parts(model: Any, parts: list[Part]) -> mx.array:
+    """Feed the new tokens of all texts in one call -> the logits asked for (N, V), not yet computed; of any where none
+    are.
 
-    def prefix(self, row: int, count: int) -> list[mx.array]:
-        """Copies of a row's first keys and values (H, count, D)."""
-        return [mx.contiguous(x[row, :, :count]) for x in (self.keys, self.values)]
-
-    def begin(self, row: int, keys: mx.array, values: mx.array) -> None:
-        """Let a row, which may be new, begin with these keys and values (H, n, D)."""
-
-        def begun(buffer: mx.array, part: mx.array) -> mx.array:
-            _, heads, length, dims = buffer.shape
-            buffer = grow(buffer, (self.rows, heads, length, dims), buffer.dtype)
-            buffer[row, :, : part.shape[1]] = part
-            return buffer
-
-        self.keys, self.values = begun(self.keys, keys), begun(self.values, values)
-
-    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> str:  # noqa: FBT001, FBT002
-        """MLX-LM asks for it, by position; every text sees itself alone."""
-        return "causal"
+    The caches are written in place: they are KVCaches, computed, and nobody else's."""
+    tokens: list[int] = []
+    wanted: list[int] = []
+    for part in parts:
+        tokens += part.ids
+        wanted += range(len(tokens) - part.wanted, len(tokens))
+    lengths, places = [len(part.ids) for part in parts], mx.array(wanted or [0])
+    layers = zip(*(part.caches for part in parts), strict=True)
+    batch = [kernels.ragged(list(texts), lengths, places) for texts in layers]
+    logits = forward(model, mx.array([tokens]), batch)[0]
+    return logits if len(logits) == len(places) else logits[places]
 
 
 class Ragged:
     """New rows of all texts one after the other in one call, prompts and single tokens alike."""
 
     def __init__(self, model: Any, make: Callable[[], Caches]) -> None:
-        self.model, self.caches = model, [TextCache() for _ in make()]
-        self.ids: list[list[int]] = []  # the prompt that each row begins with
-        self.lengths: list[int] = []  # tokens in each
+        self.model, self.make = model, make
+        self.ids: dict[int, list[int]] = {}  # the prompt that each row begins with
+        self.caches: dict[int, Caches] = {}
 
     def place(self, prompts: Prompts) -> None:
         """Read prompts {row: ids}, all but their last token; what they share with another row is copied."""
         prompts = {row: ids[:-1] for row, ids in prompts.items()}
-        self._grow(max(prompts, default=0) + 1)
         while prompts:
-            first = not any(self.ids)  # the others may begin as the first one does
+            first = not any(self.ids.values())  # the others may begin as the first one does
             some = dict([next(iter(prompts.items()))]) if first else prompts
-            known = {row: self._known(row, ids, some) for row, ids in some.items()}
-            self._copy([(row, source, n) for row, (source, n) in known.items() if n and source != row])
-            self._prefill({row: (ids, known[row][1]) for row, ids in some.items()})
-            for row, ids in some.items():
-                self.ids[row], self.lengths[row] = ids, len(ids)
+            begun = {row: self._begun(ids) for row, ids in some.items()}
+            self.caches |= begun
+            self._prefill({row: ids[begun[row][0].offset :] for row, ids in some.items()})
+            self.ids |= some
             prompts = {row: ids for row, ids in prompts.items() if row not in some}
 
-    def _grow(self, rows: int) -> None:
-        more = max(0, rows - len(self.ids))
-        self.ids, self.lengths = self.ids + [[]] * more, self.lengths + [0] * more
-        for cache in self.caches:
-            cache.rows = len(self.ids)
+    def _begun(self, ids: list[int]) -> Caches:
+        """Caches that hold as many of the ids as any row begins with."""
+        caches = self.make()
+        source = max(self.ids, key=lambda row: common_prefix(self.ids[row], ids), default=None)
+        if source is not None and (count := common_prefix(self.ids[source], ids)):
+            for new, old in zip(caches, self.caches[source], strict=True):
+                room = -count % STEP
+                keys, values = (
+                    mx.pad(x[:, :, :count], [(0, 0), (0, 0), (0, room), (0, 0)]) for x in (old.keys, old.values)
+                )
+                new.state = keys, values, count
+            mx.eval([(cache.keys, cache.values) for cache in caches])
+        return caches
 
-    def _known(self, row: int, ids: list[int], changing: Prompts) -> tuple[int, int]:
-        """(which row begins most like the ids, itself or one that stays as it is; with how many of them)."""
-        found = {r: common_prefix(self.ids[r], ids) for r in range(len(self.ids)) if r == row or r not in changing}
-        source = max(found, key=lambda r: (found[r], r == row))
-        return source, found[source]
-
-    def _copy(self, prefixes: list[tuple[int, int, int]]) -> None:
-        """[(row, source, how many)]: read before anything is written, or MLX would copy whole buffers."""
-        for cache in self.caches if prefixes else ():
-            parts = [(row, cache.prefix(source, n)) for row, source, n in prefixes]
-            mx.eval([part for _, part in parts])
-            for row, (keys, values) in parts:
-                cache.begin(row, keys, values)
-            mx.eval(cache.keys, cache.values)
-
-    def _prefill(self, prompts: dict[int, tuple[list[int], int]]) -> None:
-        """{row: (ids, how many are there)}, a piece after the other."""
-        left = [(row, n, ids[n:]) for row, (ids, n) in prompts.items() if ids[n:]]
-        while left:
+    def _prefill(self, prompts: Prompts) -> None:
+        """Feed prompts {row: ids}, a piece after the other."""
+        while prompts := {row: ids for row, ids in prompts.items() if ids}:
             checkpoint()
-            segments: list[tuple[int, int, int]] = []
-            tokens: list[int] = []
-            for row, offset, ids in left:
-                piece = ids[: PIECE - len(tokens)]
-                segments += [(row, len(piece), offset)] * bool(piece)
-                tokens = tokens + piece
-            self._forward(segments, tokens)
-            mx.eval([(cache.keys, cache.values) for cache in self.caches])
-            done = {row: length for row, length, _ in segments}
-            left = [(row, n + done.get(row, 0), ids[done.get(row, 0) :]) for row, n, ids in left]
-            left = [part for part in left if part[2]]
+            pieces, room = {}, PIECE
+            for row, ids in prompts.items():
+                if room:
+                    pieces[row] = ids[:room]
+                    room -= len(pieces[row])
+            self._forward(pieces)
+            prompts = {row: ids[len(pieces.get(row, [])) :] for row, ids in prompts.items()}
 
     def step(self, last: dict[int, int]) -> mx.array:
         """{row: its last token} -> logits (rows, V)."""
-        segments = [(row, 1, self.lengths[row]) for row in last]
-        for row in last:
-            self.lengths[row] += 1
-        return self._forward(segments, list(last.values()))
+        return self._forward({row: [id] for row, id in last.items()})
 
-    def _forward(self, segments: list[tuple[int, int, int]], tokens: list[int]) -> mx.array:
-        for cache in self.caches:
-            cache.segments = segments
-        return forward(self.model, mx.array([tokens]), self.caches)[0]
+    def _forward(self, ids: Prompts) -> mx.array:
+        return forward_parts(self.model, [Part(self.caches[row], new) for row, new in ids.items()])
 
 
 # ---------------------------------------------------------------- with a mask

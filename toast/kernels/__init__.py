@@ -38,7 +38,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers", "int8_scan", "crc32_blocks", "tell_of_shrunk_files",
+    "attention_step", "DecoderLayers.write", "int8_scan", "crc32_blocks", "tell_of_shrunk_files",
 )  # fmt: skip
 
 # set by install()
@@ -165,6 +165,13 @@ def supports_ragged_batch(model: Any) -> bool:
     return modules.supports_ragged_batch(model)
 
 
+def ragged(texts: list[Any], lengths: list[int], wanted: array) -> Any:
+    """One layer's cache of a batch of texts, for models that take one (`modules.Ragged`)."""
+    from . import modules
+
+    return modules.Ragged(texts, lengths, wanted)
+
+
 def fused_layers(model: Any) -> tuple[int, int]:
     """How many of a decoder's layers run as fused ops, and how many it has."""
     if _variant == "off":
@@ -201,7 +208,13 @@ def _load(mx: ModuleType) -> tuple[Any, str | None]:
         from . import _ext
     except ImportError as error:
         return None, f"the kernels are not built: install a C++ compiler and toast again ({str(error).splitlines()[0]})"
-    missing = [name for name in NEEDED if not hasattr(_ext, name)]
+    missing = [name for name in NEEDED if not _has(_ext, name)]
     if missing:
         return None, f"the kernels were built by another version, without {missing[0]}: install again"
     return _ext, None
+
+
+def _has(owner: Any, name: str) -> bool:
+    """Whether it has an attribute of that name, `a.b` for one of an attribute's."""
+    first, _, rest = name.partition(".")
+    return hasattr(owner, first) and (not rest or _has(getattr(owner, first), rest))

@@ -5,7 +5,6 @@ from typing import Any
 from mlx.core import Dtype, array
 
 Quantised = tuple[array, array, array, int, int]  # weight, scales, biases, group size, bits
-Segment = tuple[int, int, int]  # row of the cache, new rows, rows so far
 
 def choose(variant: str) -> str | None: ...
 def set_threads(n: int) -> None: ...
@@ -94,10 +93,13 @@ class DecoderLayers:
         x: array,
         keys: Sequence[array],
         values: Sequence[array],
-        segments: Sequence[Segment],
+        offset: int,
         *,
         causal: bool = True,
     ) -> tuple[array, list[array], list[array]]: ...
+    def write(
+        self, x: array, keys: Sequence[array], values: Sequence[array], lengths: Sequence[tuple[int, int]]
+    ) -> tuple[array, array]: ...
 
 # search and files
 def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes: ...

@@ -74,7 +74,7 @@ def kind(function: Any) -> str | None:
 
 
 def supports_ragged_batch(model: Any) -> bool:
-    """Whether every layer takes the rows of several texts in one call."""
+    """Whether every layer takes the rows of several texts in one call (`Ragged`)."""
     parts = _fused_blocks(model)
     return all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
 
@@ -128,14 +128,18 @@ def _block(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.ar
 
 
 def _model(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
-    """A model as one op for all its blocks: Python and MLX do half as much for a token."""
+    """A model as one op for all its blocks: Python and MLX do half as much for a token.
+
+    Of a ragged batch, the rows whose logits are wanted."""
     layers = _once(self, _stack)
     if layers is None or input_embeddings is not None or not _equally_far(cache, len(self.layers)):
         return _unfused["LlamaModel"](self, inputs, cache, input_embeddings)
     x = self.embed_tokens(inputs)
     if not layers.takes(x):
         return _unfused["LlamaModel"](self, inputs, cache)
-    return self.norm(_run(layers, x, cache, causal=True))
+    x = _run(layers, x, cache, causal=True)
+    wanted = getattr(cache[0], "wanted", None)
+    return self.norm(x if wanted is None else x[:, wanted])
 
 
 FUSED = {"Attention": _attention, "TransformerBlock": _block, "LlamaModel": _model}
@@ -143,22 +147,50 @@ FUSED = {"Attention": _attention, "TransformerBlock": _block, "LlamaModel": _mod
 
 def _run(layers: _ext.DecoderLayers, x: mx.array, caches: Sequence[Any], *, causal: bool) -> mx.array:
     """Layers over their caches, MLX-LM's or a ragged batch's, which get room and the new rows."""
-    if getattr(caches[0], "ragged", False):
-        segments = caches[0].segments
-        for cache in caches:
-            cache.reserve(layers.kv_heads, layers.head_dims, layers.kv_dtype)
-    else:
-        B, L, _ = x.shape
-        segments = [(row, L, caches[0].offset) for row in range(B)]
-        for cache in caches:
-            if not _has_room(cache, L):
-                _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kv_dtype)
-    y, keys, values = layers(x, [c.keys for c in caches], [c.values for c in caches], segments, causal=causal)
+    if isinstance(caches[0], Ragged):
+        return _write(layers, x, caches)
+    B, L, _ = x.shape
+    for cache in caches:
+        if not _has_room(cache, L):
+            _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kv_dtype)
+    keys, values = [cache.keys for cache in caches], [cache.values for cache in caches]
+    y, keys, values = layers(x, keys, values, caches[0].offset, causal=causal)
     for cache, new_keys, new_values in zip(caches, keys, values, strict=True):
         cache.keys, cache.values = new_keys, new_values
-        if hasattr(cache, "offset"):
-            cache.offset += x.shape[1]
+        cache.offset += L
     return y
+
+
+def _write(layers: _ext.DecoderLayers, x: mx.array, batches: Sequence[Ragged]) -> mx.array:
+    """The same over the texts of a ragged batch, whose caches are written in place, at once."""
+    lengths, new = batches[0].lengths, []
+    caches = [cache for batch in batches for cache in batch.texts]
+    for cache, length in zip(caches, len(batches) * lengths, strict=True):
+        if not _has_room(cache, length):
+            _reserve(cache, (1, layers.kv_heads, length, layers.head_dims), layers.kv_dtype)
+            new += [cache.keys, cache.values]
+    mx.eval(new)
+    keys, values = [cache.keys for cache in caches], [cache.values for cache in caches]
+    offsets = [cache.offset for cache in batches[0].texts]
+    states, y = layers.write(x, keys, values, list(zip(lengths, offsets, strict=True)))
+    mx.eval(states)
+    for cache, length in zip(caches, len(batches) * lengths, strict=True):
+        cache.offset += length
+    return y
+
+
+class Ragged:
+    """One layer's caches in a batch of texts of any lengths, MLX-LM's KVCache for each, computed and nobody else's.
+
+    lengths: new tokens of each text, which stand in the batch one after the other. wanted: the places in it whose
+    logits are asked for."""
+
+    def __init__(self, texts: list[Any], lengths: list[int], wanted: mx.array) -> None:
+        self.texts, self.lengths, self.wanted = texts, lengths, wanted
+
+    def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> str:  # noqa: FBT001, FBT002
+        """MLX-LM asks for it, by position; every text sees itself alone."""
+        return "causal"
 
 
 # ---------------------------------------------------------------- a module's fused form
@@ -240,7 +272,7 @@ def _stack(model: Any) -> _ext.DecoderLayers | None:
 
 def _sees_all(cache: Any, mask: Any) -> bool:
     """Whether the cache, MLX-LM's or a ragged batch's, holds keys and values of which a position sees all before it."""
-    known = type(cache).__name__ == "KVCache" or getattr(cache, "ragged", False)
+    known = type(cache).__name__ == "KVCache" or isinstance(cache, Ragged)
     return known and (mask is None or isinstance(mask, str))
 
 

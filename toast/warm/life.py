@@ -12,7 +12,7 @@ import sys
 from time import monotonic
 
 import toast
-from toast import loaded
+from toast import kept, loaded
 from toast.warm import protocol
 
 TYPE_CHECKING = False
@@ -101,7 +101,7 @@ class Keeper:
     def tidy(self, age: float) -> bool:
         """Drop what is older than `age` seconds, and more until there is room; False where that did not make any."""
         loaded.drop(monotonic() - age)
-        while (full := memory() > self.limit) and (loaded.prompts and loaded.prompts.clear() or loaded.drop_oldest()):
+        while (full := memory() > self.limit) and (kept.memory and kept.memory.clear() or loaded.drop_oldest()):
             free()
         if full:
             free()

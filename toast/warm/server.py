@@ -17,7 +17,7 @@ from stat import S_ISSOCK
 from time import monotonic
 
 import toast
-from toast import files, loaded
+from toast import files, kept, loaded
 from toast.warm import jobs, life, place, protocol
 from toast.warm.jobs import Job, Refused, Workers
 
@@ -83,7 +83,7 @@ class Server:
     def __init__(self, listener: socket.socket, env: Mapping[str, str], *, idle: float | None) -> None:
         self.listener, self.idle, self.began = listener, idle, monotonic()
         self.facts, self.keeper = life.Facts(toast.__version__, env), life.Keeper(env)
-        loaded.prompts = loaded.Prompts(self.keeper.limit // 4)
+        kept.memory = kept.Memory(self.keeper.limit // 4)
         self.waiting: dict[int, Connection] = {}
         self.running: dict[int, Connection] = {}
         self.ended: list[Job] = []

@@ -24,20 +24,13 @@ std::pair<mx::array, mx::array> append(const mx::array& buffer, const mx::array&
   return {updated, mx::slice(updated, {0, 0, 0, 0}, stop)};
 }
 
-// B texts that are equally far, with L rows each.
-SharedBatch equal_texts(int B, int L, int offset, bool causal) {
-  auto batch = std::make_shared<RaggedBatch>(RaggedBatch{{}, B * L, causal});
-  for (int b = 0; b < B; b++) batch->segments.push_back({b, b * L, L, offset});
-  return batch;
-}
-
 // store_rows() of rows in buffer (R, n, capacity, D): in place when nobody else holds it.
 mx::array store(const mx::array& rows, const SharedBatch& batch, const mx::array& buffer,
                 const std::optional<Rope>& rope, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take(in[1], out, s);
-    dispatch(s, [batch, rope, x = x.data<char>(), type = type_of(x), to = kv_buffer(out)] {
+    dispatch(s, [batch, rope, x = x.data<char>(), type = type_of(x), to = kv_rows(out, *batch)] {
       store_rows(x, type, *batch, rope ? &*rope : nullptr, to);
     });
   };
@@ -98,15 +91,22 @@ std::tuple<mx::array, mx::array, mx::array> run(const AttentionStep& step) {
                                                                                   const mx::Stream& s) {
     auto q = contiguous(in[0], s);
     allocate(out);
-    dispatch(s, [=, q = q.data<char>(), type = type_of(out), cache = KvCache{kv_buffer(in[1]), kv_buffer(in[2])},
-                 rotated = temporary(out.nbytes(), s),
-                 y = out.data<char>()] { attend({q, type, heads, scale, rope, rotated, y}, *batch, cache); });
+    dispatch(s,
+             [=, q = q.data<char>(), type = type_of(out),
+              caches = KvCaches{kv_rows(in[1], *batch), kv_rows(in[2], *batch)}, rotated = temporary(out.nbytes(), s),
+              y = out.data<char>()] { attend({q, type, heads, scale, rope, rotated, y}, *batch, caches); });
   };
   auto y = make("CacheAttention", step.q.shape(), step.q.dtype(), s, {step.q, new_keys, new_values}, eval);
   return {y, new_keys, new_values};
 }
 
 }  // namespace
+
+SharedBatch equal_texts(int B, int L, int offset, bool causal) {
+  auto batch = std::make_shared<RaggedBatch>(RaggedBatch{{}, B * L, causal});
+  for (int b = 0; b < B; b++) batch->segments.push_back({b * L, L, offset});
+  return batch;
+}
 
 void take(const mx::array& in, mx::array& out, const mx::Stream& s) {
   if (in.is_donatable() && in.flags().row_contiguous) return out.copy_shared_buffer(in);

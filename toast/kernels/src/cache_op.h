@@ -7,9 +7,22 @@ namespace toast {
 
 using SharedBatch = std::shared_ptr<const RaggedBatch>;
 
-inline KvBuffer kv_buffer(const mx::array& x) {
-  return {const_cast<char*>(x.data<char>()), type_of(x), (size_t)x.shape(1), (size_t)x.shape(2), (size_t)x.shape(3)};
+// Row `row` of a buffer (R, heads, capacity, D).
+inline KvBuffer kv_buffer(const mx::array& x, int row = 0) {
+  KvBuffer b{const_cast<char*>(x.data<char>()), type_of(x), (size_t)x.shape(1), (size_t)x.shape(2), (size_t)x.shape(3)};
+  b.data = b.at(row * b.heads, 0);
+  return b;
 }
+
+// The first rows of a buffer, as many as there are segments.
+inline std::vector<KvBuffer> kv_rows(const mx::array& x, const RaggedBatch& batch) {
+  std::vector<KvBuffer> rows;
+  for (size_t i = 0; i < batch.segments.size(); i++) rows.push_back(kv_buffer(x, i));
+  return rows;
+}
+
+// B texts that are equally far, with L rows each.
+SharedBatch equal_texts(int B, int L, int offset, bool causal);
 
 // `out` becomes `in`: the same memory when nobody else holds it, else a copy.
 void take(const mx::array& in, mx::array& out, const mx::Stream& s);

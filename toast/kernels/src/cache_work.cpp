@@ -11,15 +11,15 @@ namespace toast {
 namespace {
 
 struct Place {
-  size_t row, position;
+  size_t text, position;
 };
 
 // f(the rows from `first` to `stop`, of `places`) for all rows of n elements, in tasks.
 template <class F>
 void each_place(const RaggedBatch& batch, size_t n, F f) {
   std::vector<Place> places;
-  for (auto& part : batch.segments)
-    for (int t = 0; t < part.length; t++) places.push_back({(size_t)part.row, (size_t)(part.offset + t)});
+  for (size_t i = 0; i < batch.segments.size(); i++)
+    for (int t = 0; t < batch.segments[i].length; t++) places.push_back({i, (size_t)(batch.segments[i].offset + t)});
   each_rows(places.size(), n, [&](size_t first, size_t count) { f(first, first + count, places); });
 }
 
@@ -45,14 +45,14 @@ void rotate_queries(const CacheAttention& a, const RaggedBatch& batch, size_t D)
 }
 
 // Attention of one text's new rows.
-AttentionBatch attention_of(const Segment& part, const CacheAttention& c, bool causal, const KvCache& cache) {
-  auto& [keys, values] = cache;
+AttentionBatch attention_of(const Segment& part, const CacheAttention& c, bool causal, const KvBuffer& keys,
+                            const KvBuffer& values) {
   int64_t D = keys.D, width = c.heads * D, group = c.heads / keys.heads, row = width * size_of(c.type);
   Attention a{};
   a.type = c.type, a.kv_type = keys.type, a.mask = causal && part.length > 1 ? Mask::causal : Mask::none;
   a.group = group, a.queries = part.length, a.keys = part.offset + part.length, a.dk = a.dv = D, a.scale = c.scale;
   a.q = c.rotated + part.first * row, a.y = c.y + part.first * row;
-  a.k = keys.at(part.row, 0, 0), a.v = values.at(part.row, 0, 0);
+  a.k = keys.data, a.v = values.data;
   a.q_head = a.y_head = a.k_row = a.v_row = D, a.q_row = a.y_row = width, a.visible = part.offset + 1;
   AttentionBatch one{a, 1, keys.heads};
   one.q.head = one.y.head = group * D, one.k.head = keys.capacity * D, one.v.head = values.capacity * D;
@@ -61,27 +61,29 @@ AttentionBatch attention_of(const Segment& part, const CacheAttention& c, bool c
 
 }  // namespace
 
-void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* rope, const KvBuffer& to) {
-  size_t head = to.D * size_of(type);
-  each_place(batch, to.heads * to.D, [&](size_t first, size_t stop, const std::vector<Place>& places) {
+void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* rope, const std::vector<KvBuffer>& to) {
+  size_t heads = to[0].heads, D = to[0].D, head = D * size_of(type);
+  each_place(batch, heads * D, [&](size_t first, size_t stop, const std::vector<Place>& places) {
     std::vector<char> rotated(head);
     std::optional<Rotation> rotation;
     if (rope) rotation.emplace(*rope);
     for (size_t t = first; t < stop; t++) {
       if (rotation) rotation->set_position((float)places[t].position);
-      for (size_t h = 0; h < to.heads; h++) {
-        const char* from = x + (t * to.heads + h) * head;
-        if (rotation) rotation->rotate(from, rotated.data(), type, to.D);
-        store(rotation ? rotated.data() : from, type, to, to.at(places[t].row, h, places[t].position));
+      auto& buffer = to[places[t].text];
+      for (size_t h = 0; h < heads; h++) {
+        const char* from = x + (t * heads + h) * head;
+        if (rotation) rotation->rotate(from, rotated.data(), type, D);
+        store(rotation ? rotated.data() : from, type, buffer, buffer.at(h, places[t].position));
       }
     }
   });
 }
 
-void attend(const CacheAttention& a, const RaggedBatch& batch, const KvCache& cache) {
-  rotate_queries(a, batch, cache.keys.D);
+void attend(const CacheAttention& a, const RaggedBatch& batch, const KvCaches& caches) {
+  rotate_queries(a, batch, caches.keys[0].D);
   std::vector<AttentionBatch> all;
-  for (auto& part : batch.segments) all.push_back(attention_of(part, a, batch.causal, cache));
+  for (size_t i = 0; i < batch.segments.size(); i++)
+    all.push_back(attention_of(batch.segments[i], a, batch.causal, caches.keys[i], caches.values[i]));
   attend(all);
 }
 

@@ -8,9 +8,9 @@
 namespace toast {
 
 // A ragged batch: the new rows of several texts lie one after the other, without padding. Those from `first` on are one
-// text's; they stand at the positions from `offset` on of row `row` of the cache.
+// text's; they stand at the positions from `offset` on of its cache.
 struct Segment {
-  int row, first, length, offset;
+  int first, length, offset;
 };
 struct RaggedBatch {
   std::vector<Segment> segments;
@@ -18,22 +18,21 @@ struct RaggedBatch {
   bool causal;  // a position sees those before it alone
 };
 
-// Keys or values (R, heads, capacity, D).
+// One text's keys or values (heads, capacity, D).
 struct KvBuffer {
   char* data;
   Type type;
   size_t heads, capacity, D;
-  char* at(size_t row, size_t head, size_t position) const {
-    return data + ((row * heads + head) * capacity + position) * D * size_of(type);
-  }
+  char* at(size_t head, size_t position) const { return data + (head * capacity + position) * D * size_of(type); }
 };
-struct KvCache {
-  KvBuffer keys, values;
+// A layer's, of each segment's text; all but their capacities alike.
+struct KvCaches {
+  std::vector<KvBuffer> keys, values;
 };
 
 // x (rows, heads, D) to where their segments say, each rotated by its position unless rope is null; rounded where a
 // float32 is stored as f16.
-void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* rope, const KvBuffer& to);
+void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* rope, const std::vector<KvBuffer>& to);
 
 // Queries over a cache.
 struct CacheAttention {
@@ -44,6 +43,6 @@ struct CacheAttention {
   const Rope& rope;
   char *rotated, *y;  // (rows, heads, D): memory for the rotated queries, and what comes out
 };
-void attend(const CacheAttention& a, const RaggedBatch& batch, const KvCache& cache);
+void attend(const CacheAttention& a, const RaggedBatch& batch, const KvCaches& caches);
 
 }  // namespace toast

@@ -148,9 +148,9 @@ std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const m
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take_all(in, 1, *buffers, s);
-    std::vector<KvCache> at;
+    std::vector<KvCaches> at;
     for (size_t i = 0; i < buffers->size(); i += 2)
-      at.push_back({kv_buffer(*(*buffers)[i]), kv_buffer(*(*buffers)[i + 1])});
+      at.push_back({kv_rows(*(*buffers)[i], *batch), kv_rows(*(*buffers)[i + 1], *batch)});
     allocate(out);
     dispatch(s, [=, held = *buffers, at = std::move(at), x = x.data<char>(), states = out.data<char>(),
                  memory = temporary(run_layers_bytes(layers, batch->rows), s)] {
@@ -177,25 +177,25 @@ mx::array finish_last(const std::shared_ptr<const Layer>& layer, const Arrays& i
                       const SharedBatch& batch, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     allocate(out);
-    dispatch(s, [=, states = in[0].data<char>(), cache = KvCache{kv_buffer(in[1]), kv_buffer(in[2])},
+    dispatch(s, [=, states = in[0].data<char>(), caches = KvCaches{kv_rows(in[1], *batch), kv_rows(in[2], *batch)},
                  y = out.data<char>(), memory = temporary(finish_layer_bytes(*layer, batch->rows), s)] {
-      finish_layer(*layer, states, *batch, cache, y, memory);
+      finish_layer(*layer, states, *batch, caches, y, memory);
     });
   };
   return make("LastLayersEnd", shape, inputs[0].dtype(), s, inputs, eval);
 }
 
-using SegmentTuple = std::tuple<int, int, int>;  // row of the cache, new rows, rows so far
+using Lengths = std::vector<std::pair<int, int>>;  // of each text: new rows, rows so far
 
-SharedBatch batch_of(const std::vector<SegmentTuple>& segments, int rows, bool causal) {
-  auto batch = std::make_shared<RaggedBatch>(RaggedBatch{{}, rows, causal});
+SharedBatch batch_of(const Lengths& lengths, int rows) {
+  auto batch = std::make_shared<RaggedBatch>(RaggedBatch{{}, rows, true});
   int at = 0;
-  for (auto [row, length, offset] : segments) {
+  for (auto [length, offset] : lengths) {
     refuse(length < 1 || length > rows - at, "a text without rows.");
-    batch->segments.push_back({row, at, length, offset});
+    batch->segments.push_back({at, length, offset});
     at += length;
   }
-  refuse(segments.empty() || at != rows, "rows without a text.");
+  refuse(lengths.empty() || at != rows, "rows without a text.");
   return batch;
 }
 
@@ -209,36 +209,83 @@ struct DecoderLayers {
     return is_float(x.dtype()) && (first().type == Type::f32 || type_of(x) == first().type);
   }
 
-  // Whether a cache's buffer has room for all the segments' rows.
-  bool fits(const mx::array& a, const RaggedBatch& batch) const {
-    bool ok = a.ndim() == 4 && a.shape(1) == first().kv_heads && a.shape(3) == first().D;
-    for (auto& part : batch.segments)
-      ok = ok && part.row >= 0 && part.row < a.shape(0) && part.offset >= 0 && part.length <= a.shape(2) - part.offset;
-    return ok;
+  // Whether a buffer of `rows` texts has room for a text's new rows.
+  bool fits(const mx::array& a, int rows, const Segment& part) const {
+    return a.ndim() == 4 && a.shape(0) == rows && a.shape(1) == first().kv_heads && a.shape(3) == first().D &&
+           part.offset >= 0 && part.length <= a.shape(2) - part.offset;
   }
 
-  void check(const mx::array& x, const Arrays& caches, const RaggedBatch& batch) const {
-    refuse(caches.size() != 2 * layers.size(), "keys and values of every layer.");
+  void check_dtype(const Arrays& caches, const mx::array& x) const {
     auto dtype = caches[0].dtype();
     refuse(dtype != x.dtype() && dtype != kv_dtype(first().type), "dtype of the caches.");
-    for (auto& a : caches) refuse(a.dtype() != dtype || !fits(a, batch), "shapes or dtypes do not fit.");
+    for (auto& a : caches) refuse(a.dtype() != dtype, "caches of several dtypes.");
+  }
+
+  mx::array checked_input(const mx::array& x, const mx::Stream& s) const {
+    refuse(!ours(s) || !takes(x), "x is not of the layers' dtype.");
+    refuse(!x.size() || x.shape(-1) != first().width(), "x is not of the layers' width.");
+    return first().type == Type::f32 ? mx::astype(x, mx::float32, s) : x;
   }
 
   std::tuple<mx::array, Arrays, Arrays> run(const mx::array& given, const Arrays& keys, const Arrays& values,
-                                            const std::vector<SegmentTuple>& segments, bool causal) const {
+                                            int offset, bool causal) const {
     auto s = mx::to_stream({});
-    refuse(!ours(s) || !takes(given), "x is not of the layers' dtype.");
-    refuse(!given.size() || given.shape(-1) != first().width(), "x is not of the layers' width.");
-    auto x = first().type == Type::f32 ? mx::astype(given, mx::float32, s) : given;
-    auto batch = batch_of(segments, x.size() / first().width(), causal);
+    auto x = checked_input(given, s);
+    refuse(x.ndim() != 3 || keys.size() != layers.size() || values.size() != layers.size(), "a cache of every layer.");
+    auto batch = equal_texts(x.shape(0), x.shape(1), offset, causal);
     Arrays caches;
-    for (size_t i = 0; i < keys.size() && i < values.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
-    check(x, caches, *batch);
+    for (size_t i = 0; i < keys.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
+    check_dtype(caches, x);
+    for (auto& a : caches) refuse(!fits(a, x.shape(0), batch->segments[0]), "shapes do not fit.");
     auto [states, written] = run_to_last_attention(layers, x, caches, batch, s);
     auto y = finish_last(layers.back(), {states, written[written.size() - 2], written.back()}, x.shape(), batch, s);
     Arrays new_keys, new_values;
     for (size_t i = 0; i < written.size(); i++) (i % 2 ? new_values : new_keys).push_back(written[i]);
     return {y, new_keys, new_values};
+  }
+
+  // The caches of every layer in turn, of each text: what they write into is theirs alone, and there already.
+  std::vector<KvCaches> in_place(const Arrays& keys, const Arrays& values, const RaggedBatch& batch) const {
+    size_t texts = batch.segments.size();
+    refuse(keys.size() != layers.size() * texts || values.size() != keys.size(), "a cache of every layer and text.");
+    std::vector<KvCaches> at(layers.size());
+    for (size_t i = 0; i < keys.size(); i++) {
+      for (auto a : {&keys[i], &values[i]})
+        refuse(!a->is_available() || !a->flags().row_contiguous || a->data_shared_ptr().use_count() > 1 ||
+                   !fits(*a, 1, batch.segments[i % texts]),
+               "a cache that cannot be written in place.");
+      at[i / texts].keys.push_back(kv_buffer(keys[i]));
+      at[i / texts].values.push_back(kv_buffer(values[i]));
+    }
+    return at;
+  }
+
+  std::pair<mx::array, mx::array> write(const mx::array& given, const Arrays& keys, const Arrays& values,
+                                        const Lengths& lengths) const {
+    auto s = mx::to_stream({});
+    auto x = checked_input(given, s);
+    auto batch = batch_of(lengths, x.size() / first().width());
+    auto at = in_place(keys, values, *batch);
+    check_dtype(keys, x), check_dtype(values, x);
+    int size = batch->rows * states_width(first());
+    auto begin = [batch, at, keys, values, layers = layers](const Arrays& in, mx::array& out, const mx::Stream& s) {
+      auto x = contiguous(in[0], s);
+      allocate(out);
+      dispatch(s, [=, x = x.data<char>(), states = out.data<char>(),
+                   memory = temporary(run_layers_bytes(layers, batch->rows), s)] {
+        run_layers(layers, x, *batch, at, states, memory);
+      });
+    };
+    auto finish = [batch, caches = at.back(), layer = layers.back(), keys, values](const Arrays& in, mx::array& out,
+                                                                                   const mx::Stream& s) {
+      allocate(out);
+      dispatch(s, [=, states = in[0].data<char>(), y = out.data<char>(),
+                   memory = temporary(finish_layer_bytes(*layer, batch->rows), s)] {
+        finish_layer(*layer, states, *batch, caches, y, memory);
+      });
+    };
+    auto states = make("LayersInPlace", {size}, x.dtype(), s, {x}, begin);
+    return {states, make("LastLayersEnd", x.shape(), x.dtype(), s, {states}, finish)};
   }
 };
 
@@ -282,10 +329,17 @@ void bind_layer(nb::module_& m) {
           "None, or none at all.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
-      .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "segments"_a, nb::kw_only(), "causal"_a = true,
-           "x (.., T, D), the new rows of texts one after the other; segments: each text's (row of the cache, new "
-           "rows,\n"
-           "rows so far); keys, values: caches (R, heads, capacity, d) of every layer -> y like x, keys, values.")
+      .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
+           "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads, capacity, d) of "
+           "every\n"
+           "layer, which hold `offset` rows -> y like x, keys, values.")
+      .def(
+          "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
+          "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so far); keys, "
+          "values:\n"
+          "its caches (1, heads, capacity, d), of all texts for every layer in turn -> states, y like x. Computing "
+          "states\n"
+          "writes into the caches, which must be computed and nobody else's; compute it before they are used.")
       .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
       .def_prop_ro(

@@ -44,7 +44,7 @@ void add_update(const LowRank& u, const char* x, int rows, char* out, char* inne
 }
 
 // states: x -> x, q, k, v; keys and values stored in the cache.
-void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCache& cache, char* states, char* memory) {
+void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCaches& caches, char* states, char* memory) {
   Workspace w(l, batch.rows, memory);
   size_t one = (size_t)batch.rows * size_of(l.type);
   char *q = states + l.width() * one, *k = q + l.q.N * one, *v = k + l.k.N * one;
@@ -52,20 +52,20 @@ void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCache& cache,
   project(w.normed, l.type, batch.rows, w.products, {{&l.q, output(l, q)}, {&l.k, output(l, k)}, {&l.v, output(l, v)}});
   char* to[] = {q, k, v};
   for (int i : {0, 1, 2}) add_update(l.updates[i], w.normed, batch.rows, to[i], w.inner);
-  store_rows(k, l.type, batch, &l.rope, cache.keys);
-  store_rows(v, l.type, batch, nullptr, cache.values);
+  store_rows(k, l.type, batch, &l.rope, caches.keys);
+  store_rows(v, l.type, batch, nullptr, caches.values);
 }
 
 }  // namespace
 
 size_t finish_layer_bytes(const Layer& l, int rows) { return Workspace(l, rows, nullptr).bytes; }
 
-void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCache& cache, char* y,
+void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCaches& caches, char* y,
                   char* memory) {
   Workspace w(l, batch.rows, memory);
   size_t n = (size_t)batch.rows * l.width();
   const char *x = states, *q = states + n * size_of(l.type);
-  attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, cache);
+  attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, caches);
   project(w.y, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
   add_update(l.updates[3], w.y, batch.rows, w.r, w.inner);
   add_all(x, w.r, w.h, l.type, n);
@@ -85,7 +85,7 @@ size_t run_layers_bytes(const Layers& layers, int rows) {
   return most;
 }
 
-void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCache>& caches,
+void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCaches>& caches,
                 char* states, char* memory) {
   std::memcpy(states, x, (size_t)batch.rows * layers[0]->width() * size_of(layers[0]->type));
   for (size_t i = 0; i < layers.size(); i++) {

@@ -38,14 +38,14 @@ inline size_t states_width(const Layer& l) { return (size_t)l.width() + l.q.N + 
 
 // Run all layers up to the last one's attention: x (rows, width) -> states of that layer. The caches, one for each
 // layer, get the new rows. memory: run_layers_bytes().
-void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCache>& caches,
+void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCaches>& caches,
                 char* states, char* memory);
 size_t run_layers_bytes(const Layers& layers, int rows);
 
 // The second half of a layer: attention over the cache, its projection, and the feed-forward block, with their
 // residuals
 // -> y (rows, width), which may be where x is. memory: finish_layer_bytes().
-void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCache& cache, char* y,
+void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCaches& caches, char* y,
                   char* memory);
 size_t finish_layer_bytes(const Layer& l, int rows);
 
