@@ -103,6 +103,9 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
     try:
         indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        extractor = words.TermExtractor({opened.version for opened in indexes})
+        for opened in indexes:
+            opened.extractor = extractor
         return _search(call, texts, indexes, wanted=wanted, printer=printer)
     finally:
         for db, _ in named:
@@ -167,7 +170,10 @@ def absolute(hits: list[Found], scale: rank.Scale) -> None:
 
 
 class Opened:
-    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told."""
+    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told; extractor:
+    what makes terms of a query, as all of the indexes have them."""
+
+    extractor: words.TermExtractor
 
     def __init__(self, db: Connection, name: str, *, shown: Shown, filter: Filter | None) -> None:
         self.db, self.name, self.shown = db, name, shown
@@ -175,7 +181,7 @@ class Opened:
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
             self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
-            self.lexicon, self.extractor = bm25.Lexicon(db, name), words.TermExtractor()
+            self.lexicon, self.version = bm25.Lexicon(db, name), schema.version_of(db)
             self.allowed = filter.chunks(db, shown) if filter else None
 
     def cosines(self, query: Query, mode: str) -> tuple[array[int], array[float]]:
