@@ -331,6 +331,11 @@ def chunk_documents(db: Connection) -> Iterator[tuple[int, int]]:
     return db.execute("SELECT id, document FROM chunks INDEXED BY chunks_document")
 
 
+def chunk_hashes(db: Connection) -> Iterator[tuple[int, int]]:
+    """(id, hash of its text) of every chunk, from the index that has both."""
+    return db.execute("SELECT id, hash FROM chunks INDEXED BY chunks_hash")
+
+
 def copies(db: Connection, hash: int, text: str) -> Iterator[tuple[Any, ...]]:
     """(id, document, path, start_line, number, name, data) of every chunk with this text."""
     return db.execute(

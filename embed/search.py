@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from embed.filters import Filter
     from embed.inputs import Inputs
+    from embed.like import Sample
     from toast.command import Call
     from toast.encoding.tokens import Tokens
 
@@ -35,14 +36,15 @@ RERANKED = 50  # hits that --rerank looks at, at least
 
 class Wanted:
     """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once;
-    rerank: the model that --rerank reads with."""
+    rerank: the model that --rerank reads with; like: what the hits shall be like, but not be."""
 
     def __init__(
         self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, filter: Filter | None = None,
         per_file: int | None = None, paths: bool = False, model: str | None = None, rerank: str | None = None,
+        like: Sample | None = None,
     ) -> None:  # fmt: skip
         self.k, self.mode, self.threshold, self.model, self.rerank = k, mode, threshold, model, rerank
-        self.filter, self.per_file, self.paths = filter, per_file, paths
+        self.filter, self.per_file, self.paths, self.like = filter, per_file, paths, like
 
     def choose(self, hits: Iterable[Found], k: int) -> list[Found]:
         """The first k that are to be told: of equal texts one, of a record its best chunk, of a file not too many.
@@ -53,6 +55,8 @@ class Wanted:
         counts: dict[object, int] = {}
         records: set[object] = set()
         for hit in hits:
+            if self.like and self.like.is_of(hit):
+                continue
             if not self.paths and (first := same.get(hit.content)):
                 if hit.index != first.index:
                     first.copied.append(hit)
@@ -114,9 +118,12 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
 
 def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    queries = (
-        [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
-    )
+    if wanted.like:
+        queries = [Query(wanted.like.rarest()) if lexical else wanted.like.query(indexes, name=wanted.model)]
+    else:
+        queries = (
+            [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
+        )
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
@@ -210,22 +217,37 @@ class Opened:
         return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k)
 
 
-def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
-    """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
+def expect_one_model(indexes: list[Opened]) -> None:
+    """BadInput unless all indexes were made with the same model."""
     first = indexes[0]
     for other in indexes[1:]:
         if other.digest != first.digest:
             raise BadInput(f"{other.name} was made with another model than {first.name}", "search them one by one")
-    name = name or first.model
+
+
+def expected_model(call: Call, indexes: list[Opened], name: str | None) -> str:
+    """The name of the indexes' model, or `name`; BadInput where it is not the one that they were made with."""
+    expect_one_model(indexes)
+    first = indexes[0]
     if first.digest:
-        model.check(call, name, expected=first.digest, index=first.name)
+        model.check(call, name or first.model, expected=first.digest, index=first.name)
+    return name or first.model
+
+
+def expect_dims(opened: Opened, name: str, dims: int) -> None:
+    if dims != opened.index.dims:
+        with schema.damage(opened.name):
+            raise schema.Damaged(f"{opened.index.dims} dimensions, {name} has {dims}")
+
+
+def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
+    """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
+    name = expected_model(call, indexes, name)
     from toast.encoding.encoder import Encoder
     from toast.store.safetensors import data
 
     encoder = Encoder(call, name, kind="query")
-    if encoder.dims != first.index.dims:
-        with schema.damage(first.name):
-            raise schema.Damaged(f"{first.index.dims} dimensions, {name} has {encoder.dims}")
+    expect_dims(indexes[0], name, encoder.dims)
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")

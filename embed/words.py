@@ -27,7 +27,10 @@ UNSPACED = (
 HANGUL = "\uac00-\ud7a3"  # has spaces, but words with their particles between them
 PAIRED = {1: UNSPACED, 2: (*UNSPACED, HANGUL)}  # what is cut into pairs, by the version of the index
 
-LOWER, UPPER = "a-z\u00df-\u00f6\u00f8-\u00ff\u03b1-\u03c9\u0430-\u045f", "A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0400-\u042f"
+LOWER, UPPER = (
+    "a-z\u00df-\u00f6\u00f8-\u00ff\u03b1-\u03c9\u0430-\u045f",
+    "A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0400-\u042f",
+)
 HUMP = f"(?<=[{LOWER}0-9])(?=[{UPPER}])|(?<=[{UPPER}])(?=[{UPPER}][{LOWER}]{{2}})"
 COMPOUND = rf"(?<![^\W_])(?=[^\W_]{{2,64}}(?![^\W_]))(?=[^\W_]*?(?:{HUMP}))[^\W_]+"
 
@@ -157,9 +160,7 @@ def recreate(db: Connection) -> None:
 
 def insert(db: Connection, chunk: int, text: str, context: str = "") -> None:
     """Store the words of a chunk; context: what it stands under."""
-    db.execute(
-        "INSERT INTO words (rowid, text, parts, context) VALUES (?, ?, ?, ?)", (chunk, *_columns(text, context))
-    )
+    db.execute("INSERT INTO words (rowid, text, parts, context) VALUES (?, ?, ?, ?)", (chunk, *_columns(text, context)))
 
 
 def remove(db: Connection, chunk: int, text: str, context: str) -> None:
