@@ -216,9 +216,8 @@ def search(
     from embed import inputs as sources
     from embed import search as verb
 
-    others = {"--queries": queries, "--like": like, "--dupes": dupes}
-    instead = [flag for flag, given in others.items() if given]
-    if instead:
+    others = {"--queries": queries is not None, "--like": like is not None, "--dupes": dupes}
+    if instead := [flag for flag, given in others.items() if given]:
         files = [query, *files] if query else files
         refuse_with(instead[0], dict.fromkeys(instead[1:], True))
         if "-" in (queries, like) and "-" in (index, *files):
@@ -230,7 +229,7 @@ def search(
     if dupes:
         around = {"-A": after, "-B": before, "-C": context}
         refuse_with("--dupes", {"-l": paths, "-c": count, "--per-file": per_file, "--rerank": rerank, **around})
-    if like:
+    if like is not None:
         refuse_with("--like", {"--rerank": rerank})
     before, after = ((context or 0) if side is None else side for side in (before, after))
     printer = hits.Printer(
@@ -247,7 +246,7 @@ def search(
         from embed.dupes import dupes as find
 
         return find(call, inputs, wanted=wanted, printer=printer, most=k)
-    if like:
+    if like is not None:
         from embed.like import Sample
 
         wanted.like = Sample(call, like)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     Heading = tuple[int, str]  # level from 1, title
+    Found = tuple[bool, int, str]  # whether the text begins with it, level, title
 
 LONGEST = 200  # characters of a heading
 
@@ -36,16 +37,19 @@ class Context:
         if self.find is None:
             return self.path
         titles = [title for _, title in self.open]
-        for level, title in self.find(text.split("\n"), self.state):
-            self.open = [heading for heading in self.open if heading[0] < level] + [(level, title[:LONGEST])]
+        for begins, level, title in self.find(text.split("\n"), self.state):
+            self.open = [heading for heading in self.open if heading[0] < level]
+            if begins:  # nothing here is of the section before
+                titles = [title for _, title in self.open]
+            self.open.append((level, title[:LONGEST]))
             titles.append(self.open[-1][1])
         return "\n".join([self.path, *titles])
 
 
-def _markdown(rows: Sequence[str], fence: list[str]) -> Iterator[Heading]:
+def _markdown(rows: Sequence[str], fence: list[str]) -> Iterator[Found]:
     """Headings outside of code; fence: the marks of the code that is open."""
     below = [*rows[1:], ""]
-    for row, under in zip(rows, below, strict=True):
+    for i, (row, under) in enumerate(zip(rows, below, strict=True)):
         mark = FENCE.match(row)
         if fence:
             if mark and mark[1].startswith(fence[0]) and not mark[2].strip():
@@ -54,20 +58,21 @@ def _markdown(rows: Sequence[str], fence: list[str]) -> Iterator[Heading]:
             fence.append(mark[1])
         elif HEADING.match(row):
             marks = row.split(None, 1)
-            yield len(marks[0]), marks[-1].strip("# \t") if len(marks) > 1 else ""
+            yield i == 0, len(marks[0]), marks[-1].strip("# \t") if len(marks) > 1 else ""
         elif row.strip() and not SETEXT.match(row) and (line := SETEXT.match(under)):
-            yield 1 if line[1][0] == "=" else 2, row.strip()
+            yield i == 0, 1 if line[1][0] == "=" else 2, row.strip()
 
 
-def _rst(rows: Sequence[str], seen: list[str]) -> Iterator[Heading]:
+def _rst(rows: Sequence[str], seen: list[str]) -> Iterator[Found]:
     """Titles by their underlines, whose order of appearance gives the levels (docutils); seen: those so far."""
     above = ["", *rows[:-1]]
     below = [*rows[1:], ""]
-    for over, row, under in zip(above, rows, below, strict=True):
+    for i, (over, row, under) in enumerate(zip(above, rows, below, strict=True)):
         title, line = row.strip(), UNDERLINE.match(under)
         if not (title and line and len(under.rstrip()) >= len(row.rstrip()) and not UNDERLINE.match(row)):
             continue
-        kind = line[1] * (2 if over.rstrip() == under.rstrip() else 1)
+        double = over.rstrip() == under.rstrip()
+        kind = line[1] * (1 + double)
         if kind not in seen:
             seen.append(kind)
-        yield seen.index(kind) + 1, title
+        yield i == double, seen.index(kind) + 1, title

@@ -66,10 +66,9 @@ class Sample:
         return " ".join(sorted(weights, key=lambda word: (-weights[word], word))[:WORDS])
 
     def is_of(self, hit: Found) -> bool:
-        """Whether a hit is the text itself: its file, or a document of the same bytes where it has no name."""
-        if self.path is not None:
-            return hit.number is None and os.path.realpath(self.call.path(hit.path)) == self.path
-        return database.document(hit.db, hit.document)[3] in self.hashes
+        """Whether a hit is the text itself: of its file, or of a document with the same bytes."""
+        own = self.path and hit.number is None and os.path.realpath(self.call.path(hit.path)) == self.path
+        return bool(own) or database.document(hit.db, hit.document)[3] in self.hashes
 
 
 def mean(rows, counts):  # type: ignore[no-untyped-def]

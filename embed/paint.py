@@ -6,6 +6,7 @@ Knows lines and what a query looks for in them; nothing of hits or of scoring.
 from __future__ import annotations
 
 import os
+import re
 
 from embed.words import spaced
 
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 LEAST_ROOM, MARGIN = 40, 8  # characters of a line that are shown on any terminal, and before its best sentence
 NOTED = 0.2  # of the weight of a query's rarest word: a word with less is not marked
-PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
-MATCH, NO_MATCH = "\x1b[31m", "\x1b[39m"  # within what is bold
+PATH, LINE, MATCH, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1;31m", "\x1b[1m", "\x1b[0m"
 LINK, END_LINK = "\x1b]8;;", "\x1b\\"  # https://gist.github.com/egmontkob/eb114294efbcd5adb1944c9f3cb5feda (OSC 8)
+WORD = "[^\\W_](?:[^\\W_]|[\u0300-\u036f\u0591-\u05c7\u064b-\u0670\u0900-\u0dff])*"  # with its marks
 PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/")  # of a URI's path
 
 
@@ -57,11 +58,11 @@ class Paint:
     def matched(self, text: str, aim: Aim) -> str:
         """A line with the words that matched in colour."""
         text = self.shown(text)
-        return _marked(text, list(_words(text, aim))) if self.color else text
+        return _marked(text, list(_words(text, aim)), MATCH) if self.color else text
 
     def line(self, text: str, aim: Aim, before: int) -> str:
-        """The same with its best sentence in bold, and on a terminal as much of the line around that as there is room
-        for. before: columns that are taken."""
+        """The same, where no word matched with the best sentence in bold; on a terminal as much of the line around that
+        sentence as there is room for. before: columns that are taken."""
         text = self.shown(text)
         if not (self.terminal or self.color):
             return text
@@ -75,19 +76,18 @@ class Paint:
         right = min(len(text), left + room)
         cut = text[left:right]
         if self.color:
-            bold = (max(start, left) - left, min(end, right) - left)
-            cut = _marked(cut, list(_words(cut, aim)), bold)
+            best = (max(start, left) - left, min(end, right) - left)
+            matches = list(_words(cut, aim))
+            cut = _marked(cut, matches, MATCH) if matches else _marked(cut, [best], BOLD)
         return ("\u2026" if left else "") + cut + ("\u2026" if right < len(text) else "")
 
 
 def _words(text: str, aim: Aim) -> Iterator[tuple[int, int]]:
     """Where the words of a query are in a line: from, to."""
-    from toast.encoding.idf import WORD
-
     least = NOTED * max(aim.weights.values(), default=0.0)
     noted = {stem for stem, weight in aim.weights.items() if weight >= least}
     spans: list[tuple[int, int]] = []
-    for match in WORD.finditer(text) if noted else ():
+    for match in re.finditer(WORD, text) if noted else ():
         pairs = spaced(match[0]) != match[0]
         spans += [(i, i + 2) for i in range(match.start(), match.end() - 1)] if pairs else [match.span()]
     for span, stems in zip(spans, aim.extractor.stems([text[a:b] for a, b in spans]), strict=True):
@@ -95,19 +95,16 @@ def _words(text: str, aim: Aim) -> Iterator[tuple[int, int]]:
             yield span
 
 
-def _marked(text: str, matches: list[tuple[int, int]], bold: tuple[int, int] = (0, 0)) -> str:
-    """The text with these places in colour, and one of it in bold."""
+def _marked(text: str, places: list[tuple[int, int]], code: str) -> str:
+    """The text with these places in a colour; those that meet are one."""
     joined: list[tuple[int, int]] = []
-    for start, end in matches:
+    for start, end in places:
         if joined and start <= joined[-1][1]:
             joined[-1] = joined[-1][0], end
         else:
             joined.append((start, end))
-    codes = [(at, order, code) for a, b in joined for at, order, code in ((b, 0, NO_MATCH), (a, 3, MATCH))]
-    if bold[0] < bold[1]:
-        codes += [(bold[1], 1, RESET), (bold[0], 2, BOLD)]
-    for at, _, code in sorted(codes, reverse=True):
-        text = text[:at] + code + text[at:]
+    for start, end in reversed(joined):
+        text = text[:start] + code + text[start:end] + RESET + text[end:]
     return text
 
 

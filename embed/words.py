@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 QUERY_TERMS = 256  # of a long query, the first ones are looked up
 # what a word counts in each column: of the text, of the parts of its compound words, of its path and headings
-WEIGHTS = "1.0, 0.6, 0.5"
+WEIGHTS = "1.0, 0.6, 0.35"
 
 # Scripts that put no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han.
 UNSPACED = (
