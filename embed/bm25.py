@@ -26,6 +26,7 @@ K1, B = 1.2, 0.75  # FTS5's
 PAIR = 0.15  # of the lesser weight of two words, where they stand side by side as in the query
 VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
+PLACES = 10  # chunks that have it: where there are no more, they come first, as grep would have it
 PART = 0.3  # of the weight of a word that the query has as part of a compound one (camelCase)
 
 
@@ -144,6 +145,23 @@ class Asked:
         """In how many chunks a term is; a term in none comes last."""
         return sum(lexicon.frequency(stem) for lexicon in self.lexicons) or self.count + 1
 
+    @cached_property
+    def whole(self) -> Word | None:
+        """The whole query, if it is long enough to be looked for as it stands, and may be somewhere."""
+        if len(self.sequence) < LEAST or not all(map(self._is_held, self.terms)):
+            return None
+        whole = self._weighed([word for _, word in self.sequence])
+        whole.weight = VERBATIM * self.ideal
+        return whole
+
+    def verbatim(self, index: int) -> set[int]:
+        """The chunks of an index that have the query word for word, where they are few in all."""
+        lexicon, whole = self.lexicons[index], self.whole
+        if not whole or not 0 < sum(whole.held) <= PLACES or not whole.held[index]:
+            return set()
+        with damage(lexicon.name, lexicon.db):
+            return {chunk for chunk, _ in words.bm25(lexicon.db, whole.expression)}
+
     def _phrases(self) -> list[Word]:
         """The pairs of words that are next to each other in the query, and all of it: where FTS5's positions of all of
         their words say so."""
@@ -155,10 +173,8 @@ class Asked:
             pair = self._weighed([self.terms[a], self.terms[b]])
             pair.weight = PAIR * min(self.weights[a], self.weights[b])
             found.append(pair)
-        if len(run) >= LEAST and all(map(self._is_held, self.terms)):
-            whole = self._weighed([word for _, word in self.sequence])
-            whole.weight = VERBATIM * self.ideal
-            found.append(whole)
+        if self.whole:
+            found.append(self.whole)
         return [word for word in found if 0 < sum(word.held) <= POSTINGS]
 
     def _is_held(self, stem: str) -> bool:

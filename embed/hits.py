@@ -60,6 +60,7 @@ class Found:
         "score",
         "cosine",
         "bm25",
+        "first",
     )
 
     def __init__(self, source: Source, hit: Hit) -> None:
@@ -72,7 +73,13 @@ class Found:
         database.expect_chunk((hit.chunk, start, end, hash, text))
         if not (type(name) in (str, type(None)) and type(number) in (int, type(None))):
             raise Damaged(f"chunk {hit.chunk} is of no proper document")
-        self.chunk, self.score, self.cosine, self.bm25 = hit.chunk, hit.score, hit.cosine, hit.bm25
+        self.chunk, self.score, self.cosine, self.bm25, self.first = (
+            hit.chunk,
+            hit.score,
+            hit.cosine,
+            hit.bm25,
+            hit.first,
+        )
         self.document, self.start, self.end, self.text = document, start, end, text
         self.path, self.number, self.name = source.shown(database.named(path)), number, name
         self.data = database.fields(data)

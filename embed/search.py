@@ -154,10 +154,12 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
         parts = [(cosines, found) for _, cosines, found in scored]
         scale = rank.Scale(parts, query.known, ideal=asked.ideal)
     hits: list[Found] = []
-    for opened, found in zip(indexes, scored, strict=True):
+    for i, (opened, found) in enumerate(zip(indexes, scored, strict=True)):
+        first = asked.verbatim(i) if wanted.mode != "vector" else set()
         with schema.damage(opened.name, opened.db):
-            hits += opened.find(found, wanted=wanted, scale=scale, k=wide)
-    hits.sort(key=lambda hit: -hit.score)
+            hits += opened.find(found, wanted=wanted, scale=scale, k=wide + len(first), first=first)
+    lift(hits)
+    hits.sort(key=lambda hit: (not hit.first, -hit.score))
     if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         return []
     if scale and hits:
@@ -166,6 +168,13 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+def lift(hits: list[Found]) -> None:
+    """Let those that come first score as much as the best of the others."""
+    best = max((hit.score for hit in hits if not hit.first), default=0.0)
+    for hit in hits:
+        hit.score = max(hit.score, best) if hit.first else hit.score
 
 
 def absolute(hits: list[Found], scale: rank.Scale) -> None:
@@ -198,23 +207,25 @@ class Opened:
         [found] = self.index.cosines([query.vector])
         return found
 
-    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int) -> list[Found]:
-        """At least k hits, best first, if there are so many that `wanted` chooses."""
+    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int, first: set[int]) -> list[Found]:
+        """At least k hits, best first, if there are so many that `wanted` chooses; first: chunks before all others."""
         wide = max(rank.POOL, 4 * k)
         while True:
-            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide)
+            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide, first=first)
             hits = wanted.choose((Found(self, hit) for hit in ranked), k)
             if len(hits) == k or len(ranked) < wide:
                 return hits
             wide *= 8
 
-    def _ranked(self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int) -> list[rank.Hit]:
+    def _ranked(
+        self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int, first: set[int]
+    ) -> list[rank.Hit]:
         ids, cosines, found = scored
         if mode == "lexical":
-            return rank.lexical(found, self.allowed, k)
+            return rank.lexical(found, self.allowed, k, first)
         if scale is None:
             return rank.vector(ids, cosines, allowed=self.allowed, k=k)
-        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k)
+        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k, first=first)
 
 
 def expect_one_model(indexes: list[Opened]) -> None:
