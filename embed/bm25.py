@@ -30,6 +30,8 @@ K1, B = 1.2, 0.75  # FTS5's
 PAIR = 0.15  # of the lesser weight of two words, where they stand side by side as in the query
 VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
+PLACES = 10  # chunks that have it: where there are no more, they come first, as grep would have it
+PART = 0.3  # of the weight of a word that the query has as part of a compound one (camelCase)
 
 
 class Lexicon:
@@ -93,9 +95,12 @@ class Asked:
         if len({x.length for x in lexicons}) == 1:
             self.length = lexicons[0].length  # to the bit
         self.common = max(POSTINGS, self.count // COMMON)
-        self.terms, self.alone = extractor.terms(text), alone
-        expected = idf.shares(self.terms.values())
-        self.found = {stem: self._weighed([word], expected[word]) for stem, word in self.terms.items()}
+        self.sequence, self.alone = extractor.sequence(text), alone
+        self.terms: dict[str, str] = {}  # stem -> the first word that has it
+        for stem, word in self.sequence:
+            self.terms.setdefault(stem, word)
+        self.found = self._all_weighed(self.terms)
+        self.parts = self._parts(extractor.compounds(text))
         self.weights = {stem: word.weight for stem, word in self.found.items()}
         self.ideal = sum(self.weights.values())
 
@@ -103,11 +108,29 @@ class Asked:
     def kept(self) -> list[Word]:
         """What is looked up: words and runs of them. Not where weights alone are wanted, as of `--mode vector`."""
         kept = self._words()
-        return kept + self._phrases(self.terms) if kept and len(self.terms) > 1 else kept
+        return kept + self.parts + self._phrases() if kept else self.parts
+
+    def _all_weighed(self, terms: dict[str, str]) -> dict[str, Word]:
+        expected = idf.shares(terms.values())
+        return {stem: self._weighed([word], expected[word]) for stem, word in terms.items()}
+
+    def _parts(self, compounds: dict[str, list[tuple[str, str]]]) -> list[Word]:
+        """The parts of compound words, beside them; of one that no chunk has, in its place."""
+        beside: dict[str, Word] = {}
+        for whole, parts in compounds.items():
+            found = self._all_weighed({stem: word for stem, word in parts if stem not in self.found})
+            if whole in self.found and not any(self.found[whole].held):
+                del self.found[whole]
+                self.found |= found
+                continue
+            for stem, word in found.items():
+                word.weight *= PART
+                beside.setdefault(stem, word)
+        return [word for stem, word in beside.items() if stem not in self.found and 0 < sum(word.held) <= POSTINGS]
 
     def _weighed(self, run: list[str], expected: float = 0.0) -> Word:
         """A word, or several in a row; expected: its share of texts before any is seen."""
-        expression = '"' + " ".join(run).replace('"', '""') + '"'
+        expression = words.expression(run)
         held = [lexicon.matches(expression, self.common + 1) for lexicon in self.lexicons]
         count = sum(held) + PRIOR * expected
         return Word(expression, held, log(1 + (self.count + PRIOR - count + 0.5) / (count + 0.5)))
@@ -128,18 +151,40 @@ class Asked:
         """In how many chunks a term is; a term in none comes last."""
         return sum(lexicon.frequency(stem) for lexicon in self.lexicons) or self.count + 1
 
-    def _phrases(self, terms: dict[str, str]) -> list[Word]:
-        """The pairs of words that are next to each other in the query, and all of it."""
+    @cached_property
+    def whole(self) -> Word | None:
+        """The whole query, if it is long enough to be looked for as it stands, and may be somewhere."""
+        if len(self.sequence) < LEAST or not all(map(self._is_held, self.terms)):
+            return None
+        whole = self._weighed([word for _, word in self.sequence])
+        whole.weight = VERBATIM * self.ideal
+        return whole
+
+    def verbatim(self, index: int) -> set[int]:
+        """The chunks of an index that have the query word for word, where they are few in all."""
+        lexicon, whole = self.lexicons[index], self.whole
+        if not whole or not 0 < sum(whole.held) <= PLACES or not whole.held[index]:
+            return set()
+        with damage(lexicon.name, lexicon.db):
+            return {chunk for chunk, _ in words.bm25(lexicon.db, whole.expression)}
+
+    def _phrases(self) -> list[Word]:
+        """The pairs of words that are next to each other in the query, and all of it: where FTS5's positions of all of
+        their words say so."""
         found = []
-        for (a, first), (b, second) in zip(terms.items(), list(terms.items())[1:], strict=False):
-            pair = self._weighed([first, second])
+        run = [stem for stem, _ in self.sequence]
+        for a, b in dict.fromkeys(zip(run, run[1:], strict=False)):
+            if not (self._is_held(a) and self._is_held(b)):
+                continue
+            pair = self._weighed([self.terms[a], self.terms[b]])
             pair.weight = PAIR * min(self.weights[a], self.weights[b])
             found.append(pair)
-        if len(terms) >= LEAST:
-            whole = self._weighed(list(terms.values()))
-            whole.weight = VERBATIM * self.ideal
-            found.append(whole)
+        if self.whole:
+            found.append(self.whole)
         return [word for word in found if 0 < sum(word.held) <= POSTINGS]
+
+    def _is_held(self, stem: str) -> bool:
+        return stem in self.found and any(self.found[stem].held)
 
     def scores(self, index: int) -> Scores:
         """The chunks of an index that have words of the query; nobody changes it."""

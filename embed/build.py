@@ -181,7 +181,7 @@ class Build:
     def _start(self, stamp: str, *, journal: str = "DELETE") -> None:
         self.db = schema.connect_to_build(self.part, journal=journal)
         if self.update:
-            schema.upgrade(schema.check(self.db))
+            schema.upgrade(schema.check(self.db), database.UPGRADES)
         else:
             schema.create(self.db)
         database.set_meta(self.db, stamp=stamp)

@@ -201,9 +201,21 @@ def search(
     queries: str | None = Option(
         None, "--queries", metavar="FILE", help="Answer each query of FILE: a line, or a JSON object with a text."
     ),
-    k: int = Option(10, "-k", metavar="N", min=1, help="At most N hits for a query."),
+    like: str | None = Option(
+        None, "--like", metavar="FILE", help="In place of QUERY: what is like the text of FILE (-: standard input)."
+    ),
+    dupes: bool = Option(
+        False,
+        "--dupes",
+        help="In place of QUERY: groups of what says nearly the same; each line of a FILE is a record.",
+    ),
+    k: int | None = Option(
+        None, "-k", metavar="N", min=1, help="At most N hits for a query [10]; of --dupes, N groups [all]."
+    ),
     mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
-    threshold: float | None = Option(None, "--threshold", metavar="S", help="Only hits that score at least S; 0: all."),
+    threshold: float | None = Option(
+        None, "--threshold", metavar="S", help="Only hits that score at least S; 0: all. Of --dupes, the cosine [0.95]."
+    ),
     path: list[str] = Option(
         [],
         "--path",
@@ -234,6 +246,9 @@ def search(
     json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
     explain: bool = Option(False, "--explain", help="Write the scores of the vector and of the words, too."),
+    color: str = Option(
+        "auto", "--color", choices=("auto", "always", "never"), help="Colours, and on a terminal links to the files."
+    ),
     lines: bool = Option(False, "--lines", help="Each line of a FILE is a record, as of standard input."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -243,6 +258,8 @@ def search(
 
     search "query" notes.md todo.txt        without an index
 
+    search --like draft.md -i docs.db; search --dupes < lines.txt
+
     if search -q "zebra" < docs.db; then ...        -q: no output, the status answers
 
     search -k 50 --json "query" < docs.db | rerank --field text "query" | head -5
@@ -251,26 +268,40 @@ def search(
     from embed import inputs as sources
     from embed import search as verb
 
-    if queries is not None:
+    others = {"--queries": queries is not None, "--like": like is not None, "--dupes": dupes}
+    if instead := [flag for flag, given in others.items() if given]:
         files = [query, *files] if query else files
-        if queries == "-" and "-" in (index, *files):
-            raise UsageError("--queries - and - both want standard input", "name a FILE for one of them")
+        refuse_with(instead[0], dict.fromkeys(instead[1:], True))
+        if "-" in (queries, like) and "-" in (index, *files):
+            raise UsageError(f"{instead[0]} - and - both want standard input", "name a FILE for one of them")
     elif not query or not query.strip():
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
     if json:
         refuse_with("--json", {"-l": paths, "-c": count, "-A": after, "-B": before, "-C": context})
+    if dupes:
+        around = {"-A": after, "-B": before, "-C": context}
+        refuse_with("--dupes", {"-l": paths, "-c": count, "--per-file": per_file, "--rerank": rerank, **around})
+    if like is not None:
+        refuse_with("--like", {"--rerank": rerank})
     before, after = ((context or 0) if side is None else side for side in (before, after))
-    many = queries is not None
     printer = hits.Printer(
         call, json=json, scores=scores, explain=explain, paths=paths, count=count, before=before, after=after, nul=nul,
-        many=many,
+        many=queries is not None, grouped=dupes, color=color,
     )  # fmt: skip
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
-    if queries == "-":
-        call = call.but(no_input=True)  # it has been read
-    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines)
+    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes)
     wanted = verb.Wanted(
-        k=k, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
+        k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
         per_file=per_file, paths=paths, model=model, rerank=rerank_model if rerank else None,
     )  # fmt: skip
+    if dupes:
+        from embed.dupes import dupes as find
+
+        return find(call, inputs, wanted=wanted, printer=printer, most=k)
+    if like is not None:
+        from embed.like import Sample
+
+        wanted.like = Sample(call, like)
+    if "-" in (queries, like):
+        call = call.but(no_input=True)  # it has been read
     return verb.search(call, asked, inputs, wanted=wanted, printer=printer)

@@ -15,7 +15,7 @@ from embed.schema import LARGEST, Damaged
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from sqlite3 import Connection
     from typing import Any
 
@@ -183,13 +183,35 @@ def remove_documents(db: Connection, documents: Iterable[int], dims: int) -> Non
     """Drop documents with their chunks, words and vectors."""
     gone = set()
     for id in documents:
-        for chunk, *_, text in list(chunks_of(db, id)):
-            words.remove(db, chunk, text)
+        for chunk, text, context in list(_in_context(db, id)):
+            words.remove(db, chunk, text, context)
             gone.add(chunk)
         db.execute("DELETE FROM chunks WHERE document = ?", (id,))
         db.execute("DELETE FROM documents WHERE id = ?", (id,))
     if gone:
         vectors.remove(db, gone, dims)
+
+
+def _in_context(db: Connection, document: int) -> Iterator[tuple[int, str, str]]:
+    """(id, text, context) of a document's chunks, in its order."""
+    from embed.context import Context  # a search needs none
+
+    for path, number in db.execute("SELECT path, number FROM documents WHERE id = ?", (document,)):
+        context = Context(named(path), number)
+        for id, *_, text in chunks_of(db, document):
+            yield id, text, context.of(text)
+
+
+def _second_version(db: Connection) -> None:
+    """Words beside those of the text: parts of compound ones, paths and headings."""
+    words.recreate(db)
+    for document in document_ids(db):
+        for chunk, text, context in _in_context(db, document):
+            words.insert(db, chunk, text, context)
+
+
+# version -> what makes the next one of it, in a transaction
+UPGRADES: dict[int, Callable[[Connection], None]] = {1: _second_version}
 
 
 def counts(db: Connection) -> tuple[int, int]:
@@ -251,11 +273,11 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def insert_chunk(db: Connection, document: int, piece: Piece) -> int:
-    """Store a chunk and its words; its number, higher than any so far."""
+def insert_chunk(db: Connection, document: int, piece: Piece, context: str = "") -> int:
+    """Store a chunk and its words, and what it stands under; its number, higher than any so far."""
     into = "INSERT INTO chunks (document, start_line, end_line, hash, text) VALUES (?, ?, ?, ?, ?)"
     chunk = _insert(db, into, (document, *piece))
-    words.insert(db, chunk, piece[3])
+    words.insert(db, chunk, piece[3], context)
     return chunk
 
 
@@ -307,6 +329,11 @@ def records_near(db: Connection, document: int, *, first: int, last: int) -> Ite
 def chunk_documents(db: Connection) -> Iterator[tuple[int, int]]:
     """(id, its document) of every chunk, from the index that has both."""
     return db.execute("SELECT id, document FROM chunks INDEXED BY chunks_document")
+
+
+def chunk_hashes(db: Connection) -> Iterator[tuple[int, int]]:
+    """(id, hash of its text) of every chunk, from the index that has both."""
+    return db.execute("SELECT id, hash FROM chunks INDEXED BY chunks_hash")
 
 
 def copies(db: Connection, hash: int, text: str) -> Iterator[tuple[Any, ...]]:

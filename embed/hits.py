@@ -1,6 +1,6 @@
 """Hits and how they are written: lines as grep's, JSON, paths or counts.
 
-Owns colour and width. Knows nothing of scoring or of where texts come from.
+Knows nothing of colours (`paint.py`), of scoring or of where texts come from.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from embed import database
+from embed.paint import Paint
 from embed.schema import Damaged, damage
 from toast import pipes
 
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
         allowed: set[int] | None
 
 
-LEAST_ROOM, MARGIN = 40, 8  # characters of a line that are shown on any terminal, and before its best sentence
 LONGEST = 200_000  # lines of a program that is parsed again
-PATH, LINE, BOLD, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1m", "\x1b[0m"
 
 
 class Found:
@@ -61,6 +60,7 @@ class Found:
         "score",
         "cosine",
         "bm25",
+        "first",
     )
 
     def __init__(self, source: Source, hit: Hit) -> None:
@@ -73,7 +73,13 @@ class Found:
         database.expect_chunk((hit.chunk, start, end, hash, text))
         if not (type(name) in (str, type(None)) and type(number) in (int, type(None))):
             raise Damaged(f"chunk {hit.chunk} is of no proper document")
-        self.chunk, self.score, self.cosine, self.bm25 = hit.chunk, hit.score, hit.cosine, hit.bm25
+        self.chunk, self.score, self.cosine, self.bm25, self.first = (
+            hit.chunk,
+            hit.score,
+            hit.cosine,
+            hit.bm25,
+            hit.first,
+        )
         self.document, self.start, self.end, self.text = document, start, end, text
         self.path, self.number, self.name = source.shown(database.named(path)), number, name
         self.data = database.fields(data)
@@ -170,19 +176,19 @@ class Printer:
     """Writes hits in the form that was asked for.
 
     explain: with what the vector and the words gave. paths, count: each path once, with the number of its
-    hits. before, after: lines around the best one. many: each line begins with the number of its query.
+    hits. before, after: lines around the best one. many: each line begins with the number of its query. grouped: a
+    blank line comes between two groups, in JSON their number. color: as of Paint.
     """
 
     def __init__(
         self, call: Call, *, json: bool = False, scores: bool = False, explain: bool = False, paths: bool = False,
         count: bool = False, before: int = 0, after: int = 0, nul: bool = False, many: bool = False,
+        grouped: bool = False, color: str = "auto",
     ) -> None:  # fmt: skip
         self.call, self.json, self.scores, self.explain, self.many = call, json, scores, explain, many
         self.paths, self.count, self.before, self.after = paths, count, before, after
-        self.terminal = os.isatty(call.stdout)
-        self.end = self._shown("\0" if nul else "\n")
-        self.width = os.get_terminal_size(call.stdout).columns - 2 if self.terminal else 0  # "\u2026" at both ends
-        self.color = not json and self.terminal and not call.env.get("NO_COLOR") and call.env.get("TERM") != "dumb"
+        self.grouped, self.paint = grouped, Paint(call, color)
+        self.end = self.paint.shown("\0" if nul else "\n")
 
     def print(self, number: int, hits: list[Found], aim: Aim) -> None:
         if self.call.quiet:  # the status is the answer
@@ -191,8 +197,9 @@ class Printer:
             out = pipes.for_reader(self.call.stdout, b"".join(self._json(number, hit, aim) for hit in hits))
         else:
             prefix = f"{number}:" if self.many else ""
-            lines = map(self._shown, self._summary(hits)) if self.paths or self.count else self._lines(hits, aim)
-            out = "".join(prefix + line + self.end for line in lines).encode("utf-8", "surrogateescape")
+            lines = self._summary(hits) if self.paths or self.count else self._lines(hits, aim)
+            text = "".join(prefix + line + self.end for line in lines)
+            out = (self.end * (self.grouped and number > 0) + text).encode("utf-8", "surrogateescape")
         pipes.write_all(self.call.stdout, out)
 
     def _json(self, number: int, hit: Found, aim: Aim) -> bytes:
@@ -203,21 +210,23 @@ class Printer:
         value |= {"line": hit.best(aim)[0], "score": hit.score, "text": hit.text}
         if section := hit.section():
             value["section"] = section
-        if copies := hit.copies():
+        if not self.grouped and (copies := hit.copies()):
             value["copies"] = copies
         if self.explain:
             value |= {"vector": hit.cosine, "lexical": hit.bm25}
-        if self.many:
-            value["query"] = number
+        if self.many or self.grouped:
+            value["query" if self.many else "group"] = number
         with damage(hit.index):
             return pipes.json_line(value)
 
     def _summary(self, hits: list[Found]) -> Iterator[str]:
         """Each path once, best first; with the number of its hits under -c."""
-        counts: dict[str, int] = {}
+        counts: dict[str, list[Found]] = {}
         for hit in hits:
-            counts[hit.label()] = counts.get(hit.label(), 0) + 1
-        return (f"{path}:{count}" if self.count else path for path, count in counts.items())
+            counts.setdefault(hit.label(), []).append(hit)
+        for label, found in counts.items():
+            painted = self.paint.label(label, found[0].path)
+            yield f"{painted}:{len(found)}" if self.count else painted
 
     def _lines(self, hits: list[Found], aim: Aim) -> Iterator[str]:
         for i, hit in enumerate(hits):
@@ -226,30 +235,14 @@ class Printer:
             if self.before or self.after:
                 if i:
                     yield "--"
-                yield from self._context(hit, number, text, score=score)
+                for label, n, line in hit.around(number, before=self.before, after=self.after):
+                    shown = self.paint.matched(text, aim) if n == number else self.paint.shown(line)
+                    mark = ":" if n == number else "-"
+                    yield f"{score}{self.paint.label(label, hit.path)}{mark}{self.paint.number(n)}{mark}{shown}"
             else:
-                before = len(f"{score}{hit.label()}:{number}:".expandtabs())
-                yield self._line(hit.label(), number, self._highlight(text, aim, before), score=score)
-
-    def _context(self, hit: Found, number: int, text: str, *, score: str) -> Iterator[str]:
-        for label, n, line in hit.around(number, before=self.before, after=self.after):
-            if n != number:
-                yield self._line(label, n, self._shown(line), score=score, mark="-")
-            else:
-                yield self._line(label, n, self._shown(text), score=score)
-
-    def _line(self, label: str, number: int, text: str, *, score: str, mark: str = ":") -> str:
-        if self.color:
-            return f"{score}{PATH}{self._shown(label)}{RESET}{mark}{LINE}{number}{RESET}{mark}{text}"
-        return f"{score}{self._shown(label)}{mark}{number}{mark}{text}"
-
-    def _shown(self, text: str) -> str:
-        """Text as it is, on a terminal without what would steer it: colours are ours."""
-        if not self.terminal:
-            return text
-        from toast.terminal import visible
-
-        return visible(text)
+                taken = len(f"{score}{hit.label()}:{number}:".expandtabs())
+                label = self.paint.label(hit.label(), hit.path)
+                yield f"{score}{label}:{self.paint.number(number)}:{self.paint.line(text, aim, taken)}"
 
     def _score(self, hit: Found) -> str:
         if not (self.scores or self.explain):
@@ -259,23 +252,3 @@ class Printer:
             named = (("vector", hit.cosine), ("lexical", hit.bm25))
             parts += [f"{name} {part:.4f}" for name, part in named if part is not None]
         return "\t".join(parts) + "\t"
-
-    def _highlight(self, text: str, aim: Aim, before: int) -> str:
-        """On a terminal, as much of the line around its best sentence as there is room for, and that in bold.
-
-        before: columns that are taken."""
-        text = self._shown(text)
-        if not self.terminal:
-            return text
-        from embed.chunk import SENTENCE
-
-        ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
-        spans = list(zip([0, *ends], ends, strict=False))
-        start, end = spans[aim.best([text[a:b] for a, b in spans])]
-        room = max(self.width - before, LEAST_ROOM)
-        left = max(0, min(start - MARGIN, len(text) - room)) if len(text) > room else 0
-        right = min(len(text), left + room)
-        start, end = max(start, left), min(end, right)
-        bold, reset = (BOLD, RESET) if self.color else ("", "")
-        cut = text[left:start] + bold + text[start:end] + reset + text[end:right]
-        return ("\u2026" if left else "") + cut + ("\u2026" if right < len(text) else "")

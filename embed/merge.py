@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from embed import database, schema, vectors, words
 from embed.build import Build
+from embed.context import Context
 from embed.index import writing
 from embed.schema import transaction
 from embed.writer import BATCH
@@ -97,7 +98,8 @@ class Join:
         for (path, number, name, hash, data), pieces, own in copies:
             replaced += self._versions(path, number, name)
             new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
-            chunks += [database.insert_chunk(self.db, new, piece) for piece in pieces]
+            context = Context(database.named(path), number)
+            chunks += [database.insert_chunk(self.db, new, piece, context.of(piece[3])) for piece in pieces]
             rows += own
         if chunks:
             vectors.insert(self.db, rows, chunks)

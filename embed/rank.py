@@ -33,12 +33,14 @@ HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
 class Hit:
-    """A chunk and its scores: fused (or of the mode asked for), cosine, BM25."""
+    """A chunk and its scores: fused (or of the mode asked for), cosine, BM25. first: whatever others score."""
 
-    __slots__ = ("chunk", "score", "cosine", "bm25")
+    __slots__ = ("chunk", "score", "cosine", "bm25", "first")
 
-    def __init__(self, chunk: int, score: float, *, cosine: float | None = None, bm25: float | None = None) -> None:
-        self.chunk, self.score, self.cosine, self.bm25 = chunk, score, cosine, bm25
+    def __init__(
+        self, chunk: int, score: float, *, cosine: float | None = None, bm25: float | None = None, first: bool = False
+    ) -> None:
+        self.chunk, self.score, self.cosine, self.bm25, self.first = chunk, score, cosine, bm25, first
 
 
 class Index:
@@ -98,9 +100,10 @@ def floats(numbers: bytes | array[float]) -> mx.array:
 # ---------------------------------------------------------------- orders
 
 
-def lexical(scores: Scores, allowed: Allowed, k: int) -> list[Hit]:
-    """The best k chunks by BM25."""
-    return [Hit(chunk, score, bm25=score) for score, chunk in heaviest(scores, allowed, k)]
+def lexical(scores: Scores, allowed: Allowed, k: int, first: Collection[int] = ()) -> list[Hit]:
+    """The best k chunks by BM25, those before all others that are to be first."""
+    ranked = [Hit(chunk, score, bm25=score, first=chunk in first) for score, chunk in heaviest(scores, allowed, k)]
+    return sorted(ranked, key=lambda hit: not hit.first)
 
 
 def heaviest(scores: Scores, allowed: Allowed, k: int) -> list[tuple[float, int]]:
@@ -183,9 +186,10 @@ class Scale:
 
 
 def hybrid(
-    ids: array[int], scores: array[float], found: Scores, *, scale: Scale, allowed: Allowed, k: int
-) -> list[Hit]:
-    """The best k chunks of an index by both scores; found: chunk -> BM25."""
+    ids: array[int], scores: array[float], found: Scores, *, scale: Scale, allowed: Allowed, k: int,
+    first: Collection[int] = (),
+) -> list[Hit]:  # fmt: skip
+    """The best k chunks of an index by both scores; found: chunk -> BM25; first: chunks that come before all others."""
     if scale.empty:
         return []
     cosines = {chunk: cosine for cosine, chunk in top(ids, scores, allowed=allowed, k=max(POOL, k))}
@@ -193,8 +197,11 @@ def hybrid(
         if chunk not in cosines:
             cosines[chunk] = scores[vectors.row_of(ids, chunk)]
     score, bm25 = scale.score, found.get
-    fused = sorted([(-score(cosine, bm25(chunk, 0.0)), chunk) for chunk, cosine in cosines.items()])
-    return [Hit(c, most_one(-score), cosine=most_one(cosines[c]), bm25=bm25(c, 0.0)) for score, c in fused[:k]]
+    fused = sorted([(c not in first, -score(cosine, bm25(c, 0.0)), c) for c, cosine in cosines.items()])
+    return [
+        Hit(c, most_one(-score), cosine=most_one(cosines[c]), bm25=bm25(c, 0.0), first=not after)
+        for after, score, c in fused[:k]
+    ]
 
 
 def most_one(score: float) -> float:

@@ -60,6 +60,8 @@ SCHEMAS: dict[int, tuple[str, ...]] = {
         f"CREATE VIRTUAL TABLE words USING fts5(text, content='', tokenize=\"{STEMS}\")",
     ),
 }
+WORDS_2 = f"CREATE VIRTUAL TABLE words USING fts5(text, parts, context, content='', tokenize=\"{STEMS}\")"
+SCHEMAS[2] = (*SCHEMAS[1][:-1], WORDS_2)
 # what FTS5 makes for the table `words`; of every version so far
 SHADOWS = {
     "words_data": "CREATE TABLE 'words_data'(id INTEGER PRIMARY KEY, block BLOB)",
@@ -67,9 +69,7 @@ SHADOWS = {
     "words_docsize": "CREATE TABLE 'words_docsize'(id INTEGER PRIMARY KEY, sz BLOB)",
     "words_config": "CREATE TABLE 'words_config'(k PRIMARY KEY, v) WITHOUT ROWID",
 }
-CURRENT = 1  # the version that is written; the others are read, and upgraded by `index -u`
-# version -> what makes the next one of it, in a transaction
-UPGRADES: dict[int, Callable[[Connection], None]] = {}
+CURRENT = 2  # the version that is written; the others are read, and upgraded by `index -u`
 
 
 class Damaged(ValueError):
@@ -149,11 +149,12 @@ def version_of(db: Connection) -> int:
     return db.execute("PRAGMA user_version").fetchone()[0]
 
 
-def upgrade(db: Connection) -> None:
-    """Bring an index of any version to the current one, a version in a transaction."""
+def upgrade(db: Connection, steps: dict[int, Callable[[Connection], None]]) -> None:
+    """Bring an index of any version to the current one, a version in a transaction. steps: version -> what makes the
+    next one of it."""
     for version in range(version_of(db), CURRENT):
         with transaction(db):
-            UPGRADES[version](db)
+            steps[version](db)
             db.execute(f"PRAGMA user_version = {version + 1}")
 
 

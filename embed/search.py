@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from embed.filters import Filter
     from embed.inputs import Inputs
+    from embed.like import Sample
     from embed.schema import Database
     from toast.command import Call
     from toast.encoding.tokens import Tokens
@@ -35,14 +36,15 @@ RERANKED = 50  # hits that --rerank looks at, at least
 
 class Wanted:
     """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once;
-    rerank: the model that --rerank reads with."""
+    rerank: the model that --rerank reads with; like: what the hits shall be like, but not be."""
 
     def __init__(
         self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, filter: Filter | None = None,
         per_file: int | None = None, paths: bool = False, model: str | None = None, rerank: str | None = None,
+        like: Sample | None = None,
     ) -> None:  # fmt: skip
         self.k, self.mode, self.threshold, self.model, self.rerank = k, mode, threshold, model, rerank
-        self.filter, self.per_file, self.paths = filter, per_file, paths
+        self.filter, self.per_file, self.paths, self.like = filter, per_file, paths, like
 
     def choose(self, hits: Iterable[Found], k: int) -> list[Found]:
         """The first k that are to be told: of equal texts one, of a record its best chunk, of a file not too many.
@@ -53,6 +55,8 @@ class Wanted:
         counts: dict[object, int] = {}
         records: set[object] = set()
         for hit in hits:
+            if self.like and self.like.is_of(hit):
+                continue
             if not self.paths and (first := same.get(hit.content)):
                 if hit.index != first.index:
                     first.copied.append(hit)
@@ -103,6 +107,9 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
     try:
         indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        extractor = words.TermExtractor({opened.version for opened in indexes})
+        for opened in indexes:
+            opened.extractor = extractor
         return _search(call, texts, indexes, wanted=wanted, printer=printer)
     finally:
         for db, _ in named:
@@ -111,9 +118,12 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
 
 def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Wanted, printer: Printer) -> Exit:
     lexical = wanted.mode == "lexical"
-    queries = (
-        [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
-    )
+    if wanted.like:
+        queries = [Query(wanted.like.rarest()) if lexical else wanted.like.query(indexes, name=wanted.model)]
+    else:
+        queries = (
+            [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
+        )
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
     found = Exit.NONE
     for number, query in enumerate(queries):
@@ -144,10 +154,12 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
         parts = [(cosines, found) for _, cosines, found in scored]
         scale = rank.Scale(parts, query.known, ideal=asked.ideal)
     hits: list[Found] = []
-    for opened, found in zip(indexes, scored, strict=True):
+    for i, (opened, found) in enumerate(zip(indexes, scored, strict=True)):
+        first = asked.verbatim(i) if wanted.mode != "vector" else set()
         with schema.damage(opened.name, opened.db):
-            hits += opened.find(found, wanted=wanted, scale=scale, k=wide)
-    hits.sort(key=lambda hit: -hit.score)
+            hits += opened.find(found, wanted=wanted, scale=scale, k=wide + len(first), first=first)
+    lift(hits)
+    hits.sort(key=lambda hit: (not hit.first, -hit.score))
     if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         return []
     if scale and hits:
@@ -156,6 +168,13 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+def lift(hits: list[Found]) -> None:
+    """Let those that come first score as much as the best of the others."""
+    best = max((hit.score for hit in hits if not hit.first), default=0.0)
+    for hit in hits:
+        hit.score = max(hit.score, best) if hit.first else hit.score
 
 
 def absolute(hits: list[Found], scale: rank.Scale) -> None:
@@ -167,7 +186,10 @@ def absolute(hits: list[Found], scale: rank.Scale) -> None:
 
 
 class Opened:
-    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told."""
+    """One index and what the filters leave of it. shown: a path as it is in the index -> as it is told; extractor:
+    what makes terms of a query, as all of the indexes have them."""
+
+    extractor: words.TermExtractor
 
     def __init__(self, db: Database, name: str, *, shown: Shown, filter: Filter | None) -> None:
         self.db, self.name, self.shown = db, name, shown
@@ -175,7 +197,7 @@ class Opened:
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
             self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
-            self.lexicon, self.extractor = bm25.Lexicon(db, name), words.TermExtractor()
+            self.lexicon, self.version = bm25.Lexicon(db, name), schema.version_of(db)
             self.allowed = filter.chunks(db, shown) if filter else None
 
     def cosines(self, query: Query, mode: str) -> tuple[array[int], array[float]]:
@@ -185,41 +207,58 @@ class Opened:
         [found] = self.index.cosines([query.vector])
         return found
 
-    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int) -> list[Found]:
-        """At least k hits, best first, if there are so many that `wanted` chooses."""
+    def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int, first: set[int]) -> list[Found]:
+        """At least k hits, best first, if there are so many that `wanted` chooses; first: chunks before all others."""
         wide = max(rank.POOL, 4 * k)
         while True:
-            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide)
+            ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide, first=first)
             hits = wanted.choose((Found(self, hit) for hit in ranked), k)
             if len(hits) == k or len(ranked) < wide:
                 return hits
             wide *= 8
 
-    def _ranked(self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int) -> list[rank.Hit]:
+    def _ranked(
+        self, scored: Scored, mode: str, *, scale: rank.Scale | None, k: int, first: set[int]
+    ) -> list[rank.Hit]:
         ids, cosines, found = scored
         if mode == "lexical":
-            return rank.lexical(found, self.allowed, k)
+            return rank.lexical(found, self.allowed, k, first)
         if scale is None:
             return rank.vector(ids, cosines, allowed=self.allowed, k=k)
-        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k)
+        return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k, first=first)
 
 
-def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
-    """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
+def expect_one_model(indexes: list[Opened]) -> None:
+    """BadInput unless all indexes were made with the same model."""
     first = indexes[0]
     for other in indexes[1:]:
         if other.digest != first.digest:
             raise BadInput(f"{other.name} was made with another model than {first.name}", "search them one by one")
-    name = name or first.model
+
+
+def expected_model(call: Call, indexes: list[Opened], name: str | None) -> str:
+    """The name of the indexes' model, or `name`; BadInput where it is not the one that they were made with."""
+    expect_one_model(indexes)
+    first = indexes[0]
     if first.digest:
-        model.check(call, name, expected=first.digest, index=first.name)
+        model.check(call, name or first.model, expected=first.digest, index=first.name)
+    return name or first.model
+
+
+def expect_dims(opened: Opened, name: str, dims: int) -> None:
+    if dims != opened.index.dims:
+        with schema.damage(opened.name):
+            raise schema.Damaged(f"{opened.index.dims} dimensions, {name} has {dims}")
+
+
+def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | None) -> list[Query]:
+    """The queries with their vectors, by the model of the indexes, or by `name`, which must be the same."""
+    name = expected_model(call, indexes, name)
     from toast.encoding.encoder import Encoder
     from toast.store.safetensors import data
 
     encoder = Encoder(call, name, kind="query")
-    if encoder.dims != first.index.dims:
-        with schema.damage(first.name):
-            raise schema.Damaged(f"{first.index.dims} dimensions, {name} has {encoder.dims}")
+    expect_dims(indexes[0], name, encoder.dims)
     rows, shares = data(encoder.encode(texts)), known_shares(encoder.tokens, texts)
     if encoder.cut:
         call.cut(f"{pipes.plural(encoder.cut, 'query')} over {encoder.tokens.max_length} tokens cut")

@@ -10,6 +10,7 @@ import os
 from itertools import islice
 
 from embed import chunk, database, formats, vectors
+from embed.context import Context
 from embed.formats import code
 from embed.formats.generated import is_generated
 from embed.schema import transaction
@@ -85,6 +86,7 @@ class Writer:
         self.waiting = self.embedded = 0
         self.notes: list[tuple[str, str, str]] = []  # (kind, path, what) of files that are not as others
         self.rows = vectors.Lookup(db, embedder.dims)
+        self.context = Context("-")  # of the document that is being written
         database.track_seen(db)
 
     def add(self, document: Document) -> int:
@@ -150,6 +152,7 @@ class Writer:
         for document, piece in self.pending:
             if document.id is None:
                 document.id = self._insert(document)
+                self.context = Context(document.path, document.number)
             if piece is None:
                 replaced += [id for id, _ in self.known.versions(document) if id != document.id]
                 database.complete(self.db, document.id, document.hash)
@@ -158,7 +161,8 @@ class Writer:
             start, end, text = piece
             if document.number is not None:
                 start = end = document.number
-            ids.append(database.insert_chunk(self.db, document.id, (start, end, next(hashes), text)))
+            row = (start, end, next(hashes), text)
+            ids.append(database.insert_chunk(self.db, document.id, row, self.context.of(text)))
         return ids, dict.fromkeys(replaced)
 
     def _insert(self, document: Document) -> int:

@@ -91,6 +91,32 @@ def test_words_side_by_side_count_more_and_a_whole_query_most():
     assert scores[2] > 1.2 * scores[1]
 
 
+def test_a_query_that_stands_somewhere_word_for_word_comes_first(model, tmp_path):
+    """Whatever else has its words, and however often; repeated words among them."""
+    filler = "event closed loop " * 4
+    texts = [
+        filler,
+        filler,
+        f"{filler} {'the sky ' * 5} the event loop is closed {'red ' * 5}",
+        f"loop {filler}",
+        "the the",
+    ]
+    data = "\n".join([*texts, "the more the merrier", "merrier the more"]).encode()
+    for mode in ("lexical", "hybrid"):
+        for query, line in (("event loop is closed", b"-:3:"), ("the more the merrier", b"-:6:")):
+            found = command("search", "-m", model, "--mode", mode, query, "--threshold", "0", "--scores", stdin=data)
+            rows = [row.split(b"\t") for row in found.ok(quiet=False).out.splitlines()]
+            assert rows[0][1].startswith(line), found
+            assert sorted((float(score) for score, _ in rows), reverse=True) == [float(score) for score, _ in rows]
+
+
+def test_what_stands_in_many_places_is_no_reason_to_come_first():
+    places = bm25.PLACES
+    assert ask("the cat sat", lexicon(["the cat sat"] * places)).verbatim(0) == set(range(1, places + 1))
+    assert ask("the cat sat", lexicon(["the cat sat"] * (places + 1))).verbatim(0) == set()
+    assert ask("cat sat", lexicon(["the cat sat"])).verbatim(0) == set()
+
+
 def test_shards_score_as_their_merge():
     texts = [f"{'cat ' * (i % 3)}{'dog ' * (i % 5)}bird {'filler ' * (i % 7)}" for i in range(40)]
     whole = ask("the cat and the dog", lexicon(texts)).scores(0)

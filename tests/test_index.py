@@ -91,7 +91,7 @@ def test_file_stdout_and_update_of_nothing_agree(tree, model):
 
 def test_the_header_says_what_it_is(tree, model):
     head = index(model, "docs", cwd=tree).ok().out[:100]
-    assert head[68:72] == b"tidx" and head[60:64] == b"\0\0\0\1"
+    assert head[68:72] == b"tidx" and head[60:64] == b"\0\0\0\2"
 
 
 def test_walking(tree, model):

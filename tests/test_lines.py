@@ -77,6 +77,6 @@ def test_long_lines_are_cut_around_the_match_on_a_terminal_alone(model, tmp_path
     path.write_text("The sky is blue. " * 40 + "The cat sat. " + "The dog ran. " * 40 + "\n")
     words = ["search", "-m", model, "--mode", "lexical", "cat", str(path)]
     shown = on_terminal(words, 120)
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).rstrip("\r\n")
+    plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\", "", shown).rstrip("\r\n")  # colours and links
     assert "cat sat" in plain and len(plain) <= 160 and plain.count("\u2026") == 2, shown
     assert len(command(*words).ok().out) > 500

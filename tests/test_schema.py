@@ -52,7 +52,7 @@ def test_an_unknown_version_is_named(tmp_path, form):
         found = command("search", "dog", "-i", "x.db", cwd=tmp_path)
     else:
         found = command("search", "dog", stdin=bytes(data))
-    found.fails("is an index of version 9, this reads 1 (index it again)")
+    found.fails("is an index of version 9, this reads 1, 2 (index it again)")
 
 
 def test_sql_stays_in_its_rooms():
@@ -65,67 +65,123 @@ def test_sql_stays_in_its_rooms():
 # ---------------------------------------------------------------- upgrades
 
 MORE = "CREATE TABLE more (text TEXT NOT NULL)"
+TREE = {
+    "guide.md": "# Cat\n\nthe cat sat on the mat\n\n## Dog\n\nthe dog ran\n",
+    "getUserById.py": "def getUserById(userId):\n    return lookup(userId)\n",
+    "seoul.txt": "\ud559\uad50\uc5d0 \uac00\uc694\n",
+}
 
 
-def second_version(db):
+def third_version(db):
     db.execute(MORE)
     db.execute("INSERT INTO more SELECT text FROM chunks ORDER BY id")
 
 
 @pytest.fixture
-def two_versions(monkeypatch):
-    """A house that writes version 2, which has a table more."""
-    monkeypatch.setattr(schema, "SCHEMAS", schema.SCHEMAS | {2: (*schema.SCHEMAS[1], MORE)})
-    monkeypatch.setattr(schema, "CURRENT", 2)
-    monkeypatch.setattr(schema, "UPGRADES", {1: second_version})
+def next_version(monkeypatch):
+    """A house that writes version 3, which has a table more."""
+    monkeypatch.setattr(schema, "SCHEMAS", schema.SCHEMAS | {3: (*schema.SCHEMAS[2], MORE)})
+    monkeypatch.setattr(schema, "CURRENT", 3)
+    monkeypatch.setattr(database, "UPGRADES", database.UPGRADES | {2: third_version})
 
 
 @pytest.fixture
 def tree(tmp_path, model):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "cat.md").write_text("# Cat\n\nthe cat sat on the mat\n")
-    command("index", "-m", model, "docs", "-o", "x.db", cwd=tmp_path).ok()
+    for name, text in TREE.items():
+        (tmp_path / "docs" / name).write_text(text)
+    command("index", "-q", "-m", model, "docs", "-o", "x.db", cwd=tmp_path).ok()
     return tmp_path
+
+
+def make_first(path, to):
+    """The index as version 1 had it: the words of the texts alone, Hangul among them as it is written."""
+    db = sqlite3.connect(shutil.copy(path, to), isolation_level=None)
+    db.execute("DROP TABLE words")
+    db.execute(schema.SCHEMAS[1][-1])
+    for id, text in db.execute("SELECT id, text FROM chunks").fetchall():
+        db.execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (id, words.spaced(text, 1)))
+    db.execute("PRAGMA user_version = 1")
+    db.execute("VACUUM")
+    db.close()
+    size = os.path.getsize(to)
+    os.truncate(to, size - size % 16384)  # the checksums are of what was there before
+    return to
 
 
 def update(tree):
     """The status of `index -u x.db docs` in this process."""
     call = Call("index", dict(os.environ), os.open(tree, os.O_RDONLY))
     try:
-        return house.run(cli.index, ["-u", "x.db", "docs"], call)
+        return house.run(cli.index, ["-q", "-u", "x.db", "docs"], call)
     finally:
         os.close(call.cwd)
 
 
-def test_an_update_upgrades_without_embedding(tree, two_versions, monkeypatch):
+def terms(path):
+    """Every posting of the words, and every vector."""
+    db = opened(path)
+    db.execute("CREATE VIRTUAL TABLE temp.instances USING fts5vocab('main', 'words', 'instance')")
+    return sorted(db.execute("SELECT * FROM instances")), db.execute("SELECT * FROM segments").fetchall()
+
+
+def test_an_upgraded_index_is_a_new_one_without_embedding(tree, monkeypatch):
+    made = terms(tree / "x.db")
+    assert {column for _, _, column, _ in made[0]} == {"text", "parts", "context"}
+    make_first(tree / "x.db", tree / "old.db")
+    os.replace(tree / "old.db", tree / "x.db")
+    assert schema.version_of(opened(tree / "x.db")) == 1 and terms(tree / "x.db") != made
     before = database.meta(opened(tree / "x.db"))
     monkeypatch.setattr("embed.model.Embedder.rows", None)
     assert update(tree) == 0
     db = opened(tree / "x.db")
-    assert schema.version_of(db) == 2 and database.meta(db) == before
-    assert db.execute("SELECT text FROM more").fetchall() == [("# Cat\n\nthe cat sat on the mat",)]
+    assert schema.version_of(db) == 2 and database.meta(db) == before and terms(tree / "x.db") == made
     state = os.stat(tree / "x.db")
     assert update(tree) == 0 and os.stat(tree / "x.db").st_ino == state.st_ino  # there is nothing to do
 
 
-def test_the_old_version_is_read_beside_the_new_one(two_versions):
-    assert schema.version_of(opened(VERSION_1)) == 1
+def test_versions_are_merged(tree):
+    made = terms(tree / "x.db")
+    make_first(tree / "x.db", tree / "old.db")
+    command("index", "--merge", "old.db", "x.db", "-o", "both.db", cwd=tree).ok()
+    db = opened(tree / "both.db")
+    assert schema.version_of(db) == 2 and database.counts(db) == database.counts(opened(tree / "x.db"))
+    assert len(terms(tree / "both.db")[0]) == len(made[0])  # the last one's files took the place of the first one's
+    for path in ("x.db", "old.db"):
+        command("index", "--merge", path, VERSION_1, "-o", "three.db", cwd=tree).fails("another model")
 
 
-def test_a_file_that_calls_itself_another_version_is_damaged(tmp_path, two_versions):
-    path = shutil.copy(VERSION_1, tmp_path / "x.db")
+@pytest.mark.parametrize("indexes", [["old.db"], ["x.db"], ["old.db", "x.db"]])
+def test_versions_are_searched_alone_and_together(tree, indexes):
+    """Of version 1 a word of Hangul is found as it is written, of version 2 by any pair of its syllables."""
+    make_first(tree / "x.db", tree / "old.db")
+    found = command("search", "--mode", "lexical", "\ud559\uad50\uc5d0", *indexes, cwd=tree).ok()
+    assert found.out.startswith(b"docs/seoul.txt:1:")
+    part = command("search", "--mode", "lexical", "\ud559\uad50", *indexes, cwd=tree)
+    assert part.status == (0 if "x.db" in indexes else 1)
+
+
+def test_the_old_versions_are_read_beside_the_new_one(tree, next_version):
+    assert schema.version_of(opened(VERSION_1)) == 1 and schema.version_of(opened(tree / "x.db")) == 2
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_a_file_that_calls_itself_another_version_is_damaged(tree, next_version, version):
+    path = shutil.copy(VERSION_1 if version > 1 else tree / "x.db", tree / "y.db")
     with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute(f"PRAGMA user_version = {version}")
+    size = os.path.getsize(path)
+    os.truncate(path, size - size % 16384)
     with pytest.raises(BadInput, match="its tables are not ours"):
         opened(path)
 
 
-def test_an_upgrade_that_fails_leaves_the_file(tree, two_versions, monkeypatch, capfd):
+def test_an_upgrade_that_fails_leaves_the_file(tree, next_version, monkeypatch, capfd):
     def fails(db):
-        second_version(db)
+        third_version(db)
         raise sqlite3.OperationalError("no room")
 
-    monkeypatch.setattr(schema, "UPGRADES", {1: fails})
+    monkeypatch.setattr(database, "UPGRADES", {2: fails})
     data = (tree / "x.db").read_bytes()
     assert update(tree) == 2 and "no room" in capfd.readouterr().err
     assert (tree / "x.db").read_bytes() == data

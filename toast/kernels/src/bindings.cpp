@@ -56,5 +56,6 @@ NB_MODULE(_ext, m) {
   toast::bind_layer(m);
   toast::bind_encoder(m);
   toast::bind_scan(m);
+  toast::bind_near(m);
   toast::bind_checksum(m);
 }

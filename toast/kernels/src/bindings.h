@@ -14,6 +14,7 @@ void bind_cache(nanobind::module_& m);
 void bind_layer(nanobind::module_& m);
 void bind_encoder(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);
+void bind_near(nanobind::module_& m);
 void bind_checksum(nanobind::module_& m);
 
 }  // namespace toast

@@ -186,6 +186,8 @@ struct Kernels {
   // ---- search (scan.cpp) ----------------------------------------------------------------------
   // codes[rows, n] scales[rows] query[n] -> scores[rows] = scales * (codes . query), 0 when not finite
   void (*int8_scan)(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n);
+  // a[rows, n] b[columns, n], int8 in 16 bits, n < 2^17 -> out[rows, columns]: their products, exact.
+  void (*int8_products)(const int16_t* a, size_t rows, const int16_t* b, size_t columns, size_t n, int32_t* out);
 
   // ---- files (checksum.cpp) -------------------------------------------------------------------
   // The CRC-32 of what went before (0: nothing) and x[n] after it -> that of both, as zlib's crc32().

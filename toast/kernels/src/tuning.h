@@ -49,8 +49,9 @@ constexpr size_t ENCODER_STATES = 384 << 10;  // bytes of a chunk's widest state
 // With fewer chunks a thread the steps run one after the other, by all threads: of a layer, after attention; 2026-11-25
 constexpr int LAYER_TASKS_A_THREAD = 4, FEED_FORWARD_TASKS_A_THREAD = 2;
 
-// ---- search and files (scan_work.cpp, checksum_work.cpp) ----
+// ---- search and files (scan_work.cpp, near_work.cpp, checksum_work.cpp) ----
 constexpr size_t SCAN_ROWS = 512;            // vectors of a task; 2026-11-23
+constexpr size_t NEAR_ROWS = 64;             // vectors that a task compares with a block; 2026-11-29
 constexpr size_t CHECKSUM_BYTES = 64 << 10;  // read at once: still in the cache when they are summed; 2026-11-24
 
 // ---- memory (bindings.cpp) ----
