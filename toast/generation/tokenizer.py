@@ -10,7 +10,7 @@ from itertools import islice
 
 from toast.filters import MARKS
 from toast.long_words import BLOCK, Shortened, can_shorten
-from toast.store.folder import read_tokenizer
+from toast.store import compiled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str, template: str = "") -> None:
-        self.core = read_tokenizer(folder)
+        self.core = compiled.tokenizer(folder)
         added = self.core.get_added_tokens_decoder()
         self.special = {i for i, token in added.items() if token.special}
         written = template + "".join(map("".join, MARKS))

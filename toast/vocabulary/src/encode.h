@@ -1,0 +1,42 @@
+// Text to tokens by a compiled vocabulary, and back.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "added.h"
+#include "merge.h"
+#include "split.h"
+
+namespace vocabulary {
+
+struct Token {
+  uint32_t id, begin, end;  // in characters of the text
+};
+
+// Raised for a text that only the library can read.
+struct Unsure {};
+
+class Vocabulary {
+ public:
+  explicit Vocabulary(const std::string& path);
+  Vocabulary(const uint8_t* data, size_t size);
+
+  // The tokens of valid UTF-8. trim: blanks at the ends of a token are not of it (0, or what ByteLevel's
+  // add_prefix_space says: 1 for false, 2 for true).
+  std::vector<Token> encode(std::string_view text, int trim) const;
+  // The bytes of ids, which may be no UTF-8.
+  std::string decode(const uint32_t* ids, size_t n, bool skip_special) const;
+  const Form& form() const { return form_; }
+
+ private:
+  struct Run;
+  void part(Run& run, std::string_view text, size_t first) const;
+  void words(Run& run, std::string_view text, std::vector<Piece>& out) const;
+  void pieces(Run& run, const uint8_t* p, const uint8_t* end, std::vector<Piece>& out) const;
+  void check_normal(std::string_view text) const;
+
+  Form form_;
+  Finder raw_, normal_;
+};
+
+}  // namespace vocabulary
