@@ -33,9 +33,9 @@ class Tokenizer:
 
     def __init__(self, folder: str, template: str = "") -> None:
         self.core = compiled.tokenizer(folder)
-        added = self.core.get_added_tokens_decoder()
-        self.special = {i for i, token in added.items() if token.special}
         written = template + "".join(map("".join, MARKS))
+        added = compiled.added_in(self.core, written)
+        self.special = {i for i, token in added.items() if token.special}
         found = {token.content: i for i, token in added.items() if token.special or _is_mark(token.content, written)}
         self.controls = {content: i for content, i in found.items() if len(content) > 1}
         self._ids = frozenset(self.controls.values())

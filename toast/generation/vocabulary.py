@@ -11,7 +11,6 @@ import re
 from functools import cached_property, lru_cache
 
 from toast.store.mapped import Mapped
-from toast.vocabulary.alphabet import alphabet
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -105,6 +104,8 @@ def _speller(core: Any) -> Any:
     parts = decoder.get("decoders", [decoder])
     if not any(part.get("type") == "ByteLevel" for part in parts):
         return _sentencepiece
+    from toast.vocabulary.alphabet import alphabet
+
     byte = alphabet()
 
     def spell(token: str) -> bytes:

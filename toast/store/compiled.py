@@ -49,6 +49,11 @@ def tokenizer(path: str) -> Any:
     return library
 
 
+def added_in(core: Any, text: str) -> dict[int, Any]:
+    """id -> token of the added tokens; of many perhaps only those that may be control tokens beside this text."""
+    return core.added_in(text) if hasattr(core, "added_in") else core.get_added_tokens_decoder()
+
+
 def _mapped(made: str, path: str) -> Any:
     """The compiled form, None where there is none that can be used."""
     try:
@@ -108,12 +113,14 @@ def _key(file: str) -> tuple[str, str] | None:
 
 def _library() -> tuple[str, int]:
     """What changes with the library's version: it says what a letter is, and the compiled form keeps it."""
-    from importlib.machinery import PathFinder
+    import sys
 
-    spec = PathFinder.find_spec("tokenizers")
-    if spec is None or spec.origin is None:
-        return "", 0
-    return spec.origin, os.stat(spec.origin).st_mtime_ns
+    for place in sys.path:
+        try:
+            return place, os.stat(os.path.join(place, "tokenizers", "__init__.py")).st_mtime_ns
+        except OSError:
+            continue
+    return "", 0
 
 
 def _remove_others(parent: str, family: str, version: str) -> None:

@@ -9,7 +9,6 @@ import json
 from functools import cached_property
 
 from toast.store.folder import read_tokenizer
-from toast.vocabulary.alphabet import alphabet, letters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ class Added:
 
     def __init__(self, content: str, *, special: bool, normalized: bool) -> None:
         self.content, self.special, self.normalized = content, special, normalized
+
+
+def _tokens(found: list[tuple[int, str, bool, bool]]) -> dict[int, Added]:
+    return {i: Added(content, special=special, normalized=loose) for i, content, special, loose in found}
 
 
 class Normalizer:
@@ -64,15 +67,17 @@ class Mapped:
 
     @cached_property
     def _added(self) -> dict[int, Added]:
-        return {i: Added(c, special=s, normalized=n) for i, c, s, n in self._vocabulary.added()}
-
-    @cached_property
-    def _ids(self) -> dict[str, int]:
-        return {token.content: i for i, token in self._added.items()}
+        return _tokens(self._vocabulary.added())
 
     @cached_property
     def _letters(self) -> list[str]:
+        from toast.vocabulary.alphabet import letters
+
         return letters()
+
+    def added_in(self, text: str) -> dict[int, Added]:
+        """Of the added tokens the special ones, those between bars (<|...|>) and those that are in a text."""
+        return _tokens(self._vocabulary.added_in(text))
 
     def get_added_tokens_decoder(self) -> dict[int, Added]:
         return self._added
@@ -95,14 +100,18 @@ class Mapped:
         return text.decode(errors="replace")
 
     def token_to_id(self, token: str) -> int | None:
-        if token in self._ids:
-            return self._ids[token]
+        found = self._vocabulary.find_added(token)
+        if found is not None:
+            return found
         if not self.spells_bytes:
             return self._vocabulary.find(token.encode())
+        from toast.vocabulary.alphabet import alphabet
+
         try:
             return self._vocabulary.find(bytes(map(alphabet().__getitem__, token)))
         except KeyError:  # a token that is no text
-            return next((i for i in range(self._vocabulary.size) if self.id_to_token(i) == token), None)
+            plain = (i for i, flags in enumerate(self._vocabulary.all_flags) if flags & PLAIN)
+            return next((i for i in plain if self.id_to_token(i) == token), None)
 
     def texts(self) -> list[bytes]:
         """The bytes of every token; b"" for one that is no text."""

@@ -47,13 +47,14 @@ def _parts(document: Json, library: Any) -> Json:
         splits.extend([len(entries) // (count + 1), count, len(states), keeps])
         states.extend(entries)
     class_at, classes = characters.table(class_values)
-    quick_at, quick = characters.table(normal.quick() if steps.nfc else [])
+    values, taken, parts, composed = normal.tables() if steps.nfc else ([], b"", b"", b"")
+    quick_at, quick = characters.table(values)
     return {
         "options": [steps.characters, bool(document["model"].get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix,
                     steps.cuts_blanks, steps.decoder, steps.strip],
         "settings": json.dumps(steps.settings()).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
-        "quick_at": quick_at, "quick": quick,
+        "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),
         "merges": _merges(document["model"]["merges"], vocab), "symbols": tokens.symbols(vocab),
         "added": tokens.added,

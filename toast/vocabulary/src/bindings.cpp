@@ -107,17 +107,41 @@ nb::object encode(const Vocabulary& v, nb::str text, nb::object before, nb::obje
   return nb::cast(std::move(out));
 }
 
-nb::list added(const Vocabulary& v) {
+std::string_view content(const Form& form, const Added& a) {
+  uint64_t size = form.count<uint8_t>(CONTENTS), begin = std::min<uint64_t>(a.begin, size);
+  return {(const char*)form.at<uint8_t>(CONTENTS) + begin, std::min<uint64_t>(a.size, size - begin)};
+}
+
+// (id, content, special, normalized) of the added tokens that are wanted.
+template <typename F>
+nb::list added(const Vocabulary& v, F&& wanted) {
   const Form& form = v.form();
   nb::list out;
   for (size_t i = 0; i < form.count<Added>(ADDED); i++) {
     const Added& a = form.at<Added>(ADDED)[i];
-    uint64_t size = form.count<uint8_t>(CONTENTS), begin = std::min<uint64_t>(a.begin, size);
-    std::string_view content((const char*)form.at<uint8_t>(CONTENTS) + begin,
-                             std::min<uint64_t>(a.size, size - begin));
-    out.append(nb::make_tuple(a.token, text_of(content), bool(a.flags & ADDED_SPECIAL), bool(a.flags & NORMALIZED)));
+    std::string_view text = content(form, a);
+    if (!wanted(a, text)) continue;
+    out.append(nb::make_tuple(a.token, text_of(text), bool(a.flags & ADDED_SPECIAL), bool(a.flags & NORMALIZED)));
   }
   return out;
+}
+
+nb::list added_in(const Vocabulary& v, nb::str text) {
+  std::string_view in = utf8(text);
+  return added(v, [&](const Added& a, std::string_view content) {
+    bool barred = content.starts_with("<|") || content.starts_with("<\xef\xbd\x9c");
+    return a.flags & ADDED_SPECIAL || barred || in.find(content) != in.npos;
+  });
+}
+
+nb::object find_added(const Vocabulary& v, nb::str text) {
+  std::string_view sought = utf8(text);
+  const Form& form = v.form();
+  for (size_t i = 0; i < form.count<Added>(ADDED); i++) {
+    const Added& a = form.at<Added>(ADDED)[i];
+    if (a.size == sought.size() && content(form, a) == sought) return nb::int_(a.token);
+  }
+  return nb::none();
 }
 
 nb::list texts(const Vocabulary& v) {
@@ -134,7 +158,8 @@ nb::bytes build_form(nb::dict parts) {
   const std::pair<const char*, Section> given[] = {{"settings", SETTINGS}, {"class_at", CLASS_AT},
                                                    {"classes", CLASSES},   {"splits", SPLITS},
                                                    {"states", STATES},     {"quick_at", QUICK_AT},
-                                                   {"quick", QUICK}};
+                                                   {"quick", QUICK},       {"taken", TAKEN},
+                                                   {"parts", PARTS},       {"composed", COMPOSED}};
   for (auto [name, section] : given) {
     nb::bytes b = nb::cast<nb::bytes>(parts[name]);
     s.sections[section].assign(b.c_str(), b.size());
@@ -213,6 +238,8 @@ NB_MODULE(_ext, m) {
             return found == NONE ? nb::none() : nb::object(nb::int_(found));
           },
           "text"_a)
-      .def("added", &added, "(id, content, special, normalized) of each added token.");
+      .def("added_in", &added_in, "text"_a, "Of these the special ones, those between bars and those that are in a text.")
+      .def("find_added", &find_added, "content"_a)
+      .def("added", [](const Vocabulary& v) { return added(v, [](auto&, auto) { return true; }); }, "(id, content, special, normalized) of each added token.");
   m.def("build", &build_form, "parts"_a, "The file of a compiled vocabulary, as bytes.");
 }

@@ -19,6 +19,7 @@ struct Vocabulary::Run {
   std::vector<Piece> pieces;
   std::vector<Match> matches;
   std::string normal;
+  std::vector<uint32_t> origin;
 };
 
 Vocabulary::Vocabulary(const std::string& path) : form_(path), raw_(form_, 0), normal_(form_, 1) {}
@@ -35,7 +36,7 @@ static void trim_blanks(Token& t, std::string_view text, bool prefixed) {
 }
 
 std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
-  Run run{Merger(form_, text.size()), trim, {}, {}, {}, {}};
+  Run run{Merger(form_, text.size()), trim, {}, {}, {}, {}, {}};
   std::vector<Match> found;
   raw_.find(bytes(text), text.size(), found);
   size_t at = 0, done = 0;  // characters and bytes before
@@ -56,27 +57,15 @@ std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
   return std::move(run.out);
 }
 
-void Vocabulary::check_normal(std::string_view text) const {
-  uint8_t last = 0;
-  const uint8_t *p = bytes(text), *end = p + text.size();
-  while (p < end) {
-    if (*p < 0x80) {
-      last = 0;
-      p++;
-      continue;
-    }
-    size_t n = width(*p);
-    uint8_t kind = form_.look(QUICK_AT, QUICK, vocabulary::decode(p, n));
-    if (kind == 255 || (kind && kind < last)) throw Unsure{};
-    last = kind;
-    p += n;
-  }
-}
-
 // Text without added tokens of the raw kind. first: characters before it.
 void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
   const Options& o = form_.options();
-  if (o.nfc) check_normal(text);
+  const std::vector<uint32_t>* origin = nullptr;  // of each character of a text that was normalized
+  if (o.nfc && !is_normal(form_, text)) {
+    normalize(form_, text, run.normal, run.origin);
+    text = run.normal;
+    origin = &run.origin;
+  }
   size_t extra = 0;  // characters that were put before
   if (o.blanks) {
     run.normal.clear();
@@ -116,6 +105,10 @@ void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
       end += p.size;
       walk(end);
       Token t{p.token, place(begin), place(at)};
+      if (origin && begin < at) {
+        t.begin = first + (*origin)[begin];
+        t.end = first + (*origin)[at - 1] + 1;
+      }
       if (extra && at <= extra) t.end = first + 1;  // a blank that was put before has the place of what it is before
       if (run.trim && !m.token) trim_blanks(t, text.substr(start, end - start), run.trim == 2);
       run.out.push_back(t);

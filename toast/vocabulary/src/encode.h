@@ -5,6 +5,7 @@
 
 #include "added.h"
 #include "merge.h"
+#include "normal.h"
 #include "split.h"
 
 namespace vocabulary {
@@ -12,9 +13,6 @@ namespace vocabulary {
 struct Token {
   uint32_t id, begin, end;  // in characters of the text
 };
-
-// Raised for a text that only the library can read.
-struct Unsure {};
 
 class Vocabulary {
  public:
@@ -33,7 +31,6 @@ class Vocabulary {
   void part(Run& run, std::string_view text, size_t first) const;
   void words(Run& run, std::string_view text, std::vector<Piece>& out) const;
   void pieces(Run& run, const uint8_t* p, const uint8_t* end, std::vector<Piece>& out) const;
-  void check_normal(std::string_view text) const;
 
   Form form_;
   Finder raw_, normal_;

@@ -51,6 +51,7 @@ void Form::check() {
   require(is_power(slots) && is_power(merges) && is_power(count<uint8_t>(SAFE)));
   check_table(CLASS_AT, CLASSES, 255);
   check_table(QUICK_AT, QUICK, 256);
+  check_normal();
   require(count<Node>(NODES) >= 3);
   check_splits();
   tokens_ = tokens;
@@ -62,6 +63,18 @@ void Form::check() {
   slot_mask_ = slots - 1;
   merge_mask_ = merges - 1;
   safe_mask_ = 8 * count<uint8_t>(SAFE) - 1;
+}
+
+// Characters are written out: they must be some.
+void Form::check_normal() const {
+  auto valid = [](uint32_t c) { return c < 0xd800 || (c >= 0xe000 && c < 0x110000); };
+  size_t parts = count<uint32_t>(PARTS);
+  for (size_t i = 0; i < count<Triple>(TAKEN); i++) {
+    const Triple& t = at<Triple>(TAKEN)[i];
+    require(t.b <= parts && t.c <= parts - t.b);
+  }
+  require(std::all_of(at<uint32_t>(PARTS), at<uint32_t>(PARTS) + parts, valid));
+  for (size_t i = 0; i < count<Triple>(COMPOSED); i++) require(valid(at<Triple>(COMPOSED)[i].c));
 }
 
 void Form::check_table(Section first, Section second, size_t limit) const {

@@ -30,7 +30,10 @@ enum Section : uint32_t {
   SPLITS,    // Split: the automata that cut a text, one after the other
   STATES,    // u16: their transitions
   QUICK_AT,  // as CLASS_AT
-  QUICK,     // u8: 0, a combining class, or 255 where NFC may change something
+  QUICK,     // u8: rank of the combining class, + 64 where NFC may change something; 255: the library is needed
+  TAKEN,     // u32 (3 a row), by the first: a character, and where its canonical decomposition is in PARTS: begin, size
+  PARTS,     // u32: characters
+  COMPOSED,  // u32 (3 a row), by the first two: two characters and what they become
   ADDED,     // Added
   CONTENTS,  // the bytes of the added tokens
   NODES,     // Node: tries of the added tokens' bytes; 0 and 1 are the roots, of the raw and of the normalized text
@@ -67,6 +70,9 @@ struct Node {
   uint32_t edges, added;  // edges: to those of the next node; added: index + 1
 };
 constexpr uint16_t DEAD = 0x7fff;
+struct Triple {
+  uint32_t a, b, c;
+};
 
 struct Range {
   uint64_t begin, size;
@@ -143,6 +149,7 @@ class Form {
  private:
   const Header& header() const { return *(const Header*)data_; }
   void check();
+  void check_normal() const;
   void check_table(Section first, Section second, size_t limit) const;
   void check_splits() const;
 
