@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # ByteLevel's own
 BLANK = "\u2581"
+NONE = (1 << 32) - 1
 KNOWN, SPECIAL, PLAIN = 1, 4, 8  # of a token: form.h
 ADDED_SPECIAL, LSTRIP, RSTRIP, NORMALIZED = 1, 2, 4, 16
 PREFIXES = {"never": 0, "always": 2, "first": 3}
@@ -39,8 +40,14 @@ def compiled(document: Json, library: Any) -> bytes:
 def _parts(document: Json, library: Any) -> Json:
     """What build() takes."""
     steps = Steps(document)
-    vocab: dict[str, int] = document["model"]["vocab"]
+    model = document["model"]
+    vocab: dict[str, int] = model["vocab"]
     tokens = Tokens(vocab, library, spells_bytes=not steps.characters)
+    symbols = tokens.symbols(vocab)
+    falls_back = steps.characters and bool(model.get("byte_fallback"))
+    unknown = NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
+    if (model.get("byte_fallback") and NONE in symbols) or (steps.characters and not falls_back and unknown == NONE):
+        raise Unknown("characters without tokens")
     class_values, count, tables = automata(steps.patterns)
     states, splits = array("H"), array("I")
     for entries, keeps in zip(tables, steps.keeps, strict=True):
@@ -50,13 +57,13 @@ def _parts(document: Json, library: Any) -> Json:
     values, taken, parts, composed = normal.tables() if steps.nfc else ([], b"", b"", b"")
     quick_at, quick = characters.table(values)
     return {
-        "options": [steps.characters, bool(document["model"].get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix,
-                    steps.cuts_blanks, steps.decoder, steps.strip],
+        "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")), bool(model.get("ignore_merges")),
+                    steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks, steps.decoder, steps.strip],
         "settings": json.dumps(steps.settings()).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
         "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),
-        "merges": _merges(document["model"]["merges"], vocab), "symbols": tokens.symbols(vocab),
+        "merges": _merges(model["merges"], vocab), "symbols": symbols,
         "added": tokens.added,
     }  # fmt: skip
 
@@ -112,12 +119,12 @@ class Tokens:
         return id, flags | NORMALIZED * token.normalized, token.content.encode(), sought.encode()
 
     def symbols(self, vocab: dict[str, int]) -> list[int]:
-        """The token of each byte. Unknown where one has none: then texts have unknown parts."""
+        """The token of each byte; NONE for one that has none."""
         if self.alphabet is not None:
             names = {byte: char for char, byte in self.alphabet.items()}
         else:
             names = {byte: f"<0x{byte:02X}>" for byte in range(0x100)}
-        return [vocab[names[byte]] for byte in range(0x100)]
+        return [vocab.get(names[byte], NONE) for byte in range(0x100)]
 
 
 class Steps:
@@ -137,8 +144,8 @@ class Steps:
         self.keeps: list[bool] = []
         cuts = flat(document.get("pre_tokenizer"), "pretokenizers")
         self.characters = not any(step["type"] == "ByteLevel" for step in cuts)
-        if self.characters and (not model.get("byte_fallback") or model.get("ignore_merges")):
-            raise Unknown("characters that have no bytes")
+        if self.characters and model.get("ignore_merges"):
+            raise Unknown("words of characters that are taken whole")
         self._normalizer(flat(document.get("normalizer"), "normalizers"))
         self._cuts(cuts)
         self.cuts_words = bool(document.get("pre_tokenizer"))

@@ -62,7 +62,7 @@ def _values(changed: set[int], taken: dict[int, str]) -> Values:
         value = UNSURE
         if taken[code] != chr(code) or (not high and not low):
             value = 0  # its parts count; or a mark that is too new
-        elif own and (own > 1) == high and (own < 202) == low:
+        elif chr(code) == LOWEST or (own and (own > 1) == high and (own < 202) == low):
             value = ranks[own]
         value = value | MAYBE if code in changed else value
         if value and found and found[-1][1:] == (code, value):

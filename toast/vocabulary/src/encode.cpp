@@ -12,10 +12,17 @@ static size_t characters(std::string_view s) {
 
 constexpr std::string_view BLANK = "\xe2\x96\x81";  // U+2581
 
+// A token and where it is in a part of the text, in bytes.
+struct Spot {
+  uint32_t token;
+  size_t begin, end;
+};
+
 struct Vocabulary::Run {
   Merger merger;
   int trim;
   std::vector<Token> out;
+  std::vector<Spot> spots;
   std::vector<Piece> pieces;
   std::vector<Match> matches;
   std::string normal;
@@ -36,7 +43,7 @@ static void trim_blanks(Token& t, std::string_view text, bool prefixed) {
 }
 
 std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
-  Run run{Merger(form_, text.size()), trim, {}, {}, {}, {}, {}};
+  Run run{Merger(form_, text.size()), trim, {}, {}, {}, {}, {}, {}};
   std::vector<Match> found;
   raw_.find(bytes(text), text.size(), found);
   size_t at = 0, done = 0;  // characters and bytes before
@@ -88,56 +95,88 @@ void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
   size_t at = 0, byte = 0;  // of the normalized text: characters and bytes
   auto walk = [&](size_t to) {
     while (byte < to) at += (text[byte++] & 0xc0) != 0x80;
+    while (byte > to) at -= (text[--byte] & 0xc0) != 0x80;
   };
   auto place = [&](size_t character) { return (uint32_t)(first + (character > extra ? character - extra : 0)); };
   for (const Match& m : run.matches) {
-    run.pieces.clear();
+    run.spots.clear();
     if (m.token)
-      run.pieces.push_back({m.token->token, (uint32_t)(m.end - m.begin)});
+      run.spots.push_back({m.token->token, m.begin, m.end});
     else
-      words(run, text.substr(m.begin, m.end - m.begin), run.pieces);
-    if (m.begin < byte) at = byte = 0;
-    size_t end = m.begin;
-    for (const Piece& p : run.pieces) {
-      walk(end);
-      bool within = end < text.size() && (text[end] & 0xc0) == 0x80;
-      size_t begin = at - within, start = end;
-      end += p.size;
-      walk(end);
-      Token t{p.token, place(begin), place(at)};
+      words(run, text, m.begin, m.end);
+    for (const Spot& spot : run.spots) {
+      walk(spot.begin);
+      bool within = spot.begin < text.size() && (text[spot.begin] & 0xc0) == 0x80;
+      size_t begin = at - within;
+      walk(spot.end);
+      Token t{spot.token, place(begin), place(at)};
       if (origin && begin < at) {
         t.begin = first + (*origin)[begin];
         t.end = first + (*origin)[at - 1] + 1;
       }
       if (extra && at <= extra) t.end = first + 1;  // a blank that was put before has the place of what it is before
-      if (run.trim && !m.token) trim_blanks(t, text.substr(start, end - start), run.trim == 2);
+      if (run.trim)
+        trim_blanks(t, m.token ? text.substr(m.begin, m.end - m.begin) : form_.text(t.id), run.trim == 2);
       run.out.push_back(t);
     }
   }
 }
 
-void Vocabulary::words(Run& run, std::string_view text, std::vector<Piece>& out) const {
-  Splitter(form_).words(bytes(text), bytes(text) + text.size(),
-                        [&](const uint8_t* p, const uint8_t* end) { pieces(run, p, end, out); });
+void Vocabulary::words(Run& run, std::string_view text, size_t begin, size_t end) const {
+  const uint8_t* p = bytes(text);
+  Splitter(form_).words(p + begin, p + end,
+                        [&](const uint8_t* a, const uint8_t* b) { pieces(run, text, a - p, b - p); });
 }
 
 // A word; of characters, in pieces that no token reaches over.
-void Vocabulary::pieces(Run& run, const uint8_t* p, const uint8_t* end, std::vector<Piece>& out) const {
+void Vocabulary::pieces(Run& run, std::string_view text, size_t at, size_t end) const {
   const Options& o = form_.options();
-  if (!o.characters) return run.merger.encode(p, end - p, out);
-  const uint8_t* begin = p;
+  if (!o.characters) return piece(run, text, at, end);
+  size_t begin = at;
   uint32_t before = 0;
-  while (p < end) {
-    size_t n = width(*p);
-    uint32_t c = vocabulary::decode(p, n);
-    if (p > begin && ((o.cuts_blanks && c == 0x2581) || !form_.inside(before, c))) {
-      run.merger.encode(begin, p - begin, out);
-      begin = p;
+  bool known = true;  // the character before; unknown ones may go together
+  for (size_t n; at < end; at += n) {
+    n = width(text[at]);
+    uint32_t c = vocabulary::decode(bytes(text) + at, n);
+    bool knows = o.falls_back || is_known(text.substr(at, n));
+    if (at > begin && ((o.cuts_blanks && c == 0x2581) || ((known || knows) && !form_.inside(before, c)))) {
+      piece(run, text, begin, at);
+      begin = at;
     }
     before = c;
-    p += n;
+    known = knows;
   }
-  if (begin < end) run.merger.encode(begin, end - begin, out);
+  if (begin < end) piece(run, text, begin, end);
+}
+
+bool Vocabulary::is_known(std::string_view character) const {
+  return form_.find(bytes(character), character.size()) != NONE;
+}
+
+void Vocabulary::piece(Run& run, std::string_view text, size_t at, size_t end) const {
+  run.pieces.clear();
+  run.merger.encode(bytes(text) + at, end - at, run.pieces);
+  if (run.merger.skipped()) return place_skipped(run, text.substr(at, end - at), at);
+  for (const Piece& p : run.pieces) {
+    run.spots.push_back({p.token, at, at + p.size});
+    at += p.size;
+  }
+}
+
+// Where the library sees the tokens of a word that has bytes without a token: it counts what is left from the word's
+// beginning, in the letters that stand for bytes, some of which are two bytes long.
+void Vocabulary::place_skipped(Run& run, std::string_view word, size_t at) const {
+  auto letter = [](uint8_t b) { return b > 0x20 && b < 0x7f ? 1 : 2; };
+  std::vector<size_t> places;  // the byte that each byte of the letters stands for
+  for (size_t i = 0; i < word.size(); i++) places.insert(places.end(), letter(word[i]), i);
+  size_t begin = 0;
+  for (const Piece& p : run.pieces) {
+    size_t end = begin;
+    for (uint8_t b : form_.text(p.token)) end += letter(b);
+    end = std::min(end, places.size());
+    if (begin < end) run.spots.push_back({p.token, at + places[begin], at + places[end - 1] + 1});
+    begin = end;
+  }
 }
 
 static bool is_utf8(std::string_view s) {

@@ -29,8 +29,11 @@ class Vocabulary {
  private:
   struct Run;
   void part(Run& run, std::string_view text, size_t first) const;
-  void words(Run& run, std::string_view text, std::vector<Piece>& out) const;
-  void pieces(Run& run, const uint8_t* p, const uint8_t* end, std::vector<Piece>& out) const;
+  void words(Run& run, std::string_view text, size_t begin, size_t end) const;
+  void pieces(Run& run, std::string_view text, size_t at, size_t end) const;
+  void piece(Run& run, std::string_view text, size_t at, size_t end) const;
+  void place_skipped(Run& run, std::string_view word, size_t at) const;
+  bool is_known(std::string_view character) const;
 
   Form form_;
   Finder raw_, normal_;

@@ -48,7 +48,9 @@ enum Prefix : uint32_t { NO_PREFIX, EACH, ALWAYS, FIRST };  // where a blank is 
 enum Decoder : uint32_t { BYTES, PIECES, METASPACE };
 
 struct Options {
-  uint32_t characters;      // 0: symbols are bytes; 1: characters, with a byte's token for each byte of unknown ones
+  uint32_t characters;      // 0: symbols are bytes; 1: characters
+  uint32_t falls_back;      // unknown characters become the tokens of their bytes
+  uint32_t unknown, fuses;  // the token of an unknown symbol, NONE: it is left out; whether those in a row have one
   uint32_t ignores_merges;  // a word that is a token is that token
   uint32_t nfc;             // texts are normalized
   uint32_t blanks;          // a blank becomes U+2581

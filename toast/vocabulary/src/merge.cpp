@@ -11,6 +11,7 @@ Merger::Merger(const Form& form, size_t expected) : form_(form) {
 }
 
 void Merger::encode(const uint8_t* word, size_t n, std::vector<Piece>& out) {
+  skipped_ = false;
   uint32_t whole = form_.find(word, n);
   if (whole != NONE && (form_.options().ignores_merges || form_.flags(whole) & ALONE)) {
     out.push_back({whole, (uint32_t)n});
@@ -26,7 +27,7 @@ void Merger::encode(const uint8_t* word, size_t n, std::vector<Piece>& out) {
   size_t before = out.size();
   merged(word, n, out);
   size_t count = out.size() - before;
-  if (!count || count > 6) return;
+  if (!count || count > 6 || skipped_) return;
   e.hash = key;
   e.size = n;
   e.count = count;
@@ -47,25 +48,30 @@ void Merger::merged(const uint8_t* word, size_t n, std::vector<Piece>& out) {
   out.insert(out.end(), symbols_.begin(), symbols_.end());
 }
 
-uint32_t Merger::symbol(const uint8_t* p, size_t n) const {
-  if (n == 1 && *p < 0x80 && !form_.options().characters) return form_.at<uint32_t>(SYMBOLS)[*p];
-  return form_.find(p, n);
+// A symbol that the vocabulary has not.
+void Merger::unknown(size_t n) {
+  const Options& o = form_.options();
+  if (o.unknown == NONE)
+    skipped_ = true;
+  else if (o.fuses && !symbols_.empty() && symbols_.back().token == o.unknown)
+    symbols_.back().size += n;
+  else
+    symbols_.push_back({o.unknown, (uint32_t)n});
 }
 
-// The symbols that a word begins as: its bytes, or its characters, the unknown ones as bytes.
+// The symbols that a word begins as: its bytes, or its characters.
 void Merger::symbols(const uint8_t* word, size_t n) {
+  const Options& o = form_.options();
   const uint32_t* bytes = form_.at<uint32_t>(SYMBOLS);
-  if (!form_.options().characters) {
-    for (size_t i = 0; i < n; i++) symbols_.push_back({bytes[word[i]], 1});
-    return;
-  }
   for (size_t i = 0, size; i < n; i += size) {
-    size = std::min(width(word[i]), n - i);
-    uint32_t token = symbol(word + i, size);
+    size = o.characters ? std::min(width(word[i]), n - i) : 1;
+    uint32_t token = o.characters ? form_.find(word + i, size) : bytes[word[i]];
     if (token != NONE)
       symbols_.push_back({token, (uint32_t)size});
-    else
+    else if (o.falls_back)
       for (size_t k = 0; k < size; k++) symbols_.push_back({bytes[word[i + k]], 1});
+    else
+      unknown(size);
   }
 }
 

@@ -16,6 +16,7 @@ class Merger {
   // expected: bytes of all words; a long text's words are remembered
   Merger(const Form& form, size_t expected);
   void encode(const uint8_t* word, size_t n, std::vector<Piece>& out);
+  bool skipped() const { return skipped_; }  // whether the last word had symbols that were left out
 
  private:
   static constexpr size_t SHORT = 64;     // symbols of a word that is looked through for each merge
@@ -32,10 +33,11 @@ class Merger {
   void merge_short();
   void merge_long();
   void merged(const uint8_t* word, size_t n, std::vector<Piece>& out);
-  uint32_t symbol(const uint8_t* p, size_t n) const;
+  void unknown(size_t n);
 
   const Form& form_;
   std::vector<Piece> symbols_;
+  bool skipped_ = false;
   std::vector<Entry> remembered_;
 };
 
