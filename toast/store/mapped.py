@@ -86,7 +86,12 @@ class Mapped:
         return sum(map(KNOWN.__and__, self._vocabulary.all_flags))
 
     def get_vocab(self) -> dict[str, int]:
-        return {token: i for i in range(self._vocabulary.size) if (token := self.id_to_token(i)) is not None}
+        names = ((self._name(i), i) for i in range(self._vocabulary.size))
+        return {name: i for name, i in names if name is not None}
+
+    def _name(self, id: int) -> str | None:
+        """A token as the vocabulary has it: that of an added one may be shown normalized."""
+        return self._added[id].content if id in self._added else self.id_to_token(id)
 
     def id_to_token(self, id: int) -> str | None:
         if id < 0 or id >> 32:

@@ -24,7 +24,7 @@ BLANK = "\u2581"
 NONE = (1 << 32) - 1
 KNOWN, SPECIAL, PLAIN = 1, 4, 8  # of a token: form.h
 ADDED_SPECIAL, LSTRIP, RSTRIP, NORMALIZED = 1, 2, 4, 16
-PREFIXES = {"never": 0, "always": 2, "first": 3}
+PREFIXES = {"always": 2, "first": 3, "never": 4}  # of Metaspace: form.h
 
 
 def compiled(document: Json, library: Any) -> bytes:
@@ -42,7 +42,8 @@ def _parts(document: Json, library: Any) -> Json:
     steps = Steps(document)
     model = document["model"]
     vocab: dict[str, int] = model["vocab"]
-    tokens = Tokens(vocab, library, spells_bytes=not steps.characters)
+    merges = _merges(model["merges"], vocab)
+    tokens = Tokens(vocab, library, set(merges[2::3]), spells_bytes=not steps.characters)
     symbols = tokens.symbols(vocab)
     falls_back = steps.characters and bool(model.get("byte_fallback"))
     unknown = NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
@@ -63,24 +64,26 @@ def _parts(document: Json, library: Any) -> Json:
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
         "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),
-        "merges": _merges(model["merges"], vocab), "symbols": symbols,
+        "merges": merges.tobytes(), "symbols": symbols,
         "added": tokens.added,
     }  # fmt: skip
 
 
-def _merges(merges: list[Any], vocab: dict[str, int]) -> bytes:
+def _merges(merges: list[Any], vocab: dict[str, int]) -> array[int]:
     """left, right and what they make, in the order of their ranks."""
     found = array("I")
     for pair in merges:
         left, right = pair.split(" ") if isinstance(pair, str) else pair
         found.extend((vocab[left], vocab[right], vocab[left + right]))
-    return found.tobytes()
+    return found
 
 
 class Tokens:
-    """The tokens by their ids: bytes, flags, whether a text becomes them; and those that are looked for in a text."""
+    """The tokens by their ids: bytes, flags, whether a text becomes them; and those that are looked for in a text.
 
-    def __init__(self, vocab: dict[str, int], library: Any, *, spells_bytes: bool) -> None:
+    made: the ids that merges make."""
+
+    def __init__(self, vocab: dict[str, int], library: Any, made: set[int], *, spells_bytes: bool) -> None:
         self.alphabet = alphabet() if spells_bytes else None
         added = library.get_added_tokens_decoder()
         size = max([*vocab.values(), *added, -1]) + 1
@@ -94,8 +97,13 @@ class Tokens:
         self.added = [self._added(id, token, library) for id, token in sorted(added.items())]
         for id in added:
             shown = library.id_to_token(id)
-            was = self.findable[id]
-            if not was:
+            if vocab.get(added[id].content, id) != id or (self.flags[id] and added[id].content not in vocab):
+                raise Unknown("an added token that has the id of another")
+            if shown != added[id].content and self.findable[id]:
+                if id in made or len(added[id].content) == 1:
+                    raise Unknown("a token that texts become is shown as another")
+                self.findable[id] = 0
+            if not self.findable[id]:
                 self._put(id, shown)
             self.flags[id] |= SPECIAL * (shown in special)
 

@@ -144,6 +144,16 @@ nb::object find_added(const Vocabulary& v, nb::str text) {
   return nb::none();
 }
 
+nb::list words(const Vocabulary& v, nb::str text) {
+  std::string_view data = utf8(text);
+  const uint8_t* p = (const uint8_t*)data.data();
+  nb::list out;
+  Splitter(v.form()).words(p, p + data.size(), [&](const uint8_t* a, const uint8_t* b) {
+    out.append(nb::make_tuple(a - p, b - p));
+  });
+  return out;
+}
+
 nb::list texts(const Vocabulary& v) {
   nb::list out;
   for (uint32_t i = 0; i < v.form().tokens(); i++) out.append(to_bytes(v.form().text(i)));
@@ -231,6 +241,7 @@ NB_MODULE(_ext, m) {
       .def("flags", [](const Vocabulary& v, uint32_t id) { return v.form().flags(id); }, "id"_a)
       .def("text", [](const Vocabulary& v, uint32_t id) { return to_bytes(v.form().text(id)); }, "id"_a)
       .def("texts", &texts, "The bytes of every token.")
+      .def("words", &words, "text"_a, "(start, stop) of the words that a text is cut into, in bytes of it.")
       .def(
           "find",
           [](const Vocabulary& v, nb::bytes text) -> nb::object {

@@ -67,6 +67,27 @@ std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
 // Text without added tokens of the raw kind. first: characters before it.
 void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
   const Options& o = form_.options();
+  if (o.prefix < ALWAYS) return segment(run, text, first, true);
+  // Metaspace puts its blank before what is left of a text without any added token
+  std::vector<Match> found;
+  normal_.find(bytes(text), text.size(), found);
+  size_t at = 0, done = 0;
+  for (const Match& m : found) {
+    at += characters(text.substr(done, std::max(m.begin, done) - done));
+    std::string_view inside = text.substr(m.begin, m.end - m.begin);
+    size_t size = characters(inside);
+    if (m.token)
+      run.out.push_back({m.token->token, (uint32_t)(first + at), (uint32_t)(first + at + size)});
+    else
+      segment(run, inside, first + at, false);
+    at += size;
+    done = m.end;
+  }
+}
+
+// What is normalized, perhaps with added tokens of the normalized kind, and cut into words.
+void Vocabulary::segment(Run& run, std::string_view text, size_t first, bool finds) const {
+  const Options& o = form_.options();
   const std::vector<uint32_t>* origin = nullptr;  // of each character of a text that was normalized
   if (o.nfc && !is_normal(form_, text)) {
     normalize(form_, text, run.normal, run.origin);
@@ -75,11 +96,9 @@ void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
   }
   size_t extra = 0;  // characters that were put before
   if (o.blanks) {
-    run.normal.clear();
-    bool prefix = o.prefix == EACH || ((o.prefix == ALWAYS || (o.prefix == FIRST && !first)) && text[0] != ' ' &&
-                                       text.substr(0, BLANK.size()) != BLANK);
-    if (prefix) run.normal += BLANK;
-    extra = prefix;
+    extra = o.prefix == EACH || ((o.prefix == ALWAYS || (o.prefix == FIRST && !first)) && text[0] != ' ' &&
+                                 text.substr(0, BLANK.size()) != BLANK);
+    run.normal = extra ? BLANK : std::string_view();
     for (char c : text)
       if (c == ' ')
         run.normal += BLANK;
@@ -88,7 +107,7 @@ void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
     text = run.normal;
   }
   run.matches.clear();
-  if (normal_.empty())
+  if (!finds || normal_.empty())
     run.matches.push_back({nullptr, 0, text.size()});
   else
     normal_.find(bytes(text), text.size(), run.matches);

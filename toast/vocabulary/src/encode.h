@@ -29,6 +29,7 @@ class Vocabulary {
  private:
   struct Run;
   void part(Run& run, std::string_view text, size_t first) const;
+  void segment(Run& run, std::string_view text, size_t first, bool finds) const;
   void words(Run& run, std::string_view text, size_t begin, size_t end) const;
   void pieces(Run& run, std::string_view text, size_t at, size_t end) const;
   void piece(Run& run, std::string_view text, size_t at, size_t end) const;

@@ -44,7 +44,8 @@ enum Section : uint32_t {
 // ALONE: its text becomes this token and no other; PLAIN: its text is not spelled in the alphabet of bytes
 enum Flag : uint8_t { KNOWN = 1, ALONE = 2, SPECIAL = 4, PLAIN = 8 };
 enum AddedFlag : uint32_t { ADDED_SPECIAL = 1, LSTRIP = 2, RSTRIP = 4, NORMALIZED = 16 };
-enum Prefix : uint32_t { NO_PREFIX, EACH, ALWAYS, FIRST };  // where a blank is put before a text
+// Where a blank is put before a text: from ALWAYS on by Metaspace, which does not see added tokens.
+enum Prefix : uint32_t { NO_PREFIX, EACH, ALWAYS, FIRST, NEVER };
 enum Decoder : uint32_t { BYTES, PIECES, METASPACE };
 
 struct Options {

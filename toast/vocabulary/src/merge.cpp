@@ -48,12 +48,12 @@ void Merger::merged(const uint8_t* word, size_t n, std::vector<Piece>& out) {
   out.insert(out.end(), symbols_.begin(), symbols_.end());
 }
 
-// A symbol that the vocabulary has not.
-void Merger::unknown(size_t n) {
+// A symbol that the vocabulary has not. follows: so is the one before.
+void Merger::unknown(size_t n, bool follows) {
   const Options& o = form_.options();
   if (o.unknown == NONE)
     skipped_ = true;
-  else if (o.fuses && !symbols_.empty() && symbols_.back().token == o.unknown)
+  else if (o.fuses && follows)
     symbols_.back().size += n;
   else
     symbols_.push_back({o.unknown, (uint32_t)n});
@@ -63,15 +63,18 @@ void Merger::unknown(size_t n) {
 void Merger::symbols(const uint8_t* word, size_t n) {
   const Options& o = form_.options();
   const uint32_t* bytes = form_.at<uint32_t>(SYMBOLS);
+  bool lacking = false;  // the symbol before is unknown
   for (size_t i = 0, size; i < n; i += size) {
     size = o.characters ? std::min(width(word[i]), n - i) : 1;
     uint32_t token = o.characters ? form_.find(word + i, size) : bytes[word[i]];
-    if (token != NONE)
+    bool follows = lacking;
+    lacking = token == NONE;
+    if (!lacking)
       symbols_.push_back({token, (uint32_t)size});
     else if (o.falls_back)
       for (size_t k = 0; k < size; k++) symbols_.push_back({bytes[word[i + k]], 1});
     else
-      unknown(size);
+      unknown(size, follows);
   }
 }
 

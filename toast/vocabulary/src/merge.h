@@ -33,7 +33,7 @@ class Merger {
   void merge_short();
   void merge_long();
   void merged(const uint8_t* word, size_t n, std::vector<Piece>& out);
-  void unknown(size_t n);
+  void unknown(size_t n, bool follows);
 
   const Form& form_;
   std::vector<Piece> symbols_;
