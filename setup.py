@@ -1,8 +1,8 @@
 """Builds the CPU kernels, the reader of vocabularies and the launcher; what the package is stands in pyproject.toml.
 
 Where there is no C++ compiler the package is built without kernels, and says so: everything then runs on plain MLX,
-slower, and vocabularies are read by the tokenizers library. TOAST_KERNELS=off asks for that, TOAST_KERNELS=require makes
-it an error. A build that fails is an error always.
+slower, and the tokenizers library reads vocabularies. TOAST_KERNELS=off asks for that, TOAST_KERNELS=require makes it
+an error. A build that fails is an error always.
 
 The same for a C compiler, the launcher (toast/launcher) and TOAST_LAUNCHER: without it the commands are Python scripts.
 """

@@ -1,4 +1,4 @@
-"""Compiled vocabularies: the same ids, places and texts as the tokenizers library's, for every kind that is compiled."""
+"""Compiled vocabularies: the same ids, places and texts as the tokenizers library's, for every kind."""
 
 import json
 import os
@@ -24,17 +24,24 @@ from toast.vocabulary.compile import Unknown  # noqa: E402
 from toast.vocabulary.compile import compiled as compile_vocabulary  # noqa: E402
 
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "toast", "vocabulary")
-CORPUS = (
-    ["The cat sat on the mat, and the dog's ball wasn't there: it'll be 1234567 or 89.", "def f(x):\n    return x + 1\n"]
-    + ["na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \uc548\ub155 \u043f\u0440\u0438\u0432\u0435\u0442 \u0645\u0631\u062d\u0628\u0627 \U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467"] * 3
-    + ["  the   cat\t\tand\n\n\nthe dog    runs    away", "HTTPServer camelCase snake_case UPPER lower !!! ??? ..."]
-) * 5  # fmt: skip
+SCRIPTS = (
+    "na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \uc548\ub155 "
+    "\u043f\u0440\u0438\u0432\u0435\u0442 \u0645\u0631\u062d\u0628\u0627 \U0001f600\U0001f468\u200d\U0001f469"
+)
+CORPUS = [
+    "The cat sat on the mat, and the dog's ball wasn't there: it'll be 1234567 or 89.",
+    "def f(x):\n    return x + 1\n",
+    *[SCRIPTS] * 3,
+    "  the   cat\t\tand\n\n\nthe dog    runs    away",
+    "HTTPServer camelCase snake_case UPPER lower !!! ??? ...",
+] * 5
 BLANK = "\u2581"
 # what is met more often than among all characters
 PARTS = [
-    " ", "  ", "\n", "\r\n", "\t", "the", " the", "The", "cat", "'s", "'LL", "'\u017f", "123", "4567", "\u0663", "!", "?!", "</", "/",
-    "e\u0301", "\u0301", "\u0327", "\u0338", "\u1100", "\u1161", "\u11a8", "\uac00", "\u00e9", "\u4f60\u597d", "\u3053\u3093", "\U0001f600", "\u200d", "\u00a0",
-    "\u3000", "\u2028", "\x00", "\x04", BLANK, "<0x41>", "<|a|>", "<b>", "[C]", "\u2126", "\u01c5", "\u02b0", "aaaaaaaaaaaaaaaaaaaaaaaa",
+    " ", "  ", "\n", "\r\n", "\t", "the", " the", "The", "cat", "'s", "'LL", "'\u017f", "123", "4567", "\u0663",
+    "!", "?!", "</", "/", "e\u0301", "\u0301", "\u0327", "\u0338", "\u1100", "\u1161", "\u11a8", "\uac00",
+    "\u00e9", "\u4f60\u597d", "\u3053\u3093", "\U0001f600", "\u200d", "\u00a0", "\u3000", "\u2028", "\x00",
+    "\x04", BLANK, "<0x41>", "<|a|>", "<b>", "[C]", "\u2126", "\u01c5", "\u02b0", "aaaaaaaaaaaaaaaaaaaaaaaa",
 ]  # fmt: skip
 text = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=4)), max_size=12).map("".join)
 
@@ -48,7 +55,9 @@ def trained(pre, *, normalizer=None, whole=False, size=700, letters=True, **mode
     if normalizer:
         made.normalizer = normalizer
     alphabet = pre_tokenizers.ByteLevel.alphabet() if letters else []
-    made.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False))
+    made.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False)
+    )
     return made
 
 
@@ -80,7 +89,9 @@ def replace(*more):
 
 
 def template(made, start="<s>"):
-    made.post_processor = processors.TemplateProcessing(single=f"{start} $A", special_tokens=[(start, made.token_to_id(start))])
+    made.post_processor = processors.TemplateProcessing(
+        single=f"{start} $A", special_tokens=[(start, made.token_to_id(start))]
+    )
     return made
 
 
@@ -101,10 +112,14 @@ KINDS = {
     "unknown bytes": lambda: trained(PRE["gpt-2"], letters=False, size=300, unk_token="\u0120"),
     "unknown bytes in one": lambda: trained(PRE["gpt-2"], letters=False, size=300, unk_token="\u0120", fuse_unk=True),
     "llama-2": lambda: template(with_added(pieces(LLAMA, None, replace(STRIP)), "the cat")),
-    "gemma": lambda: pieces(normalizers.Replace(" ", BLANK), pre_tokenizers.Split(" ", "merged_with_previous"), replace()),
+    "gemma": lambda: pieces(
+        normalizers.Replace(" ", BLANK), pre_tokenizers.Split(" ", "merged_with_previous"), replace()
+    ),
     "metaspace": lambda: pieces(None, pre_tokenizers.Metaspace(), decoders.Metaspace()),
     "first metaspace": lambda: with_added(pieces(None, None, decoders.Metaspace(prepend_scheme="first"))),
-    "no metaspace": lambda: pieces(None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False), decoders.Metaspace()),
+    "no metaspace": lambda: pieces(
+        None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False), decoders.Metaspace()
+    ),
     "unknown characters": lambda: pieces(LLAMA, None, replace(STRIP), falls_back=False),
 }  # fmt: skip
 
@@ -191,7 +206,18 @@ def test_what_is_not_known_is_left_to_the_library():
 
 @pytest.mark.parametrize(
     "pattern",
-    [r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))", r"a\b", r"a*+", r"(a", r"a)", r"[[:alpha:]]", r"\s+$", r"a*", r"(?i:ss)", r"(?<=a)b"],
+    [
+        r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+        r"a\b",
+        r"a*+",
+        r"(a",
+        r"a)",
+        r"[[:alpha:]]",
+        r"\s+$",
+        r"a*",
+        r"(?i:ss)",
+        r"(?<=a)b",
+    ],
 )
 def test_patterns_that_are_not_understood(pattern):
     with pytest.raises(Unknown):

@@ -1,5 +1,5 @@
-// Compiled vocabularies without Python: vocabulary_main TEXT COUNT FORM... encodes TEXT with each file as it is, and with
-// COUNT damaged copies, which must give some tokens or be refused. The sanitizers run this.
+// Compiled vocabularies without Python: vocabulary_main TEXT COUNT FORM... encodes TEXT with each file as it is, and
+// with COUNT damaged copies, which must give some tokens or be refused. The sanitizers run this.
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>

@@ -27,10 +27,12 @@ RANGES = [
     (0, 0xD800), (0xE000, 0x110000),
 ]  # fmt: skip
 SNIPPETS = [
-    "Hello world", "I'll we've DON'T it's 'S \u017ft 'L'l", "  def f(x):\n\t\treturn x + 1\r\n\r\n", "\n\n\n", "   ", " ", "\t",
-    "12345678901234567890", "\u0661\u0662\u0663\u2163\u00bd", "caf\u00e9 cafe\u0301 n\u0303", "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u4f60\u597d\u4e16\u754c",
-    "\u3053\u3093\u306b\u3061\u306f", "\uc548\ub155\ud558\uc138\uc694", "\u0645\u0631\u062d\u0628\u0627", "\u0928\u092e\u0938\u094d\u0924\u0947", "\u00a0\u2003\u3000", "a" * 200, "!?" * 40, "/path/to/file.py#L10",
-    "\u2581\u2581a\u2581", "<0x0A>", "camelCaseHTTPServer", "\u01c5\u02b0", "\r\r\n", "\x00\x85", "\u2028", "x\u0338\u0327",
+    "Hello world", "I'll we've DON'T it's 'S \u017ft 'L'l", "  def f(x):\n\t\treturn x + 1\r\n\r\n", "\n\n\n",
+    "   ", " ", "\t", "12345678901234567890", "\u0661\u0662\u0663\u2163\u00bd", "caf\u00e9 cafe\u0301 n\u0303",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467", "\u4f60\u597d\u4e16\u754c", "\u3053\u3093\u306b\u3061\u306f",
+    "\uc548\ub155\ud558\uc138\uc694", "\u0645\u0631\u062d\u0628\u0627", "\u0928\u092e\u0938\u094d\u0924\u0947",
+    "\u00a0\u2003\u3000", "a" * 200, "!?" * 40, "/path/to/file.py#L10", "\u2581\u2581a\u2581", "<0x0A>",
+    "camelCaseHTTPServer", "\u01c5\u02b0", "\r\r\n", "\x00\x85", "\u2028", "x\u0338\u0327",
 ]  # fmt: skip
 
 
@@ -100,14 +102,16 @@ def speed(name, library, vocabulary, text):
     ids = found.ids if found is not None else None
     listed = time.process_time()
     pieces = text.splitlines(keepends=True)
-    pieces = ["".join(pieces[i : i + 500]) for i in range(0, len(pieces), 500)]  # the library's time for one text grows faster
+    pieces = [
+        "".join(pieces[i : i + 500]) for i in range(0, len(pieces), 500)
+    ]  # the library's time for one text grows faster
     between = time.process_time()
     count = sum(len(library.encode(piece, add_special_tokens=False).ids) for piece in pieces)
     end = time.process_time()
     ours, theirs = listed - start, end - between
     print(
-        f"{name}: {len(text.encode()) / 1e6:.1f} MB, ours {ours:.2f} s ({middle - start:.2f} without the list), library "
-        f"{theirs:.2f} s: {theirs / ours:.1f} times; {len(ids) if ids else None} and {count} tokens"
+        f"{name}: {len(text.encode()) / 1e6:.1f} MB, ours {ours:.2f} s ({middle - start:.2f} without the list), "
+        f"library {theirs:.2f} s: {theirs / ours:.1f} times; {len(ids) if ids else None} and {count} tokens"
     )
 
 

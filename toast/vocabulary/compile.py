@@ -1,7 +1,7 @@
 """A tokenizer.json as a compiled vocabulary: what its steps come to, or Unknown where the library is needed.
 
 Owns which steps are understood. The tables are made in C++ (src/build.cpp), the automata in `patterns.py`; where the
-file is kept is the store's business. Runs once for a vocabulary, beside the library, which is asked where it knows best.
+file is kept is the store's business. Runs once for a vocabulary, beside the library, which is asked where it knows.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def _parts(document: Json, library: Any) -> Json:
     values, taken, parts, composed = normal.tables() if steps.nfc else ([], b"", b"", b"")
     quick_at, quick = characters.table(values)
     return {
-        "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")), bool(model.get("ignore_merges")),
-                    steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks, steps.decoder, steps.strip],
+        "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")),
+                    bool(model.get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks,
+                    steps.decoder, steps.strip],
         "settings": json.dumps(steps.settings()).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
         "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
@@ -175,7 +176,12 @@ class Steps:
                 self.nfc = True
             elif kind == "Prepend" and step["prepend"] == BLANK and self.characters and not self.blanks:
                 self.prefix = 1
-            elif kind == "Replace" and step["pattern"] == {"String": " "} and step["content"] == BLANK and self.characters:
+            elif (
+                kind == "Replace"
+                and step["pattern"] == {"String": " "}
+                and step["content"] == BLANK
+                and self.characters
+            ):
                 self.blanks = True
             else:
                 raise Unknown(f"{kind} of a text")

@@ -16,7 +16,9 @@ MAYBE = 64  # in a value: the character may change, or go together with the one 
 UNSURE = 255
 SYLLABLES = range(0xAC00, 0xD7A4)  # of Hangul: taken apart by arithmetic
 VOWELS, FINALS = range(0x1161, 0x1176), range(0x11A8, 0x11C3)
-CODES = [code for a, b in ((0x80, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x32400), (0xE0000, 0xE0200)) for code in range(a, b)]
+CODES = [
+    code for a, b in ((0x80, 0xAC00), (0xD7A4, 0xD800), (0xE000, 0x32400), (0xE0000, 0xE0200)) for code in range(a, b)
+]
 LOWEST, CEDILLA = "\u0334", "\u0327"  # combining classes 1 and 202
 
 
@@ -45,7 +47,7 @@ def tables() -> tuple[Values, bytes, bytes, bytes]:
 def _each(normalizer: object, form: str) -> list[str]:
     """What becomes of each character in a form like "{}"."""
     given = "\n".join(form.format(chr(code)) for code in CODES)
-    return normalizer.normalize_str(given).split("\n")  # type: ignore[attr-defined,no-any-return]
+    return normalizer.normalize_str(given).split("\n")  # type: ignore[attr-defined]
 
 
 def _values(changed: set[int], taken: dict[int, str]) -> Values:

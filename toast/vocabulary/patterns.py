@@ -273,7 +273,7 @@ def _may_be_empty(node: Node) -> bool:
 
 
 def _step(program: Program, state: tuple[int, ...], within: set[int] | None) -> tuple[tuple[int, ...], bool]:
-    """(the next state, whether a match ends here) when a character comes that is in the sets `within`; None: the end."""
+    """(the next state, whether a match ends here) when a character that is in these sets comes; None: the end."""
     after: dict[int, None] = {}
     seen: set[int] = set()
     todo = list(reversed(state))

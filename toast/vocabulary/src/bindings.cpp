@@ -148,9 +148,8 @@ nb::list words(const Vocabulary& v, nb::str text) {
   std::string_view data = utf8(text);
   const uint8_t* p = (const uint8_t*)data.data();
   nb::list out;
-  Splitter(v.form()).words(p, p + data.size(), [&](const uint8_t* a, const uint8_t* b) {
-    out.append(nb::make_tuple(a - p, b - p));
-  });
+  Splitter(v.form()).words(p, p + data.size(),
+                           [&](const uint8_t* a, const uint8_t* b) { out.append(nb::make_tuple(a - p, b - p)); });
   return out;
 }
 
@@ -165,11 +164,9 @@ nb::bytes build_form(nb::dict parts) {
   auto options = numbers(parts["options"]);
   if (options.size() != sizeof(Options) / 4) throw nb::value_error("options");
   memcpy(&s.options, options.data(), sizeof(Options));
-  const std::pair<const char*, Section> given[] = {{"settings", SETTINGS}, {"class_at", CLASS_AT},
-                                                   {"classes", CLASSES},   {"splits", SPLITS},
-                                                   {"states", STATES},     {"quick_at", QUICK_AT},
-                                                   {"quick", QUICK},       {"taken", TAKEN},
-                                                   {"parts", PARTS},       {"composed", COMPOSED}};
+  const std::pair<const char*, Section> given[] = {
+      {"settings", SETTINGS}, {"class_at", CLASS_AT}, {"classes", CLASSES}, {"splits", SPLITS}, {"states", STATES},
+      {"quick_at", QUICK_AT}, {"quick", QUICK},       {"taken", TAKEN},     {"parts", PARTS},   {"composed", COMPOSED}};
   for (auto [name, section] : given) {
     nb::bytes b = nb::cast<nb::bytes>(parts[name]);
     s.sections[section].assign(b.c_str(), b.size());
@@ -196,7 +193,9 @@ nb::bytes build_form(nb::dict parts) {
   for (nb::handle entry : nb::cast<nb::list>(parts["added"])) {
     nb::tuple t = nb::cast<nb::tuple>(entry);
     nb::bytes content = nb::cast<nb::bytes>(t[2]), sought = nb::cast<nb::bytes>(t[3]);
-    s.added.push_back({nb::cast<uint32_t>(t[0]), nb::cast<uint32_t>(t[1]), {content.c_str(), content.size()},
+    s.added.push_back({nb::cast<uint32_t>(t[0]),
+                       nb::cast<uint32_t>(t[1]),
+                       {content.c_str(), content.size()},
                        {sought.c_str(), sought.size()}});
   }
   std::string file;
@@ -220,10 +219,9 @@ NB_MODULE(_ext, m) {
       .def("truncate", &Encoding::truncate, "max_length"_a, "direction"_a = "right");
   nb::class_<Vocabulary>(m, "Vocabulary")
       .def(nb::init<const std::string&>(), "path"_a, "Map a compiled vocabulary; RuntimeError for what is none.")
-      .def_prop_ro("settings",
-                   [](const Vocabulary& v) {
-                     return nb::bytes(v.form().at<char>(SETTINGS), v.form().count<char>(SETTINGS));
-                   })
+      .def_prop_ro(
+          "settings",
+          [](const Vocabulary& v) { return nb::bytes(v.form().at<char>(SETTINGS), v.form().count<char>(SETTINGS)); })
       .def("encode", &encode, "text"_a, "before"_a, "after"_a, "trim"_a,
            "The Encoding of a text between tokens; None for one that only the library can read.")
       .def(
@@ -235,11 +233,11 @@ NB_MODULE(_ext, m) {
           "ids"_a, "skip_special"_a)
       .def_prop_ro("size", [](const Vocabulary& v) { return v.form().tokens(); })
       .def_prop_ro("all_flags",
-                   [](const Vocabulary& v) {
-                     return nb::bytes(v.form().at<char>(FLAGS), v.form().count<char>(FLAGS));
-                   })
-      .def("flags", [](const Vocabulary& v, uint32_t id) { return v.form().flags(id); }, "id"_a)
-      .def("text", [](const Vocabulary& v, uint32_t id) { return to_bytes(v.form().text(id)); }, "id"_a)
+                   [](const Vocabulary& v) { return nb::bytes(v.form().at<char>(FLAGS), v.form().count<char>(FLAGS)); })
+      .def(
+          "flags", [](const Vocabulary& v, uint32_t id) { return v.form().flags(id); }, "id"_a)
+      .def(
+          "text", [](const Vocabulary& v, uint32_t id) { return to_bytes(v.form().text(id)); }, "id"_a)
       .def("texts", &texts, "The bytes of every token.")
       .def("words", &words, "text"_a, "(start, stop) of the words that a text is cut into, in bytes of it.")
       .def(
@@ -249,8 +247,11 @@ NB_MODULE(_ext, m) {
             return found == NONE ? nb::none() : nb::object(nb::int_(found));
           },
           "text"_a)
-      .def("added_in", &added_in, "text"_a, "Of these the special ones, those between bars and those that are in a text.")
+      .def("added_in", &added_in, "text"_a,
+           "Of these the special ones, those between bars and those that are in a text.")
       .def("find_added", &find_added, "content"_a)
-      .def("added", [](const Vocabulary& v) { return added(v, [](auto&, auto) { return true; }); }, "(id, content, special, normalized) of each added token.");
+      .def(
+          "added", [](const Vocabulary& v) { return added(v, [](auto&, auto) { return true; }); },
+          "(id, content, special, normalized) of each added token.");
   m.def("build", &build_form, "parts"_a, "The file of a compiled vocabulary, as bytes.");
 }

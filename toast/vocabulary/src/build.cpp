@@ -110,8 +110,7 @@ void put_added(const Source& s, std::array<std::string, SECTIONS>& sections) {
   for (uint32_t i = 0; i < s.added.size(); i++) {
     const auto& a = s.added[i];
     trie.put(a.flags & NORMALIZED ? 1 : 0, a.sought, i + 1);
-    append(sections[ADDED],
-           Added{a.token, a.flags, (uint32_t)sections[CONTENTS].size(), (uint32_t)a.content.size()});
+    append(sections[ADDED], Added{a.token, a.flags, (uint32_t)sections[CONTENTS].size(), (uint32_t)a.content.size()});
     sections[CONTENTS] += a.content;
   }
   if (trie.nodes.size() >> 24) throw std::runtime_error("too many added tokens");

@@ -13,9 +13,9 @@ struct Source {
   std::array<std::string, SECTIONS> sections;  // those that Python made: SETTINGS, CLASS_AT .. QUICK
   std::vector<std::string> texts;              // of each token
   std::vector<uint8_t> flags;
-  std::vector<uint8_t> findable;               // whether a text becomes this token
-  std::vector<uint32_t> merges;                // left, right, token; in the order of their ranks
-  std::vector<uint32_t> symbols;               // 256
+  std::vector<uint8_t> findable;  // whether a text becomes this token
+  std::vector<uint32_t> merges;   // left, right, token; in the order of their ranks
+  std::vector<uint32_t> symbols;  // 256
   struct Entry {
     uint32_t token, flags;
     std::string content, sought;

@@ -134,8 +134,7 @@ void Vocabulary::segment(Run& run, std::string_view text, size_t first, bool fin
         t.end = first + (*origin)[at - 1] + 1;
       }
       if (extra && at <= extra) t.end = first + 1;  // a blank that was put before has the place of what it is before
-      if (run.trim)
-        trim_blanks(t, m.token ? text.substr(m.begin, m.end - m.begin) : form_.text(t.id), run.trim == 2);
+      if (run.trim) trim_blanks(t, m.token ? text.substr(m.begin, m.end - m.begin) : form_.text(t.id), run.trim == 2);
       run.out.push_back(t);
     }
   }
@@ -214,7 +213,10 @@ static bool is_utf8(std::string_view s) {
 }
 
 static int hex(char c) {
-  return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+  return c >= '0' && c <= '9'   ? c - '0'
+         : c >= 'a' && c <= 'f' ? c - 'a' + 10
+         : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                : -1;
 }
 
 // The byte of "<0x0A>"; -1 for any other token.

@@ -58,7 +58,7 @@ struct Options {
   uint32_t prefix;          // Prefix
   uint32_t cuts_blanks;     // a word begins at each U+2581
   uint32_t decoder;         // Decoder
-  uint32_t strip;           // PIECES: so many blanks that a decoded text begins with; METASPACE: those of its first token
+  uint32_t strip;  // PIECES: so many blanks that a decoded text begins with; METASPACE: those of its first token
 };
 struct Merge {
   uint32_t left, right, rank, token;  // token NONE: an empty slot
@@ -139,10 +139,10 @@ class Form {
   }
   const Options& options() const { return *at<Options>(OPTIONS); }
   uint32_t tokens() const { return tokens_; }
-  std::string_view text(uint32_t token) const;                 // empty for a token that is none
-  uint32_t find(const uint8_t* p, size_t n) const;             // the token of these bytes; NONE
-  const Merge* merge(uint32_t left, uint32_t right) const;     // null for a pair that does not merge
-  bool inside(uint32_t before, uint32_t after) const;          // whether these characters may be inside of a token
+  std::string_view text(uint32_t token) const;              // empty for a token that is none
+  uint32_t find(const uint8_t* p, size_t n) const;          // the token of these bytes; NONE
+  const Merge* merge(uint32_t left, uint32_t right) const;  // null for a pair that does not merge
+  bool inside(uint32_t before, uint32_t after) const;       // whether these characters may be inside of a token
   uint8_t flags(uint32_t token) const { return token < tokens_ ? at<uint8_t>(FLAGS)[token] : 0; }
   // the class of a character in one of the tables of two stages
   uint8_t look(Section first, Section second, uint32_t character) const {

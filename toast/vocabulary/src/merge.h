@@ -19,7 +19,7 @@ class Merger {
   bool skipped() const { return skipped_; }  // whether the last word had symbols that were left out
 
  private:
-  static constexpr size_t SHORT = 64;     // symbols of a word that is looked through for each merge
+  static constexpr size_t SHORT = 64;      // symbols of a word that is looked through for each merge
   static constexpr size_t ENTRIES = 8192;  // words that are remembered
   struct Entry {
     uint64_t hash;

@@ -27,15 +27,15 @@ void append(std::string& out, uint32_t c) {
   } else if (c < 0x10000) {
     out += {(char)(0xe0 | c >> 12), (char)(0x80 | (c >> 6 & 63)), (char)(0x80 | (c & 63))};
   } else {
-    out += {(char)(0xf0 | c >> 18), (char)(0x80 | (c >> 12 & 63)), (char)(0x80 | (c >> 6 & 63)), (char)(0x80 | (c & 63))};
+    out +=
+        {(char)(0xf0 | c >> 18), (char)(0x80 | (c >> 12 & 63)), (char)(0x80 | (c >> 6 & 63)), (char)(0x80 | (c & 63))};
   }
 }
 
 const Triple* find(const Form& form, Section s, uint32_t a, uint32_t b, bool pair) {
   const Triple *begin = form.at<Triple>(s), *end = begin + form.count<Triple>(s);
-  auto found = std::lower_bound(begin, end, a, [&](const Triple& t, uint32_t x) {
-    return t.a != x ? t.a < x : pair && t.b < b;
-  });
+  auto found = std::lower_bound(begin, end, a,
+                                [&](const Triple& t, uint32_t x) { return t.a != x ? t.a < x : pair && t.b < b; });
   return found != end && found->a == a && (!pair || found->b == b) ? found : nullptr;
 }
 
@@ -80,8 +80,10 @@ class Stretch {
     for (const Part& p : parts_) {
       if (!some) {
         some = !p.rank;
-        if (some) base = p;
-        else out_.push_back(p);
+        if (some)
+          base = p;
+        else
+          out_.push_back(p);
         continue;
       }
       uint32_t whole = last < p.rank ? compose(form_, base.c, p.c) : 0;
@@ -113,7 +115,8 @@ class Stretch {
     parts_.push_back({c, change, rank});
   }
   void sort() {
-    std::stable_sort(parts_.begin() + sorted_, parts_.end(), [](const Part& a, const Part& b) { return a.rank < b.rank; });
+    std::stable_sort(parts_.begin() + sorted_, parts_.end(),
+                     [](const Part& a, const Part& b) { return a.rank < b.rank; });
     sorted_ = parts_.size();
   }
 
