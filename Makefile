@@ -3,10 +3,10 @@
 # make test-all   the tests that take minutes, too
 # make test-engines   the examples on Spark and Ray, in an environment of their own
 # make lint   ruff, mypy and clang-format
-# make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
+# make sanitize   the C++ under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
-CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
+CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h toast/vocabulary/src/*.cpp toast/vocabulary/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
 .PHONY: try test test-all test-engines lint coverage sanitize install models clean
 
@@ -38,7 +38,7 @@ sanitize: install
 install: .venv/.installed
 
 # in CI a failed build of the kernels or the launcher is an error, a missing compiler too
-.venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/*/* toast/kernels/CMakeLists.txt)
+.venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/*/* toast/kernels/CMakeLists.txt toast/vocabulary/src/* toast/vocabulary/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat

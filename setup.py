@@ -1,7 +1,8 @@
-"""Builds the CPU kernels and the launcher; what the package is stands in pyproject.toml.
+"""Builds the CPU kernels, the reader of vocabularies and the launcher; what the package is stands in pyproject.toml.
 
 Where there is no C++ compiler the package is built without kernels, and says so: everything then runs on plain MLX,
-slower. TOAST_KERNELS=off asks for that, TOAST_KERNELS=require makes it an error. A build that fails is an error always.
+slower, and the tokenizers library reads vocabularies. TOAST_KERNELS=off asks for that, TOAST_KERNELS=require makes it
+an error. A build that fails is an error always.
 
 The same for a C compiler, the launcher (toast/launcher) and TOAST_LAUNCHER: without it the commands are Python scripts.
 """
@@ -77,7 +78,10 @@ def kernels() -> dict[str, Any]:
             pass  # CMakeBuild.run() does it
 
     return {
-        "ext_modules": [CMakeExtension("toast.kernels._ext", "toast/kernels")],
+        "ext_modules": [
+            CMakeExtension("toast.kernels._ext", "toast/kernels"),
+            CMakeExtension("toast.vocabulary._ext", "toast/vocabulary"),
+        ],
         "cmdclass": {"build_ext": Build},
     }
 

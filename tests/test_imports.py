@@ -35,6 +35,7 @@ HEAVY = {
 # who may import whom: what stands further right knows nothing of what stands further left
 FLOORS = {
     "cli": 0, "verb": 1, "generation": 2, "encoding": 2, "models": 3, "store": 3, "shell": 3, "kernels": 4,
+    "vocabulary": 4,
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",

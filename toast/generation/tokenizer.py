@@ -10,7 +10,7 @@ from itertools import islice
 
 from toast.filters import MARKS
 from toast.long_words import BLOCK, Shortened, can_shorten
-from toast.store.folder import read_tokenizer
+from toast.store import compiled
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,10 +32,10 @@ class Tokenizer:
     """
 
     def __init__(self, folder: str, template: str = "") -> None:
-        self.core = read_tokenizer(folder)
-        added = self.core.get_added_tokens_decoder()
-        self.special = {i for i, token in added.items() if token.special}
+        self.core = compiled.tokenizer(folder)
         written = template + "".join(map("".join, MARKS))
+        added = compiled.added_in(self.core, written)
+        self.special = {i for i, token in added.items() if token.special}
         found = {token.content: i for i, token in added.items() if token.special or _is_mark(token.content, written)}
         self.controls = {content: i for content, i in found.items() if len(content) > 1}
         self._ids = frozenset(self.controls.values())

@@ -10,6 +10,8 @@ import json
 import re
 from functools import cached_property, lru_cache
 
+from toast.store.mapped import Mapped
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
     from toast.generation.tokenizer import Tokenizer
 
-# GPT-2's alphabet: printable bytes stand for themselves, the others for the characters from U+0100 on
-PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 SHORT = 3  # bytes of tokens that tell one state of a constraint from another
 LONGEST = 8  # bytes of tokens that close
 CLOSERS = re.compile(rb"""["'\]})> ]+""")
@@ -40,10 +40,10 @@ class Vocabulary:
         added = core.get_added_tokens_decoder()
         apart = {i for i, t in added.items() if t.special or tokenizer.is_control(i) or _is_tag(t.content)} | self.ends
         self.special_token_ids = sorted(apart)
-        self.tokens = [b""] * (max(core.get_vocab().values(), default=-1) + 1)
-        spell = _speller(core)
-        for token, i in core.get_vocab().items():
-            self.tokens[i] = token.encode() if i in added or i in apart else spell(token)
+        self.tokens = _texts(core)
+        for i in apart.union(added):
+            if i < len(self.tokens):
+                self.tokens[i] = (added[i].content if i in added else core.id_to_token(i) or "").encode()
 
     def __call__(self, text: str) -> list[int]:
         return self._encode(text)
@@ -86,14 +86,27 @@ def _is_tag(content: str) -> bool:
     return content[:1] == "<" and content[-1:] == ">"
 
 
+def _texts(core: Any) -> list[bytes]:
+    """The bytes of every token by its id; b"" for one that is no text."""
+    if isinstance(core, Mapped):
+        return core.texts() if core.spells_bytes else [_sentencepiece(text.decode()) for text in core.texts()]
+    vocabulary = core.get_vocab()
+    found = [b""] * (max(vocabulary.values(), default=-1) + 1)
+    spell = _speller(core)
+    for token, i in vocabulary.items():
+        found[i] = spell(token)
+    return found
+
+
 def _speller(core: Any) -> Any:
     """token -> its bytes."""
     decoder = json.loads(core.decoder.__getstate__()) if core.decoder is not None else {}
     parts = decoder.get("decoders", [decoder])
     if not any(part.get("type") == "ByteLevel" for part in parts):
         return _sentencepiece
-    others = iter(range(0x100, 0x200))
-    byte = {chr(b if b in PRINTABLE else next(others)): b for b in range(0x100)}
+    from toast.vocabulary.alphabet import alphabet
+
+    byte = alphabet()
 
     def spell(token: str) -> bytes:
         try:

@@ -9,7 +9,7 @@ import os
 
 from toast import files
 from toast.errors import BadModel, ModelNotFound
-from toast.store import alias, catalog, hub
+from toast.store import alias, catalog, compiled, hub
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
     weights: False where the vocabulary is enough; a GGUF file need not hold more then.
     """
     path = find(call, name, weights=weights)
+    compiled.keep_for(call)
     if os.path.isfile(os.path.join(path, "tokenizer.json")):
         return path
     from toast.store import converted

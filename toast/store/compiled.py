@@ -1,0 +1,131 @@
+"""Compiled vocabularies: the tokenizer.json of a folder, kept in the store in a form that is mapped.
+
+Owns where they are, when one is out of date, and that a vocabulary is compiled once. A file without bytes says that
+only the library reads it. What they hold is for `toast/vocabulary`; how one is used, for `mapped.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+
+from toast import files
+from toast.store.folder import read_tokenizer
+from toast.store.location import home
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.command import Call
+
+FORM = "1"  # raise when vocabularies are to be compiled anew
+SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
+
+_store: str | None = None  # where they are kept; None: nowhere
+
+
+def keep_for(call: Call) -> None:
+    """Keep them in the caller's store from now on: they are the same in any."""
+    global _store
+    _store = os.path.join(home(call), "vocabularies")
+
+
+def tokenizer(path: str) -> Any:
+    """The tokenizer of a folder's tokenizer.json: its compiled form, or else the library's. BadModel."""
+    key = _key(os.path.join(path, "tokenizer.json")) if _store else None
+    if key is None or _store is None:
+        return read_tokenizer(path)
+    family, version = key
+    made = os.path.join(_store, family + version)
+    found = _mapped(made, path)
+    if found is not None:
+        return found
+    library = read_tokenizer(path)
+    if not _is_empty(made):
+        with suppress(OSError):  # a store that cannot be written
+            _make(made, path, library)
+            _remove_others(_store, family, version)
+    return library
+
+
+def added_in(core: Any, text: str) -> dict[int, Any]:
+    """id -> token of the added tokens; of many perhaps only those that may be control tokens beside this text."""
+    return core.added_in(text) if hasattr(core, "added_in") else core.get_added_tokens_decoder()
+
+
+def _mapped(made: str, path: str) -> Any:
+    """The compiled form, None where there is none that can be used."""
+    try:
+        from toast.vocabulary import _ext
+
+        vocabulary = _ext.Vocabulary(made)
+    except (ImportError, RuntimeError):
+        return None
+    from toast.store.mapped import Mapped
+
+    return Mapped(vocabulary, path)
+
+
+def _is_empty(made: str) -> bool:
+    """Whether it is known that only the library reads a vocabulary."""
+    try:
+        return os.stat(made).st_size == 0
+    except OSError:
+        return False
+
+
+def _make(made: str, path: str, library: Any) -> None:
+    try:
+        from toast.vocabulary import _ext  # noqa: F401
+    except ImportError:
+        return
+    import json
+
+    from toast.vocabulary.compile import Unknown, compiled
+
+    try:
+        with open(os.path.join(path, "tokenizer.json"), encoding="utf-8") as file:
+            form = compiled(json.load(file), library)
+    except (Unknown, ValueError, RecursionError):
+        form = b""
+    os.makedirs(os.path.dirname(made), 0o700, exist_ok=True)
+    files.replace(made, [form])
+
+
+def _key(file: str) -> tuple[str, str] | None:
+    """(what tells the file's path from others, what tells its content from an earlier one); None for a small file."""
+    from _blake2 import blake2b  # hashlib would load OpenSSL
+
+    try:
+        seen = os.stat(file)
+    except OSError:
+        return None
+    if seen.st_size < SMALL:
+        return None
+
+    def digest(text: str) -> str:
+        return blake2b(os.fsencode(text), digest_size=12).hexdigest()
+
+    state = (seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino, FORM, _library())
+    return digest(os.path.realpath(file)) + "-", digest(repr(state))
+
+
+def _library() -> tuple[str, int]:
+    """What changes with the library's version: it says what a letter is, and the compiled form keeps it."""
+    import sys
+
+    for place in sys.path:
+        try:
+            return place, os.stat(os.path.join(place, "tokenizers", "__init__.py")).st_mtime_ns
+        except OSError:
+            continue
+    return "", 0
+
+
+def _remove_others(parent: str, family: str, version: str) -> None:
+    """Remove what the file gave before it was edited."""
+    for name in os.listdir(parent):
+        if name.startswith(family) and name != family + version:
+            with suppress(OSError):
+                os.unlink(os.path.join(parent, name))

@@ -1,0 +1,19 @@
+// Unicode's form NFC, as the tokenizers library makes it, and where each character comes from.
+#pragma once
+#include <string>
+#include <vector>
+
+#include "form.h"
+
+namespace vocabulary {
+
+// Raised for a text that only the library can read.
+struct Unsure {};
+
+// Whether the text is in the form already, as far as a look at each character tells.
+bool is_normal(const Form& form, std::string_view text);
+
+// out: the text in the form; origin: for each of its characters, which one of the text it has its place from.
+void normalize(const Form& form, std::string_view text, std::string& out, std::vector<uint32_t>& origin);
+
+}  // namespace vocabulary
