@@ -32,7 +32,7 @@ def temperature(scores: np.ndarray, y: np.ndarray) -> float:
     tell a rate of errors below 1 / (N + 2) (Laplace): then nothing is made sharper, and the mean score of the best
     label is at most 1 less that rate.
     """
-    grid = np.geomspace(0.2, 20, 81)
+    grid = np.geomspace(0.2, 200, 121)
     losses = [log_losses(scores / t, y).sum() + (np.log(t) / DOUBT) ** 2 / 2 for t in grid]
     best = float(grid[int(np.argmin(losses))])
     if (scores.argmax(axis=1) != y).any():

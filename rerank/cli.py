@@ -164,9 +164,9 @@ def classify(
     if group is not None:
         refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
                                 "--next": next_ones})  # fmt: skip
-        from rerank import group as grouping
+        from rerank import groups
 
-        return grouping.group(
+        return groups.group(
             call, Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip"),
             model=model, count=group, json=json,
         )  # fmt: skip
