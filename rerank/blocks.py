@@ -1,6 +1,8 @@
-"""What engines share: texts in blocks, long ones cut and counted. Knows no model and no label."""
+"""What engines share: texts in blocks, long ones in pieces, those without a token. Knows no model and no label."""
 
 from __future__ import annotations
+
+import mlx.core as mx
 
 from toast.encoding import length_batches
 from toast.encoding.relevance import TEXTS
@@ -8,37 +10,67 @@ from toast.encoding.sentence_transformers import finite
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    import mlx.core as mx
+    Row = list[float] | None  # the scores of a text; None for a text that says nothing
 
 
 class Blocks:
-    """Texts over any limit are cut; blocks bound what is held at once."""
+    """Blocks bound what is held at once. long: over the limit a text is cut (`truncate`), an `error`, or each label
+    has the `best` or the `mean` (by length) of the logits of its pieces."""
 
     labels: list[str]
     name: str  # of the model
-    over = 0
+    long = "best"
+    cut = 0  # texts that were over the limit so far
+    each = 1  # encodings of a text
+    multi = False  # each label is decided by itself
 
-    @property
-    def cut(self) -> int:
-        """Texts that were over the limit so far."""
-        return self.over
-
-    def probabilities(self, texts: list[str]) -> list[list[float]]:
-        """A score of each label, for each text."""
-        rows: list[list[float]] = []
+    def probabilities(self, texts: list[str]) -> list[Row]:
+        """A score of each label, for each text; None for one without a token."""
+        rows: list[Row] = []
         for start in range(0, len(texts), TEXTS):
-            found: Any = finite(self.name, self.block(texts[start : start + TEXTS])).tolist()
-            rows += found
+            rows += self._block(texts[start : start + TEXTS])
         return rows
 
-    def block(self, texts: list[str]) -> mx.array:
-        """Scores (N, labels) of a few texts; each engine has its own."""
+    def encode(self, texts: list[str]) -> list[Any]:
+        """Encodings, `each` for a text; each engine has its own."""
+        raise AssertionError("an engine without encodings")
+
+    def logits(self, encodings: list[Any]) -> mx.array:
+        """(B, columns); each engine has its own."""
         raise AssertionError("an engine without scores")
 
-    def compute(self, encodings: list[Any], function: Callable[[list[Any]], mx.array]) -> mx.array:
-        parts, _, cut = length_batches.pieces(encodings, "truncate")
-        self.over += cut
-        return length_batches.compute(function, parts)
+    def activation(self, logits: mx.array) -> mx.array:
+        """Scores (N, labels) of the logits (N, columns)."""
+        return mx.sigmoid(logits) if self.multi else mx.softmax(logits, axis=-1)
+
+    @property
+    def whole(self) -> bool:
+        """Whether all pieces of a text are wanted."""
+        return self.long in ("best", "mean")
+
+    def _block(self, texts: list[str]) -> list[Row]:
+        encodings = self.encode(texts)
+        nothing = [len(encoding.ids) for encoding in self.encode([""])]
+        said = [bool(text.strip()) and len(encodings[i * self.each].ids) > nothing[0] for i, text in enumerate(texts)]
+        parts, owners, _ = length_batches.pieces(encodings, self.long)
+        self.cut += sum(
+            any(encoding.overflowing for encoding in encodings[i : i + self.each])
+            for i in range(0, len(encodings), self.each)
+        )
+        logits = length_batches.compute(self.logits, parts)
+        if len(parts) > len(encodings):
+            logits = together(logits, owners, [len(part.ids) for part in parts] if self.long == "mean" else None)
+        found: Any = finite(self.name, self.activation(logits)).tolist()
+        return [row if words else None for row, words in zip(found, said, strict=True)]
+
+
+def together(logits: mx.array, owners: list[int], lengths: list[int] | None) -> mx.array:
+    """Logits (P, C) of pieces -> (N, C) of their texts: the largest, or the mean by length. owners: ascending."""
+    index, shape = mx.array(owners), (owners[-1] + 1, logits.shape[1])
+    if lengths is None:
+        return mx.full(shape, -mx.inf).at[index].maximum(logits)
+    weights = mx.array(lengths, mx.float32)[:, None]
+    total = mx.zeros(shape).at[index].add(logits * weights)
+    return total / mx.zeros((shape[0], 1)).at[index].add(weights)

@@ -10,7 +10,7 @@ from copy import deepcopy
 import mlx.core as mx
 
 from toast.encoding.sentence_transformers import finite
-from toast.errors import UsageError
+from toast.errors import BadInput, UsageError
 from toast.generation.engine import open_language
 from toast.generation.generate import forward, prefill
 
@@ -18,9 +18,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rerank.blocks import Row
+    from rerank.engines import Use
     from toast.command import Call
-
-    Labels = list[tuple[str, str]]  # (name, description)
 
 QUESTION = "Which label fits the text? Answer with the label alone.\nLabels:\n{labels}\n\nText: {text}"
 CONTEXT = 4096  # tokens of a prompt, at most
@@ -29,15 +29,17 @@ CONTEXT = 4096  # tokens of a prompt, at most
 class Choices:
     """Probabilities of the labels, each as a whole answer up to its end, among them all."""
 
-    def __init__(self, call: Call, name: str, labels: Labels, *, multi: bool) -> None:
-        if multi:
+    def __init__(self, call: Call, name: str, use: Use) -> None:
+        if use.multi:
             raise UsageError(f"{name} chooses one label, so --multi has no meaning")
         self.name = name
         language = open_language(call, name)
         self.model, self.make_caches = language.model, language.caches
         self.tokenizer, self.prompt, self.template = language.tokenizer, language.prompt, language.template
-        self.labels, self.cut = [label for label, _ in labels], 0
-        self.listed = "\n".join(f"- {label}: {about}" if about != label else f"- {label}" for label, about in labels)
+        self.labels, self.cut, self.long, self.multi = use.names, 0, use.long, False
+        self.listed = "\n".join(
+            f"- {label.name}: {label.about}" if label.about != label.name else f"- {label.name}" for label in use.labels
+        )
         self.limit = min(language.config.get("max_position_embeddings") or CONTEXT, CONTEXT) - 64
         self.answers = self._answers([language.end] if language.end is not None else [])
         self.common: list[int] = []
@@ -62,24 +64,36 @@ class Choices:
         self.common = one[:same]
         prefill(self.model, self.caches, self.common)
 
-    def probabilities(self, texts: list[str]) -> list[list[float]]:
-        """A score of each label, for each text."""
-        rows: list[Any] = []
-        for text in texts:
-            found = mx.softmax(self._log_probabilities(self._fitting(text)))
-            rows.append(finite(self.name, found).tolist())
-        return rows
+    def probabilities(self, texts: list[str]) -> list[Row]:
+        """A score of each label, for each text; None for one without a word."""
+        return [self._scores(text) if text.strip() else None for text in texts]
 
-    def _fitting(self, text: str) -> list[int]:
-        """The prompt's ids, of a text that is cut to the limit."""
+    def _scores(self, text: str) -> list[float]:
+        prompts = self._prompts(text)
+        logs = mx.stack([self._log_probabilities(ids) for ids in prompts])
+        if self.long == "mean":
+            sizes = mx.array([len(ids) for ids in prompts], mx.float32)[:, None]
+            found = (logs * sizes).sum(axis=0) / sizes.sum()
+        else:
+            found = logs.max(axis=0)
+        row: Any = finite(self.name, mx.softmax(found)).tolist()
+        return row
+
+    def _prompts(self, text: str) -> list[list[int]]:
+        """The ids of prompts with the text, or with its pieces where it is over the limit."""
         first = self.tokenizer.first
         far = len(text) > 16 * self.limit and len(first(text, self.limit)) == self.limit  # over it for certain
         ids = [] if far else self._prompt(text)
-        if far or len(ids) > self.limit:
-            self.cut += 1
-            kept = first(text, max(0, self.limit - len(self._prompt(""))))
-            ids = self._prompt(self.tokenizer.decode(kept))
-        return ids
+        if not far and len(ids) <= self.limit:
+            return [ids]
+        self.cut += 1
+        room = max(1, self.limit - len(self._prompt("")))
+        if self.long == "error":
+            raise BadInput(f"a record is longer than {room} tokens", "--long chooses")
+        if self.long == "truncate":
+            return [self._prompt(self.tokenizer.decode(first(text, room)))]
+        whole = self.tokenizer.encode(text)
+        return [self._prompt(self.tokenizer.decode(whole[at : at + room])) for at in range(0, len(whole), room)]
 
     def _log_probabilities(self, ids: list[int]) -> mx.array:
         """log p(label, end | prompt) of each label: (K,)."""

@@ -1,158 +1,199 @@
 """`classify`: records labelled, filtered by a label, or counted.
 
-Owns lists of labels, thresholds and the forms of an answer. Knows nothing of models
-(`engines.py`) or of descriptors (`toast/pipes.py`).
+Owns which labels a record is given and the forms of an answer. Knows nothing of models (`engines.py`) or of
+descriptors (`toast/pipes.py`).
 """
 
 from __future__ import annotations
 
 from toast import pipes
-from toast.errors import Exit, UsageError, os_error
+from toast.errors import Exit, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from rerank.blocks import Row
     from toast.command import Call
     from toast.records import Record, Records
 
+    Given = list[tuple[str, float]]  # (label, score), best first
 
-LONGEST = 16 << 20  # bytes of a file of labels
-
-
-def read_labels(call: Call, inline: str | None, file: str | None, *, least: int = 2) -> list[tuple[str, str]]:
-    """[(label, description)] of `a,b,c`, else of a file with `label: description` on each line.
-
-    Without a description the label describes itself. Raises UsageError.
-    """
-    if inline is not None and file is not None:
-        raise UsageError("labels are given twice", "-l or -L, not both")
-    pairs: list[Any] = [(label, "") for label in inline.split(",")] if inline is not None else []
-    if file is not None:
-        lines = _lines(call, file)
-        pairs = [line.partition(":")[::2] for line in lines if line.strip()]
-        if not pairs:
-            raise UsageError(f"{file}: no labels", "a label on each line, or label: description")
-    pairs = [(pipes.clean(label).strip(" "), pipes.clean(about).strip()) for label, about in pairs]
-    _check([label for label, _ in pairs], least, f"{file}: " if file is not None else "")
-    # an identifier such as card_arrival reads better as words
-    return [(label, about or label.replace("_", " ")) for label, about in pairs]
-
-
-def _lines(call: Call, file: str) -> list[str]:
-    import os
-
-    if file == "-":
-        raise UsageError("-L - would read the records", "-L wants the name of a file")
-    try:
-        fd = pipes.open_again(call, file)
-    except OSError as error:
-        raise os_error(error, f"read {file}") from None
-    try:
-        data, whole = pipes.read_up_to(fd, LONGEST, file)
-    finally:
-        os.close(fd)
-    if not whole:
-        raise UsageError(f"{file} is longer than the {LONGEST} bytes that labels may have")
-    return pipes.decoded(data)[0].removeprefix("\ufeff").splitlines()
-
-
-def _check(labels: list[str], least: int, where: str) -> None:
-    seen: set[str] = set()
-    for label in labels:
-        if not label:
-            raise UsageError(f"{where}a label is empty")
-        if not label.isprintable():
-            raise UsageError(f"{where}label {label!r} has a character that cannot be printed")
-        if label in seen:
-            raise UsageError(f"{where}label {label!r} is given twice")
-        seen.add(label)
-    if 0 < len(labels) < least:
-        raise UsageError(f"{where}one label decides nothing", "-l bug,feature, -L FILE, or --multi")
+GOLD = ("label", "labels")  # fields of a record that ours replace; the first there is kept as `gold`
 
 
 class Form:
     """What is written: labels of a record or the records of a label.
 
-    k: labels written of each record, all of those at least `threshold` under `multi`; only: the
-    labels whose records are written bare; invert: the others' records; count: only their number.
+    k: labels written of each record, all of those at least `threshold`, or their own of `thresholds`, under `multi`;
+    only: the labels whose records are written bare; invert: the others' records; count: only their number; none: the
+    label of a record that is given no other.
     """
 
     def __init__(
-        self, *, k: int | None = None, multi: bool = False, threshold: float | None = None, only: Iterable[str] = (),
-        invert: bool = False, count: bool = False, json: bool = False, end: bytes = b"\n",
+        self, *, k: int | None = None, multi: bool = False, threshold: float | None = None,
+        thresholds: Mapping[str, float] | None = None, only: Iterable[str] = (), invert: bool = False,
+        count: bool = False, json: bool = False, none: str | None = None, end: bytes = b"\n",
     ) -> None:  # fmt: skip
         if invert and not only:
             raise UsageError("--invert goes with --only LABEL")
         self.k, self.multi, self.only, self.invert = k, multi, set(only), invert
-        self.threshold = 0.5 if threshold is None and multi else threshold
-        self.count, self.json, self.end = count, json, end
+        self.threshold, self.thresholds = threshold, dict(thresholds or {})
+        self.count, self.json, self.none, self.end = count, json, none, end
 
-    def found(self, labels: list[str], scores: list[float]) -> list[tuple[str, float]]:
-        """(label, score) of the labels that a record is given, best first."""
-        order = sorted(range(len(labels)), key=lambda i: -scores[i])
+    def of(self, engine: Any) -> Form:
+        """The same for an engine that brings thresholds, or gives any number of labels, by itself."""
+        other = object.__new__(Form)
+        other.__dict__.update(self.__dict__)
+        other.thresholds = getattr(engine, "thresholds", {}) | self.thresholds
+        other.multi = self.multi or getattr(engine, "many", False)
+        return other
+
+    def least(self, label: str) -> float | None:
+        """The score that a record needs for a label, None where any will do."""
+        return self.thresholds.get(label, 0.5 if self.multi and self.threshold is None else self.threshold)
+
+    def given(self, labels: list[str], row: Row) -> Given:
+        """The labels that a record is given; without a token of text it is given none."""
+        if row is None:
+            return []
+        order = _order(row)
         keep = order if self.multi else order[:1] if self.only or self.count else order[: self.k or 1]
-        return [(labels[i], scores[i]) for i in keep if self.threshold is None or scores[i] >= self.threshold][: self.k]
+        found = [(labels[i], row[i]) for i in keep if (least := self.least(labels[i])) is None or row[i] >= least]
+        return found[: self.k]
 
-    def lines(self, record: Record, labels: list[str], scores: list[float]) -> bytes:
-        """What a record writes, nothing if it is not wanted."""
-        found = self.found(labels, scores)
+    def writes(self, given: Given, row: Row) -> bool:
+        """Whether a record is written: not if all it might have been given is under a threshold, unless every record
+        is asked for."""
         if self.only:
-            wanted = any(label in self.only for label, _ in found) != self.invert
-            if not wanted:
-                return b""
-            if not self.json:
-                return record.raw + self.end
-        if self.json:
-            return self._json(record, found, labels=labels, scores=scores)
-        return b"".join(f"{label}\t{score:.6f}\t".encode() + record.raw + self.end for label, score in found)
+            names = [label for label, _ in given] or [self.none or ""]
+            return any(label in self.only for label in names) != self.invert
+        return bool(given or self.multi or self.none is not None or row is None and self.threshold is None)
 
-    def _json(self, record: Record, found: list[tuple[str, float]], *, labels: list[str], scores: list[float]) -> bytes:
-        if not found and not self.only:
+    def text(self, record: Record, given: Given, best: float) -> bytes:
+        """LABEL<TAB>SCORE<TAB>RECORD for each label given, with an empty one or `none` where there is no other."""
+        if self.only:
+            return record.raw + self.end
+        rows = given or [(self.none or "", best)]
+        return b"".join(f"{label}\t{score:.6f}\t".encode() + record.raw + self.end for label, score in rows)
+
+    def object(self, record: Record, given: Given, ranked: Given) -> bytes:
+        """A JSON object: the label, its score, and the labels that were given (of `multi`), or all, best first."""
+        best = max((score for _, score in ranked), default=0.0)
+        label, score = given[0] if given else (self.none or "", best)
+        labels = [{"label": label, "score": score} for label, score in (given if self.multi else ranked[: self.k])]
+        own = {"label": label, "score": score, "labels": labels, "text": record.text}
+        return pipes.json_line({**carried(record.data or {}), **own})
+
+
+def carried(data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a record beside ours: the label it came with becomes `gold`, unless it has a gold one."""
+    kept = {name: value for name, value in data.items() if name not in GOLD}
+    known = next((data[name] for name in GOLD if name in data), None)
+    return kept if known is None or "gold" in data else {**kept, "gold": known}
+
+
+def _order(row: list[float]) -> list[int]:
+    """Best first, equals in the order of the labels."""
+    return sorted(range(len(row)), key=lambda i: -row[i])
+
+
+class Answer:
+    """What is written of the records of one run, and how many have a label, or are wanted."""
+
+    def __init__(self, call: Call, engine: Any, form: Form) -> None:
+        self.call, self.labels, self.form, self.found = call, engine.labels, form, 0
+        # nothing says one label rather than another: a text without a token has them all alike
+        self.alike = 0.0 if form.multi else 1 / max(1, len(self.labels))
+        names = self.labels if form.none is None else [*self.labels, form.none]
+        self.counts = dict.fromkeys(names, 0)
+
+    def add(self, records: list[Record], rows: list[Row]) -> None:
+        """Write what is wanted of some records, or count it."""
+        lines = [self._line(record, row) for record, row in zip(records, rows, strict=True)]
+        if not self.form.count:
+            pipes.write_answer(self.call, b"".join(lines))
+
+    def _line(self, record: Record, row: Row) -> bytes:
+        form = self.form
+        given = form.given(self.labels, row)
+        if not form.writes(given, row):
             return b""
-        order = sorted(range(len(labels)), key=lambda i: -scores[i])[: self.k]
-        ranked: list[dict[str, Any]] = [{"label": labels[i], "score": scores[i]} for i in order]
-        best = {"label": found[0][0], "score": found[0][1]} if found else ranked[0]
-        return pipes.json_line({**(record.data or {}), **best, "labels": ranked, "text": record.text})
+        self.found += bool(given or form.only or form.none is not None)
+        for label in [label for label, _ in given] or ([form.none] if form.none is not None else []):
+            self.counts[label] += 1
+        scores = row or [self.alike] * len(self.labels)
+        if form.json:
+            return form.object(record, given, [(self.labels[i], scores[i]) for i in _order(scores)])
+        return form.text(record, given, max(scores))
+
+    def end(self) -> int:
+        """Write the counts: of the records under --only, else a line `label<TAB>count` for each label."""
+        if self.form.count:
+            lines = [f"{label}\t{count}\n" for label, count in self.counts.items()]
+            text = f"{self.found}\n" if self.form.only else "".join(lines)
+            pipes.write_answer(self.call, text.encode())
+        return Exit.OK if self.found else Exit.NONE
+
+
+class Scores:
+    """The same of a model that gives a score and no label: SCORE<TAB>RECORD."""
+
+    def __init__(self, call: Call, engine: Any, form: Form) -> None:
+        if form.only or form.none is not None or form.k or form.multi:
+            raise UsageError(f"{engine.name} gives a score and no labels", "only --threshold chooses records")
+        self.call, self.form, self.found = call, form, 0
+
+    def add(self, records: list[Record], rows: list[Row]) -> None:
+        """Write, or count, the records that score enough; one without a token has no score."""
+        lines = []
+        for record, row in zip(records, rows, strict=True):
+            score = row[0] if row else None
+            if self.form.threshold is None or score is not None and score >= self.form.threshold:
+                self.found += 1
+                lines.append(self._line(record, score))
+        if not self.form.count:
+            pipes.write_answer(self.call, b"".join(lines))
+
+    def _line(self, record: Record, score: float | None) -> bytes:
+        if self.form.json:
+            return pipes.json_line({**(record.data or {}), "score": score, "text": record.text})
+        return (f"{score:.6f}\t" if score is not None else "\t").encode() + record.raw + self.form.end
+
+    def end(self) -> int:
+        if self.form.count:
+            pipes.write_answer(self.call, f"{self.found}\n".encode())
+        return Exit.OK if self.found else Exit.NONE
 
 
 def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
-    """Labelled records on standard output, in the order of the input; Exit.NONE when none is."""
-    for label in form.only:
-        if label not in engine.labels:
-            raise UsageError(f"--only: no label {label!r}", f"the labels are {', '.join(engine.labels[:20])}")
-    counts, written = dict.fromkeys(engine.labels, 0), 0
+    """Labelled records on standard output, in the order of the input; Exit.NONE when none has a label."""
+    form = form.of(engine)
+    _check(engine, form)
+    answer = Answer(call, engine, form) if engine.labels else Scores(call, engine, form)
     with pipes.progress(call) as bar:
         for window in records.windows():
             for start in range(0, len(window), 256):
                 part = window[start : start + 256]
-                rows = engine.probabilities([record.text for record in part])
-                written += _write(call, part, rows, labels=engine.labels, form=form, counts=counts)
+                answer.add(part, engine.probabilities([record.text for record in part]))
                 bar.update(len(part))
-    if form.count:
-        _write_counts(call, form, counts, written=written)
+    status = answer.end()
+    tell_long(call, engine)
+    return status
+
+
+def _check(engine: Any, form: Form) -> None:
+    """The labels that --only and --none name are, and are not, the engine's."""
+    if form.none is not None and form.none in engine.labels:
+        raise UsageError(f"--none: {form.none!r} is a label", "a name for records without one, such as other")
+    for label in form.only - {form.none} if engine.labels else ():
+        if label not in engine.labels:
+            raise UsageError(f"--only: no label {label!r}", f"the labels are {', '.join(engine.labels[:20])}")
+
+
+def tell_long(call: Call, engine: Any) -> None:
+    """What became of the records over the model's limit."""
     if engine.cut:
-        call.cut(f"{pipes.plural(engine.cut, 'record')} over the model's limit cut")
-    return Exit.OK if written else Exit.NONE
-
-
-def _write(
-    call: Call, records: list[Record], rows: list[list[float]], *, labels: list[str], form: Form, counts: dict[str, int]
-) -> int:
-    """How many records were written or counted."""
-    if form.count:
-        for scores in rows:
-            for label, _ in form.found(labels, scores):
-                counts[label] += 1
-    lines = [form.lines(record, labels, scores) for record, scores in zip(records, rows, strict=True)]
-    if not form.count:
-        pipes.write_answer(call, b"".join(lines))
-    return sum(map(bool, lines))
-
-
-def _write_counts(call: Call, form: Form, counts: dict[str, int], *, written: int) -> None:
-    """The number of matching records under --only, else a line `label<TAB>count` for each label."""
-    lines = [f"{written}\n"] if form.only else [f"{label}\t{count}\n" for label, count in counts.items()]
-    text = "".join(lines)
-    pipes.write_answer(call, text.encode())
+        note = f"{pipes.plural(engine.cut, 'record')} over the model's limit"
+        call.cut(f"{note} cut") if engine.long == "truncate" else call.info(f"{note} read in pieces")

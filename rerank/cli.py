@@ -80,7 +80,7 @@ def classify(
         "-L",
         "--label-file",
         metavar="FILE",
-        help="Labels, one `label: description` on each line; empty lines do not count.",
+        help="Labels, one on each line: label, or label: description; after a tab, the least score.",
     ),
     model: str = Option(
         "minilm",
@@ -99,17 +99,45 @@ def classify(
     threshold: float | None = Option(
         None, "--threshold", metavar="S", help="Only labels that score at least S (with --multi 0.5)."
     ),
+    none: str | None = Option(
+        None,
+        "--none",
+        metavar="NAME",
+        help="The label of records that no label is given, under a threshold or --multi.",
+    ),
     only: list[str] = Option(
         [], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."
     ),
     invert: bool = Option(False, "--invert", help="With --only: the records without it."),
     count: bool = Option(False, "-c", "--count", help="Write the number of records: with --only, else of each label."),
+    hypothesis: str | None = Option(
+        None, "--hypothesis", metavar="TEXT", help='What an NLI model tests, {} for the label: "This example is {}."'
+    ),
+    long: str = Option(
+        "best",
+        "--long",
+        choices=("best", "mean", "truncate", "error"),
+        help="Records over the model's limit: each label's best score in their pieces, or the mean.",
+    ),
     learn: str | None = Option(
-        None, "--learn", metavar="FILE", help='Learn a probe from JSON lines {"text", "label"}; needs -o.'
+        None,
+        "--learn",
+        metavar="FILE",
+        help='Learn a probe from JSON lines {"text", "label" or "labels"}, label<TAB>text lines or a folder; needs -o.',
     ),
     output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Where --learn writes the probe."),
     report: str | None = Option(
-        None, "--report", metavar="FILE", help='Accuracy and calibration on JSON lines {"text", "label"}.'
+        None,
+        "--report",
+        metavar="FILE",
+        help="Accuracy, calibration and confusions on examples, as --learn reads them.",
+    ),
+    errors: bool = Option(False, "--errors", help="With --report: each mistake, by file and line."),
+    next_ones: int | None = Option(
+        None, "--next", metavar="N", min=1, help="Write the N records to label next: uncertain ones, and unlike."
+    ),
+    group: int | None = Option(
+        None, "--group", metavar="K", min=1, help="Put the records into K groups: their size, words and typical record."
     ),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -123,52 +151,64 @@ def classify(
 
     classify -l spam,mail --only spam < inbox.txt
 
-    classify --learn examples.jsonl -o model.probe && classify -m model.probe < records.txt
+    classify --learn examples.jsonl -L labels -o model.probe && classify -m model.probe < records.txt
     """
     from rerank import classify as verb
+    from rerank import labels as names
 
-    own = {"-l": labels, "-L": label_file, "--multi": multi}
-    written = {
-        "-k": k,
-        "--threshold": threshold,
-        "--only": only,
-        "--invert": invert,
-        "-c": count,
-        "--json": json,
-        "-0": nul,
-    }
+    own = {"-l": labels, "-L": label_file, "--hypothesis": hypothesis}
+    chosen = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--none": none}
+    written = {**chosen, "--json": json, "-0": nul}
     need_with("--json", {"--source": source}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
         raise UsageError("-o goes with --learn", "classify --learn examples.jsonl -o model.probe")
+    if errors and report is None:
+        raise UsageError("--errors goes with --report FILE")
+    if group is not None:
+        refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
+                                "--next": next_ones})  # fmt: skip
+        from rerank import groups
+
+        return groups.group(
+            call, Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip"),
+            model=model, count=group, json=json,
+        )  # fmt: skip
     if learn is not None:
         if not learn or learn[0] == "-" != learn:
             raise UsageError(
                 "--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe"
             )
-        refuse_with("--learn", {"--report": report, "FILE": files, **own, **written})
-        from rerank import probe
+        refuse_with("--learn", {"--report": report, "FILE": files, "--multi": multi, "--hypothesis": hypothesis,
+                                "--next": next_ones, **written})  # fmt: skip
+        from rerank import learn as lesson
 
-        probe.learn(call, model, learn, output=output, field=field)
+        given = names.read(call, labels, label_file, least=1)
+        lesson.learn(call, model, learn, given=given, output=output, field=field)
         return None
     if report is not None:
-        refuse_with("--report", {"FILE": files, **written})
-    given = verb.read_labels(call, labels, label_file, least=1 if multi else 2)
+        refuse_with("--report", {"FILE": files, "--next": next_ones, **written})
+    if next_ones is not None:
+        refuse_with("--next", {**chosen, "--multi": multi})
+    given = names.read(call, labels, label_file, least=1 if multi else 2)
     form = verb.Form(
-        k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json,
+        k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json, none=none,
+        thresholds={label.name: label.threshold for label in given if label.threshold is not None},
         end=b"\0" if nul else b"\n",
-    )  # fmt: skip
-    records = Records(
-        call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field,
-        on_error=on_error, source=source,
     )  # fmt: skip
     from rerank import engines
 
-    engine = engines.open_engine(call, model, given, multi=multi)
+    use = engines.Use(given, multi=multi, long=long, hypothesis=hypothesis)
     if report is not None:
         from rerank import report as table
 
-        return table.report(call, records, engine)
+        return table.report(call, report, engines.open_engine(call, model, use), field=field, errors=errors)
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source)
+    engine = engines.open_engine(call, model, use)
+    if next_ones is not None:
+        from rerank import next_records
+
+        return next_records.choose(call, records, engine, count=next_ones, form=form)
     status = verb.classify(call, records, engine, form=form)
     return 0 if empty_ok and records.empty else status

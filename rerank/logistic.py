@@ -1,7 +1,6 @@
-"""Multinomial logistic regression with an L2 penalty, its calibration and its measures, in numpy.
+"""Multinomial logistic regression with an L2 penalty around what was expected, many problems at once, in numpy.
 
-Owns the optimiser (L-BFGS, Nocedal 1980), cross-validation and temperature (Guo et al. 2017).
-Knows nothing of texts, models or files.
+Owns the loss and the optimiser (L-BFGS, Nocedal 1980). Knows nothing of texts, models or files.
 """
 
 from __future__ import annotations
@@ -12,172 +11,112 @@ from toast.cancel import checkpoint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from typing import Any
+    from collections.abc import Callable
 
-PENALTIES = [1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5]  # of the mean loss; strong first
-SAMPLE = 2000  # examples that features and penalty are chosen on, about
+    Function = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def fit(
-    X: np.ndarray, y: np.ndarray, weights: np.ndarray, *, start: np.ndarray, penalty: float, steps: int = 60
-) -> np.ndarray:
-    """Minimise mean weighted log loss + penalty / 2 |W|^2 from `start`.
+class Problems:
+    """B problems over the same rows. X (N, D) with a first column of ones, y (N,) class numbers.
 
-    X (N, D + 1) with a first column of ones, y (N,) class numbers, weights (N,), start (K, D + 1).
-    The first column, the intercept, is not penalised.
+    Of each problem: weights (B, N) of its rows, 0 for those that it has not seen; offsets (B, K, N),
+    what the scores are without any learning; penalties (B, 2), of the intercepts and of the rest.
     """
-    rows, weights = np.arange(len(y)), weights / weights.sum()
-    decay = np.full(start.shape[1], penalty, X.dtype)
-    decay[0] = 0
 
-    def loss(W: np.ndarray) -> tuple[Any, np.ndarray]:
-        scores = X @ W.T
+    def __init__(
+        self, X: np.ndarray, y: np.ndarray, *, weights: np.ndarray, offsets: np.ndarray, penalties: np.ndarray
+    ) -> None:
+        self.X, self.y, self.offsets = X, y, offsets
+        self.weights = (weights / weights.sum(axis=1, keepdims=True)).astype(X.dtype)
+        self.decay = np.repeat(penalties[:, 1:], X.shape[1], axis=1).astype(X.dtype)
+        self.decay[:, 0] = penalties[:, 0]
+        self.shape = (len(weights), offsets.shape[1], X.shape[1])
+
+    def scores(self, W: np.ndarray) -> np.ndarray:
+        """W (B, K, D) -> scores (B, K, N) of all rows: one product of matrices for all problems."""
+        return (W.reshape(-1, W.shape[2]) @ self.X.T).reshape(*W.shape[:2], -1) + self.offsets
+
+    def loss(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(values (B,), gradients (B, K * D)): mean weighted log loss + penalty / 2 |W|^2, at W (B, K * D)."""
+        W = flat.reshape(self.shape)
+        scores = self.scores(W)
         scores -= scores.max(axis=1, keepdims=True)
-        exps = np.exp(scores)
-        sums = exps.sum(axis=1)
-        value = weights @ (np.log(sums) - scores[rows, y]) + 0.5 * (decay * W * W).sum()
-        exps *= (weights / sums)[:, None]
-        exps[rows, y] -= weights
-        return value, exps.T @ X + decay * W
+        rows = np.arange(len(self.y))
+        right = scores[:, self.y, rows]
+        np.exp(scores, out=scores)
+        sums = scores.sum(axis=1)
+        decayed = self.decay[:, None, :] * W
+        values = ((np.log(sums) - right) * self.weights).sum(axis=1) + 0.5 * (decayed * W).sum(axis=(1, 2))
+        scores *= (self.weights / sums)[:, None, :]
+        scores[:, self.y, rows] -= self.weights
+        gradients = (scores.reshape(-1, len(self.y)) @ self.X).reshape(self.shape) + decayed
+        return values, gradients.reshape(flat.shape)
 
-    return minimise(loss, start, steps)
+    def solve(self, start: np.ndarray | None = None, steps: int = 60) -> np.ndarray:
+        """The weights (B, K, D) of least loss."""
+        flat = np.zeros((self.shape[0], self.shape[1] * self.shape[2]), self.X.dtype)
+        if start is not None:
+            flat[:] = start.reshape(flat.shape)
+        return minimise(self.loss, flat, steps).reshape(self.shape)
 
 
-def minimise(
-    function: Callable[[np.ndarray], tuple[Any, np.ndarray]], x: np.ndarray, steps: int, *,
-    memory: int = 10, tolerance: float = 1e-4,
-) -> np.ndarray:  # fmt: skip
-    """L-BFGS with backtracking: function(x) -> (value, gradient); x of any shape."""
-    value, gradient = function(x)
-    past: list[tuple[np.ndarray, np.ndarray]] = []
+def minimise(function: Function, x: np.ndarray, steps: int, *, memory: int = 10, tolerance: float = 1e-4) -> np.ndarray:
+    """L-BFGS with backtracking, of B problems at once: function(x (B, P)) -> (values (B,), gradients (B, P))."""
+    values, gradients = function(x)
+    past: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    active = np.ones(len(x), bool)
     for _ in range(steps):
         checkpoint()
-        direction = -_inverse_hessian(past, gradient)
-        slope = (direction * gradient).sum()
-        if slope >= 0:
-            past, direction, slope = [], -gradient, -(gradient * gradient).sum()
-        rate = 1.0 if past else 1 / max(1.0, np.abs(gradient).sum())
-        while True:
-            moved = x + rate * direction
-            new, after = function(moved)
-            if new <= value + 1e-4 * rate * slope or rate < 1e-10:
-                break
-            rate /= 2
-        step, change = moved - x, after - gradient
-        if (step * change).sum() > 1e-12:
-            past = [*past, (step, change)][-memory:]
-        done = value - new < tolerance * 1e-2 * max(abs(new), 1e-3) and np.abs(after).max() < tolerance
-        x, value, gradient = moved, new, after
-        if done or rate < 1e-10:
+        direction = -_inverse_hessian(past, gradients)
+        slope = _dot(direction, gradients)
+        uphill = slope >= 0
+        direction[uphill], slope[uphill] = -gradients[uphill], -_dot(gradients, gradients)[uphill]
+        rate = np.ones(len(x)) if past else 1 / np.maximum(1.0, np.abs(gradients).sum(axis=1))
+        rate = (rate * active).astype(x.dtype)
+        moved, new, after = _search(function, (x, values, direction, slope), rate)
+        step, change = moved - x, after - gradients
+        bend = _dot(step, change)
+        past = [*past, (step, change, bend)][-memory:]
+        small = np.abs(after).max(axis=1) < tolerance
+        active &= ~(small & (values - new < tolerance * 1e-2 * np.maximum(np.abs(new), 1e-3)))
+        x, values, gradients = moved, new, after
+        if not active.any():
             break
     return x
 
 
-def _inverse_hessian(past: list[tuple[np.ndarray, np.ndarray]], gradient: np.ndarray) -> np.ndarray:
-    """The two-loop recursion: an approximation of H^-1 gradient."""
-    q, alphas = gradient.copy(), []
-    for step, change in reversed(past):
-        alpha = (step * q).sum() / (step * change).sum()
-        q -= alpha * change
+def _search(
+    function: Function, at: tuple[np.ndarray, ...], rate: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(points, values, gradients) along the directions, each step halved until it is worth its length (Armijo)."""
+    x, values, direction, slope = at
+    for _ in range(30):
+        moved = x + rate[:, None] * direction
+        new, after = function(moved)
+        short = ~(new <= values + 1e-4 * rate * slope + 1e-7 * np.abs(values))
+        if not short.any():
+            break
+        rate = np.where(short, rate / 2, rate).astype(x.dtype)
+    moved[short], new[short] = x[short], values[short]
+    return moved, new, after
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return np.einsum("bp,bp->b", a, b)
+
+
+def _inverse_hessian(past: list[tuple[np.ndarray, np.ndarray, np.ndarray]], gradients: np.ndarray) -> np.ndarray:
+    """The two-loop recursion: approximations of H^-1 gradient; a step that tells nothing of the bend is left out."""
+    q, alphas = gradients.copy(), []
+    inverse = [np.where(bend > 1e-12, 1 / np.maximum(bend, 1e-12), 0).astype(q.dtype) for _, _, bend in past]
+    for (step, change, _), rho in zip(reversed(past), reversed(inverse), strict=True):
+        alpha = rho * _dot(step, q)
+        q -= alpha[:, None] * change
         alphas.append(alpha)
     if past:
-        step, change = past[-1]
-        q *= (step * change).sum() / (change * change).sum()
-    for (step, change), alpha in zip(past, reversed(alphas), strict=True):
-        q += (alpha - (change * q).sum() / (step * change).sum()) * step
+        _, change, bend = past[-1]
+        size = _dot(change, change)
+        q *= np.where((bend > 1e-12) & (size > 0), bend / np.maximum(size, 1e-30), 1)[:, None].astype(q.dtype)
+    for (step, change, _), rho, alpha in zip(past, inverse, reversed(alphas), strict=True):
+        q += (alpha - rho * _dot(change, q))[:, None] * step
     return q
-
-
-class Learnt:
-    """weight (K, D + 1) with the intercept last, over the first D columns of the features."""
-
-    def __init__(self, weight: np.ndarray, temperature: float, penalty: float) -> None:
-        self.weight, self.temperature, self.penalty = weight, temperature, penalty
-
-
-def learn(X: np.ndarray, y: np.ndarray, K: int, *, widths: list[int]) -> Learnt:
-    """The best of several sets of features: the first `width` columns of X, for each of `widths`.
-
-    X (N, D) float32, y (N,) in 0..K-1. Features and penalty have the least log loss in
-    cross-validation, the temperature comes from the held-out scores. Classes count by the square
-    root of their frequency: a middle way between as they come and all alike.
-    """
-    X = np.concatenate([np.ones((len(X), 1), X.dtype), X], axis=1)
-    sizes = np.bincount(y, minlength=K)
-    weights = (1 / np.sqrt(np.maximum(sizes, 1)))[y].astype(X.dtype)
-    some = folds(y, max(1, len(y) // SAMPLE)) == 0
-    tried = [
-        (loss, penalty, width)
-        for width in widths
-        for loss, penalty in _path(X[some, : width + 1], y[some], K, weights=weights[some])
-    ]
-    _, penalty, width = min(tried)
-    X = np.ascontiguousarray(X[:, : width + 1])
-    held = _held_out(X, y, K, weights=weights, penalties=[penalty])
-    W = fit(X, y, weights, start=np.zeros((K, width + 1), X.dtype), penalty=penalty)
-    return Learnt(np.roll(W, -1, axis=1), calibrate(next(held), y)[0], penalty)
-
-
-def _path(X: np.ndarray, y: np.ndarray, K: int, *, weights: np.ndarray) -> list[tuple[float, float]]:
-    """[(log loss, penalty)] from strong penalties to weak, until the loss has risen twice."""
-    found: list[tuple[float, float]] = []
-    for penalty, scores in zip(PENALTIES, _held_out(X, y, K, weights=weights, penalties=PENALTIES), strict=True):
-        found.append((calibrate(scores, y)[1], penalty))
-        if len(found) > 2 and found[-3][0] < found[-2][0] < found[-1][0]:
-            break
-    return found
-
-
-def _held_out(
-    X: np.ndarray, y: np.ndarray, K: int, *, weights: np.ndarray, penalties: list[float]
-) -> Iterator[np.ndarray]:
-    """For each penalty the scores (N, K) of rows by models that have not seen them."""
-    fold = folds(y, 5 if len(y) <= 1000 else 3)
-    starts = [np.zeros((K, X.shape[1]), X.dtype)] * (fold.max() + 1)
-    for penalty in penalties:
-        scores = np.zeros((len(y), K), X.dtype)
-        for part, start in enumerate(starts):
-            seen = fold != part
-            starts[part] = W = fit(X[seen], y[seen], weights[seen], start=start, penalty=penalty, steps=40)
-            scores[~seen] = X[~seen] @ W.T
-        yield scores
-
-
-def folds(y: np.ndarray, count: int) -> np.ndarray:
-    """A fold for each row, the classes spread evenly; the same rows always get the same."""
-    order = np.random.default_rng(0).permutation(len(y))
-    order = order[np.argsort(y[order], kind="stable")]
-    fold = np.empty(len(y), int)
-    fold[order] = np.arange(len(y)) % min(count, max(2, len(y)))
-    return fold
-
-
-def calibrate(scores: np.ndarray, y: np.ndarray) -> tuple[float, float]:
-    """(temperature, log loss): of softmax(scores / temperature), least over a grid of temperatures."""
-    found = [(log_loss(scores / t, y), t) for t in np.geomspace(0.2, 5, 41)]
-    loss, temperature = min(found)
-    return float(temperature), loss
-
-
-def log_loss(scores: np.ndarray, y: np.ndarray) -> float:
-    """The mean of -log softmax(scores)[y]: scores (N, K), y (N,)."""
-    scores = scores - scores.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - scores[np.arange(len(y)), y]))
-
-
-# ---------------------------------------------------------------- measures
-
-
-def calibration_error(P: np.ndarray, y: np.ndarray, bins: int = 15) -> float:
-    """Expected calibration error (Naeini et al. 2015): bins of equal width, of the best label."""
-    sure, right = P.max(axis=1), P.argmax(axis=1) == y
-    bin = np.minimum((sure * bins).astype(int), bins - 1)
-    return float(sum(abs(sure[bin == b].sum() - right[bin == b].sum()) for b in range(bins)) / len(y))
-
-
-def macro_f1(table: np.ndarray) -> float:
-    """Mean over the classes of the F1 of a confusion table (true, predicted)."""
-    both = table.sum(axis=0) + table.sum(axis=1)
-    seen = both > 0
-    return float(np.mean(2 * np.diag(table)[seen] / both[seen]))

@@ -1,37 +1,130 @@
 """Probes: a linear classifier on an embedder's vectors, learnt from examples, in one small file.
 
-Owns the file (safetensors, so it holds numbers and nothing that runs; docs/formats.md) and its tie
-to the embedder. The arithmetic of learning is `logistic.py`'s; applying a probe needs no numpy.
+Owns the file (safetensors, so it holds numbers and nothing that runs; docs/formats.md) and its use. How one is learnt
+is `learn.py`'s; applying one needs no numpy.
 """
 
 from __future__ import annotations
 
 import json
-import os
+from zlib import crc32
 
 import mlx.core as mx
 
 from rerank.blocks import Blocks
-from toast import files, pipes
-from toast.encoding import length_batches
+from rerank.labels import fault
+from toast import pipes
 from toast.encoding.encoder import Encoder
-from toast.encoding.relevance import TEXTS
-from toast.encoding.sentence_transformers import finite, normalize
-from toast.errors import BadInput, BadModel, UsageError, os_error
-from toast.records import Records
+from toast.encoding.sentence_transformers import normalize
+from toast.errors import BadModel, UsageError, os_error
 from toast.store import is_probe, safetensors
-from toast.store.fingerprint import digest, name_of
+from toast.store.fingerprint import digest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from rerank.engines import Use
     from toast.command import Call
 
-    Labels = list[tuple[str, str]]  # (name, description)
-
-FORMAT = "toast probe 1"
+FIRST, FORMAT = "toast probe 1", "toast probe 2"
+KINDS = ("one", "many")  # labels of a text
 LARGEST = 256 << 20  # bytes of a file that may be a probe
+AGAIN = "learn it again"
+LEAST = 0.1  # what the scores of a text still count that is like nothing known
+STRANGE = 4.0  # by how much its logits are lower, where each label is decided by itself
+
+
+class Probe:
+    """What the file holds. weight: (K, columns + 1) float32, the intercept last; known: (M, dims) float32, vectors of
+    what it was learnt from; reach: the similarity to the next of these at which a text says nothing, and from which
+    on it says all; thresholds: of labels that have one; model, digest: the embedder."""
+
+    def __init__(
+        self, labels: list[str], weight: mx.array, *, model: str, digest: str, many: bool = False,
+        known: mx.array | None = None, reach: tuple[float, float] = (-2.0, -1.0),
+        thresholds: dict[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        self.labels, self.weight, self.model, self.digest, self.many = labels, weight, model, digest, many
+        self.known, self.reach, self.thresholds = known, reach, thresholds or {}
+
+    def pack(self) -> list[bytes | memoryview]:
+        """The parts of the file."""
+        facts = {
+            "format": FORMAT, "labels": json.dumps(self.labels), "model": self.model, "digest": self.digest,
+            "kind": KINDS[self.many], "reach": json.dumps([round(x, 6) for x in self.reach]),
+            "thresholds": json.dumps(self.thresholds),
+        }  # fmt: skip
+        tensors = {"weight": self.weight} | ({} if self.known is None else {"known": self.known})
+        facts["sum"] = checksum(facts, {name: safetensors.data(array) for name, array in tensors.items()})
+        return safetensors.pack(tensors, facts, alignment=8, separators=(", ", ": "))
+
+
+def checksum(facts: dict[str, str], tensors: dict[str, Any]) -> str:
+    """CRC-32, in hex, of the facts but `sum`, sorted, as Python's json.dumps writes them, and of the tensors' bytes."""
+    found = crc32(json.dumps({name: facts[name] for name in sorted(facts) if name != "sum"}).encode())
+    for name in sorted(tensors):
+        found = crc32(tensors[name], found)
+    return f"{found:08x}"
+
+
+def read(call: Call, path: str) -> Probe:
+    """The probe in a file; BadModel for any file that is no whole one."""
+    try:
+        with open(pipes.open_again(call, path, LARGEST), "rb") as file:
+            data = file.read(LARGEST) if pipes.is_fed(file.fileno()) else b""
+    except OSError as error:
+        raise os_error(error, f"open {path}") from None
+    try:
+        return unpack(data)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        if is_probe(path):
+            raise BadModel(f"{path} is a damaged probe", AGAIN) from None
+        raise BadModel(
+            f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote"
+        ) from None
+
+
+def unpack(data: bytes) -> Probe:
+    """The probe that these bytes are; ValueError, or one of its like, when they are none."""
+    facts, tensors = safetensors.unpack(data)
+    if not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError("the metadata are no texts")
+    weight = _matrix(tensors["weight"])
+    labels: Any = json.loads(facts["labels"])
+    if not (isinstance(labels, list) and all(isinstance(label, str) and not fault(label) for label in labels)):
+        raise ValueError("its labels cannot be written")
+    K, columns = weight.shape
+    many = facts["format"] == FORMAT and KINDS.index(facts["kind"]) == 1
+    if len(set(labels)) != len(labels) or len(labels) != K or (K < 2 and not many) or columns < 2:
+        raise ValueError("as many labels as rows")
+    if not all(facts[name].isprintable() for name in ("model", "digest")):
+        raise ValueError("no name")
+    probe = Probe(labels, weight, model=facts["model"], digest=facts["digest"], many=many)
+    if facts["format"] == FIRST:
+        return probe
+    if facts["format"] != FORMAT or facts["sum"] != checksum(facts, {name: t[2] for name, t in tensors.items()}):
+        raise ValueError("another version, or another sum")
+    low, high = map(float, json.loads(facts["reach"]))
+    if not -2 <= low < high <= 1:
+        raise ValueError("no reach")
+    probe.reach, probe.thresholds = (low, high), json.loads(facts["thresholds"])
+    if not all(label in labels and isinstance(least, (int, float)) for label, least in probe.thresholds.items()):
+        raise ValueError("no thresholds")
+    probe.known = _matrix(tensors["known"]) if "known" in tensors else None
+    return probe
+
+
+def _matrix(tensor: tuple[mx.Dtype, list[int], memoryview]) -> mx.array:
+    dtype, (rows, columns), numbers = tensor
+    view: Any = numbers.cast("f")
+    found = mx.array(view).reshape(rows, columns)
+    if dtype != mx.float32 or not mx.all(mx.isfinite(found)).item():
+        raise ValueError("no numbers")
+    return found
+
+
+# ---------------------------------------------------------------- use
 
 
 class Features:
@@ -45,156 +138,46 @@ class Features:
         leading = self.encoder.tokens.encode(["a"])[0].special_tokens_mask.index(0)
         self.first, self.dims = self.encoder.skip or leading, self.encoder.dims
 
-    def __call__(self, texts: list[str]) -> mx.array:
-        """(N, dims + hidden size) float32, both parts of length 1."""
-        return finite(self.encoder.name, length_batches.compute(self._rows, self.encoder.pieces(texts)[0]))
-
-    def _rows(self, encodings: list[Any]) -> mx.array:
+    def __call__(self, encodings: list[Any]) -> mx.array:
+        """(B, dims + hidden size) float32, both parts of length 1."""
         states, lengths, pooled = self.encoder.states(encodings)
         first = states[mx.arange(len(encodings)), mx.minimum(self.first, lengths - 1)]
         return mx.concatenate([normalize(pooled), normalize(first)], axis=1)
 
 
 class Probed(Blocks):
-    """A probe and its embedder: softmax of a linear function of a text's features."""
+    """A probe and its embedder: scores by a linear function of a text's features, nearer to none the further the
+    text is from all that the probe was learnt from."""
 
-    def __init__(self, call: Call, path: str, labels: Labels, *, multi: bool) -> None:
-        self.labels, weight, facts = read(call, path)
-        if multi:
-            raise UsageError("a probe gives one label to a record, so --multi has no meaning")
-        _same_labels(path, labels, self.labels)
-        if digest(call, facts["model"]) != facts["digest"]:
-            raise BadModel(f"{path} was learnt with another model than {facts['model']!r} is now", "learn it again")
-        self.features = Features(call, facts["model"])
-        self.name, self.weight, self.bias = path, weight[:, :-1].T, weight[:, -1]
+    def __init__(self, call: Call, path: str, use: Use) -> None:
+        probe = read(call, path)
+        for label in use.names:
+            if label not in probe.labels:
+                raise UsageError(f"{path} has no label {label!r}", "a probe has the labels it was learnt with")
+        if use.multi and not probe.many:
+            raise UsageError("this probe gives one label to a record, so --multi has no meaning", "learn from lists")
+        if digest(call, probe.model) != probe.digest:
+            raise BadModel(f"{path} was learnt with another model than {probe.model!r} is now", AGAIN)
+        self.features = Features(call, probe.model)
+        self.encoder = self.features.encoder
+        self.name, self.long, self.multi, self.probe = path, use.long, probe.many, probe
+        self.labels, self.many, self.thresholds = use.names or probe.labels, probe.many, probe.thresholds
+        rows = mx.array([probe.labels.index(label) for label in self.labels])
+        self.weight, self.bias = probe.weight[rows, :-1].T, probe.weight[rows, -1]
+        self.known = None if probe.known is None else probe.known.T
 
-    @property
-    def cut(self) -> int:
-        return self.features.encoder.cut
+    def encode(self, texts: list[str]) -> list[Any]:
+        return self.features.encoder.encodings(texts, whole=self.whole)
 
-    def block(self, texts: list[str]) -> mx.array:
-        features, columns = self.features(texts), len(self.weight)
-        if columns not in (self.features.dims, features.shape[1]):
-            raise BadModel(f"{self.name} has {columns} features, its embedder {features.shape[1]}", "learn it again")
-        return mx.softmax(features[:, :columns] @ self.weight + self.bias, axis=-1)
-
-
-def _same_labels(path: str, given: Labels, own: list[str]) -> None:
-    for label, _ in given:
-        if label not in own:
-            raise UsageError(f"{path} has no label {label!r}", "a probe has the labels it was learnt with")
-
-
-# ---------------------------------------------------------------- the file
-
-
-def read(call: Call, path: str) -> tuple[list[str], mx.array, dict]:
-    """(labels, weight (K, D + 1) float32 with the intercept last, {"model", "digest"}).
-
-    Raises BadModel for any file that is no whole probe.
-    """
-    try:
-        with open(pipes.open_again(call, path, LARGEST), "rb") as file:
-            data = file.read(LARGEST) if pipes.is_fed(file.fileno()) else b""
-    except OSError as error:
-        raise os_error(error, f"open {path}") from None
-    try:
-        facts, tensors = safetensors.unpack(data)
-        dtype, (K, columns), numbers = tensors["weight"]
-        labels: Any = json.loads(facts["labels"])
-        view: Any = numbers.cast("f")
-        weight = mx.array(view).reshape(K, columns)
-        texts = isinstance(labels, list) and all(map(is_label, labels)) and len(set(labels)) == len(labels)
-        whole = facts["format"] == FORMAT and dtype == mx.float32 and len(labels) == K >= 2 and columns >= 2
-        named = all(isinstance(facts[key], str) and facts[key].isprintable() for key in ("model", "digest"))
-        if not (texts and whole and named and mx.all(mx.isfinite(weight)).item()):
-            raise ValueError
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
-        if is_probe(path):
-            raise BadModel(f"{path} is a damaged probe", "learn it again") from None
-        raise BadModel(
-            f"{path} is neither a model nor a probe", "a folder, a .gguf file or what --learn wrote"
-        ) from None
-    return labels, weight, facts
-
-
-def is_label(label: object) -> bool:
-    return isinstance(label, str) and label != "" and label.isprintable()
-
-
-def write(path: str, labels: list[str], weight: mx.array, *, model: str, model_digest: str) -> None:
-    """Put the file in place as a whole; weight: (len(labels), columns) float32."""
-    facts = {"format": FORMAT, "labels": json.dumps(labels), "model": model, "digest": model_digest}
-    parts = safetensors.pack({"weight": weight}, facts, alignment=8, separators=(", ", ": "))
-    try:
-        files.replace(os.path.realpath(path), parts)
-    except OSError as error:
-        raise os_error(error, f"write {path}") from None
-
-
-# ---------------------------------------------------------------- learning
-
-
-def examples(records: Records) -> tuple[list[str], list[str]]:
-    """(texts, labels) of JSON records with the field `label`; raises BadInput."""
-    texts, labels = [], []
-    for record in records:
-        data = record.data or {}
-        label = data.get("label")
-        if isinstance(label, bool) or not isinstance(label, (str, int)) or not is_label(str(label)):
-            what = f"label {label!r} is no printable text" if "label" in data else "no field 'label'"
-            where = records.where(records.files[0], record.number)
-            raise BadInput(f"{where}: {what}", 'an example is a line like {"text": "...", "label": "..."}')
-        texts.append(record.text)
-        labels.append(str(label))
-    return texts, labels
-
-
-def learn(call: Call, model: str, file: str, *, output: str | None, field: str | None) -> None:
-    """Learn a probe from the examples of a JSONL file and write it."""
-    if output is None:
-        raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
-    files.check_output(call, output)
-    records = Records(call, [file], jsonl=True, field=field)
-    _check_apart(call, file, output, where=records.where(file))
-    texts, named = examples(records)
-    labels = sorted(set(named))
-    if len(labels) < 2:
-        known = f"{pipes.plural(len(labels), 'label')} in {pipes.plural(len(texts), 'example')}"
-        raise BadInput(f"{file}: {known}", "a probe chooses between two or more")
-    features = Features(call, model)
-
-    import numpy as np
-
-    from rerank import logistic
-
-    index = {label: i for i, label in enumerate(labels)}
-    X = _matrix(call, features, texts)
-    learnt = logistic.learn(
-        X, np.array([index[label] for label in named]), len(labels), widths=[features.dims, X.shape[1]]
-    )
-    weight = mx.array((learnt.weight / learnt.temperature).astype("<f4"))
-    write(call.path(output), labels, weight, model=name_of(call, model), model_digest=digest(call, model))
-    note = f"penalty {learnt.penalty:g}, temperature {learnt.temperature:.2f}, {weight.shape[1] - 1} features"
-    call.info(f"{len(texts)} examples, {len(labels)} labels, {note}")
-
-
-def _check_apart(call: Call, file: str, output: str, *, where: str) -> None:
-    """UsageError where the probe would replace its own examples."""
-    if not os.path.exists(call.path(output)):
-        return
-    source = os.fstat(call.stdin) if file == "-" else os.stat(call.path(file))
-    if os.path.samestat(source, os.stat(call.path(output))):
-        raise UsageError(f"the probe would replace its own examples, {where}", "-o another file")
-
-
-def _matrix(call: Call, features: Features, texts: list[str]) -> Any:
-    """The features of all texts as numpy has them: (N, D) float32."""
-    import numpy as np
-
-    rows = []
-    with pipes.progress(call, len(texts)) as bar:
-        for start in range(0, len(texts), TEXTS):
-            rows.append(np.array(features(texts[start : start + TEXTS])))
-            bar.update(len(rows[-1]))
-    return np.concatenate(rows)
+    def logits(self, encodings: list[Any]) -> mx.array:
+        features, columns, dims = self.features(encodings), len(self.weight), self.features.dims
+        known = self.known is None or len(self.known) == dims
+        if columns not in (dims, features.shape[1]) or not known:
+            raise BadModel(f"{self.name} has {columns} features, its embedder {features.shape[1]}", AGAIN)
+        logits = features[:, :columns] @ self.weight + self.bias
+        if self.known is None:
+            return logits
+        low, high = self.probe.reach
+        near = mx.max(features[:, :dims] @ self.known, axis=1, keepdims=True)
+        share = mx.clip((near - low) / (high - low), LEAST, 1.0)
+        return logits * share - (STRANGE * (1 - share) if self.multi else 0)

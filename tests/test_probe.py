@@ -10,7 +10,8 @@ from command import command, shell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rerank import logistic
+from rerank import averaging, calibration
+from rerank.logistic import Problems
 
 ANIMALS, SKIES = ["cat", "dog", "bird"], ["sky", "blue", "red"]
 
@@ -33,7 +34,7 @@ def write(path, rows):
 def learnt(model, tmp_path_factory):
     folder = tmp_path_factory.mktemp("probe")
     write(folder / "examples.jsonl", examples())
-    command("classify", "--learn", "examples.jsonl", "-o", "x.probe", "-m", model, cwd=folder).ok()
+    command("classify", "--learn", "examples.jsonl", "-o", "x.probe", "-m", model, cwd=folder).ok(quiet=False)
     return str(folder / "x.probe")
 
 
@@ -64,7 +65,7 @@ def test_report_of_any_engine(model, tmp_path):
 
 def test_the_same_examples_give_the_same_bytes(learnt, model, tmp_path):
     write(tmp_path / "e.jsonl", examples())
-    command("classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model, cwd=tmp_path).ok()
+    command("classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model, cwd=tmp_path).ok(quiet=False)
     with open(learnt, "rb") as file:
         assert (tmp_path / "y.probe").read_bytes() == file.read()
     assert sorted(os.listdir(tmp_path)) == ["e.jsonl", "y.probe"]
@@ -76,7 +77,7 @@ def test_another_field(model, tmp_path):
     words = ["classify", "--learn", "e.jsonl", "-o", "y.probe", "-m", model]
     command(*words, cwd=tmp_path).fails("no field 'text'")
     (tmp_path / "y.probe").touch(0o600)
-    command(*words, "--field", "body", cwd=tmp_path).ok()
+    command(*words, "--field", "body", cwd=tmp_path).ok(quiet=False)
     assert os.stat(tmp_path / "y.probe").st_mode & 0o777 == 0o600
 
 
@@ -111,7 +112,7 @@ def test_examples_that_teach_nothing(model, tmp_path, rows, told):
 
 def test_two_examples_are_enough(model, tmp_path):
     write(tmp_path / "e.jsonl", [{"text": "cat", "label": "a"}, {"text": "sky", "label": 2}])
-    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).ok()
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).ok(quiet=False)
     out = command("classify", "-m", "x.probe", stdin=b"cat\nsky\n", cwd=tmp_path).ok().out
     assert {line.split(b"\t")[0] for line in out.splitlines()} <= {b"a", b"2"}
 
@@ -141,7 +142,7 @@ def test_words_that_a_probe_does_not_take(learnt):
 def test_an_embedder_that_has_changed(tmp_path):
     folder = tiny.bert(tmp_path / "m")
     write(tmp_path / "e.jsonl", examples(6))
-    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", folder, cwd=tmp_path).ok()
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", folder, cwd=tmp_path).ok(quiet=False)
     tiny.bert(tmp_path / "m", seed=8)
     command("classify", "-m", "x.probe", stdin=b"cat", cwd=tmp_path).fails("another model", "learn it again")
 
@@ -160,7 +161,7 @@ def test_damaged_files(learnt, tmp_path):
         b"",
         whole[:8] + other + whole[8 + len(header) :],
     ]
-    broken.append(whole.replace(b"toast probe 1", b"toast probe 9"))
+    broken.append(whole.replace(b"toast probe 2", b"toast probe 9"))
     broken.append(whole[:-4] + np.float32(np.nan).tobytes())
     for data in broken:
         (tmp_path / "x").write_bytes(data)
@@ -197,16 +198,44 @@ def test_hostile_shapes(learnt, tmp_path):
     for shape in ([2], [2, -1], [2, 0], [2, True], [2, 1e9], [2, "x"], None, [1 << 70, 2], [2, 1 << 70]):
         (tmp_path / "x").write_bytes(changed(whole, lambda header: header["weight"].update(shape=shape)))
         command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x is a damaged probe")
-    narrow = changed(whole, lambda header: header["weight"].update(shape=[2, 5], data_offsets=[0, 40]))
-    size = 8 + int.from_bytes(narrow[:8], "little")
-    (tmp_path / "x").write_bytes(narrow[: size + 40])
+    (tmp_path / "x").write_bytes(first_version(whole, np.ones((2, 5))))
     command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("has 4 features")
+
+
+def first_version(whole, weight):
+    """A file of version 1 for the same embedder, written by itself."""
+    facts = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])["__metadata__"]
+    kept = {"format": "toast probe 1", **{name: facts[name] for name in ("labels", "model", "digest")}}
+    data = weight.astype("<f4").tobytes()
+    entry = {"dtype": "F32", "shape": list(weight.shape), "data_offsets": [0, len(data)]}
+    text = json.dumps({"__metadata__": kept, "weight": entry}).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def test_the_first_version_is_read(learnt, tmp_path):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    weight = np.zeros((2, 33))
+    weight[:, -1] = [1.0, 3.0]
+    (tmp_path / "x").write_bytes(first_version(whole, weight))
+    out = command("classify", "-m", "x", stdin=b"cat\n", cwd=tmp_path).ok().out
+    assert out == b"sky\t%.6f\tcat\n" % (1 / (1 + np.exp(-2)))
+
+
+def test_every_bit_is_summed(learnt, tmp_path):
+    with open(learnt, "rb") as file:
+        whole = file.read()
+    for at in np.random.default_rng(0).integers(8, len(whole), 12):
+        damaged = bytearray(whole)
+        damaged[at] ^= 4
+        (tmp_path / "x").write_bytes(damaged)
+        command("classify", "-m", "x", stdin=b"cat", cwd=tmp_path).fails("x")
 
 
 def test_a_probe_works_from_other_folders(model, tmp_path):
     os.symlink(model, tmp_path / "m")
     write(tmp_path / "e.jsonl", examples(6))
-    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", "m", cwd=tmp_path).ok()
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", "m", cwd=tmp_path).ok(quiet=False)
     command("classify", "-m", tmp_path / "x.probe", stdin=b"cat").ok()
 
 
@@ -226,41 +255,71 @@ def blobs(seed, N, D, K):
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 99), st.integers(2, 40), st.integers(1, 8), st.integers(2, 5))
-def test_fit_reaches_the_least_loss(seed, N, D, K):
-    """At the minimum the gradient, taken here by itself, is zero."""
+def test_each_of_many_problems_reaches_the_least_loss(seed, N, D, K):
+    """At the minimum the gradient, taken here by itself, is zero; of problems that are solved at once, too."""
     X, y = blobs(seed, N, D, K)
     X = np.concatenate([np.ones((N, 1)), X], axis=1)
-    W = logistic.fit(X, y, np.ones(N), start=np.zeros((K, D + 1)), penalty=0.01, steps=500)
-    P = np.exp(X @ W.T)
-    P /= P.sum(axis=1, keepdims=True)
-    gradient = (P - np.eye(K)[y]).T @ X / N + 0.01 * W * (np.arange(D + 1) > 0)
-    assert np.abs(gradient).max() < 2e-3
+    offsets = np.random.default_rng(seed).normal(size=(3, K, N))
+    penalties = np.array([[0.0, 0.01], [0.1, 0.1], [0.0, 1.0]])
+    W = Problems(X, y, weights=np.ones((3, N)), offsets=offsets, penalties=penalties).solve(steps=500)
+    for own, offset, (loose, penalty) in zip(W, offsets, penalties):
+        P = np.exp(X @ own.T + offset.T)
+        P /= P.sum(axis=1, keepdims=True)
+        decay = np.array([loose] + [penalty] * D)
+        gradient = (P - np.eye(K)[y]).T @ X / N + decay * own
+        assert np.abs(gradient).max() < 2e-3
 
 
-def test_learning_is_calibrated_and_chooses_features():
-    rng = np.random.default_rng(0)
-    X, y = blobs(1, 1500, 6, 3)
-    noise = rng.normal(size=(1500, 40)).astype(np.float32)
-    learnt = logistic.learn(np.concatenate([X, noise], axis=1)[:1000], y[:1000], 3, widths=[6, 46])
-    assert learnt.weight.shape == (3, 7)
-    scores = (X[1000:] @ learnt.weight[:, :-1].T + learnt.weight[:, -1]) / learnt.temperature
-    P = np.exp(scores - scores.max(axis=1, keepdims=True))
-    P /= P.sum(axis=1, keepdims=True)
-    assert np.mean(P.argmax(axis=1) == y[1000:]) > 0.7
-    assert logistic.calibration_error(P, y[1000:]) < 0.06
-    swapped = np.concatenate([noise, X], axis=1)
-    assert logistic.learn(swapped, y, 3, widths=[40, 46]).weight.shape == (3, 47)
+def taught(X, y, K, dims, offsets=None):
+    offsets = np.zeros((len(y), K), np.float32) if offsets is None else offsets
+    rows = averaging.Rows(X, y, offsets, dims=dims)
+    return rows, averaging.learn(rows)
+
+
+def test_learning_is_calibrated():
+    X, y = blobs(1, 1200, 6, 3)
+    X = np.concatenate([X, np.random.default_rng(0).normal(size=(1200, 6)).astype(np.float32)], axis=1)
+    rows, learnt = taught(X[:400], y[:400], 3, 6)
+    warm = calibration.temperature(learnt.held, rows.y)
+    P = calibration.softmax((X[400:] @ learnt.weight[:, :-1].T + learnt.weight[:, -1]) / warm)
+    assert np.mean(P.argmax(axis=1) == y[400:]) > 0.7
+    assert calibration.calibration_error(P, y[400:]) < 0.06
+
+
+def test_few_examples_do_not_lose_what_descriptions_say():
+    X, y = blobs(3, 600, 20, 3)
+    truth = np.eye(3)[y] * 2 + np.random.default_rng(1).normal(size=(600, 3))
+    alone = np.mean(truth[12:].argmax(axis=1) == y[12:])
+    _, learnt = taught(X[:12], y[:12], 3, 10, truth[:12].astype(np.float32))
+    scores = X[12:] @ learnt.weight[:, :-1].T + learnt.weight[:, -1] + learnt.prior * truth[12:]
+    assert learnt.prior > 0.5 and np.mean(scores.argmax(axis=1) == y[12:]) > alone - 0.02
+
+
+def test_descriptions_that_mislead_are_left():
+    X, y = blobs(3, 240, 20, 3)
+    _, learnt = taught(X, y, 3, 10, (5 * np.eye(3)[(y + 1) % 3]).astype(np.float32))
+    assert learnt.prior < 0.05
+
+
+@pytest.mark.parametrize("N", [2, 12, 24, 100])
+def test_no_error_is_no_certainty(N):
+    """As sure as one of N + 2 being wrong allows."""
+    y = np.arange(N) % 2
+    scores = 50 * np.eye(2)[y]
+    warm = calibration.temperature(scores, y)
+    assert calibration.softmax(scores / warm).max(axis=1).mean() <= (N + 1) / (N + 2)
+    assert calibration.temperature(scores / 1000, y) >= 1
 
 
 def test_measures():
     P = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
-    assert logistic.calibration_error(P, np.array([0, 0, 1, 1])) == pytest.approx(0.25)
-    assert logistic.calibration_error(np.eye(2)[[0, 1]], np.array([0, 1])) == 0
-    assert logistic.macro_f1(np.array([[1, 1], [0, 2]])) == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert calibration.calibration_error(P, np.array([0, 0, 1, 1])) == pytest.approx(0.25)
+    assert calibration.calibration_error(np.eye(2)[[0, 1]], np.array([0, 1])) == 0
+    assert calibration.macro_f1(np.array([[1, 1], [0, 2]])) == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
 def test_folds_spread_the_classes():
     y = np.repeat([0, 1, 2], [50, 10, 5])
-    fold = logistic.folds(y, 5)
+    fold = averaging.folds(y, 5)
     for part in range(5):
         assert np.bincount(y[fold == part], minlength=3).tolist() == [10, 2, 1]

@@ -10,6 +10,7 @@ import mlx.core as mx
 from toast.encoding import tokens
 from toast.errors import BadModel, UsageError
 from toast.models import encoder
+from toast.pipes import clean
 from toast.store.folder import blame, read_config, transformer
 
 TYPE_CHECKING = False
@@ -41,8 +42,10 @@ def scorer(path: str) -> Classifier | YesNo:
 class Classifier:
     """A sequence classifier: a cross-encoder, a text classifier or an NLI model.
 
-    labels: names in the order of the logits; activation: the default of sentence-transformers'
-    CrossEncoder, from the config; max_length: tokens of a pair, special ones included.
+    labels: names in the order of the logits, no two alike; renamed: what was done for that, a line each.
+    activation: the default of sentence-transformers' CrossEncoder, from the config. regression: the logits are
+    values; exclusive: False where each label is decided by itself. max_length: tokens of a pair, special ones
+    included.
     """
 
     cuts_longest = True  # of a pair that is cut, whichever is longer
@@ -52,8 +55,10 @@ class Classifier:
         self.max_length = self.tokens.max_length
         if self.model.head is None:
             raise BadModel(f"{path}: no classification head", "embedding models: embed")
-        self.labels = labels(config, self.model)
+        self.labels, self.renamed = labels(config, self.model.outputs)
+        self.regression = config.get("problem_type") == "regression"
         self.activation = activation(config, len(self.labels))
+        self.exclusive = self.activation is not mx.sigmoid
 
     def fitting(self, query: str, instruction: str | None = None) -> str:
         """What of a query leaves room for a text beside it. instruction: is for others."""
@@ -82,10 +87,21 @@ def _head(instruction: str, query: str) -> str:
     return f"<Instruct>: {instruction}\n<Query>: {query}\n<Document>:"
 
 
-def labels(config: Config, model: Any) -> list[str]:
-    """Names of the outputs, by id2label of the config."""
-    names = {int(k): str(v) for k, v in (config.get("id2label") or {}).items()}
-    return [names.get(i, f"LABEL_{i}") for i in range(model.outputs)]
+def labels(config: Config, outputs: int) -> tuple[list[str], list[str]]:
+    """(names of the outputs by id2label of the config, what had to be changed so that each is a line of its own)."""
+    given = {str(key): name for key, name in (config.get("id2label") or {}).items()}
+    names: list[str] = []
+    told = []
+    for i in range(outputs):
+        own = str(given[str(i)]) if given.get(str(i)) is not None else f"LABEL_{i}"
+        plain = " ".join("".join(c if c.isprintable() else " " for c in clean(own)).split()) or f"LABEL_{i}"
+        name, more = plain, 2
+        while name in names:
+            name, more = f"{plain} ({more})", more + 1
+        if name != own:
+            told.append(f"label {i}, {own[:40]!r}, goes by {name!r}")
+        names.append(name)
+    return names, told
 
 
 def activation(config: Config, n: int) -> Callable[[mx.array], mx.array]:

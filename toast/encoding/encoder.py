@@ -94,12 +94,14 @@ class Encoder:
 
     def pieces(self, texts: list[str]) -> tuple[list[Any], list[int]]:
         """Encodings within the limit and, for each, the index of its text."""
-        encodings = self.tokens.encode(
-            [self.prompt + self.tokens.shortened(text) for text in texts], whole=self.long == "mean"
-        )
+        encodings = self.encodings(texts, whole=self.long == "mean")
         parts, owners, cut = length_batches.pieces(encodings, self.long)
         self.cut += cut
         return parts, owners
+
+    def encodings(self, texts: list[str], *, whole: bool) -> list[Any]:
+        """Texts behind the prompt -> Encodings, as Tokens.encode."""
+        return self.tokens.encode([self.prompt + self.tokens.shortened(text) for text in texts], whole=whole)
 
     def states(self, encodings: list[Any]) -> tuple[mx.array, ...]:
         """(token states (B, L, D), lengths (B,), their pooled vectors (B, D'), not normalised)."""

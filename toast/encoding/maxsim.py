@@ -54,8 +54,7 @@ class MaxSim:
 
     def encode(self, texts: list[str], long: str = "truncate") -> list[Any]:
         """Texts -> Encodings, as Tokens.encode."""
-        prompt, tokens = self.documents.prompt, self.documents.tokens
-        return tokens.encode([prompt + tokens.shortened(text) for text in texts], whole=long == "best")
+        return self.documents.encodings(texts, whole=long == "best")
 
     def logits(self, encodings: list[Any]) -> mx.array:
         """(B, 1) float32."""
