@@ -166,7 +166,7 @@ class Asked:
         if not whole or not 0 < sum(whole.held) <= PLACES or not whole.held[index]:
             return set()
         with damage(lexicon.name, lexicon.db):
-            return {chunk for chunk, _ in words.bm25(lexicon.db, whole.expression)}
+            return set(words.bm25(lexicon.db, whole.expression)[0])
 
     def _phrases(self) -> list[Word]:
         """The pairs of words that are next to each other in the query, and all of it: where FTS5's positions of all of

@@ -172,7 +172,7 @@ def classify(
         from rerank import groups
 
         return groups.group(
-            call, Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip"),
+            call, Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error),
             model=model, count=group, json=json,
         )  # fmt: skip
     if learn is not None:
