@@ -197,13 +197,14 @@ def test_a_working_directory_that_is_gone(shared, client, line, tmp_path):
 class Fake:
     """Something that listens where the warm process would: greets, says these bytes to each request, then closes."""
 
-    def __init__(self, warm, answer, *, greeting=GREETING, reads=False):
+    def __init__(self, warm, answer, *, greeting=GREETING, reads=False, beats=False):
         os.mkdir(os.path.join(warm.folder, "toast"), 0o700)
         path = place.socket({"XDG_RUNTIME_DIR": warm.folder})
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
         self.listener.listen(8)
-        self.greeting, self.answer, self.reads = greeting, answer, reads
+        self.greeting, self.answer, self.reads, self.beats = greeting, answer, reads, beats
+        self.asked = threading.Event()
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -218,6 +219,13 @@ class Fake:
                 os.read(fds[0], 100)
             if data:
                 connection.sendall(self.answer)
+            self.asked.set()
+            try:
+                while self.beats:
+                    time.sleep(0.2)
+                    connection.sendall(b".\n")
+            except OSError:
+                pass
             for fd in fds:
                 os.close(fd)
             connection.close()
@@ -483,3 +491,77 @@ def test_killed_at_random_moments(own, client, line):
             out, err = caller.communicate(b"a cat\n", timeout=30)
             ends.add((caller.returncode, out, err))
     assert ends <= {(0, line, b""), (2, b"", ENDED)}, ends
+
+
+# ---------------------------------------------------------------- what does not answer, and what takes long
+
+
+def test_stop_lets_jobs_finish(own):
+    own.start()
+    job = own.popen(CLIENTS[0], *EMBED)
+    job.stdin.write(b"a cat\n")
+    job.stdin.flush()
+    job.stdout.readline()
+    stop = own.popen(CLIENTS[0], "toasted", "stop")
+    time.sleep(6)  # longer than a signal would give them
+    assert job.poll() is None
+    out, err = job.communicate(b"a dog\n")
+    assert (job.returncode, len(out.splitlines()), err) == (0, 1, b"")
+    assert stop.wait(30) == 0 and own.status() is None
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_job_that_does_not_listen_holds_nobody(own, client):
+    """The other side beats, and says nothing of an end."""
+    fake = Fake(own, b"begun\n", beats=True)
+    asked = own.popen(client, *EMBED)
+    own.wait(fake.asked.is_set)
+    began = time.monotonic()
+    asked.send_signal(signal.SIGTERM)
+    assert asked.wait(20) == -signal.SIGTERM and time.monotonic() - began < 6
+
+
+@pytest.mark.parametrize("words", [["-p", "here"], ["-phere"], ["-qp", "here"], ["-qphere"]])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_here_is_here(shared, client, words):
+    before = shared.status()
+    shared.run(client, *EMBED, *words, stdin=b"a cat\n").ok()
+    after = shared.status()
+    assert (after["served"], after["refused"]) == (before["served"], before["refused"])
+
+
+def test_a_folder_that_is_open_is_told_at_once(own):
+    os.mkdir(f"{own.folder}/toast")
+    os.chmod(f"{own.folder}/toast", 0o755)
+    began = time.monotonic()
+    told = f"{own.folder}/toast is not a folder that only you may enter (chmod 700 {own.folder}/toast, or -p here)"
+    own.run(CLIENTS[0], *EMBED, "-p", "toasted", stdin=b"a\n").fails(told)
+    own.run(CLIENTS[0], "toasted", "run").fails(told)
+    ran = own.run(CLIENTS[0], *EMBED, "--warm", "1m", stdin=b"a\n").ok(quiet=False)
+    assert told.encode() in ran.err and time.monotonic() - began < 15
+
+
+def test_one_that_is_stopped_is_told(own):
+    own.start()
+    own.process.send_signal(signal.SIGSTOP)
+    try:
+        for word in ("status", "stop"):
+            ran = own.run(CLIENTS[0], "toasted", word)
+            ran.fails("the warm process does not answer", f"kill -9 {own.process.pid} ends it")
+    finally:
+        own.process.send_signal(signal.SIGCONT)
+
+
+def test_few_descriptors_leave_jobs_to_their_callers(own):
+    """`ulimit -n`: what it has no descriptors for runs where it came from."""
+    command = f"ulimit -n 96; exec {words_of(CLIENTS[0], 'toasted')[0]} run"
+    own.process = subprocess.Popen(["bash", "-c", command], stderr=subprocess.PIPE, env=environment(own.env))
+    own.wait(own.status)
+    running = [own.popen(CLIENTS[0], *EMBED) for _ in range(12)]
+    for job in running:
+        job.stdin.write(b"a cat\n")
+        job.stdin.flush()
+        job.stdout.readline()
+    for job in running:
+        assert job.communicate()[1] == b"" and job.returncode == 0
+    assert own.status()["refused"] >= 1

@@ -329,6 +329,8 @@ class _Warmth:
 
             try:
                 client.leave_one(self.left)
+            except ToastError as error:
+                self.left.warn(f"no warm process for the next time: {error}")
             except OSError as error:
                 self.left.info(f"cannot start the warm process: {error.strerror}")
 

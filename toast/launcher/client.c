@@ -207,9 +207,10 @@ static int converse(int fd, struct said* said, const sigset_t* open) {
 static void call_off(int fd) {
   char data[LINE];
   struct timeval limit = {ENDING, 0};
+  double until = now() + ENDING;
   setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof limit);
   if (send(fd, "!", 1, MSG_NOSIGNAL) == 1)
-    while (recv(fd, data, sizeof data, 0) > 0) continue;
+    while (recv(fd, data, sizeof data, 0) > 0 && now() < until) continue;
 }
 
 // ---- signals: while the job runs they come through at one place only

@@ -43,11 +43,18 @@ static int is_own(const char* word, int terminal) {
          is_special(equals ? equals + 1 : NULL) || is_special(*word == '@' ? word + 1 : NULL);
 }
 
+// Whether words say `-p here`, or may: -p here, -qp here, -phere. Who is taken at his word for nothing runs here.
+static int asks_for_here(const char* word, const char* next) {
+  size_t n = strlen(word);
+  if (n < 2 || word[0] != '-' || word[1] == '-') return 0;
+  return (word[n - 1] == 'p' && next && !strcmp(next, "here")) || (n > 5 && !strcmp(word + n - 5, "phere"));
+}
+
 int may_ask(char** words, int terminal) {
   const char* warm = getenv("TOAST_WARM");
   if (!is_served() || is_completing() || (warm && !strcmp(warm, "off"))) return 0;
   for (; *words; words++)
-    if (is_own(*words, terminal)) return 0;
+    if (is_own(*words, terminal) || asks_for_here(*words, words[1])) return 0;
   return 1;
 }
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 STARTING = 30  # seconds for which `-p toasted` waits for a process that it has started
+YIELDING = 1  # seconds after which one that was started sooner is there
 SENDING = 2  # seconds that a greeting may take, and a request to be read
 LONGEST_LINE = 1 << 20  # bytes: of what tells about itself
 ENDING = 2  # seconds for which a job that is called off may clean up
@@ -90,9 +91,10 @@ class Conversation:
     def call_off(self) -> None:
         """A signal came: tell the job, and give it a moment to clean up."""
         self.connection.settimeout(ENDING)
+        until = monotonic() + ENDING
         try:
             self.connection.send(b"!")
-            while self.connection.recv(4096):
+            while self._wait(max(0.0, until - monotonic())) and self.connection.recv(4096):
                 pass
         except OSError:
             pass
@@ -107,8 +109,8 @@ def ask(call: Call, words: list[str]) -> int | None:
         return None
     insisting = call.place == "toasted"
     path = place.socket(call.env)
-    if not place.fits(path) and insisting:
-        raise ToastError(f"{path} is too long for a socket", "set XDG_RUNTIME_DIR to a shorter folder, or -p here")
+    if insisting:
+        place.check(path)
     connection = _started(call, path) if insisting else connect(path)
     if connection is None:
         return None
@@ -152,9 +154,10 @@ def connect(path: str) -> Any:
 def _started(call: Call, path: str) -> Any:
     """A connection to a warm process, which is started where there is none; ToastError."""
     connection, until = connect(path), monotonic() + STARTING
-    if connection is None:
-        spawn.start(call)
+    child = 0 if connection else spawn.start(call)
     while connection is None:
+        if spawn.is_over(child):  # it cannot, or another has been sooner
+            until = min(until, monotonic() + YIELDING)
         if monotonic() > until:
             raise ToastError("cannot start the warm process", "toasted run shows why; -p here does without")
         sleep(0.02)
@@ -181,26 +184,27 @@ def send(connection: Any, request: Request, descriptors: list[int]) -> bool:
 
 
 def control(call: Call, word: str) -> bytes | None:
-    """What the warm process answers to `status` or `stop`; None where there is none."""
+    """What the warm process answers to `status` or `stop`; None where there is none. ToastError for a silent one."""
     connection = connect(place.socket(call.env))
     if connection is None:
         return None
     try:
-        conversation, answer = Conversation(connection), b""
+        conversation, answer, until = Conversation(connection), b"", monotonic() + protocol.SILENCE
         if conversation.greeted() and send(connection, Request("toasted", [word], {}), []):
-            while (line := conversation.line()) is not None:
+            while monotonic() < until and (line := conversation.line()) is not None:
                 kind, _, rest = line.partition(b" ")
                 if kind == INFO:
                     answer = rest
                 elif kind == DONE:
                     return answer
+        raise ToastError("the warm process does not answer", f"kill -9 {place.process(connection)} ends it")
     finally:
         connection.close()
-    return None
 
 
 def leave_one(call: Call) -> None:
-    """Start a warm process for the next time, unless there is one."""
+    """Start a warm process for the next time, unless there is one. OSError, ToastError where it cannot be."""
+    place.check(place.socket(call.env))
     if connection := connect(place.socket(call.env)):
         connection.close()
     else:

@@ -62,8 +62,7 @@ def run(call: Call, idle: str | None) -> None:
     from toast.warm import server
 
     path = place.socket(call.env)
-    if not place.fits(path):
-        raise ToastError(f"{path} is too long for a socket", "set XDG_RUNTIME_DIR to a shorter folder")
+    place.check(path)
     try:
         held = server.listen(path)
     except OSError as error:

@@ -10,6 +10,7 @@ import sys
 from stat import S_ISDIR
 
 import toast
+from toast.errors import ToastError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,6 +44,15 @@ def is_private(path: str) -> bool:
     return _is_own(path, 0o077)
 
 
+def check(path: str) -> None:
+    """ToastError unless a socket may have this path, in a folder of one's own if that is there."""
+    if not fits(path):
+        raise ToastError(f"{path} is too long for a socket", "set XDG_RUNTIME_DIR to a shorter folder, or -p here")
+    where = os.path.dirname(path)
+    if os.path.lexists(where) and not is_private(where):
+        raise ToastError(f"{where} is not a folder that only you may enter", f"chmod 700 {where}, or -p here")
+
+
 def socket(env: Mapping[str, str]) -> str:
     """The path of the socket: of this version, for the Python that runs this."""
     where = os.path.realpath(os.path.dirname(sys.executable))
@@ -69,3 +79,11 @@ def peer(connection: Any) -> int:
     import _socket
 
     return int.from_bytes(connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)[4:8], sys.byteorder)
+
+
+def process(connection: Any) -> int:
+    """The number of the process at the other end."""
+    import _socket
+
+    level, option = (0, 2) if sys.platform == "darwin" else (_socket.SOL_SOCKET, _socket.SO_PEERCRED)  # LOCAL_PEERPID
+    return int.from_bytes(connection.getsockopt(level, option, 4), sys.byteorder)

@@ -9,9 +9,12 @@ import array
 import gc
 import json
 import os
+import resource
 import select
 import socket
 from collections import Counter
+from errno import EMFILE, ENFILE
+from math import inf
 from signal import SIGINT, SIGTERM, set_wakeup_fd, signal
 from stat import S_ISSOCK
 from time import monotonic
@@ -31,7 +34,9 @@ JOBS = 64  # at once; more run where they came from
 WAITING = 64  # connections that have not said yet what they want
 PATIENCE = 2.0  # seconds in which a request has to be said
 GARBAGE = 100  # jobs after which it is collected even when others run
-PARTING = 5.0  # seconds that jobs may take when the process is told to end
+PARTING = 5.0  # seconds that jobs may take when a signal ends the process
+SPARE = 64  # descriptors that are not for jobs
+EACH = 8  # descriptors that a job may need
 GREETING = protocol.GREETING + b"\n"
 ABUSE = b"here this is toast's warm process, no server to talk to: run the commands (docs/formats.md)\n"
 
@@ -89,7 +94,8 @@ class Server:
         self.ended: list[Job] = []
         self.served: Counter[str] = Counter()
         self.refused = self.uncollected = 0  # jobs: left to their callers; whose garbage is still there
-        self.leaving = self.used = 0.0
+        self.leaving, self.until, self.used = False, inf, 0.0
+        self.jobs, self.spare = _room(), os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self.poll = select.poll()
         self.workers = Workers(self._ended)
         self.wake_reader, self.wake_writer = socket.socketpair()
@@ -102,7 +108,7 @@ class Server:
             end.settimeout(0)
         set_wakeup_fd(self.wake_writer.fileno(), warn_on_full_buffer=False)
         for number in (SIGINT, SIGTERM):
-            signal(number, lambda *_: self.leave())
+            signal(number, lambda *_: self.leave(PARTING))
         for end in (self.wake_reader, self.listener):
             self.poll.register(end, select.POLLIN)
         self.used = beat = monotonic()
@@ -123,13 +129,14 @@ class Server:
     def _is_over(self) -> bool:
         now = monotonic()
         if self.leaving:
-            return not self.running or now - self.leaving > PARTING
+            return not self.running or now > self.until
         return self.idle is not None and not (self.running or self.waiting) and now - self.used > self.idle
 
-    def leave(self) -> None:
-        """Take no more jobs; those that run may come to their end."""
+    def leave(self, within: float = inf) -> None:
+        """Take no more jobs; those that run may come to their end, for so many seconds."""
+        self.until = min(self.until, monotonic() + within)
         if not self.leaving:
-            self.leaving = monotonic()
+            self.leaving = True
             self.poll.unregister(self.listener)
             self.listener.close()
 
@@ -148,7 +155,8 @@ class Server:
 
     def _beat(self) -> None:
         for connection in self.running.values():
-            connection.say(protocol.BEAT + b"\n")
+            if not (connection.job and connection.job.cancelled):  # whoever called it off does not wait for long
+                connection.say(protocol.BEAT + b"\n")
         for connection in [c for c in self.waiting.values() if monotonic() - c.since > PATIENCE]:
             self._refuse(connection, ABUSE)
         self._tidy()
@@ -166,8 +174,10 @@ class Server:
     def _accept(self) -> None:
         try:
             connection, _ = self.listener.accept()
-        except OSError:  # gone again, or there are too many descriptors
-            return
+        except OSError as error:
+            if error.errno in (EMFILE, ENFILE):
+                self._turn_away()
+            return  # else it is gone again
         connection.settimeout(0)
         found = Connection(connection)
         if place.peer(connection) != os.geteuid():
@@ -178,6 +188,15 @@ class Server:
             found.say(GREETING)
             self.waiting[connection.fileno()] = found
             self.poll.register(connection, select.POLLIN)
+
+    def _turn_away(self) -> None:
+        """There are no descriptors: take the next connection by the one that is spared for this, and close it."""
+        os.close(self.spare)
+        try:
+            self.listener.accept()[0].close()
+        except OSError:
+            pass
+        self.spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _receive(self, connection: Connection) -> None:
         try:
@@ -218,7 +237,7 @@ class Server:
             raise Refused("a request has three descriptors, and one of the working directory")
         command, lasting = jobs.check(request)
         job = Job(connection.socket, request, command, fds=connection.fds)
-        if self.workers.running >= JOBS:
+        if self.workers.running >= self.jobs:
             raise Refused("it is full")
         connection.job, connection.fds, fd = job, [], connection.socket.fileno()
         connection.socket.settimeout(PATIENCE)
@@ -266,6 +285,17 @@ class Server:
         }  # fmt: skip
 
 
+def _room() -> int:
+    """How many jobs may run at once: no more than the system has descriptors for, of which it is asked for all."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):  # macOS has a limit of its own below its word for none
+        pass
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return JOBS if limit == resource.RLIM_INFINITY else max(1, min(JOBS, (limit - SPARE) // EACH))
+
+
 # ---------------------------------------------------------------- the socket
 
 
@@ -273,10 +303,8 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
     """(the socket at `path`, the lock that says whose it is); None where another process has it. OSError.
 
     The lock is the system's: it ends with its process, however that ends. What is left of a dead one's is replaced."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, 0o700, exist_ok=True)
-    if not place.is_private(folder):
-        raise PermissionError(1, "is not a folder that only you may enter", folder)
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    place.check(path)
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     if not files.lock(lock):
         os.close(lock)

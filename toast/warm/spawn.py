@@ -17,12 +17,12 @@ CODE = """from toast.start import resume; resume("toasted", False, (-1, -1, -1))
 from toast.cli import toasted; toasted()"""
 
 
-def start(call: Call) -> None:
-    """Start one; it ends by itself where there is one already. OSError where the system lets no process be."""
+def start(call: Call) -> int:
+    """Start one: its number. It ends by itself where there is one already. OSError where the system lets none be."""
     null = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     close = [(os.POSIX_SPAWN_CLOSE, fd) for fd in _inherited()]
     lasting = call.warm_for if call.warm_for and call.warm_for != "off" else DEFAULT
-    os.posix_spawn(
+    return os.posix_spawn(
         sys.executable,
         [sys.executable, "-P", "-c", CODE, "run", "--idle", lasting],
         dict(call.env),
@@ -31,6 +31,14 @@ def start(call: Call) -> None:
         setsigmask=(),
         setsigdef=_signals(),
     )
+
+
+def is_over(child: int) -> bool:
+    """Whether it has ended."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
 
 
 def _inherited() -> list[int]:
