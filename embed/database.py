@@ -175,6 +175,23 @@ def records_at(db: Connection, path: Path, number: int) -> list[Version]:
     return _versions(db, "path = ? AND number = ?", path, number)
 
 
+def has_records(db: Connection, path: Path) -> bool:
+    """Whether there are records without an id of this source."""
+    asked = "SELECT 1 FROM documents WHERE path = ? AND number IS NOT NULL AND name IS NULL LIMIT 1"
+    return db.execute(asked, (path,)).fetchone() is not None
+
+
+def records_of(db: Connection, path: Path) -> Iterable[tuple[int, bytes]]:
+    """(number, hash) of them."""
+    asked = "SELECT number, hash FROM documents WHERE path = ? AND number IS NOT NULL AND name IS NULL ORDER BY number"
+    return db.execute(asked, (path,))
+
+
+def documents_of(db: Connection) -> Iterable[tuple[Path, int | None, str | None, bytes | None]]:
+    """(path, number, name, hash) of all, as they came in."""
+    return db.execute("SELECT path, number, name, hash FROM documents ORDER BY id")
+
+
 def _versions(db: Connection, where: str, *values: Any) -> list[Version]:
     return db.execute(f"SELECT id, hash FROM documents WHERE {where}", values).fetchall()
 

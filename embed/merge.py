@@ -1,9 +1,15 @@
 """`index --merge`: indexes made elsewhere, by the same model, to one; nothing is embedded again.
 
-Of a file or of an id that several have, the last one's version is kept.
+Of a file or of an id that several have, the last one's version is kept. What is there already is not taken again: a
+record of the same bytes at the same place, a whole index of the same records. Records of different sources are never
+at the same place: those of standard input, which has no name, get that of their index.
 """
 
 from __future__ import annotations
+
+import os
+from _blake2 import blake2b
+from itertools import count
 
 from embed import database, schema, vectors, words
 from embed.build import Build
@@ -40,15 +46,22 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
     with writing(build):
         db = build.open()
         database.set_meta(db, **made)
+        known, again, dropped = set[bytes](), 0, 0
         for path in paths:
             with schema.opened(call, path) as source:
                 database.expect_sound(source)
-                join = Join(source, db, made["dims"])
+                if (digest := _digest(source)) in known:
+                    again += 1
+                    continue
+                known.add(digest)
+                join = Join(source, db, made["dims"], index=path)
                 for ids in _batches(source):
                     checkpoint()
                     found = join.read(ids)
                     with build.disk(), transaction(db):
                         join.write(found)
+                dropped += join.dropped
+        _tell(call, again=again, dropped=dropped)
         vectors.pack(db, made["dims"])
         words.optimize(db)
         build.finish()
@@ -69,6 +82,22 @@ def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
     return first
 
 
+def _tell(call: Call, *, again: int, dropped: int) -> None:
+    """What was not taken, as it was there."""
+    if again:
+        call.warn(f"{again} of the indexes {'hold' if again > 1 else 'holds'} what another does, and counted once")
+    if dropped:
+        call.warn(f"{pipes.plural(dropped, 'document')} that {'were' if dropped > 1 else 'was'} there already")
+
+
+def _digest(db: Connection) -> bytes:
+    """The same for indexes of the same documents in the same order."""
+    found = blake2b(digest_size=16)
+    for row in database.documents_of(db):
+        found.update(repr(row).encode("utf-8", "surrogateescape"))
+    return found.digest()
+
+
 def _batches(db: Connection) -> Iterator[list[int]]:
     ids = database.document_ids(db)
     return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
@@ -77,9 +106,10 @@ def _batches(db: Connection) -> Iterator[list[int]]:
 class Join:
     """Copies documents with their chunks and vectors from one index to another."""
 
-    def __init__(self, source: Connection, db: Connection, dims: int) -> None:
+    def __init__(self, source: Connection, db: Connection, dims: int, *, index: str) -> None:
         self.source, self.db, self.dims = source, db, dims
-        self.rows = vectors.Lookup(source, dims)
+        self.rows, self.places = vectors.Lookup(source, dims), Places(source, db, index)
+        self.dropped = 0  # documents that were there already
 
     def read(self, ids: list[int]) -> list[Copy]:
         """These documents, and their chunks with their vectors."""
@@ -91,12 +121,18 @@ class Join:
         return found
 
     def write(self, copies: list[Copy]) -> None:
-        """Store them; they replace what the other index has of the same files and ids."""
+        """Store those that are not there; they replace what the other index has of the same files and ids."""
         rows: list[vectors.Row] = []
         chunks: list[int] = []
         replaced: list[int] = []
         for (path, number, name, hash, data), pieces, own in copies:
-            replaced += self._versions(path, number, name)
+            if number is not None and name is None:
+                path = self.places.of(path)
+            there = self._versions(path, number, name)
+            if any(known == hash for _, known in there):
+                self.dropped += 1
+                continue
+            replaced += [id for id, _ in there]
             new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
             context = Context(database.named(path), number)
             chunks += [database.insert_chunk(self.db, new, piece, context.of(piece[3])) for piece in pieces]
@@ -105,11 +141,34 @@ class Join:
             vectors.insert(self.db, rows, chunks)
         database.remove_documents(self.db, dict.fromkeys(replaced), self.dims)
 
-    def _versions(self, path: str | bytes, number: int | None, name: str | None) -> list[int]:
+    def _versions(self, path: database.Path, number: int | None, name: str | None) -> list[database.Version]:
         if number is None:
-            found = database.file_versions(self.db, path)
-        elif name is not None:
-            found = database.named_versions(self.db, name)
-        else:
-            return []
-        return [id for id, _ in found]
+            return database.file_versions(self.db, path)
+        return (
+            database.named_versions(self.db, name) if name is not None else database.records_at(self.db, path, number)
+        )
+
+
+class Places:
+    """What the sources of an index's records are called in another index, which may have others of that name."""
+
+    def __init__(self, source: Connection, db: Connection, index: str) -> None:
+        self.source, self.db, self.index = source, db, index.removesuffix(".db")
+        self.found: dict[database.Path, database.Path] = {}
+
+    def of(self, path: database.Path) -> database.Path:
+        if path not in self.found:
+            self.found[path] = next(name for name in self._names(path) if not self._is_taken(name, path))
+        return self.found[path]
+
+    def _names(self, path: database.Path) -> Iterator[database.Path]:
+        first: list[database.Path] = [os.path.basename(self.index), self.index] if path == "-" else [path]
+        yield from first
+        yield from (f"{database.named(first[-1])}~{i}" for i in count(2))
+
+    def _is_taken(self, name: database.Path, path: database.Path) -> bool:
+        """Whether another record stands there where one of ours would."""
+        if not database.has_records(self.db, name):
+            return False
+        ours = ((number, hash) for number, hash in database.records_of(self.source, path))
+        return any(known != hash for number, hash in ours for _, known in database.records_at(self.db, name, number))
