@@ -475,6 +475,12 @@ def test_ignore_files_in_the_order_of_ripgrep(tmp_path, model):
     (home / ".config/git/ignore").write_text("*.own\n*.txt\n")
     (home / ".gitconfig").unlink()
     assert "a.txt" not in listed(top, model, env=env)
+    # the repository's own configuration comes before the user's, and its paths begin at the repository
+    tree(top, **{".git/config": "[core]\n\tbare = false\n\texcludesFile = rules\n", "rules": "sub\nrules\n"})
+    assert listed(top, model, env=env) == ["a.glob", "a.kept", "a.own", "a.txt"]
+    (top / ".git/config").write_text("[core]\n\texcludesFile =\n")
+    assert listed(top, model, env=env) == ["a.glob", *found]
+    (top / ".git/config").unlink()
     # a folder of it, and one that is no repository
     assert listed(top / "sub", model, env=env) == ["b.git", "b.own"]
     tree(tmp_path / "plain", "a.txt", "b.txt", "c.own", "in/b.txt", **{".ignore": "b.txt\n"})

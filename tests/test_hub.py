@@ -216,6 +216,18 @@ def test_killed_pulls_end_whole(env, served):
         env["HF_HOME"], "hub", "models--org--tiny", "blobs", blob))]  # fmt: skip
 
 
+def test_pulls_at_the_same_time(env, served):
+    """One fetches a file, the others wait; all of them end well."""
+    served.repositories["org/tiny"]["model.safetensors"] += os.urandom(20_000_000)
+    pulls = [start("model", "pull", "org/tiny", env=env) for _ in range(4)]
+    ended = [(pull.communicate()[1], pull.returncode) for pull in pulls]
+    assert [status for _, status in ended] == [0] * 4, ended
+    command("model", "verify", "org/tiny", env=env).ok()
+    assert not [blob for blob in blobs(env) if blob.endswith(".incomplete")]
+    asked = [path for _, path, *_ in served.log if path.endswith("model.safetensors")]
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     "lie, told",
     [((None, "0" * 64), "another hash"), ((1200, None), "longer than the hub says"), ((-1, None), "no size"),

@@ -7,10 +7,10 @@ for is kept there.
 
 from __future__ import annotations
 
-import os
 from _thread import allocate_lock
 from time import monotonic
 
+from toast import files
 from toast.errors import UsageError
 
 TYPE_CHECKING = False
@@ -56,7 +56,7 @@ def load(call: Call, name: str, kind: Callable[..., T], *beside: str) -> T:
 def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     """The same for a folder whose kernels are installed."""
     folders = (folder, *beside)
-    state = tuple(map(_state, folders))
+    state = tuple(map(files.state, folders))
     for key in [k for k in _slots if k[:2] == (kind, folders) and k[2] != state]:
         _slots.pop(key, None)  # its files have changed
     slot = _slots.setdefault((kind, folders, state), _Slot())
@@ -65,13 +65,6 @@ def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
             slot.model = kind(*folders)
     slot.used = monotonic()
     return slot.model
-
-
-def _state(folder: str) -> tuple:
-    """What changes when a file of the folder does."""
-    with os.scandir(folder) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries]
-    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))
 
 
 def forget() -> None:

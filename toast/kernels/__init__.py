@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
+from toast import options
 from toast.kernels.replaced import replace, restore
 
 TYPE_CHECKING = False
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         def warn(self, text: str) -> None: ...
 
 
+MOST_THREADS = 1024
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
 VERSION = "6"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
@@ -82,10 +84,10 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
             _told = call.outcome
             call.warn(text)
 
-    threads = call.env.get("TOAST_THREADS", "")
+    threads = min(options.whole(call.env.get("TOAST_THREADS", "")) or 0, MOST_THREADS)
     asked = call.env.get("TOAST_KERNELS") or "auto"
     required = asked == "require"
-    wanted = "auto" if required else asked, int(threads) if threads.isdigit() else 0
+    wanted = "auto" if required else asked, threads
     with _lock:
         if _decided and not _same(_decided, wanted) and not _on_gpu():
             used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))
