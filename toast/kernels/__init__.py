@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from _thread import allocate_lock
 
-from toast import options
 from toast.kernels.replaced import replace, restore
 
 TYPE_CHECKING = False
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
         def warn(self, text: str) -> None: ...
 
 
-MOST_THREADS = 1024
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
 VERSION = "6"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
@@ -84,10 +82,11 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
             _told = call.outcome
             call.warn(text)
 
-    threads = min(options.whole(call.env.get("TOAST_THREADS", "")) or 0, MOST_THREADS)
+    threads = call.env.get("TOAST_THREADS", "")
     asked = call.env.get("TOAST_KERNELS") or "auto"
     required = asked == "require"
-    wanted = "auto" if required else asked, threads
+    counts = threads.isascii() and threads.isdecimal() and len(threads) < 5
+    wanted = "auto" if required else asked, int(threads) if counts else 0
     with _lock:
         if _decided and not _same(_decided, wanted) and not _on_gpu():
             used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))
