@@ -297,6 +297,13 @@ def test_a_mail_has_the_mails_that_it_forwards():
     assert rows[-1] == "a tall giraffe" and "crocodile" not in rows
 
 
+@pytest.mark.parametrize(
+    "subject", ["caf\u00e9".encode(), b"caf\xe9", b"=?iso-8859-1?q?caf=E9?=", b"=?utf-7?q?caf=C3=A9?="]
+)
+def test_subjects_of_mails(subject):
+    assert text("a.eml", b"subject: " + subject + b"\n\nx").startswith("# caf\u00e9\n")
+
+
 def test_texts_can_be_stored():
     """Half a surrogate pair has no UTF-8, and SQLite ends a text at NUL."""
     book = {"cells": [{"cell_type": "markdown", "source": "a \ud800 b \0 \ud83d\ude00"}]}

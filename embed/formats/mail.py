@@ -109,9 +109,10 @@ def _text(part: Message, kind: str) -> str:
 
 
 def _header(mail: Message, name: str) -> str:
-    """A header in one line, decoded as RFC 2047 has it."""
+    """A header in one line, decoded as RFC 2047 has it; or as it is, where it is in UTF-8 or Latin-1."""
+    raw = next((value for known, value in mail.raw_items() if known.lower() == name.lower()), "")
     parts = []
-    for data, named in decode_header(str(mail.get(name, ""))):
+    for data, named in decode_header(decoded(raw.encode("utf-8", "surrogateescape"))[0]):
         known = charset(named or "") or "utf-8"
         parts.append(data if isinstance(data, str) else data.decode(known, "replace"))
     return " ".join("".join(parts).split())
