@@ -172,7 +172,7 @@ class Globs:
         """(whether it takes, whether it is of paths below here alone, what it is of paths from here, what it is of
         absolute ones beside that), for each choice in braces."""
         meant = not glob.startswith("!")
-        for one in braces(glob if meant else glob[1:]):
+        for one in braces(glob if meant else glob[1:], self.option):
             if not one:
                 raise UsageError(f"{self.option} wants a GLOB", "docs, '*.md', '!*.txt'")
             if "/" not in one.rstrip("/") and one.strip("./"):
@@ -201,8 +201,8 @@ class Globs:
         return found
 
 
-def braces(glob: str) -> list[str]:
-    """A glob with {a,b} as several without; braces that are not closed are characters."""
+def braces(glob: str, option: str = "--path") -> list[str]:
+    """A glob with {a,b} as several without; braces that are not closed are characters. option: that it was given to."""
     depth, first = 0, -1
     cuts: list[int] = []
     for mark in BRACES.finditer(glob):
@@ -216,14 +216,14 @@ def braces(glob: str) -> list[str]:
             depth -= 1
             if not depth:
                 cuts.append(mark.start())
-                return _expanded(glob, cuts)
+                return _expanded(glob, cuts, option)
     return [glob]
 
 
-def _expanded(glob: str, cuts: list[int]) -> list[str]:
+def _expanded(glob: str, cuts: list[int], option: str) -> list[str]:
     """cuts: where the outermost brace opens, its commas, and where it closes."""
-    head, tails = glob[: cuts[0]], braces(glob[cuts[-1] + 1 :])
-    inner = [part for a, b in zip(cuts, cuts[1:], strict=False) for part in braces(glob[a + 1 : b])]
+    head, tails = glob[: cuts[0]], braces(glob[cuts[-1] + 1 :], option)
+    inner = [part for a, b in zip(cuts, cuts[1:], strict=False) for part in braces(glob[a + 1 : b], option)]
     if len(inner) * len(tails) > MOST:
-        raise UsageError(f"--path {glob[:40]}: braces make over {MOST} globs")
+        raise UsageError(f"{option} {glob[:40]}: braces make over {MOST} globs")
     return [head + part + tail for part in inner for tail in tails]

@@ -48,10 +48,11 @@ class Part:
         try:
             told = literal_eval(head[8 + wide : self.start].decode("latin-1"))
             (self.rows, self.columns), self.descr = told["shape"], told["descr"]
-            plain = type(self.descr) is str and self.descr[1:].isalnum() and self.descr[2:].isdigit()
+            numbers = type(self.rows) is type(self.columns) is int and min(self.rows, self.columns) >= 0
+            plain = numbers and type(self.descr) is str and len(self.descr) == 3 and self.descr[2] in "1248"
         except (ValueError, SyntaxError, KeyError, TypeError, RecursionError, MemoryError):
             plain, told = False, {}
-        if not (head.startswith(MAGIC) and length <= LONGEST and plain) or min(self.rows, self.columns) < 0:
+        if not (head.startswith(MAGIC) and length <= LONGEST and plain):
             raise BadInput(f"{self.name} is no .npy file of rows", "embed < file.txt > vectors.npy makes one")
         if told.get("fortran_order"):
             raise BadInput(f"{self.name} is in Fortran order", "numpy.ascontiguousarray makes another of it")

@@ -68,8 +68,10 @@ class Rules:
         return self if rules.ignored(named + "/") else rules
 
     def _of_git(self, repository: str) -> Iterable[Spec]:
-        settings = _excludes_file(self.env)
-        for path in (settings, os.path.join(_git_folder(repository), "info", "exclude")):
+        git = _git_folder(repository)
+        named = _excludes_file(self.env, os.path.join(git, "config"))
+        settings = os.path.join(repository, named) if named else ""  # git's working directory is the repository's top
+        for path in (settings, os.path.join(git, "info", "exclude")):
             if path and os.path.isfile(path):
                 yield from self.read(path, repository)
 
@@ -88,11 +90,12 @@ def _git_folder(repository: str) -> str:
     return path
 
 
-def _excludes_file(env: Mapping[str, str]) -> str:
-    """git's `core.excludesFile`, as the user has set it, else where git looks for it."""
+def _excludes_file(env: Mapping[str, str], own: str) -> str:
+    """git's `core.excludesFile`, as the repository's own configuration, else the user has set it, else where git looks
+    for it."""
     home = env.get("HOME", "")
     config = env.get("XDG_CONFIG_HOME") or (os.path.join(home, ".config") if home else "")
-    for name in (os.path.join(home, ".gitconfig") if home else "", os.path.join(config, "git", "config")):
+    for name in (own, os.path.join(home, ".gitconfig") if home else "", os.path.join(config, "git", "config")):
         found = EXCLUDES.findall(_text(name)) if name else []
         if found:
             return os.path.join(home, found[-1][2:]) if found[-1].startswith("~/") else found[-1]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from functools import cache
 
 import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
@@ -21,6 +22,7 @@ settings.load_profile("judge" if os.environ.get("CI") else "default")
 @pytest.fixture(scope="session", autouse=True)
 def own_store(tmp_path_factory):
     """Tests leave the user's store alone, except those that ask for the real model."""
+    kernels.install("off")  # some files ask for them while they are collected
     real = {name: os.environ.get(name) for name in ("TOAST_HOME", "EMBED_MODEL")}
     os.environ["TOAST_HOME"] = str(tmp_path_factory.mktemp("store"))
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))  # nobody's warm process is there
@@ -34,10 +36,31 @@ def own_store(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def plain_mlx():
-    """A test that installs the kernels in this process leaves neither them nor its models to the next one."""
+    """A test that installs the kernels in this process leaves neither them nor its models to the next one; what a
+    fixture of its module has installed stays."""
+    before = kernels.variant()
+    yield
+    if before == "off" or kernels.variant() != before:
+        kernels.install(before)
+    loaded.forget()
+
+
+@pytest.fixture(params=["kernels", "plain"], scope="module")
+def variant(request):
+    """Our kernels, then MLX's own, for all tests of a module."""
+    kernels.install("auto" if request.param == "kernels" else "off")
     yield
     kernels.install("off")
-    loaded.forget()
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory, variant):
+    """checkpoints(kind, load) -> model(name): what `load` makes of the folder of that oracle, once."""
+
+    def of(kind, load):
+        return cache(lambda name: load(tiny.checkpoint(tmp_path_factory.mktemp(name), tiny.oracle(kind, name))))
+
+    return of
 
 
 @pytest.fixture(scope="session")

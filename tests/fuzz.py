@@ -1,14 +1,17 @@
 """Damage for the fuzz tests, from a seed, and commands run in this process as their users run them."""
 
 import copy
+import io
 import json
 import math
 import os
 import random
+import re
 import shutil
 import signal
 import tempfile
 import time
+import zipfile
 
 from embed.cli import embed, index, search
 from rerank.cli import classify, rerank
@@ -144,6 +147,50 @@ def damaged_bytes(data, rng):
         if data:
             data[at] = rng.choice((0, 255, rng.randrange(256)))
     return bytes(data)
+
+
+MARKS = [
+    b"<![", b"<![x[y]]>", b"<!", b"--", b">", b"<", b"=?", b"?=", b";", b":", b'"', b"(", b"\0", b"\xff", b"%", b"*0*=",
+    b"@", b"[", b"\\", b",", b"\n", b"\n\n", b"&#", b"&#xd800;", b"--x", b"]]>", b"\\ud800",
+]  # fmt: skip
+VALUE = re.compile(rb"[=:] ?[\"']?([\w./-]+)")  # of an attribute, a field or a header
+VALUES = [
+    b"unicode_escape", b"undefined", b"hex", b"shift_jis", b"utf-16", b"foo-bar", b"null", b"-1", b"a", b"9" * 5000,
+    b"", b"message/rfc822", b"multipart/mixed", b"[[1]]", b"\\ud800",
+]  # fmt: skip
+
+
+def damaged_text(data, rng):
+    """Bytes with marks put in, with values replaced, with pieces missing and pieces twice."""
+    data = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        at, kind = rng.randrange(len(data) + 1), rng.random()
+        if kind < 0.3:
+            data[at:at] = rng.choice(MARKS)
+        elif kind < 0.6 and (values := list(VALUE.finditer(data))):
+            first, last = rng.choice(values).span(1)
+            data[first:last] = rng.choice(VALUES + MARKS)
+        elif kind < 0.8:
+            del data[at : at + rng.randint(1, 12)]
+        else:
+            start = rng.randrange(len(data) + 1)
+            data[at:at] = data[start : start + rng.randint(1, 20)]
+    return bytes(data)
+
+
+def damaged_archive(data, rng):
+    """A zip file, one of whose members is damaged; or the file itself."""
+    if rng.random() < 0.2:
+        return damaged_bytes(data, rng)
+    with zipfile.ZipFile(io.BytesIO(data)) as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    name = rng.choice(sorted(members))
+    members[name] = damaged_text(members[name], rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for name, content in members.items():
+            file.writestr(name, content)
+    return out.getvalue()
 
 
 def write_json(path, value):

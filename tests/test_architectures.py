@@ -1,50 +1,27 @@
 """MLX-LM's architectures against transformers: checkpoints as transformers saves them, first-step logits in float32."""
 
-import json
-import os
-from functools import cache
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 import pytest
-from tiny import checkpoint
+import tiny
 
-from toast import kernels
 from toast.generation import decoder
 from toast.generation.generate import has_kv_caches
 from toast.generation.ragged_cache import batch
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "architectures")
-FILES = sorted(name.removesuffix(".json") for name in os.listdir(FOLDER))
 CLOSE = 2e-4
 DIFFERENT = {"phi3-longrope"}  # docs/design.md says why
-
-
-@pytest.fixture(params=["kernels", "plain"], autouse=True, scope="module")
-def variant(request):
-    kernels.install("auto" if request.param == "kernels" else "off")
-    yield
-    kernels.install("off")
-
-
-NAMES = [name for name in FILES if name not in DIFFERENT]
-
-
-@cache
-def fixture(name):
-    with open(os.path.join(FOLDER, f"{name}.json"), encoding="utf-8") as file:
-        return json.load(file)
+NAMES = [name for name in tiny.oracles("architectures") if name not in DIFFERENT]
+fixture = partial(tiny.oracle, "architectures")
+pytestmark = pytest.mark.usefixtures("variant")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, variant):
+def model(checkpoints):
     """model(name) -> that checkpoint, loaded once."""
-
-    @cache
-    def load(name):
-        return decoder.load(checkpoint(tmp_path_factory.mktemp(name), fixture(name)))[0]
-
-    return load
+    return checkpoints("architectures", lambda folder: decoder.load(folder)[0])
 
 
 def last_logits(model, ids, *, pieces):

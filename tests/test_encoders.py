@@ -3,14 +3,15 @@
 import json
 import os
 import shutil
-from functools import cache
+from functools import partial
 
 import mlx.core as mx
 import numpy as np
 import pytest
 import seeded
+import tiny
 from command import command
-from tiny import checkpoint, write_safetensors
+from tiny import write_safetensors
 
 from toast import kernels, models
 from toast.encoding.encoder import EmbeddingModel
@@ -22,33 +23,18 @@ from toast.models.nomic_bert import Experts
 from toast.models.rotary import rotary
 from toast.task import purpose
 
-FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "encoders")
-NAMES = sorted(name.removesuffix(".json") for name in os.listdir(FOLDER))
+NAMES = tiny.oracles("encoders")
 CLOSE = 2e-4
 
 
-@pytest.fixture(params=["kernels", "plain"], autouse=True, scope="module")
-def variant(request):
-    kernels.install("auto" if request.param == "kernels" else "off")
-    yield
-    kernels.install("off")
-
-
-@cache
-def fixture(name):
-    with open(os.path.join(FOLDER, f"{name}.json"), encoding="utf-8") as file:
-        return json.load(file)
+fixture = partial(tiny.oracle, "encoders")
+pytestmark = pytest.mark.usefixtures("variant")
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory, variant):
+def model(checkpoints):
     """model(name) -> that checkpoint, loaded once."""
-
-    @cache
-    def load(name):
-        return models.encoder(checkpoint(tmp_path_factory.mktemp(name), fixture(name)))
-
-    return load
+    return checkpoints("encoders", models.encoder)
 
 
 def given(*runs):
@@ -159,12 +145,12 @@ def test_scaled_rotary_positions(scaling, want):
 
 def static(name):
     """(the folder, its texts, its maker's vectors) of a fixture."""
-    folder = os.path.join(os.path.dirname(FOLDER), name)
+    folder = os.path.join(tiny.ORACLES, name)
     with open(os.path.join(folder, "oracle.json"), encoding="utf-8") as file:
         return folder, json.load(file)["texts"], np.load(os.path.join(folder, "oracle.npz"))["embeddings"]
 
 
-STATIC = sorted(name for name in os.listdir(os.path.dirname(FOLDER)) if name.startswith("static-"))
+STATIC = sorted(name for name in os.listdir(tiny.ORACLES) if name.startswith("static-"))
 
 
 @pytest.mark.parametrize("name", STATIC)

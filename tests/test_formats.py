@@ -5,17 +5,22 @@ import io
 import json
 import os
 import sys
+import time
 import zipfile
+from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import pytest
 from command import command
+from fuzz import SLOW
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embed import formats
-from embed.formats import html
+from embed.formats import html, markup
 from embed.formats.generated import is_generated
 from embed.formats.text import INFLATED
+from toast import cancel
 
 PAGE = """<!DOCTYPE html>
 <html><head><title>Zoo &amp; park</title>
@@ -141,6 +146,14 @@ def test_a_minified_page_gets_a_line_for_each_block():
         ("a < b && c", "a < b && c"),
         ("<head><meta charset=x><link></head>text", "text"),
         ("<svg><title>no</title></svg>yes", "yes"),
+        ("<title>t</title>text", "# t text"),
+        ("<svg><svg></svg>no</svg>yes", "yes"),
+        ("<p>hi <![foo[bar]]>you", "hi you"),
+        ("<a href='x>y' b=\"<p>\">one</a><br/>two<!--no--!>", "one two"),
+        ("<p>one<!-- never closed <p>two", "one"),
+        ("one <b never closed", "one <b never closed"),
+        ("<script>'</p>'</SCRIPT >yes<img alt=\"a>b\">", "yes a>b"),
+        ("a&#" + "9" * 5000 + ";b&#xd800;&lt;", "a\ufffdb\ufffd<"),
         ("", ""),
     ],
 )
@@ -151,6 +164,93 @@ def test_html_as_it_comes(page, found):
 def test_html_in_its_own_encoding():
     page = '<html><meta charset="koi8-r"><p>\u043c\u043e\u0441\u043a\u0432\u0430'
     assert formats.read("a.htm", page.encode("koi8-r")).text.strip() == "\u043c\u043e\u0441\u043a\u0432\u0430"
+    page = '<html><meta charset="gb2312"><p>\u9555'  # which only GBK has
+    assert formats.read("a.htm", page.encode("gbk")).text.strip() == "\u9555"
+
+
+@pytest.mark.parametrize("name", ["unicode_escape", "undefined", "rot13", "hex", "utf-16", "utf-7", "idna", "no-such"])
+def test_what_is_no_encoding_of_text_in_bytes_says_nothing(name):
+    found = formats.read("a.html", f"<meta charset={name}><p>caf".encode() + b"\xe9 \\ud800")
+    assert (found.text.strip(), found.latin) == ("caf\u00e9 \\ud800", True)
+
+
+PIECES = [
+    "<p>", "</p>", "<b>", "</b>", "one", " ", "\n", "<!-- x -->", "<br/>", "<h2>", "</h2>", "&amp;", "a<b", "<pre>",
+    "&", "</pre>", '<a href="x>y">', "<script>if (a<b) 'x'</script>", "<li>", "<img alt='z'>", "<svg>", "</svg>",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30))
+def test_tags_are_where_the_library_finds_them(pieces):
+    """What is well-formed, or nearly so, is cut as Python's own parser does it."""
+    page, rows = "".join(pieces) + "\n", []
+
+    class Theirs(HTMLParser):
+        def handle_data(self, data):
+            if self.cdata_elem is None:
+                rows.append(data)
+
+        def handle_starttag(self, tag, attrs):
+            rows.append((tag, dict(attrs).get("alt") or ""))
+
+        def handle_endtag(self, tag):
+            rows.append((f"/{tag}", ""))
+
+    theirs = Theirs()
+    theirs.feed(page)
+    theirs.close()
+
+    def joined(parts):
+        """The tags, and all text between two of them as one."""
+        text = "".join(part if isinstance(part, str) else f"\0{part}\0" for part in parts)
+        return [part for part in text.split("\0") if part]
+
+    ours = [text or (tag, markup.attribute(inside, "alt")) for _, text, tag, inside in markup.parts(page)]
+    assert joined(ours) == joined(rows)
+
+
+MEGABYTE = {
+    "tags that close nothing": "<svg>" + "<g>" * 130_000 + "</b>" * 130_000, "comments": "<!--" * 250_000,
+    "tags": "<a " * 330_000, "end tags": "</a " * 250_000, "sections": "<![CDATA[" * 110_000,
+    "sections that end": "<![CDATA[>" * 100_000, "quotes": '<p x="> " ' * 100_000, "values": "<p " + '="' * 500_000,
+    "scripts": "<script></scriptx" * 60_000, "references": "&#" * 500_000, "digits": "&#" + "9" * 1_000_000,
+    "blanks": "<p" + " " * 1_000_000,
+}  # fmt: skip
+DEEP = b"".join(b'Content-Type: multipart/mixed; boundary="b%d"\n\n--b%d\n' % (i, i) for i in range(100))
+LARGE = {
+    **{f"{name}.html": text.encode() for name, text in MEGABYTE.items()},
+    "to.eml": b"To: " + b"a@b, " * 200_000 + b"\n\nx",
+    "parameters.eml": b"Content-Type: text/plain;" + b'";' * 500_000 + b"\n\nx",
+    "headers.eml": b"X: y\n" * 100_000 + b"\n\nx", "deep.eml": DEEP + b"\n" + b"x\n" * 500_000,
+    "parts.eml": b"Content-Type: multipart/mixed; boundary=x\n\n" + b"--x\n\nhi\n" * 30_000,
+    "members.gz": gzip.compress(b"") * 50_000 + gzip.compress(b"x"),
+    "elements.fodt": b"<o>" + b"<p/>" * 1_100_000 + b"</o>",
+    "attributes.fodt": b"<o " + b" ".join(b"a%d='x'" % i for i in range(90_000)) + b"/>",
+    "nested.fodt": b"<p>" * 100_000 + b"</p>" * 100_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_no_file_takes_the_square_of_its_length(name):
+    began = time.process_time()
+    try:
+        formats.read(name, LARGE[name])
+    except formats.Unreadable as error:
+        assert "too many" in str(error) or "elements" in str(error)
+    assert time.process_time() - began < SLOW
+
+
+def test_a_long_file_can_be_called_off(monkeypatch):
+    def check():
+        if len(asked) == 5:
+            raise cancel.Cancelled
+        asked.append(1)
+
+    for name in ("tags that close nothing.html", "parts.eml", "members.gz", "elements.fodt"):
+        asked = []
+        monkeypatch.setattr(cancel.here, "job", SimpleNamespace(check=check))
+        with pytest.raises(cancel.Cancelled):
+            formats.read(name, LARGE[name])
 
 
 @pytest.mark.parametrize(
@@ -186,6 +286,31 @@ def test_mail_and_books():
     assert all(rows[line].startswith("#") for line, joint in book.joints.items() if joint == 2)
 
 
+def test_a_mail_has_the_mails_that_it_forwards():
+    forwarded = (
+        b"From: a@b\nSubject: outer\nContent-Type: multipart/mixed; boundary=z\n\n--z\n\nsee below\n--z\n"
+        b"Content-Type: message/rfc822\nContent-Disposition: attachment\n\n" + MAIL + b"\n--z\n"
+        b"Content-Type: text/plain\nContent-Disposition: attachment; filename=a.txt\n\ncrocodile\n--z--\n"
+    )
+    rows = [row for row in text("a.eml", forwarded).split("\n") if row]
+    assert rows[:4] == ["# outer", "From: a@b", "see below", "# Caf\u00e9 and giraffes"]
+    assert rows[-1] == "a tall giraffe" and "crocodile" not in rows
+
+
+@pytest.mark.parametrize(
+    "subject", ["caf\u00e9".encode(), b"caf\xe9", b"=?iso-8859-1?q?caf=E9?=", b"=?utf-7?q?caf=C3=A9?="]
+)
+def test_subjects_of_mails(subject):
+    assert text("a.eml", b"subject: " + subject + b"\n\nx").startswith("# caf\u00e9\n")
+
+
+def test_texts_can_be_stored():
+    """Half a surrogate pair has no UTF-8, and SQLite ends a text at NUL."""
+    book = {"cells": [{"cell_type": "markdown", "source": "a \ud800 b \0 \ud83d\ude00"}]}
+    assert text("a.ipynb", json.dumps(book).encode()) == "a \ufffd b  \U0001f600\n"
+    assert text("a.txt", b"x" * 9000 + b"\0y") == "x" * 9000 + "y"
+
+
 def test_pdf_pages():
     pytest.importorskip("pypdf")
     data = pdf("a tall giraffe", "a zebra")
@@ -199,9 +324,14 @@ def test_what_is_damaged_or_hostile_is_unreadable():
         ("a.docx", DOCX[:-40]), ("a.docx", archive(x="y")), ("a.odt", archive(**{"content.xml": "<a><p>x"})),
         ("a.odt", archive(**{"content.xml": bomb})), ("a.ipynb", b"{}"), ("a.ipynb", b"[" * 100_000), ("a.epub", ODT),
         ("a.gz", gzip.compress(b"x" * 999)[:-9]), ("a.gz", gzip.compress(bytes(INFLATED + 1))),
+        *((f"{i}.docx", archive(**{"word/document.xml": f'<?xml version="1.0" encoding="{name}"?><p/>'}))
+          for i, name in enumerate(("foo-bar", "hex", "shift_jis", "undefined"))),
     ]:  # fmt: skip
         with pytest.raises(formats.Unreadable):
             formats.read(path, data)
+    heading = archive(**{"content.xml": '<o xmlns:t="t"><t:h t:outline-level="a">x</t:h></o>'})
+    assert text("a.odt", heading) == "# x\n"
+    assert formats.refused("a.gz.gz", gzip.compress(gzip.compress(b"x"))) == "binary"
     assert formats.refused("a.tar.gz", gzip.compress(b"x\0y")) == "binary"
     assert formats.refused("a.zip", archive(x="y")) == "binary"
 
@@ -352,6 +482,12 @@ def test_ignore_files_in_the_order_of_ripgrep(tmp_path, model):
     (home / ".config/git/ignore").write_text("*.own\n*.txt\n")
     (home / ".gitconfig").unlink()
     assert "a.txt" not in listed(top, model, env=env)
+    # the repository's own configuration comes before the user's, and its paths begin at the repository
+    tree(top, **{".git/config": "[core]\n\tbare = false\n\texcludesFile = rules\n", "rules": "sub\nrules\n"})
+    assert listed(top, model, env=env) == ["a.glob", "a.kept", "a.own", "a.txt"]
+    (top / ".git/config").write_text("[core]\n\texcludesFile =\n")
+    assert listed(top, model, env=env) == ["a.glob", *found]
+    (top / ".git/config").unlink()
     # a folder of it, and one that is no repository
     assert listed(top / "sub", model, env=env) == ["b.git", "b.own"]
     tree(tmp_path / "plain", "a.txt", "b.txt", "c.own", "in/b.txt", **{".ignore": "b.txt\n"})

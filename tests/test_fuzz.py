@@ -1,7 +1,9 @@
-"""Damaged configurations, weights, GGUF files, caches, sessions, probes and indexes: every command says in a line what
-is wrong, or answers right. The same damage every time; `make test-all` does forty times as much.
+"""Damaged configurations, weights, GGUF files, caches, sessions, probes, indexes and files of all kinds that are read:
+every command says in a line what is wrong, or answers right. The same damage every time; `make test-all` does forty
+times as much.
 """
 
+import gzip
 import json
 import os
 import sqlite3
@@ -11,6 +13,7 @@ from binascii import crc32
 
 import fuzz
 import pytest
+import test_formats
 import tiny
 from command import command
 from fuzz import check, guard, ran, seeded
@@ -347,6 +350,41 @@ def test_indexes(tmp_path, bert, numbers):
         return ran(verb, *words, home=tmp_path, env={"EMBED_MODEL": bert, "RERANK_MODEL": bert})
 
     each("index", numbers, damage, run)
+
+
+FILES = {
+    "a.html": test_formats.PAGE.replace("<title>", '<meta charset="koi8-r"><title>\xe9').encode("latin-1"),
+    "b.docx": test_formats.DOCX, "c.odt": test_formats.ODT, "d.fodt": b"<?xml version='1.0' encoding='utf-8'?><p>x</p>",
+    "d.epub": test_formats.EPUB, "e.ipynb": json.dumps(test_formats.NOTEBOOK).encode(), "f.eml": test_formats.MAIL,
+    "g.txt.gz": gzip.compress(LINES), "h.pdf": test_formats.pdf("the cat", "sat"), "i.txt": LINES,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("numbers", seeds(10))
+def test_files_of_each_kind(tmp_path, bert, numbers):
+    """A bad file costs itself: what is beside it is found."""
+    folder = tmp_path / "docs"
+    folder.mkdir()
+    (folder / "whole.txt").write_text("a zebra\n")
+
+    def damage(rng):
+        for i, (name, whole) in enumerate(4 * list(FILES.items())):
+            hurt = fuzz.damaged_archive if whole.startswith(b"PK") else fuzz.damaged_text
+            hurt = fuzz.damaged_bytes if name.endswith((".gz", ".pdf")) else hurt
+            (folder / f"{i}{name}").write_bytes(hurt(whole, rng))
+        return "files"
+
+    def run(rng):
+        form = rng.choice((("index", "-m", bert, "-o", "x.db", "docs"), ("search", "--mode", "lexical", "cat", "docs")))
+        found = check(ran(*form, home=tmp_path))
+        assert found.status in (0, 1), found
+        if form[0] == "search":
+            return found
+        found = ran("search", "--mode", "lexical", "zebra", "x.db", home=tmp_path)
+        assert b"whole.txt" in found.out, found
+        return found
+
+    each("files", numbers, damage, run)
 
 
 # ---------------------------------------------------------------- arguments, names, temporary files

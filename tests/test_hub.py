@@ -216,6 +216,18 @@ def test_killed_pulls_end_whole(env, served):
         env["HF_HOME"], "hub", "models--org--tiny", "blobs", blob))]  # fmt: skip
 
 
+def test_pulls_at_the_same_time(env, served):
+    """One fetches a file, the others wait; all of them end well."""
+    served.repositories["org/tiny"]["model.safetensors"] += os.urandom(20_000_000)
+    pulls = [start("model", "pull", "org/tiny", env=env) for _ in range(4)]
+    ended = [(pull.communicate()[1], pull.returncode) for pull in pulls]
+    assert [status for _, status in ended] == [0] * 4, ended
+    command("model", "verify", "org/tiny", env=env).ok()
+    assert not [blob for blob in blobs(env) if blob.endswith(".incomplete")]
+    asked = [path for _, path, *_ in served.log if path.endswith("model.safetensors")]
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize(
     "lie, told",
     [((None, "0" * 64), "another hash"), ((1200, None), "longer than the hub says"), ((-1, None), "no size"),
@@ -317,11 +329,14 @@ def test_lm_studio_and_llama_cpp(tmp_path, env, gguf, model):
     shutil.copytree(model, tmp_path / ".lmstudio/models/maker/bert")
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache/other_tiny_tiny-Q8_0.gguf").write_bytes(gguf)
+    for name in ("cache/other_tiny_mmproj-F16.gguf", ".lmstudio/models/maker/tiny/mmproj-F16.gguf"):
+        (tmp_path / name).write_bytes(gguf)  # what projects images for a model is none
     env = {**env, "LLAMA_CACHE": tmp_path / "cache"}
     assert says("maker/tiny", env).ok().out == says("other/tiny:Q8_0", env).ok().out
     command("embed", "-m", "maker/bert", stdin=b"x\n", env=env).ok()
     names = command("model", "ls", env=env).ok().out.decode()
     assert "maker/bert" in names and "maker/tiny:tiny-Q8_0.gguf" in names and "llama.cpp" in names
+    assert "mmproj" not in names
     command("model", "rm", "maker/bert", env=env).fails("belongs to LM Studio", "rm -r")
 
 
@@ -436,5 +451,13 @@ def test_the_group(env):
     assert b"org/name@revision" in command("model", "pull", "--help", env=env).ok().out
     command("model", "pul", "x", env=env).fails("did you mean model pull?")
     command("model", "zzz", env=env).fails("one of: pull, ls")
+    command("model", "list", env=env).fails("did you mean model ls?")
+    command("toasted", "start", env=env).fails("did you mean toasted run?")
+    command("model", "pull", "miniml", env=env).fails("'miniml' is no name of a hub's", "did you mean minilm?")
+    command("model", "pull", "nosuch", env=env).fails("minilm (English), e5 (100 languages)", "or org/name, org/name@")
+    for words in (("model", "ls"), ("model", "pull"), ("toasted", "status"), ("toasted",)):
+        told = command(*words, "--help", env=env).ok().out.decode()
+        assert "  -p " not in told and "--warm " not in told.replace("--warm 10m", "") and "--help" in told
+    command("model", "ls", "-p", "here", env=env).fails("no such option: -p")
     command("model", "pull", env=env).fails("model pull --help")
     command("model", "-q", env=env).fails("no command '-q'")

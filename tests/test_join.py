@@ -61,6 +61,9 @@ def test_what_is_no_part(here):
     fails("text.npy", "no .npy file of rows")
     (here / "zeros.npy").write_bytes(bytes(500))  # of an `embed` that was killed
     fails("zeros.npy", "no .npy file of rows")
+    for old, new in ((b"'<f4'", b"'<f\xb2'"), (b"(4, 3)", b"('a',)"), (b"(4, 3)", b"(4,-3)"), (b"(4, 3)", b"(4,.3)")):
+        (here / "odd.npy").write_bytes((here / "a.npy").read_bytes().replace(old, new))
+        fails("odd.npy", "no .npy file of rows")
     os.mkfifo(here / "fifo", stat.S_IRUSR | stat.S_IWUSR)
     fails("fifo")
     fails("missing.npy", "No such file")

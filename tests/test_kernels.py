@@ -163,6 +163,8 @@ def test_the_first_call_decides():
     assert kernels.variant() == "generic"
     kernels.install("off")
     kernels.install_for(Caller("off"))
+    for threads in ("\u00b2", "9" * 5000, "many"):
+        kernels.install_for(Caller("off", threads))
     assert kernels.variant() == "off"
 
 

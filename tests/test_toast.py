@@ -145,7 +145,11 @@ def test_extreme_values():
     greedy = toast("-n", "5", "-t", "0", "hi").ok().out
     assert toast("-n", "5", "-t", "1e-40", "hi").ok().out == greedy
     assert len(json.loads(toast("-n", "1", "--logprobs", "99999999", "hi").ok().out)["logprobs"][0]["top"]) > 500
-    toast("-n", "1", "hi", env={"TOAST_PREFIX_MB": "²"}).fails("TOAST_PREFIX_MB=² is not a number")
+    for number in ("²", "\u0662", "9" * 5000):
+        toast("-n", "1", "hi", env={"TOAST_PREFIX_MB": number}).fails(f"TOAST_PREFIX_MB={number} is not a number")
+        toast("-n", "1", "--think", number, "hi").fails("--think must be on, off or a number of tokens")
+        toast("-n", "1", "hi", env={"TOAST_THREADS": number}).ok()  # as if it were not there
+        toast("-n", number, "hi").fails("whole number") if number != "\u0662" else None
     toast("-n", "1", "-q", "-v", "hi").ok()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -139,10 +140,41 @@ def test_a_text_spares_what_its_activations_need(tmp_path, env, wide):
     assert error(aware, wide) < 0.92 * error(plain, wide)
 
 
-def test_a_quantised_encoder(tmp_path, env):
-    source = os.path.join(ORACLES, "bert-embed-mean")
-    command("model", "quantize", source, str(tmp_path / "small"), "--bits", "8", "--group", "32", env=env).ok()
-    command("embed", "-m", str(tmp_path / "small"), "--json", stdin=b"a text\n", env=env).ok()
+@pytest.fixture(scope="module")
+def small(tmp_path_factory, env):
+    """A quantised encoder, also as the store's `minilm`."""
+    source, out = os.path.join(ORACLES, "bert-embed-mean"), tmp_path_factory.mktemp("encoder") / "small"
+    command("model", "quantize", source, str(out), "--bits", "8", "--group", "32", env=env).ok()
+    shutil.copytree(out, os.path.join(env["TOAST_HOME"], "models", "minilm@q6"))
+    return out
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory, env):
+    """The bytes of a GGUF file that can be converted."""
+    path = tmp_path_factory.mktemp("gguf") / "m.gguf"
+    command("model", "convert", LLAMA, str(path), env=env).ok()
+    return path.read_bytes()
+
+
+def test_a_quantised_encoder(small, env):
+    command("embed", "-m", str(small), "--json", stdin=b"a text\n", env=env).ok()
+
+
+def test_a_link_that_leads_nowhere_is_no_file(tmp_path, env):
+    """Whether a vocabulary has to be converted, weights to be shrunk, or neither."""
+    source, folder = os.path.join(ORACLES, "bert-embed-mean"), tmp_path / "m"
+    right = command("embed", "-m", source, "--json", stdin=b"the cat\n", env=env).ok().out
+    shutil.copytree(source, folder)
+    vocab = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    (folder / "vocab.txt").write_text("\n".join(sorted(vocab, key=vocab.get)) + "\n")
+    os.symlink("gone", folder / "gone.txt")
+    for _ in range(2):
+        assert command("embed", "-m", str(folder), "--json", stdin=b"the cat\n", env=env).ok().out == right
+        (folder / "tokenizer.json").unlink()
+        os.symlink("gone", folder / "tokenizer.json")
+    command("model", "quantize", str(folder), str(tmp_path / "small"), "--group", "32", env=env).ok()
+    command("model", "show", str(folder), env=env).ok()
 
 
 @pytest.mark.parametrize(
@@ -156,20 +188,31 @@ def test_a_quantised_encoder(tmp_path, env):
         (["quantize", LLAMA, "new", "--layer", "lm_head"], "--layer lm_head: not GLOB=BITS"),
         (["quantize", LLAMA, "new", "--text", "gone.txt"], "cannot open gone.txt"),
         (["quantize", LLAMA, "new", "--text", "short.txt"], "64 are the least"),
+        (["quantize", LLAMA, "new", "--layer", "q_proj=8", "--layer", "nothing=8"], "--layer nothing=8 fits no layer"),
+        (["quantize", LLAMA, "new", "--layer", "lm_head=²"], "not GLOB=BITS"),
+        (["quantize", LLAMA, "new.gguf"], f"model convert {LLAMA} new.gguf --type"),
+        (["quantize", "small", "new"], "small is quantised already (give the model"),
+        (["convert", LLAMA, "there.gguf"], "cannot write there.gguf: File exists"),
+        (["convert", "there.gguf", "there.gguf", "--type", "Q8_0"], "cannot write there.gguf: File exists"),
+        (["convert", "minilm", "new.gguf"], "minilm is an embedding model"),
+        (["quantize", "minilm", "new"], "minilm is quantised already (model quantize minilm@f32 new)"),
         (["convert", LLAMA, "new", "--type", "Q8_0"], "--type Q8_0 is for a .gguf file"),
         (["convert", "bert", "new.gguf"], "is an embedding model"),
         (["convert", "nowhere", "new.gguf"], "no model 'nowhere' here"),
         (["convert", "damaged.gguf", "new"], "not a whole GGUF file"),
     ],
 )
-def test_refused(tmp_path, env, words, said):
+def test_refused(tmp_path, env, small, gguf, words, said):
     (tmp_path / "there").mkdir()
     (tmp_path / "short.txt").write_text("a few words")
     (tmp_path / "damaged.gguf").write_bytes(b"GGUF\3")
     os.symlink(os.path.join(ORACLES, "bert-embed-mean"), tmp_path / "bert")
+    os.symlink(small, tmp_path / "small")
+    (tmp_path / "there.gguf").write_bytes(gguf)
     before = sorted(os.listdir(tmp_path))
     command("model", *words, env=env, cwd=tmp_path).fails(said)
     assert sorted(os.listdir(tmp_path)) == before
+    assert (tmp_path / "there.gguf").read_bytes() == gguf
 
 
 @pytest.mark.parametrize("target", ["small", "m.gguf"])

@@ -120,7 +120,7 @@ def test_without_one(own):
     assert command("toasted", "status", env=own.env).status == 1
 
 
-@pytest.mark.parametrize("text", ["10", "x", "10d", "-1m"])
+@pytest.mark.parametrize("text", ["10", "x", "10d", "-1m", "\u00b2m", "\u0661m", "9" * 5000 + "m"])
 def test_times(own, text):
     if text == "10":
         assert protocol.lasting(text) == 10 and protocol.lasting("2h") == 7200 and protocol.lasting("off") == 0

@@ -2,11 +2,13 @@
 
 import json
 import os
+from functools import cache
 
 import numpy as np
 import seeded
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 WORDS = "the a of to and cat dog bird sat mat ran sky blue red fast slow model filter pipe line".split()
 
 
@@ -36,6 +38,18 @@ def checkpoint(folder, told):
     write_json(folder, "config.json", told["config"])
     write_safetensors(os.path.join(folder, "model.safetensors"), seeded.tensors(told["tensors"]))
     return str(folder)
+
+
+def oracles(kind):
+    """The names of the fixtures in a folder of oracles."""
+    return sorted(name.removesuffix(".json") for name in os.listdir(os.path.join(ORACLES, kind)))
+
+
+@cache
+def oracle(kind, name):
+    """A fixture: {"config", "tensors": name -> shape, "runs": what its makers' code gives}."""
+    with open(os.path.join(ORACLES, kind, f"{name}.json"), encoding="utf-8") as file:
+        return json.load(file)
 
 
 def wordpiece() -> Tokenizer:

@@ -30,6 +30,8 @@ COMMON = [
     _flag("verbose", "-v", "--verbose", help="Say more on standard error."),
     _flag("no_input", "--no-input", help="Do not read standard input."),
     _flag("strict", "--strict", help="Exit with 3 when an input or an answer was cut."),
+]
+WARM = [  # of the commands that the warm process runs
     Parameter(
         None, "-p", choices=("toasted", "here"), metavar="toasted|here",
         help="Run in the warm process, started where there is none, or here; without it, there if one is found.",
@@ -140,7 +142,8 @@ class Command:
     def __init__(self, function: Callable, name: str = "") -> None:
         self.function, self.name = function, name or function.__name__
         self.help = function.__doc__ or ""
-        self.parameters = options.declared(function, COMMON)
+        self.shared = [*COMMON, *WARM] if self.name in SERVED else COMMON
+        self.parameters = options.declared(function, self.shared)
 
     def __call__(self) -> None:
         _main(self)
@@ -207,7 +210,7 @@ def run(
     try:
         chosen, rest = command.choose(words)
         values = chosen.parse(rest, call.env)
-        call = call.but(**{p.name: values.pop(p.name) for p in COMMON})
+        call = call.but(**{p.name: values.pop(p.name) for p in chosen.shared})
         if elsewhere and (done := elsewhere(call)) is not None:
             return done
         status = chosen.function(call, **values) or Exit.OK

@@ -10,6 +10,8 @@ import os
 from _thread import allocate_lock
 from time import time_ns
 
+from toast import files
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -80,13 +82,6 @@ def identity(fd: int) -> Hashable:
 def folder(path: str) -> Hashable:
     """The same of a model's folder; None of anything else."""
     try:
-        return None if memory is None else (path, state_of(path))
+        return None if memory is None else (path, files.state(path))
     except OSError:
         return None
-
-
-def state_of(path: str) -> tuple:
-    """What changes when a file of a folder does; OSError where it is none."""
-    with os.scandir(path) as entries:
-        stats = [(entry.name, entry.stat()) for entry in entries]
-    return tuple(sorted((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats))

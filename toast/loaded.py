@@ -10,8 +10,8 @@ from __future__ import annotations
 from _thread import allocate_lock
 from time import monotonic
 
+from toast import files
 from toast.errors import UsageError
-from toast.kept import state_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load(call: Call, name: str, kind: Callable[..., T], *beside: str) -> T:
 def at(folder: str, kind: Callable[..., T], *beside: str) -> T:
     """The same for a folder whose kernels are installed."""
     folders = (folder, *beside)
-    state = tuple(map(state_of, folders))
+    state = tuple(map(files.state, folders))
     for key in [k for k in _slots if k[:2] == (kind, folders) and k[2] != state]:
         _slots.pop(key, None)  # its files have changed
     slot = _slots.setdefault((kind, folders, state), _Slot())

@@ -35,7 +35,7 @@ def pull(call: Call, names: list[str], *, dry_run: bool) -> None:
             continue
         reference = hub.parse(wanted)
         if not reference:
-            raise UsageError(f"{name!r} is no name of a hub's", "org/name, org/name@revision or org/name:Q4_K_M")
+            raise UsageError(f"{name!r} is no name of a hub's", catalog.instead(name))
         files = download.pull(call, reference, dry_run=dry_run)
         if dry_run:
             lines = [f"{file.size}\t{file.name}\n" for file in files]

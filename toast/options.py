@@ -82,6 +82,13 @@ def Argument(default: Any, **facts: Any) -> Any:
     return Operand(default, **facts)
 
 
+def whole(text: str) -> int | None:
+    """The whole number that a text is, in up to 18 ASCII digits; None for anything else.
+
+    str.isdigit takes what int does not (`\u00b2`), str.isdecimal other scripts, and int refuses very many digits."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
 # shared by the commands that read records
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")

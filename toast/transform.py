@@ -9,7 +9,8 @@ import os
 
 from toast import files, store
 from toast.errors import BadInput, BadModel, UsageError, os_error
-from toast.store import pull
+from toast.store import catalog, pull
+from toast.store.folder import read_config
 from toast.task import SAID, purpose
 
 TYPE_CHECKING = False
@@ -24,7 +25,7 @@ def convert(call: Call, name: str, target: str, *, kind: str | None) -> None:
     """A model to a GGUF file, or to a folder in MLX's layout."""
     source = store.find(call, name)
     if target.endswith(".gguf"):
-        return _to_gguf(call, source, target, kind=kind or "F16")
+        return _to_gguf(call, name, target, kind=kind or "F16")
     if kind:
         raise UsageError(f"--type {kind} is for a .gguf file", f"model convert {name} NAME.gguf --type {kind}")
     if os.path.isfile(source):
@@ -36,15 +37,19 @@ def convert(call: Call, name: str, target: str, *, kind: str | None) -> None:
 
     def make(part: str) -> None:
         tensors, _, _ = parameters.read(_generator(name, source))
-        shrink.write(tensors, source, part, wanted=shrink.Wanted())
+        shrink.write(tensors, source, part, wanted=shrink.Wanted(), name=name)
 
     _to_folder(call, target, make)
 
 
 def quantize(call: Call, name: str, target: str, *, wanted: Wanted, text: str) -> None:
     """A model whose matrices have fewer bits; text: a file whose words say which inputs matter."""
+    if target.endswith(".gguf"):
+        raise UsageError("model quantize writes folders", f"model convert {name} {target} --type Q4_0")
     source = store.as_folder(call, name)
     if purpose(source) not in ("generate", "judge"):
+        if "quantization" in read_config(source):
+            raise BadModel(f"{name} is quantised already", _instead(name, target))
         if text or wanted.layers or wanted.mode != "affine" or wanted.bits not in (4, 6, 8):
             raise UsageError(f"{name} {SAID[purpose(source)][0]}: it has 4, 6 or 8 bits, the same for all layers")
         from toast.store.quantize import quantize
@@ -57,9 +62,15 @@ def quantize(call: Call, name: str, target: str, *, wanted: Wanted, text: str) -
 
     def make(part: str) -> None:
         tensors, _, predicate = parameters.read(source)
-        shrink.write(tensors, source, part, wanted=wanted, left=predicate, factors=factors)
+        shrink.write(tensors, source, part, wanted=wanted, left=predicate, factors=factors, name=name)
 
     _to_folder(call, target, make)
+
+
+def _instead(name: str, target: str) -> str:
+    """What to quantise in the place of a model whose weights are codes."""
+    floats = catalog.canonical(name).partition("@")[0] + "@f32"
+    return f"model quantize {floats} {target}" if floats in catalog.VARIANTS else "give the model that it was made from"
 
 
 def _factors(call: Call, source: str, text: str, *, wanted: Wanted) -> dict:
@@ -81,24 +92,31 @@ def _generator(name: str, folder: str) -> str:
 
 
 def _to_folder(call: Call, target: str, make: Callable[[str], None]) -> None:
-    path = os.path.realpath(call.path(target))
-    if os.path.lexists(path):
-        raise BadInput(f"cannot write {target}: File exists", "give another name, or remove it first")
-    if not os.path.isdir(os.path.dirname(path)):
-        raise BadInput(f"cannot write {target}: No such file or directory")
+    path = _new(call, target)
     pull.once(call, path, lambda call, part: make(part))
     mask = os.umask(0)
     os.umask(mask)
     os.chmod(path, 0o777 & ~mask)
 
 
-def _to_gguf(call: Call, source: str, target: str, *, kind: str) -> None:
+def _new(call: Call, target: str) -> str:
+    """The path of what is to be written; BadInput where something is there: it might be the source."""
+    path = os.path.realpath(call.path(target))
+    if os.path.lexists(path):
+        raise BadInput(f"cannot write {target}: File exists", "give another name, or remove it first")
+    if not os.path.isdir(os.path.dirname(path)):
+        raise BadInput(f"cannot write {target}: No such file or directory")
+    return path
+
+
+def _to_gguf(call: Call, name: str, target: str, *, kind: str) -> None:
     from toast.generation import decoder, parameters
     from toast.store import export, gguf_keys, gguf_writer, vocab_keys
-    from toast.store.folder import blame, read_config
+    from toast.store.folder import blame
 
+    path = _new(call, target)
     files.check_output(call, target)
-    folder = _generator(source, source if os.path.isdir(source) else store.as_folder(call, source))
+    folder = _generator(name, store.as_folder(call, name))
     with blame(folder):
         tensors, config, _ = parameters.read(folder)
         metadata = gguf_keys.metadata(config) | {
@@ -108,6 +126,7 @@ def _to_gguf(call: Call, source: str, target: str, *, kind: str) -> None:
         ends = sorted(set().union(*decoder.end_tokens(folder, read_config(folder))))
         metadata |= vocab_keys.metadata(folder, config["vocab_size"], ends, arch=metadata["general.architecture"])
         more = gguf_keys.factors(config)
-        with files.Draft(os.path.realpath(call.path(target))) as draft:
+        with files.Draft(path) as draft:
             export.gguf(draft.fd, tensors, config, metadata=metadata, kind=kind, more=more)
-            draft.place()
+            os.fsync(draft.fd)
+            draft.add()  # something may have come there meanwhile

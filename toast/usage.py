@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from toast.command import Call, Command, Group
     from toast.options import Parameter
 
+SAME = {  # what other programs call the commands of a group
+    "list": "ls", "remove": "rm", "delete": "rm", "fetch": "pull", "get": "pull", "download": "pull", "install": "pull",
+    "info": "show", "inspect": "show", "check": "verify", "name": "alias", "where": "path", "export": "convert",
+    "start": "run", "serve": "run", "kill": "stop", "quit": "stop", "ps": "status",
+}  # fmt: skip
 EPILOG = "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
 
 
@@ -76,7 +81,7 @@ def choose(group: Group, words: list[str]) -> HelpRequested | UsageError:
             build(group).main([word], prog_name=group.name, standalone_mode=False)
         if spoken.getvalue():
             return HelpRequested(spoken.getvalue())
-    near = difflib.get_close_matches(word, group.commands, 1)
+    near = [SAME[word]] if SAME.get(word) in group.commands else difflib.get_close_matches(word, group.commands, 1)
     hint = f"did you mean {group.name} {near[0]}?" if near else f"one of: {', '.join(group.commands)}"
     return UsageError(f"{group.name} has no command {word!r}", hint)
 

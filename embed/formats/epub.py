@@ -8,6 +8,7 @@ from urllib.parse import unquote
 from embed.formats import html
 from embed.formats.text import Text, Unreadable, decoded
 from embed.formats.xml import Archive, parse
+from toast.cancel import checkpoint
 
 
 def read(data: bytes) -> Text:
@@ -16,6 +17,7 @@ def read(data: bytes) -> Text:
     joints: dict[int, int] = {}
     for name in _pages(archive):
         if name in archive.names:
+            checkpoint()
             page = html.extracted(decoded(archive.member(name))[0], flow=True)
             joints |= {len(lines) + line: joint for line, joint in (page.joints or {}).items()}
             lines += [*page.text.split("\n"), ""]
@@ -33,7 +35,8 @@ def _pages(archive: Archive) -> list[str]:
     items = {a.get("id"): a.get("href", "") for name, a in elements if name == "item"}
     folder = posixpath.dirname(packages[0])
     spine = [items.get(a.get("idref")) for name, a in elements if name == "itemref"]
-    return [posixpath.normpath(posixpath.join(folder, unquote(href))) for href in spine if href]
+    names = [posixpath.normpath(posixpath.join(folder, unquote(href))) for href in spine if href]
+    return list(dict.fromkeys(names))  # each once, however often it is listed
 
 
 def _elements(data: bytes) -> list[tuple[str, dict[str, str]]]:

@@ -18,9 +18,9 @@ def read(data: bytes) -> Text:
         book = json.loads(text)
         cells = book["cells"] if "cells" in book else [cell for sheet in book["worksheets"] for cell in sheet["cells"]]
         language = str(book.get("metadata", {}).get("language_info", {}).get("name", ""))
-        return Text("\n\n".join(_sources(cells, language)) + "\n", "md", latin=latin)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (LookupError, TypeError, AttributeError):
         raise Unreadable("not a notebook") from None
+    return Text("\n\n".join(_sources(cells, language)) + "\n", "md", latin=latin)
 
 
 def _sources(cells: list[dict[str, Any]], language: str) -> Iterator[str]:

@@ -50,7 +50,7 @@ class Document:
         if name in DELETED:
             self.deleted += 1
         elif name in ("p", "h"):
-            level = int(attributes.get("outline-level", "1")[:1] or 1) if name == "h" else 0
+            level = _level(attributes.get("outline-level", "1")) if name == "h" else 0
             self.open.append([])
             self.marks.append("#" * min(level, 6))
         elif name == "pStyle" and self.marks and (found := STYLE.match(attributes.get("val", ""))):
@@ -69,3 +69,8 @@ class Document:
     def text(self, text: str) -> None:
         if self.open and not self.deleted:
             self.open[-1].append(text)
+
+
+def _level(text: str) -> int:
+    """Of a heading, from 1 to 6; one that says none, or what is none, is of the first."""
+    return min(int(text[0]), 6) if text[:1] in tuple("123456789") else 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import kept, kernels, loaded, store
+from toast import kept, kernels, loaded, options, store
 from toast.errors import BadInput, BadModel, UsageError
 from toast.filters import marks_for
 from toast.generation import prompt
@@ -207,14 +207,15 @@ class Engine:
         """The cache of prompts on disk; None where the environment gives it no room."""
         from toast.generation.prefix_cache import PrefixCache
 
-        room = self.call.env.get("TOAST_PREFIX_MB") or "2048"
-        if not room.isdecimal():
-            raise UsageError(f"TOAST_PREFIX_MB={room} is not a number of megabytes")
+        asked = self.call.env.get("TOAST_PREFIX_MB") or "2048"
+        room = options.whole(asked)
+        if room is None:
+            raise UsageError(f"TOAST_PREFIX_MB={asked} is not a number of megabytes")
         folder = os.path.join(store.home(self.call), "prefix")
-        if not int(room):
+        if not room:
             return None
         form = f"{self.kv_bits} bits" if self.kv_bits else ""
-        return PrefixCache(folder, self.language.path, int(room) << 20, adapter=self.language.adapter, form=form)
+        return PrefixCache(folder, self.language.path, room << 20, adapter=self.language.adapter, form=form)
 
     def constraint(self, kind: str, text: str) -> Constraint:
         """A compiled constraint on answers (`constrain.py`)."""

@@ -6,6 +6,7 @@ back once the template's own control tokens are found. Knows no files and no mod
 
 from __future__ import annotations
 
+from toast import options
 from toast.errors import ToastError, UsageError
 
 TYPE_CHECKING = False
@@ -38,9 +39,10 @@ class Think:
             return cls(on=None if word is None else True)
         if word == "off":
             return cls(on=False, budget=0)
-        if not (word.isascii() and word.isdecimal()):
+        budget = options.whole(word)
+        if budget is None:
             raise UsageError(f"--think must be on, off or a number of tokens, not {word!r}")
-        return cls(on=True, budget=int(word))
+        return cls(on=True, budget=budget)
 
     def variables(self, source: str) -> Variables:
         """What tells the template of that source."""

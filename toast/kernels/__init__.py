@@ -85,7 +85,8 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
     threads = call.env.get("TOAST_THREADS", "")
     asked = call.env.get("TOAST_KERNELS") or "auto"
     required = asked == "require"
-    wanted = "auto" if required else asked, int(threads) if threads.isdigit() else 0
+    counts = threads.isascii() and threads.isdecimal() and len(threads) < 5
+    wanted = "auto" if required else asked, int(threads) if counts else 0
     with _lock:
         if _decided and not _same(_decided, wanted) and not _on_gpu():
             used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))

@@ -117,14 +117,6 @@ class Model(bert.Model):
                 x = self.conv(first, x)
         return x
 
-    def embed(self, ids: mx.array, types: mx.array | None) -> mx.array:
-        x = self.words(ids)
-        if self.positions is not None:
-            x = x + self.positions[: ids.shape[1]]
-        if self.types is not None:
-            x = x + (self.types[0] if types is None else self.types[types])
-        return self.norm(x)
-
     def relative(self, L: int) -> mx.array:
         """Row of the relative table for each (query, key): (L, L)."""
         rows = [self.row(distance) for distance in range(1 - L, L)]

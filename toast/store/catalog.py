@@ -118,6 +118,16 @@ def canonical(name: str) -> str:
     return NAMES.get(model.lower(), model) + at + variant
 
 
+def instead(name: str) -> str:
+    """What to give where a name to fetch says nothing: one that is much like it, else what there is."""
+    from difflib import get_close_matches
+
+    if near := get_close_matches(name.lower(), [*VARIANTS, *NAMES], 1):
+        return f"did you mean {near[0]}?"
+    names = ", ".join(f"{known} ({said})" for known, said in SAID.items())
+    return f"{names}, or org/name, org/name@revision, org/name:Q4_K_M"
+
+
 def sampling(folder: str) -> dict[str, float]:
     """A sampler's settings for the model in a folder of the store; none for any other."""
     parent, name = os.path.split(folder)

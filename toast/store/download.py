@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from urllib.parse import quote, urljoin, urlsplit
 
-from toast import files
+from toast import files, pipes
 from toast.errors import BadModel, ModelNotFound, ToastError, os_error
 from toast.store import hub
 
@@ -191,18 +191,20 @@ def _link(storage: str, snapshot: str, file: File) -> None:
     """Give a blob its name in a revision, relative to it, as the cache's other users do."""
     path, blob = os.path.join(snapshot, file.name), os.path.join(storage, "blobs", file.digest)
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with suppress(FileNotFoundError):
-        os.unlink(path)  # it leads nowhere
-    os.symlink(os.path.relpath(blob, os.path.dirname(path)), path)
+    while not os.path.exists(path):  # another process may be at it, too
+        with suppress(FileNotFoundError):
+            os.unlink(path)  # it leads nowhere
+        with suppress(FileExistsError):
+            os.symlink(os.path.relpath(blob, os.path.dirname(path)), path)
 
 
 def _fetch(call: Call, reference: Reference, commit: str, *, file: File, progress: Any) -> None:
     """One file as a blob of the cache, whole and right."""
     blob = os.path.join(hub.storage(call, reference.repository), "blobs", file.digest)
-    if os.path.exists(blob):
+    fd = _open_part(call, blob, file)
+    if fd is None:
         progress.update(file.size)
         return
-    fd = _open_part(call, f"{blob}.incomplete", file)
     try:
         received = os.fstat(fd).st_size
         if received > file.size:
@@ -217,17 +219,17 @@ def _fetch(call: Call, reference: Reference, commit: str, *, file: File, progres
         os.close(fd)
 
 
-def _open_part(call: Call, path: str, file: File) -> int:
-    """The file that a blob comes into, locked; what a killed run left is gone on with."""
-    import fcntl
-
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        call.warn(f"waiting for another process that fetches {file.name}")
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    return fd
+def _open_part(call: Call, blob: str, file: File) -> int | None:
+    """The file that a blob comes into, locked; what a killed run left is gone on with. None: the blob is here."""
+    path = f"{blob}.incomplete"
+    while not os.path.exists(blob):
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | files.FOUND, 0o666)
+        files.lock(fd, lambda: call.warn(f"waiting for another process that fetches {file.name}"))
+        if files.has_name(fd, path) and not os.path.exists(blob):
+            return fd
+        files.remove(fd, path)  # the other process has given the one before it the blob's name, or has removed it
+        os.close(fd)
+    return None
 
 
 # ---------------------------------------------------------------- over the wire
@@ -248,7 +250,7 @@ def _receive(call: Call, reference: Reference, commit: str, *, fd: int, file: Fi
                 if at + len(block) > file.size:
                     os.ftruncate(fd, 0)
                     raise BadModel(f"{file.name} of {reference} is longer than the hub says")
-                os.write(fd, block)
+                files.write(fd, block)
                 at, failed = at + len(block), 0
                 progress.update(len(block))
         except _errors_of(None) as error:
@@ -293,25 +295,14 @@ def _redirected(url: str, location: str, headers: dict[str, str]) -> tuple[str, 
 # ---------------------------------------------------------------- told
 
 
-class _Silent:
-    def __enter__(self) -> _Silent:
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        pass
-
-    def update(self, n: int) -> None:
-        pass
-
-
 def _progress(call: Call, reference: Reference, lacking: Iterable[File]) -> Any:
     """A bar on a terminal, a line elsewhere; both say how much is to come."""
     total = sum(file.size for file in lacking)
     if not total:
-        return _Silent()
+        return pipes.NoProgress()
     if call.quiet or not os.isatty(call.stderr):
         call.warn(f"fetching {reference} ({size_text(total)}) into {hub.cache(call)}")
-        return _Silent()
+        return pipes.NoProgress()
     from tqdm import tqdm
 
     return tqdm(desc=str(reference), total=total, unit="B", unit_scale=True, leave=False)

@@ -47,7 +47,9 @@ def parse(name: str) -> Reference | None:
     parts = repository.split("/")
     if name.endswith(".gguf") and ":" not in name:
         return None  # a path
-    if len(parts) != 2 or not all(map(_word, parts)) or at and not _path(revision) or ":" in name and not _path(file):
+    if len(parts) != 2 or not all(map(_word, parts)):
+        return None
+    if at and not safe_path(revision) or ":" in name and not safe_path(file):
         return None
     return Reference(repository, revision, file)
 
@@ -59,7 +61,7 @@ def _of_address(parts: list[str]) -> Reference | None:
     if len(parts) < 4 or parts[2] not in ("tree", "blob", "resolve") or not all(map(_word, parts[:2])):
         return None
     file = "/".join(parts[4:]) if parts[2] != "tree" else ""
-    if not _path(parts[3]) or file and not _path(file):
+    if not safe_path(parts[3]) or file and not safe_path(file):
         return None
     return Reference("/".join(parts[:2]), parts[3], file)
 
@@ -68,12 +70,9 @@ def _word(text: str) -> bool:
     return bool(text) and WORD.issuperset(text) and text[0] not in "-." and ".." not in text and len(text) <= 96
 
 
-def _path(text: str) -> bool:
+def safe_path(text: str) -> bool:
     """Whether the text may be part of a path below a folder: no empty part, none that leads up."""
     return all(part and part not in (".", "..") and "\0" not in part and "\\" not in part for part in text.split("/"))
-
-
-safe_path = _path
 
 
 # ---------------------------------------------------------------- the cache
@@ -107,7 +106,7 @@ def snapshot(call: Call, reference: Reference) -> str | None:
 
 def _commit(folder: str, revision: str) -> str | None:
     """The commit of a branch, a tag, or the beginning of a commit's own name, among those that are here."""
-    here = _names(os.path.join(folder, "snapshots"))
+    here = names(os.path.join(folder, "snapshots"))
     try:
         with open(os.path.join(folder, "refs", revision)) as file:
             commit = file.read(100).strip()
@@ -119,10 +118,11 @@ def _commit(folder: str, revision: str) -> str | None:
 
 def _newest(folder: str) -> str | None:
     parent = os.path.join(folder, "snapshots")
-    return max(_names(parent), key=lambda name: os.stat(os.path.join(parent, name)).st_mtime_ns, default=None)
+    return max(names(parent), key=lambda name: os.stat(os.path.join(parent, name)).st_mtime_ns, default=None)
 
 
-def _names(folder: str) -> list[str]:
+def names(folder: str) -> list[str]:
+    """What is in a folder; nothing where it cannot be read."""
     try:
         return sorted(os.listdir(folder))
     except OSError:
@@ -147,6 +147,25 @@ def model(folder: str, reference: Reference, *, weights: bool = True) -> str:
         lacking = reference.file or "model"
         raise ModelNotFound(f"{reference} is here in part: no {lacking}", f"model pull {reference}")
     return os.path.join(folder, file)
+
+
+def models(folder: str) -> list[str]:
+    """The models in a folder: "" for itself, and the paths from it of GGUF files, of several parts the first."""
+    found = below(folder)
+    whole = not SETTINGS.isdisjoint(found) and not missing(folder, found)
+    return [""] * whole + firsts(found)
+
+
+def firsts(files: Iterable[str]) -> list[str]:
+    """The GGUF files that are models, of several parts the first; what projects images for one (`mmproj`) is none."""
+    return sorted(
+        name
+        for name in files
+        if name.endswith(".gguf")
+        and part_of(name)[1] in (0, 1)
+        and not os.path.basename(name).startswith("mmproj")
+        and "_mmproj" not in name  # as llama.cpp keeps it: ORG_NAME_FILE
+    )
 
 
 def below(folder: str) -> list[str]:
@@ -175,9 +194,7 @@ def choose(reference: Reference, files: Iterable[str]) -> str | None:
     """The GGUF file, of several parts the first, that a reference means; None where there is none.
 
     Raises BadModel, which lists them, where several could be meant."""
-    models = [name for name in files if name.endswith(".gguf") and not os.path.basename(name).startswith("mmproj")]
-    firsts = sorted(name for name in models if part_of(name)[1] in (0, 1))
-    wanted = [name for name in firsts if not reference.file or _is(name, reference.file)]
+    wanted = [name for name in firsts(files) if not reference.file or _is(name, reference.file)]
     if len(wanted) > 1:
         several = ", ".join(_quantisation(name) for name in wanted[:12])
         raise BadModel(f"{reference} holds several models", f"{reference.repository}:NAME with one of: {several}")

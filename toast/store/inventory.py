@@ -54,32 +54,16 @@ def names(call: Call) -> list[str]:
 
 def _of_hugging_face(call: Call) -> Iterator[Model]:
     """A model for each revision of each repository; a repository of GGUF files has one for each of them."""
-    for entry in _listed(hub.cache(call)):
+    for entry in hub.names(hub.cache(call)):
         if not entry.startswith("models--"):
             continue
         repository = entry.removeprefix("models--").replace("--", "/", 1)
         snapshots = os.path.join(hub.storage(call, repository), "snapshots")
         main = hub.snapshot(call, hub.Reference(repository))
-        for commit in _listed(snapshots):
+        for commit in hub.names(snapshots):
             folder = os.path.join(snapshots, commit)
             name = repository if folder == main else f"{repository}@{commit[:8]}"
-            yield from (Model(n, path, "Hugging Face") for n, path in _of_folder(name, folder))
-
-
-def _of_folder(name: str, folder: str) -> Iterator[tuple[str, str]]:
-    found = hub.below(folder)
-    if not hub.SETTINGS.isdisjoint(found) and not hub.missing(folder, found):
-        yield name, folder
-    for file in found:
-        if file.endswith(".gguf") and hub.part_of(file)[1] in (0, 1):
-            yield f"{name}:{file}", os.path.join(folder, file)
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+            yield from (Model(n, path, "Hugging Face") for n, path in neighbours.models(name, folder))
 
 
 # ---------------------------------------------------------------- conversions
@@ -89,7 +73,7 @@ def conversions(call: Call) -> Iterator[tuple[str, str | None]]:
     """(folder, the GGUF file or folder it was made from, None where that is not known) of what the store converted."""
     for kind in ("gguf", "tokenizers"):
         parent = os.path.join(home(call), kind)
-        for name in _listed(parent):
+        for name in hub.names(parent):
             folder = os.path.join(parent, name)
             if os.path.isdir(folder) and not name.endswith(".part"):
                 yield folder, _origin(folder)
@@ -134,7 +118,7 @@ def files(path: str) -> list[str]:
     if os.path.isdir(path):
         return [os.path.join(path, name) for name in hub.below(path)]
     folder, name = os.path.split(path)
-    return [os.path.join(folder, part) for part in hub.parts(name, _listed(folder))]
+    return [os.path.join(folder, part) for part in hub.parts(name, hub.names(folder))]
 
 
 def size(paths: Iterable[str]) -> int:

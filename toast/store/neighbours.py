@@ -33,7 +33,7 @@ def find(call: Call, reference: Reference) -> str | None:
             return hub.model(folder, reference)
     parent = llama_cpp(call)
     prefix = reference.repository.replace("/", "_") + "_"
-    flat = {name.removeprefix(prefix): name for name in _names(parent) if name.startswith(prefix)}
+    flat = {name.removeprefix(prefix): name for name in hub.names(parent) if name.startswith(prefix)}
     file = hub.choose(reference, flat)
     return os.path.join(parent, flat[file]) if file else None
 
@@ -53,34 +53,23 @@ def llama_cpp(call: Call) -> str:
 def all_of_lm_studio(call: Call) -> Iterator[tuple[str, str]]:
     """(name, path) of each model that LM Studio keeps: ORG/NAME, with :FILE for a GGUF file."""
     for parent in lm_studio(call):
-        for organisation in _names(parent):
-            for name in _names(os.path.join(parent, organisation)):
+        for organisation in hub.names(parent):
+            for name in hub.names(os.path.join(parent, organisation)):
                 folder = os.path.join(parent, organisation, name)
-                yield from _models(f"{organisation}/{name}", folder)
+                yield from models(f"{organisation}/{name}", folder)
 
 
 def all_of_llama_cpp(call: Call) -> Iterator[tuple[str, str]]:
     """(file, path) of each GGUF file that llama.cpp keeps."""
     parent = llama_cpp(call)
-    for name in _names(parent):
-        if name.endswith(".gguf") and hub.part_of(name)[1] in (0, 1):
-            yield os.path.join(parent, name), os.path.join(parent, name)
+    for name in hub.firsts(hub.names(parent)):
+        yield os.path.join(parent, name), os.path.join(parent, name)
 
 
-def _models(name: str, folder: str) -> Iterator[tuple[str, str]]:
-    files = _names(folder)
-    if "config.json" in files:
-        yield name, folder
-    for file in files:
-        if file.endswith(".gguf") and hub.part_of(file)[1] in (0, 1) and not file.startswith("mmproj"):
-            yield f"{name}:{file}", os.path.join(folder, file)
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except OSError:
-        return []
+def models(name: str, folder: str) -> Iterator[tuple[str, str]]:
+    """(name, path) of each model in the folder of a repository of this name."""
+    for file in hub.models(folder):
+        yield (f"{name}:{file}", os.path.join(folder, file)) if file else (name, folder)
 
 
 # ---------------------------------------------------------------- Ollama

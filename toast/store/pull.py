@@ -105,8 +105,9 @@ def _tell(call: Call, path: str) -> None:
 
 def _sync(folder: str) -> None:
     for parent, _, names in os.walk(folder):
-        for name in names:
-            files.sync(os.path.join(parent, name))
+        for path in (os.path.join(parent, name) for name in names):
+            if not os.path.islink(path):  # what it leads to is not ours, or not there
+                files.sync(path)
 
 
 def wheel(call: Call, source: Wheel, part: str) -> None:

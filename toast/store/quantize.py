@@ -13,7 +13,6 @@ import shutil
 import mlx.core as mx
 
 from toast import files
-from toast.errors import BadModel
 from toast.store import safetensors, weights
 from toast.store.folder import read_config
 
@@ -39,12 +38,9 @@ def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:
     MLX's affine quantisation over groups of `group` inputs: MLX-LM's checkpoints have the same
     form. 6 bits are stored as 8, since AVX2 multiplies codes below 64 twice as fast. Everything
     else becomes float32; other files are copied. config.json keeps in `source_digest` the SHA-256
-    of the weights this came from, so that variants can share an index. Raises BadModel, also when
-    the model is quantised already.
+    of the weights this came from, so that variants can share an index; they must be no codes. Raises BadModel.
     """
     config = read_config(folder)
-    if "quantization" in config:
-        raise BadModel(f"{folder}: already quantised")
     digest = source_digest(folder)
     tensors: dict[str, mx.array] = {}
     for name, array in fused(weights.load(folder)).items():
@@ -59,7 +55,7 @@ def copy_rest(folder: str, out: str) -> None:
     """Copy what is no weights into a folder that this process fills, and that stays its own until it is done."""
     os.makedirs(out, exist_ok=True)
     mode = os.stat(out).st_mode
-    shutil.copytree(folder, out, ignore=only_at(folder), dirs_exist_ok=True)
+    shutil.copytree(folder, out, ignore=only_at(folder), ignore_dangling_symlinks=True, dirs_exist_ok=True)
     os.chmod(out, mode & 0o777)  # with another mode what a killed process left would be nobody's
 
 

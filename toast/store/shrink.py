@@ -13,6 +13,7 @@ from math import prod
 import mlx.core as mx
 import numpy as np
 
+from toast import options
 from toast.errors import BadModel, UsageError
 from toast.files import Draft
 from toast.store import ggml, safetensors
@@ -61,7 +62,7 @@ class Wanted:
         """MLX's settings for the layer at `path`, by the last glob that fits it; None: it stays as it is."""
         bits = self.bits
         for glob, other in self.layers:
-            if fnmatchcase(path, glob) or fnmatchcase(path, f"*.{glob}"):
+            if _fits(path, glob):
                 bits = other
         if bits is None or bits >= 16:
             return None
@@ -69,15 +70,27 @@ class Wanted:
             return {"group_size": 32 if self.group == 16 else self.group, "bits": bits, "mode": "affine"}
         return {"group_size": self.group, "bits": bits, "mode": self.mode}
 
+    def check(self, paths: list[str]) -> None:
+        """UsageError for a glob that fits none of a model's layers."""
+        for glob, bits in self.layers:
+            if not any(_fits(path, glob) for path in paths):
+                some = ", ".join(paths[:1] + paths[-1:])
+                raise UsageError(f"--layer {glob}={bits} fits no layer", f"they are called {some}, ...")
+
+
+def _fits(path: str, glob: str) -> bool:
+    return fnmatchcase(path, glob) or fnmatchcase(path, f"*.{glob}")
+
 
 def layers_of(words: list[str]) -> list[tuple[str, int]]:
     """GLOB=BITS each; UsageError."""
     found = []
     for word in words:
         glob, _, bits = word.rpartition("=")
-        if not glob or not bits.isdecimal() or int(bits) not in (*BITS, 16):
+        number = options.whole(bits)
+        if not glob or number not in (*BITS, 16):
             raise UsageError(f"--layer {word}: not GLOB=BITS with {', '.join(map(str, BITS))} or 16 (as it is)")
-        found.append((glob, int(bits)))
+        found.append((glob, number))
     return found
 
 
@@ -89,22 +102,24 @@ def write(
     wanted: Wanted,
     left: Callable[..., Any] | None = None,
     factors: Mapping[str, Factors] | None = None,
+    name: str,
 ) -> None:
-    """Fill the folder `out` with the model of `source`; its tensors are let go as they are written.
+    """Fill the folder `out` with the model of `source`, called `name`; its tensors are let go as they are written.
 
     left(path, module): MLX-LM's word on single layers, where no glob has one. factors: name -> what a tensor's columns,
-    and what its rows are multiplied by first, either or None. Raises BadModel."""
-    plan = {name: _form(name, tensor, wanted, left=left) for name, tensor in tensors.items()}
+    and what its rows are multiplied by first, either or None. Raises BadModel, UsageError."""
+    wanted.check([path.removesuffix(".weight") for path, tensor in tensors.items() if tensor.layer])
+    plan = {path: _form(path, tensor, wanted, left=left) for path, tensor in tensors.items()}
     if wanted.bits and not any(plan.values()):
-        raise BadModel(f"{source}: no layer that can be quantised so")
+        raise BadModel(f"{name}: no layer that can be quantised so")
     arrays = {}
-    for name, form in plan.items():
-        arrays.update(_arrays(name, tensors[name], form))
+    for path, form in plan.items():
+        arrays.update(_arrays(path, tensors[path], form))
     copy_rest(source, out)
     with Draft(os.path.join(out, "model.safetensors")) as draft:
         to = safetensors.Rows(draft.fd, arrays, {"format": "mlx"})
-        for name, form in plan.items():
-            _put(to, name, tensors.pop(name), form=form, factors=(factors or {}).get(name, (None, None)))
+        for path, form in plan.items():
+            _put(to, path, tensors.pop(path), form=form, factors=(factors or {}).get(path, (None, None)))
         draft.place()
     write_texts(out, {"config.json": _settings(source, plan)})
 

@@ -33,7 +33,8 @@ EXTRA = {"t5", "mt5", "umt5"}  # have <extra_id_N> behind their pieces
 
 def source(folder: str) -> str | None:
     """The file that a folder's tokenizer.json is to be made from; None where there is one, or none is needed."""
-    names = set(os.listdir(folder)) if os.path.isdir(folder) else set()
+    found = os.listdir(folder) if os.path.isdir(folder) else []
+    names = {name for name in found if os.path.exists(os.path.join(folder, name))}  # a link may lead nowhere
     if "tokenizer.json" in names:
         return None
     ranked = sorted(n for n in names if n.endswith(".tiktoken") or n.startswith("tokenizer.model.v"))

@@ -12,7 +12,7 @@ import sys
 from time import monotonic
 
 import toast
-from toast import kept, loaded
+from toast import kept, loaded, options
 from toast.warm import protocol
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toast.warm.protocol import Request
 
 PACKAGES = ("toast", "embed", "rerank")
-MEMORY = "4096"  # MB, unless TOAST_WARM_MB says otherwise
+MEMORY = 4096  # MB, unless TOAST_WARM_MB says otherwise
 # what Python and the libraries read once, for all of the process
 FIXED = (
     "PYTHON", "MLX_", "OMP_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "RAYON_", "TOKENIZERS_", "TQDM_", "SQLITE_", "HF_",
@@ -95,8 +95,8 @@ class Keeper:
     """Keeps models by use: drops those of a certain age, and the ones used longest ago where memory is short."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
-        megabytes = env.get("TOAST_WARM_MB", "")
-        self.limit = int(megabytes if megabytes.isdigit() else MEMORY) << 20
+        megabytes = options.whole(env.get("TOAST_WARM_MB", ""))
+        self.limit = (MEMORY if megabytes is None else megabytes) << 20
 
     def tidy(self, age: float) -> bool:
         """Drop what is older than `age` seconds, and more until there is room; False where that did not make any."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 import toast
+from toast import options
 from toast.errors import ToastError
 
 TYPE_CHECKING = False
@@ -130,6 +131,7 @@ def lasting(text: str) -> int:
     number, unit = (text[:-1], text[-1]) if text[-1:] in ("s", "m", "h") else (text, "s")
     if text == "off":
         return 0
-    if not number.isdigit() or int(number) > 10**6:
+    count = options.whole(number)
+    if count is None or count > 10**6:
         raise ToastError(f"--warm (TOAST_WARM) must be a time such as 10m, or off, not {text!r}")
-    return int(number) * {"s": 1, "m": 60, "h": 3600}[unit]
+    return count * {"s": 1, "m": 60, "h": 3600}[unit]
