@@ -50,12 +50,23 @@ class SharedModel:
         while not asked.done:
             if leads:
                 self._run()
-            elif not asked.ready.acquire(timeout=PATIENCE):
-                checkpoint()
+            else:
+                self._wait(asked)
             with self.lock:
                 leads = not asked.done and self._take_the_lead(late=not leads)
         if asked.error:
             raise asked.error
+
+    def _wait(self, asked: _Asked) -> None:
+        """A moment, or until it is done; whoever is called off meanwhile asks no more."""
+        if asked.ready.acquire(timeout=PATIENCE):
+            return
+        try:
+            checkpoint()
+        except BaseException:
+            with self.lock:
+                self.waiting = [other for other in self.waiting if other is not asked]
+            raise
 
     def _take_the_lead(self, *, late: bool = False) -> bool:
         if self.busy or not (late or self.before <= {asked.seat for asked in self.waiting}):
