@@ -348,6 +348,23 @@ def test_descriptors_and_threads_stay_few(shared):
     assert found[1] == found[0]
 
 
+@pytest.mark.model
+def test_answers_of_many_calls_are_each_as_alone(shared):
+    """The default model, whose layers take the rows of many texts: plain, drawn, constrained, drafted, told."""
+    kinds = [
+        ["-n", "24", "name a colour"], ["-n", "24", "-t", "1", "--seed", "5", "tell a story"],
+        ["-n", "24", "--choice", "red,green,blue", "pick one"], ["-n", "24", "--logprobs", "2", "say hello"],
+        ["-n", "40", "say the same again: one two three four one two three four one two"],
+        ["-n", "24", "--schema", '{"type": "array", "items": {"type": "integer"}, "maxItems": 3}', "a"],
+    ]  # fmt: skip
+    calls = [[*words[:-1], f"{words[-1]} {n}", "--no-input"] for n in range(2) for words in kinds]
+    want = [command("toast", *words, "-p", "here") for words in calls]
+    for _ in range(2):
+        running = [shared.popen(CLIENTS[0], "toast", *words) for words in calls]
+        found = [(process.communicate()[0], process.returncode) for process in running]
+        assert found == [(ran.out, ran.status) for ran in want]
+
+
 # ---------------------------------------------------------------- strangers and mistakes
 
 
