@@ -39,7 +39,7 @@ class SharedModel:
     def seat(self, caches: Caches) -> Any:
         """What takes the model's place for the text with these caches; the model itself where it takes no batches."""
         if has_kv_caches(caches) and kernels.supports_ragged_batch(self.model):
-            return Seat(self, caches)
+            return Seat(self)
         return self.model
 
     def feed(self, asked: _Asked) -> None:
@@ -121,8 +121,8 @@ class _Asked:
 class Seat:
     """One text's use of a shared model, called as the model is; a text that is alone is fed as without all this."""
 
-    def __init__(self, shared: SharedModel, caches: Caches) -> None:
-        self.shared, self.caches = shared, caches
+    def __init__(self, shared: SharedModel) -> None:
+        self.shared = shared
         self.computed = False  # whether nothing of the caches is left to this thread to compute
         with shared.lock:
             shared.seats += 1
