@@ -158,6 +158,23 @@ def test_drafts_do_not_change_the_answer(name, wrong):
         assert made.caches[0].offset == len(held)
 
 
+def test_a_right_draft_may_end_the_text_before_it_is_told():
+    """The sequence has the drafted tokens, repetitions all of them, before the first of them is handed on."""
+    from types import SimpleNamespace
+
+    from toast.answer import Streamed
+
+    sequence, told, shown = Sequence((), 5), [], SimpleNamespace(text="")
+    shown.add = lambda token: setattr(shown, "text", shown.text + "a")
+    streamed = Streamed(shown, sequence, write=told.append, patience=1)
+    for id in [7, 7, 7, 7, 7]:
+        sequence.take(id)
+    for id in [7, 7, 7, 7, 7]:
+        streamed.add(id)
+    streamed.put(len(shown.text))
+    assert "".join(told) == "aaaaa"
+
+
 @pytest.mark.parametrize("wrong", [1, 2, 3, 7, 1000])
 def test_drafts_of_a_text_that_must_not_repeat_itself(wrong):
     """As the default model is sampled: what a draft would repeat, and what the ends have gained, count in it, too."""

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -355,6 +356,23 @@ def test_descriptors_and_threads_stay_few(shared):
     assert found[1] == found[0]
 
 
+@pytest.mark.model
+def test_answers_of_many_calls_are_each_as_alone(shared):
+    """The default model, whose layers take the rows of many texts: plain, drawn, constrained, drafted, told."""
+    kinds = [
+        ["-n", "24", "name a colour"], ["-n", "24", "-t", "1", "--seed", "5", "tell a story"],
+        ["-n", "24", "--choice", "red,green,blue", "pick one"], ["-n", "24", "--logprobs", "2", "say hello"],
+        ["-n", "40", "say the same again: one two three four one two three four one two"],
+        ["-n", "24", "--schema", '{"type": "array", "items": {"type": "integer"}, "maxItems": 3}', "a"],
+    ]  # fmt: skip
+    calls = [[*words[:-1], f"{words[-1]} {n}", "--no-input"] for n in range(2) for words in kinds]
+    want = [command("toast", *words, "-p", "here") for words in calls]
+    for _ in range(2):
+        running = [shared.popen(CLIENTS[0], "toast", *words) for words in calls]
+        found = [(process.communicate()[0], process.returncode) for process in running]
+        assert found == [(ran.out, ran.status) for ran in want]
+
+
 # ---------------------------------------------------------------- strangers and mistakes
 
 
@@ -410,9 +428,14 @@ def test_descriptors_that_are_no_streams(shared, tmp_path):
         os.close(folder)
 
 
-def test_many_who_say_nothing(shared, line):
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.long)])
+def test_many_who_say_nothing(shared, line, count):
     """They are told and let go; whoever comes meanwhile runs here at worst."""
-    idle = [connection(shared) for _ in range(300)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 100:
+        pytest.skip("too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 100), hard))
+    idle = [connection(shared) for _ in range(count)]
     assert shared.run(CLIENTS[0], *EMBED, stdin=b"a cat\n").ok().out == line
     for one in idle:
         said = b""
@@ -420,9 +443,104 @@ def test_many_who_say_nothing(shared, line):
             said += part
         assert said.startswith(GREETING + b"here "), said
         one.close()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     before = served(shared)
     assert shared.run(CLIENTS[0], *EMBED, stdin=b"a cat\n").ok().out == line
     assert served(shared) == before + 1
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("streams", ["<&-", ">&-", "2>&-", "< .", "> /dev/full", "<&- >&- 2>&-"])
+def test_streams_that_are_none(shared, client, streams):
+    if (client, streams) == ("python", "< ."):
+        pytest.skip("Python refuses to start on it")
+    found = []
+    for place_ in ([], ["-p", "here"]):
+        script = f'cd /tmp; "$@" -m {BERT} --json {streams}'
+        words = ["bash", "-c", script, "bash", *words_of(client, "embed"), *place_]
+        ran = subprocess.run(words, input=b"a cat\n", capture_output=True, env=environment(shared.env), timeout=60)
+        found.append((ran.returncode, ran.stdout, ran.stderr))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_long_arguments(shared, client):
+    words = ["rerank", "-m", BERT, "cat " * 25_000, *["/nonesuch" * 10] * 5_000]
+    found = [shared.run(client, *words, *where, stdin=b"a cat\n") for where in ([], ["-p", "here"])]
+    assert (found[0].status, found[0].out, found[0].err) == (found[1].status, found[1].out, found[1].err)
+
+
+NOBODY = 65534
+
+
+def as_nobody(work):
+    """Whether work() comes to an end for another user, in a process of its own."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            work()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_another_user_cannot_get_in(own, line):
+    own.start()
+    path = place.socket({"XDG_RUNTIME_DIR": own.folder})
+    folder = os.path.dirname(path)
+    os.chmod(own.folder, 0o755)
+
+    def connects():
+        socket.socket(socket.AF_UNIX).connect(path)
+
+    def is_greeted():
+        with connection(own) as talk:
+            assert talk.recv(100)
+
+    def plants():
+        socket.socket(socket.AF_UNIX).bind(path + "0")
+
+    assert not any(map(as_nobody, (connects, plants, lambda: os.unlink(path), lambda: os.rename(folder, folder + "0"))))
+    os.chmod(folder, 0o755)
+    os.chmod(path, 0o777)
+    assert as_nobody(connects) and not as_nobody(is_greeted) and not as_nobody(plants)
+    os.chmod(folder, 0o700)
+    assert own.run(CLIENTS[0], *EMBED, stdin=b"a cat\n").ok().out == line and served(own) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+def test_what_another_user_has_planted_is_not_trusted(own, line):
+    """His folder, or his process behind a socket in ours."""
+    folder = os.path.join(own.folder, "toast")
+    os.mkdir(folder, 0o700)
+    os.chown(folder, NOBODY, NOBODY)
+    assert not place.is_private(folder)
+    for client in CLIENTS:
+        assert own.run(client, *EMBED, stdin=b"a cat\n").ok().out == line
+    os.chown(folder, 0, 0)
+    os.chmod(own.folder, 0o755)
+    os.chmod(folder, 0o777)
+    path = place.socket({"XDG_RUNTIME_DIR": own.folder})
+    ready, pid = os.pipe(), os.fork()
+    if pid == 0:
+        os.setuid(NOBODY)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        listener.listen(8)
+        os.write(ready[1], b"!")
+        while True:
+            listener.accept()[0].sendall(GREETING + b"begun\ndone 0\n")
+    assert os.read(ready[0], 1) == b"!"
+    os.chmod(folder, 0o700)
+    for client in CLIENTS:
+        assert own.run(client, *EMBED, stdin=b"a cat\n").ok().out == line
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

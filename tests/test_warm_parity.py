@@ -54,13 +54,14 @@ def uses(folder):
     }  # fmt: skip
     tokenize = {"model": ["-m", BERT], "decode": (["--decode"], b"5 6 7\n"), "nul": ["--split", "2", "-0"],
                 "special": ["--special", "--ids"]}  # fmt: skip
-    model = {"model": ["-m", BERT]}
+    model = {"model": ["-m", BERT], "source": ["--source", "shard-3", "--json"]}
     embed = {**RECORDS, **model, "files": ["a.txt", "b.txt"]}
     index = {
         **RECORDS, **model, "paths": ["a.txt", "."], "output": ["-o", "x.db"],
         "update": (["-u", "i.db", "a.txt"], b"", []),
         "merge": (["--merge", "i.db", "j.db"], b"", []), "files_from": ["--files-from", "list.txt"],
         "id": (["--id", "id"], OBJECTS),
+        "source": (["--source", "shard-3", "--jsonl"], OBJECTS),
         "exclude": (["-m", BERT, "--exclude", "b*", "."], b"", []),
     }  # fmt: skip
     search = {

@@ -162,7 +162,8 @@ class Streamed:
         self.answer.add(token)
         self.ends.append(len(self.answer.text))
         repeated = self.sequence.repetition.repeated if self.sequence.loop_stop else 0
-        self.put(self.ends[-1 - (repeated if repeated >= self.patience else 0)])
+        settled = len(self.sequence.ids) - (repeated if repeated >= self.patience else 0)
+        self.put(self.ends[min(settled, len(self.ends) - 1)])  # the sequence is ahead where a draft was right
 
     def put(self, end: int) -> None:
         """Write the text up to there."""

@@ -37,13 +37,15 @@ def memory(words, env):
 
 
 def compare(warm, name, words, stdin):
-    """Lines of the table for one call."""
+    """Lines of the table for one call; TURN in its words and input is another number each time."""
     kinds = {"cold": ([*words_of(CLIENTS[0], name), *words, "-p", "here"], warm.env)}
     kinds |= {client: ([*words_of(client, name), *words], warm.env) for client in CLIENTS}
     found = {kind: [] for kind in kinds}
     for turn in range(REPEAT + 1):
-        for kind, (line, env) in kinds.items():
-            result = timed(line, stdin, environment(env))
+        for n, (kind, (line, env)) in enumerate(kinds.items()):
+            number = str(3 * turn + n)
+            line = [word.replace("TURN", number) for word in line]
+            result = timed(line, stdin.replace(b"TURN", number.encode()), environment(env))
             if turn:  # the first one loads
                 found[kind].append(result)
     for kind, results in found.items():
@@ -75,15 +77,20 @@ def main():
             subprocess.run(words_of(CLIENTS[0], "index"), input=text.encode(), stdout=file, check=True)
         compare(warm, "embed", [], b"a cat\n")
         compare(warm, "rerank", ["cats"], RECORDS)
+        compare(warm, "rerank", ["cats"], RECORDS.replace(b"day", b"day TURN"))
         compare(warm, "search", ["dogs in town", f"{folder}/x.db"], b"")
+        compare(warm, "search", ["dogs in town TURN", f"{folder}/x.db"], b"")
         compare(warm, "toast", ["-n", "1", "say it"], b"")
         for client in CLIENTS:
             used = memory([*words_of(client, "embed"), "--json"], environment(warm.env))
             print(f"memory of a client\t{client}\t{used:.1f} MB")
-        for count in (1, 16):
-            ends = at_once(warm, count)
-            print(f"toast -n 64, {count} at once\t{64 * count / ends[-1]:.0f} tokens/s\t"
-                  f"slowest {ends[-1]:.2f} s, median {statistics.median(ends):.2f} s")  # fmt: skip
+        turns = [[at_once(warm, count) for count in (1, 16)] for _ in range(5)]
+        rates = [[64 * len(ends) / ends[-1] for ends in turn] for turn in turns]
+        late = statistics.median(many[-1] / statistics.median(many) for _, many in turns)
+        ratio = statistics.median(many / one for one, many in rates)
+        one, many = (statistics.median(rate) for rate in zip(*rates))
+        print(f"toast -n 64, tokens/s\t1: {one:.0f}, 16 at once: {many:.0f}, in turn {ratio:.1f} times\t"
+              f"the slowest takes {late:.2f} of the median")  # fmt: skip
     finally:
         warm.end()
         shutil.rmtree(folder)

@@ -39,6 +39,7 @@ class Template:
     """The chat template of a model folder; `source` is None when the model has none. Immutable."""
 
     def __init__(self, folder: str) -> None:
+        self.code: Any = None  # of the template, once it was rendered: it is the same for all messages
         config = read_object(folder, "tokenizer_config.json")
         with blame(folder):
             self.source = _source(folder, config)
@@ -68,7 +69,10 @@ class Template:
 
         usual = {"tools": None, "documents": None, "add_generation_prompt": True}
         try:
-            template = environment(messages).from_string(self.source or "")
+            env = environment(messages)
+            if self.code is None:
+                self.code = env.compile(self.source or "")
+            template = env.template_class.from_code(env, self.code, env.make_globals(None))
             with Deadline():
                 return clean(template.render(usual | self.tokens | (variables or {}) | {"messages": messages}))
         except jinja2.TemplateSyntaxError as error:

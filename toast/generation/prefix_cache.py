@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
+from array import array
 from time import time_ns
 
 import mlx.core as mx
@@ -56,17 +57,13 @@ class PrefixCache:
         Gives its length; the caches stay new when that is 0. like: gives caches as the model makes them, which tell
         what it can go on from."""
         keys = self._keys(ids[:-1])
-        expected = self._expected(keys, like)
         if has_kv_caches(caches):
-            blocks = []
-            for key in keys:
-                block = self._load(key)
-                if not _is_block(block, len(caches)) or (expected and not _alike(block, expected)):
-                    break
-                blocks.append(block)
-            self._used(keys[: len(blocks)])
+            blocks = self._blocks(keys, len(caches), like)
             blocks += self._end(keys[: len(blocks)], ids[len(blocks) * BLOCK : -1])
             return _fill(caches, blocks) if blocks else 0
+        if not (keys and os.path.exists(os.path.join(self.folder, keys[0]))):
+            like = None
+        expected = [cache.state for cache in like()] if like is not None else None
         for count in range(len(keys), 0, -1):
             states = self._load(keys[count - 1])
             if isinstance(states, list) and len(states) == len(caches) and (not expected or _alike(states, expected)):
@@ -76,13 +73,21 @@ class PrefixCache:
                 return count * BLOCK
         return 0
 
-    def _expected(self, keys: list[str], like: Callable[[], Caches] | None) -> Tree:
-        """What a found tree must be like, None where there is none to be found: what was kept here, or as `find`."""
-        if like is None or not keys:
-            return None
-        if kept.memory is not None and (found := kept.memory.find(keys[0])) is not None:
-            return found
-        return [cache.state for cache in like()] if os.path.exists(os.path.join(self.folder, keys[0])) else None
+    def _blocks(self, keys: list[str], layers: int, like: Callable[[], Caches] | None) -> list[Tree]:
+        """The blocks of a chain as far as they are there; those of files are looked at."""
+        blocks: list[Tree] = []
+        expected: Tree = None
+        for key in keys:
+            if (block := _remembered(key)) is None and (block := self._read(key)) is not None:
+                if expected is None and like is not None:
+                    expected = [cache.state for cache in like()]
+                if not _is_block(block, layers) or (expected and not _alike(block, expected)):
+                    break
+            if block is None:
+                break
+            blocks.append(block)
+        self._used(keys[: len(blocks)])
+        return blocks
 
     def _end(self, keys: list[str], ids: list[int]) -> list[Tree]:
         """Of the ids that follow a chain of blocks, those that were the end of a prompt before; in memory alone."""
@@ -165,19 +170,21 @@ class PrefixCache:
 
     def _keys(self, ids: list[int]) -> list[str]:
         """The name of every whole block's file; it covers all the tokens before it."""
-        keys, last = [], self.root
-        for at in range(0, len(ids) - BLOCK + 1, BLOCK):
-            tokens = b"".join(i.to_bytes(4, "little") for i in ids[at : at + BLOCK])
-            last = blake2b(last + tokens, digest_size=20).digest()
+        keys, last, tokens = [], self.root, array("I", ids).tobytes()
+        size = 4 * BLOCK
+        for at in range(0, len(tokens) - size + 1, size):
+            last = blake2b(last + tokens[at : at + size], digest_size=20).digest()
             keys.append(last.hex())
         return keys
 
     # ---- files
 
     def _load(self, key: str) -> Tree:
+        """The tree of that name, to be gone on with; None without one."""
+        return self._read(key) if (found := _remembered(key)) is None else _copied(found)
+
+    def _read(self, key: str) -> Tree:
         """The tree in a file, whole and unharmed; None without one."""
-        if kept.memory is not None and (found := kept.memory.find(key)) is not None:
-            return _copied(found)
         path = os.path.join(self.folder, key)
         try:
             with open(files.open_regular(path), "rb") as file:
@@ -263,6 +270,11 @@ def _fill(caches: Caches, blocks: list[Tree]) -> int:
             buffers.append(mx.concatenate([*pieces, mx.zeros(spare, pieces[0].dtype)], axis=2))
         cache.state = (*buffers, count)
     return count
+
+
+def _remembered(key: str) -> Tree:
+    """The tree in memory, None without one; whoever writes into it has a copy."""
+    return None if kept.memory is None else kept.memory.find(key)
 
 
 def _keep_in_memory(trees: list[tuple[str, Callable[[], Tree]]]) -> None:

@@ -39,7 +39,7 @@ class SharedModel:
     def seat(self, caches: Caches) -> Any:
         """What takes the model's place for the text with these caches; the model itself where it takes no batches."""
         if has_kv_caches(caches) and kernels.supports_ragged_batch(self.model):
-            return Seat(self, caches)
+            return Seat(self)
         return self.model
 
     def feed(self, asked: _Asked) -> None:
@@ -50,12 +50,23 @@ class SharedModel:
         while not asked.done:
             if leads:
                 self._run()
-            elif not asked.ready.acquire(timeout=PATIENCE):
-                checkpoint()
+            else:
+                self._wait(asked)
             with self.lock:
                 leads = not asked.done and self._take_the_lead(late=not leads)
         if asked.error:
             raise asked.error
+
+    def _wait(self, asked: _Asked) -> None:
+        """A moment, or until it is done; whoever is called off meanwhile asks no more."""
+        if asked.ready.acquire(timeout=PATIENCE):
+            return
+        try:
+            checkpoint()
+        except BaseException:
+            with self.lock:
+                self.waiting = [other for other in self.waiting if other is not asked]
+            raise
 
     def _take_the_lead(self, *, late: bool = False) -> bool:
         if self.busy or not (late or self.before <= {asked.seat for asked in self.waiting}):
@@ -110,8 +121,8 @@ class _Asked:
 class Seat:
     """One text's use of a shared model, called as the model is; a text that is alone is fed as without all this."""
 
-    def __init__(self, shared: SharedModel, caches: Caches) -> None:
-        self.shared, self.caches = shared, caches
+    def __init__(self, shared: SharedModel) -> None:
+        self.shared = shared
         self.computed = False  # whether nothing of the caches is left to this thread to compute
         with shared.lock:
             shared.seats += 1

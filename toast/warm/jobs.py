@@ -157,7 +157,7 @@ class Workers:
         """Run a job on a thread of its own."""
         with self.lock:
             self.running += 1
-            worker = self.idle.pop() if self.idle else _Worker(self)
+            worker = self.idle.pop(0) if self.idle else _Worker(self)  # in turn: what each comes to take shows early
         worker.give(job)
 
     def free(self, worker: _Worker, job: Job) -> None:

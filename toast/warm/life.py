@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("toast", "embed", "rerank")
 MEMORY = 4096  # MB, unless TOAST_WARM_MB says otherwise
+ARENA_MAX = -8  # M_ARENA_MAX of glibc's malloc.h
 # what Python and the libraries read once, for all of the process
 FIXED = (
     "PYTHON", "MLX_", "OMP_", "LD_", "DYLD_", "MALLOC_", "GLIBC_", "RAYON_", "TOKENIZERS_", "TQDM_", "SQLITE_", "HF_",
@@ -113,12 +114,22 @@ def free() -> None:
     gc.collect()
     if mx := sys.modules.get("mlx.core"):
         mx.clear_cache()
+    _malloc("malloc_trim", 0)
+
+
+def share_arenas() -> None:
+    """Let all threads share two of malloc's arenas: what one gives back, another takes. Called before there are any."""
+    _malloc("mallopt", ARENA_MAX, 2)
+
+
+def _malloc(name: str, *numbers: int) -> None:
+    """Call a function of glibc, where it is that."""
     if sys.platform == "linux":
         import ctypes
 
-        trim: Any = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim:
-            trim(0)
+        function: Any = getattr(ctypes.CDLL(None), name, None)
+        if function:
+            function(*numbers)
 
 
 def memory() -> int:

@@ -6,7 +6,6 @@ Owns connections, and when the process ends. What a job does is `jobs.py`'s, wha
 from __future__ import annotations
 
 import array
-import gc
 import json
 import os
 import resource
@@ -88,6 +87,7 @@ class Server:
     def __init__(self, listener: socket.socket, env: Mapping[str, str], *, idle: float | None) -> None:
         self.listener, self.idle, self.began = listener, idle, monotonic()
         self.facts, self.keeper = life.Facts(toast.__version__, env), life.Keeper(env)
+        life.share_arenas()
         kept.memory = kept.Memory(self.keeper.limit // 4)
         self.waiting: dict[int, Connection] = {}
         self.running: dict[int, Connection] = {}
@@ -164,7 +164,7 @@ class Server:
     def _tidy(self) -> None:
         if self.uncollected and (not self.running or self.uncollected > GARBAGE):
             self.uncollected = 0
-            gc.collect()  # cycles may hold descriptors
+            life.free()  # cycles may hold descriptors, too
         room = self.keeper.tidy(self.idle if self.idle is not None else 600.0)
         if not (room or self.running or self.leaving):
             self.leave()  # what takes the memory is not to be had back in another way
