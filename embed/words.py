@@ -74,18 +74,18 @@ def _pairs_asked(run: re.Match[str]) -> str:
     return f" {' '.join(characters[i : i + 2] for i in range(max(len(characters) - 1, 1)))} "
 
 
-def compounds(text: str) -> dict[str, str]:
-    """The words that are several without a mark between them: parseHTTPResponse -> parse HTTP Response.
-
-    What has a mark between them (parse_http_response) is several words already."""
-    found = dict.fromkeys(_pattern(COMPOUND).findall(text))
-    return {word: _pattern(HUMP).sub(" ", word) for word in found}
+def compounds(text: str) -> list[str]:
+    """The words, as often as they are there, that are several without a mark between them (parseHTTPResponse); what has
+    a mark between them (parse_http_response) is several words already."""
+    if not any(word[1:] != word[1:].lower() for word in text.split()):  # most texts: the pattern takes a while to make
+        return []
+    return _pattern(COMPOUND).findall(text)
 
 
 def parts(text: str) -> str:
-    """All that is in compound words, as often as they are there."""
-    humps = _pattern(HUMP)
-    return " ".join(humps.sub(" ", word) for word in _pattern(COMPOUND).findall(text))
+    """What the compound words are made of: parse HTTP Response."""
+    found = compounds(text)
+    return _pattern(HUMP).sub(" ", " ".join(found)) if found else ""
 
 
 class TermExtractor:
@@ -126,8 +126,8 @@ class TermExtractor:
 
     def compounds(self, text: str) -> dict[str, list[tuple[str, str]]]:
         """stem of a compound word of a query -> (stem, word) of each of its parts."""
-        found = compounds(composed(text))
-        return {stem: self.sequence(found[word]) for word in found for stem, _ in self.sequence(word)}
+        found = dict.fromkeys(compounds(composed(text)))
+        return {stem: self.sequence(parts(word)) for word in found for stem, _ in self.sequence(word)}
 
     def stems(self, texts: Sequence[str]) -> list[set[str]]:
         """The set of each text's stems."""
