@@ -184,7 +184,7 @@ def remove_documents(db: Connection, documents: Iterable[int], dims: int) -> Non
     gone = set()
     for id in documents:
         for chunk, text, context in list(_in_context(db, id)):
-            words.remove(db, chunk, text, context)
+            words.remove(db, chunk, text, context=context)
             gone.add(chunk)
         db.execute("DELETE FROM chunks WHERE document = ?", (id,))
         db.execute("DELETE FROM documents WHERE id = ?", (id,))
@@ -207,7 +207,7 @@ def _second_version(db: Connection) -> None:
     words.recreate(db)
     for document in document_ids(db):
         for chunk, text, context in _in_context(db, document):
-            words.insert(db, chunk, text, context)
+            words.insert(db, chunk, text, context=context)
 
 
 # version -> what makes the next one of it, in a transaction
@@ -273,11 +273,11 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def insert_chunk(db: Connection, document: int, piece: Piece, context: str = "") -> int:
+def insert_chunk(db: Connection, document: int, piece: Piece, *, context: str = "") -> int:
     """Store a chunk and its words, and what it stands under; its number, higher than any so far."""
     into = "INSERT INTO chunks (document, start_line, end_line, hash, text) VALUES (?, ?, ?, ?, ?)"
     chunk = _insert(db, into, (document, *piece))
-    words.insert(db, chunk, piece[3], context)
+    words.insert(db, chunk, piece[3], context=context)
     return chunk
 
 

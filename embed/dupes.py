@@ -62,7 +62,7 @@ class Texts:
     def groups(self, threshold: float, call: Call) -> list[list[int]]:
         """The numbers of near texts, and of those that are in two places or more, by their first."""
         with pipes.progress(call, len(self.places)) as bar:
-            found = near.groups(bytes(self.codes), len(self.places), threshold, bar.update)
+            found = near.groups(bytes(self.codes), len(self.places), threshold, tick=bar.update)
         alone = [[number] for number, places in enumerate(self.places) if len(places) > 1]
         return sorted(found.found() + [one for one in alone if found.labels[one[0]] not in found.members])
 

@@ -222,7 +222,7 @@ class Opened:
     ) -> list[rank.Hit]:
         ids, cosines, found = scored
         if mode == "lexical":
-            return rank.lexical(found, self.allowed, k, first)
+            return rank.lexical(found, self.allowed, k, first=first)
         if scale is None:
             return rank.vector(ids, cosines, allowed=self.allowed, k=k)
         return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k, first=first)

@@ -158,12 +158,12 @@ def recreate(db: Connection) -> None:
     db.execute(WORDS_2)
 
 
-def insert(db: Connection, chunk: int, text: str, context: str = "") -> None:
+def insert(db: Connection, chunk: int, text: str, *, context: str = "") -> None:
     """Store the words of a chunk; context: what it stands under."""
     db.execute("INSERT INTO words (rowid, text, parts, context) VALUES (?, ?, ?, ?)", (chunk, *_columns(text, context)))
 
 
-def remove(db: Connection, chunk: int, text: str, context: str) -> None:
+def remove(db: Connection, chunk: int, text: str, *, context: str) -> None:
     """Take the words of a chunk out; FTS5 keeps no text and must be told which they are."""
     db.execute(
         "INSERT INTO words (words, rowid, text, parts, context) VALUES ('delete', ?, ?, ?, ?)",

@@ -126,15 +126,25 @@ def test_groups_are_the_components_whatever_the_block(rows, dims, threshold):
         kernels.install(variant)
         for block in (1, 100, 256, 1000):
             if variant == "" or block == 256:
-                found = near.groups(codes.tobytes(), rows, threshold, lambda n: None, block=block).found()
+                found = near.groups(codes.tobytes(), rows, threshold, tick=lambda n: None, block=block).found()
                 assert found == expected, (variant, block)
 
 
 def test_pairs_are_of_two_groups_and_in_order():
     kernels.install()
     codes = np.ones((5, 4), np.int8).tobytes()
-    assert scan.int8_near(codes, array("I", [0, 0, 2, 3, 3]), 2, 5, 0.9) == [(2, 0), (3, 0), (3, 2), (4, 0), (4, 2)]
-    assert scan.int8_near(codes, array("I", range(5)), 3, 3, 0.9) == scan.int8_near(b"", array("I"), 0, 0, 0.9) == []
+    assert scan.int8_near(codes, array("I", [0, 0, 2, 3, 3]), start=2, stop=5, threshold=0.9) == [
+        (2, 0),
+        (3, 0),
+        (3, 2),
+        (4, 0),
+        (4, 2),
+    ]
+    assert (
+        scan.int8_near(codes, array("I", range(5)), start=3, stop=3, threshold=0.9)
+        == scan.int8_near(b"", array("I"), start=0, stop=0, threshold=0.9)
+        == []
+    )
     if kernels.variant() != "off":
         from toast.kernels import _ext
 
