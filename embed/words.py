@@ -31,8 +31,11 @@ LOWER, UPPER = (
     "a-z\u00df-\u00f6\u00f8-\u00ff\u03b1-\u03c9\u0430-\u045f",
     "A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0400-\u042f",
 )
+SHORT = 200  # characters of a text whose words are looked at one by one: the patterns take a while to make
+JOINT = f"[{UPPER}](?:(?<=[{LOWER}0-9][{UPPER}])|[{UPPER}][{LOWER}]{{2}})"  # quick to look for
 HUMP = f"(?<=[{LOWER}0-9])(?=[{UPPER}])|(?<=[{UPPER}])(?=[{UPPER}][{LOWER}]{{2}})"
-COMPOUND = rf"(?<![^\W_])(?=[^\W_]{{2,64}}(?![^\W_]))(?=[^\W_]*?(?:{HUMP}))[^\W_]+"
+LETTERS = r"[^\W_]+"
+LONGEST = 64  # letters of a compound word: longer ones are no words of a language
 
 
 @cache
@@ -77,9 +80,20 @@ def _pairs_asked(run: re.Match[str]) -> str:
 def compounds(text: str) -> list[str]:
     """The words, as often as they are there, that are several without a mark between them (parseHTTPResponse); what has
     a mark between them (parse_http_response) is several words already."""
-    if not any(word[1:] != word[1:].lower() for word in text.split()):  # most texts: the pattern takes a while to make
+    if text.islower() or len(text) < SHORT and not any(word[1:] != word[1:].lower() for word in text.split()):
         return []
-    return _pattern(COMPOUND).findall(text)
+    found: list[str] = []
+    end = 0
+    for joint in _pattern(JOINT).finditer(text):
+        if joint.start() < end:
+            continue
+        start = joint.start()
+        while start and text[start - 1].isalnum():
+            start -= 1
+        end = _pattern(LETTERS).match(text, start).end()  # type: ignore[union-attr]  # it begins with one
+        if end - start <= LONGEST:
+            found.append(text[start:end])
+    return found
 
 
 def parts(text: str) -> str:

@@ -1,11 +1,14 @@
 """`search --dupes`: which texts are near-duplicates, and how groups are written."""
 
 import json
+import os
+import shutil
+import sqlite3
 from array import array
 
 import numpy as np
 import pytest
-from command import command
+from command import command, shell
 
 from embed import near
 from toast import kernels
@@ -155,3 +158,31 @@ def test_pairs_are_of_two_groups_and_in_order():
         ):
             with pytest.raises(ValueError):
                 _ext.int8_near(*given)
+
+
+def test_the_contract(folder, model):
+    words = f"search -m '{model}' --dupes --threshold 0.999"
+    pipe = f"printf 'a cat\\na cat\\n' | {words}"
+    shell(f"{pipe} > /dev/full", cwd=folder).fails("cannot write standard output", "No space left")
+    shell(f"{pipe} >&-", cwd=folder).fails("cannot write standard output", "Bad file descriptor")
+    shell(f"{words} <&-", cwd=folder).fails("nothing to search")
+    shell(f"{words} nowhere.txt", cwd=folder).fails("nowhere.txt", "No such file")
+    assert shell(f"yes 'a cat' | head -20000 | {words} | head -c1 > /dev/null; echo ${{PIPESTATUS[2]}}").out == b"0\n"
+    found = shell(f"printf 'a cat\\0a\\ncat\\0a dog\\0' | {words} -0", cwd=folder).ok()
+    assert found.out == b"-:1:a cat\0-:2:a\0"
+    found = shell(f"printf 'a \\xff cat\\na \\xff cat\\n' | {words}", cwd=folder)
+    assert found.status == 0 and b"2 records held invalid UTF-8" in found.err
+
+
+def test_copies_are_cheap(folder, model):
+    found = shell(f"yes 'a cat' | head -20000 | search -m '{model}' --dupes | wc -l", cwd=folder).ok()
+    assert found.out.strip() == b"20000"
+
+
+def test_a_damaged_index_is_told(folder, tmp_path, model):
+    path = shutil.copy(folder / "x.db", tmp_path / "x.db")
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM chunks WHERE id = 2")
+    size = os.path.getsize(path)
+    os.truncate(path, size - size % 16384)
+    dupes(tmp_path, model, "-i", "x.db").fails("x.db is damaged: no chunk 2")
