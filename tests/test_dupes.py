@@ -186,3 +186,6 @@ def test_a_damaged_index_is_told(folder, tmp_path, model):
     size = os.path.getsize(path)
     os.truncate(path, size - size % 16384)
     dupes(tmp_path, model, "-i", "x.db").fails("x.db is damaged: no chunk 2")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = 16 WHERE key = 'dims'")
+    dupes(tmp_path, model, str(folder / "y.db"), "x.db").fails("x.db is damaged: 16 dimensions")
