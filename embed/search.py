@@ -128,7 +128,7 @@ def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Want
     found = Exit.NONE
     for number, query in enumerate(queries):
         checkpoint()
-        hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() or query.vector else []
+        hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() or wanted.like else []
         if hits:
             found = Exit.OK
         printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))

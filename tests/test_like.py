@@ -97,3 +97,8 @@ def test_the_contract(folder):
     assert like(folder, "cats.md", "-q", "--threshold", "0").ok().out == b""
     found = like(folder, "cats.md", "--json", "--threshold", "0", "-k", "1").ok().out
     assert json.loads(found)["path"] == "cat2.md"
+
+
+def test_a_text_without_words_is_asked_for_by_its_vector(folder):
+    assert like(folder, "-", "--mode", "vector", "-k", "1", stdin=b"?? !!\n").status == 0
+    assert like(folder, "-", "--mode", "lexical", stdin=b"?? !!\n").status == 1
