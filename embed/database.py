@@ -11,7 +11,7 @@ from _blake2 import blake2b
 from math import isfinite
 
 from embed import vectors, words
-from embed.schema import LARGEST, Damaged
+from embed.schema import LARGEST, Damaged, version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -227,6 +227,10 @@ def sample(db: Connection, count: int) -> list[str]:
     return [text for row in rows for (text,) in row]
 
 
+def _expect_lengths(db: Connection) -> None:
+    words.expect_lengths(db, version_of(db))
+
+
 def expect_sound(db: Connection, *, words: bool = False) -> None:
     """Damaged unless the file's pages and its rows fit together: what is damaged is not written on.
 
@@ -238,6 +242,7 @@ def expect_sound(db: Connection, *, words: bool = False) -> None:
     for problem, query in UNSOUND.items():
         if any(wrong for (wrong,) in db.execute(f"{query} LIMIT 1", made)):
             raise Damaged(problem)
+    _expect_lengths(db)
     if words:
         db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         ids = {id for segment in vectors.segments(db, made["dims"]) for id in segment.ids}

@@ -239,6 +239,14 @@ def totals(db: Connection) -> tuple[int, int]:
     return chunks, sum(terms)
 
 
+def expect_lengths(db: Connection, version: int) -> None:
+    """Damaged unless FTS5 has a number of terms of each chunk for each column."""
+    columns, going_on = {1: 1}.get(version, 3), bytes(range(128, 256))
+    for (sizes,) in db.execute("SELECT sz FROM words_docsize"):
+        if type(sizes) is not bytes or len(sizes.translate(None, going_on)) != columns:
+            raise Damaged("lengths of chunks are no numbers")
+
+
 def _numbers(data: bytes) -> list[int]:
     """SQLite's varints: seven bits a byte, the highest first."""
     found, number = [], 0
