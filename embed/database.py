@@ -11,7 +11,7 @@ from _blake2 import blake2b
 from math import isfinite
 
 from embed import vectors, words
-from embed.schema import LARGEST, Damaged
+from embed.schema import LARGEST, Damaged, version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def remove_documents(db: Connection, documents: Iterable[int], dims: int) -> Non
     gone = set()
     for id in documents:
         for chunk, text, context in list(_in_context(db, id)):
-            words.remove(db, chunk, text, context)
+            words.remove(db, chunk, text, context=context)
             gone.add(chunk)
         db.execute("DELETE FROM chunks WHERE document = ?", (id,))
         db.execute("DELETE FROM documents WHERE id = ?", (id,))
@@ -224,7 +224,7 @@ def _second_version(db: Connection) -> None:
     words.recreate(db)
     for document in document_ids(db):
         for chunk, text, context in _in_context(db, document):
-            words.insert(db, chunk, text, context)
+            words.insert(db, chunk, text, context=context)
 
 
 # version -> what makes the next one of it, in a transaction
@@ -244,6 +244,10 @@ def sample(db: Connection, count: int) -> list[str]:
     return [text for row in rows for (text,) in row]
 
 
+def _expect_lengths(db: Connection) -> None:
+    words.expect_lengths(db, version_of(db))
+
+
 def expect_sound(db: Connection, *, words: bool = False) -> None:
     """Damaged unless the file's pages and its rows fit together: what is damaged is not written on.
 
@@ -255,6 +259,7 @@ def expect_sound(db: Connection, *, words: bool = False) -> None:
     for problem, query in UNSOUND.items():
         if any(wrong for (wrong,) in db.execute(f"{query} LIMIT 1", made)):
             raise Damaged(problem)
+    _expect_lengths(db)
     if words:
         db.execute("INSERT INTO words (words) VALUES ('integrity-check')")
         ids = {id for segment in vectors.segments(db, made["dims"]) for id in segment.ids}
@@ -290,11 +295,11 @@ def text_hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-def insert_chunk(db: Connection, document: int, piece: Piece, context: str = "") -> int:
+def insert_chunk(db: Connection, document: int, piece: Piece, *, context: str = "") -> int:
     """Store a chunk and its words, and what it stands under; its number, higher than any so far."""
     into = "INSERT INTO chunks (document, start_line, end_line, hash, text) VALUES (?, ?, ?, ?, ?)"
     chunk = _insert(db, into, (document, *piece))
-    words.insert(db, chunk, piece[3], context)
+    words.insert(db, chunk, piece[3], context=context)
     return chunk
 
 

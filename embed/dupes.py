@@ -36,7 +36,7 @@ class Texts:
 
     def __init__(self, indexes: list[Opened]) -> None:
         self.places: list[list[Place]] = []
-        self.codes, self.scales = bytearray(), bytearray()
+        self.codes, self.scales, self.dims = bytearray(), bytearray(), indexes[0].index.dims
         known: dict[int, int] = {}  # hash of a text -> its number
         for opened in indexes:
             with schema.damage(opened.name, opened.db):
@@ -44,8 +44,9 @@ class Texts:
 
     def _add(self, opened: Opened, known: dict[int, int]) -> None:
         hashes = dict(database.chunk_hashes(opened.db))
-        dims = opened.index.dims
-        for segment in vectors.segments(opened.db, dims):
+        if opened.index.dims != self.dims:
+            raise schema.Damaged(f"{opened.index.dims} dimensions, others of its model have {self.dims}")
+        for segment in vectors.segments(opened.db, self.dims):
             for row, chunk in enumerate(segment.ids):
                 if opened.allowed is not None and chunk not in opened.allowed:
                     continue
@@ -53,7 +54,7 @@ class Texts:
                     raise schema.Damaged(f"no chunk {chunk}")
                 number = known.setdefault(hashes[chunk], len(self.places))
                 if number == len(self.places):
-                    codes, scale, _ = segment.row(row, dims)
+                    codes, scale, _ = segment.row(row, self.dims)
                     self.codes += codes
                     self.scales += scale
                     self.places.append([])
@@ -62,14 +63,13 @@ class Texts:
     def groups(self, threshold: float, call: Call) -> list[list[int]]:
         """The numbers of near texts, and of those that are in two places or more, by their first."""
         with pipes.progress(call, len(self.places)) as bar:
-            found = near.groups(bytes(self.codes), len(self.places), threshold, bar.update)
+            found = near.groups(bytes(self.codes), len(self.places), threshold, tick=bar.update)
         alone = [[number] for number, places in enumerate(self.places) if len(places) > 1]
         return sorted(found.found() + [one for one in alone if found.labels[one[0]] not in found.members])
 
     def cosines(self, group: list[int]) -> list[float]:
         """Of each of a group's texts to the first one."""
-        dims = len(self.codes) // len(self.places)
-        codes = [self.codes[dims * i : dims * (i + 1)] for i in group]
+        codes = [self.codes[self.dims * i : self.dims * (i + 1)] for i in group]
         scales = b"".join(self.scales[4 * i : 4 * i + 4] for i in group)
         first = array("f", scales[:4])[0]
         query = array("f", [first * code for code in memoryview(codes[0]).cast("b")])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from embed.search import Opened
     from toast.command import Call
 
-WORDS = 32  # of a text that BM25 is asked for; docs/speed.md compares
+WORDS = 16  # of a text that BM25 is asked for; docs/speed.md compares
 
 
 class Sample:

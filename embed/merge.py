@@ -135,7 +135,7 @@ class Join:
             replaced += [id for id, _ in there]
             new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
             context = Context(database.named(path), number)
-            chunks += [database.insert_chunk(self.db, new, piece, context.of(piece[3])) for piece in pieces]
+            chunks += [database.insert_chunk(self.db, new, piece, context=context.of(piece[3])) for piece in pieces]
             rows += own
         if chunks:
             vectors.insert(self.db, rows, chunks)

@@ -39,7 +39,7 @@ class Groups:
         return sorted(sorted(rows) for rows in self.members.values())
 
 
-def groups(codes: bytes, count: int, threshold: float, tick: Callable[[int], object], block: int = BLOCK) -> Groups:
+def groups(codes: bytes, count: int, threshold: float, *, tick: Callable[[int], object], block: int = BLOCK) -> Groups:
     """The groups of `count` rows: codes (count, D) int8; threshold: the cosine from which two are near.
 
     Every pair is looked at once; the groups do not depend on the block or on threads. tick: told of rows done.
@@ -50,7 +50,7 @@ def groups(codes: bytes, count: int, threshold: float, tick: Callable[[int], obj
     for start in range(0, count, block):
         checkpoint()
         stop = min(start + block, count)
-        for a, b in int8_near(codes, found.labels, start, stop, threshold):
+        for a, b in int8_near(codes, found.labels, start=start, stop=stop, threshold=threshold):
             found.join(a, b)
         tick(stop - start)
     return found

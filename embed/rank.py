@@ -100,7 +100,7 @@ def floats(numbers: bytes | array[float]) -> mx.array:
 # ---------------------------------------------------------------- orders
 
 
-def lexical(scores: Scores, allowed: Allowed, k: int, first: Collection[int] = ()) -> list[Hit]:
+def lexical(scores: Scores, allowed: Allowed, k: int, *, first: Collection[int] = ()) -> list[Hit]:
     """The best k chunks by BM25, those before all others that are to be first."""
     ranked = [Hit(chunk, score, bm25=score, first=chunk in first) for score, chunk in heaviest(scores, allowed, k)]
     return sorted(ranked, key=lambda hit: not hit.first)

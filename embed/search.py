@@ -128,7 +128,7 @@ def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Want
     found = Exit.NONE
     for number, query in enumerate(queries):
         checkpoint()
-        hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() else []
+        hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() or wanted.like else []
         if hits:
             found = Exit.OK
         printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))
@@ -222,7 +222,7 @@ class Opened:
     ) -> list[rank.Hit]:
         ids, cosines, found = scored
         if mode == "lexical":
-            return rank.lexical(found, self.allowed, k, first)
+            return rank.lexical(found, self.allowed, k, first=first)
         if scale is None:
             return rank.vector(ids, cosines, allowed=self.allowed, k=k)
         return rank.hybrid(ids, cosines, found, scale=scale, allowed=self.allowed, k=k, first=first)

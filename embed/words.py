@@ -35,8 +35,11 @@ LOWER, UPPER = (
     "a-z\u00df-\u00f6\u00f8-\u00ff\u03b1-\u03c9\u0430-\u045f",
     "A-Z\u00c0-\u00d6\u00d8-\u00de\u0391-\u03a9\u0400-\u042f",
 )
+SHORT = 200  # characters of a text whose words are looked at one by one: the patterns take a while to make
+JOINT = f"[{UPPER}](?:(?<=[{LOWER}0-9][{UPPER}])|[{UPPER}][{LOWER}]{{2}})"  # quick to look for
 HUMP = f"(?<=[{LOWER}0-9])(?=[{UPPER}])|(?<=[{UPPER}])(?=[{UPPER}][{LOWER}]{{2}})"
-COMPOUND = rf"(?<![^\W_])(?=[^\W_]{{2,64}}(?![^\W_]))(?=[^\W_]*?(?:{HUMP}))[^\W_]+"
+LETTERS = r"[^\W_]+"
+LONGEST = 64  # letters of a compound word: longer ones are no words of a language
 
 
 @cache
@@ -78,18 +81,29 @@ def _pairs_asked(run: re.Match[str]) -> str:
     return f" {' '.join(characters[i : i + 2] for i in range(max(len(characters) - 1, 1)))} "
 
 
-def compounds(text: str) -> dict[str, str]:
-    """The words that are several without a mark between them: parseHTTPResponse -> parse HTTP Response.
-
-    What has a mark between them (parse_http_response) is several words already."""
-    found = dict.fromkeys(_pattern(COMPOUND).findall(text))
-    return {word: _pattern(HUMP).sub(" ", word) for word in found}
+def compounds(text: str) -> list[str]:
+    """The words, as often as they are there, that are several without a mark between them (parseHTTPResponse); what has
+    a mark between them (parse_http_response) is several words already."""
+    if text.islower() or len(text) < SHORT and not any(word[1:] != word[1:].lower() for word in text.split()):
+        return []
+    found: list[str] = []
+    end = 0
+    for joint in _pattern(JOINT).finditer(text):
+        if joint.start() < end:
+            continue
+        start = joint.start()
+        while start and text[start - 1].isalnum():
+            start -= 1
+        end = _pattern(LETTERS).match(text, start).end()  # type: ignore[union-attr]  # it begins with one
+        if end - start <= LONGEST:
+            found.append(text[start:end])
+    return found
 
 
 def parts(text: str) -> str:
-    """All that is in compound words, as often as they are there."""
-    humps = _pattern(HUMP)
-    return " ".join(humps.sub(" ", word) for word in _pattern(COMPOUND).findall(text))
+    """What the compound words are made of: parse HTTP Response."""
+    found = compounds(text)
+    return _pattern(HUMP).sub(" ", " ".join(found)) if found else ""
 
 
 class TermExtractor:
@@ -130,8 +144,8 @@ class TermExtractor:
 
     def compounds(self, text: str) -> dict[str, list[tuple[str, str]]]:
         """stem of a compound word of a query -> (stem, word) of each of its parts."""
-        found = compounds(composed(text))
-        return {stem: self.sequence(found[word]) for word in found for stem, _ in self.sequence(word)}
+        found = dict.fromkeys(compounds(composed(text)))
+        return {stem: self.sequence(parts(word)) for word in found for stem, _ in self.sequence(word)}
 
     def stems(self, texts: Sequence[str]) -> list[set[str]]:
         """The set of each text's stems."""
@@ -162,12 +176,12 @@ def recreate(db: Connection) -> None:
     db.execute(WORDS_2)
 
 
-def insert(db: Connection, chunk: int, text: str, context: str = "") -> None:
+def insert(db: Connection, chunk: int, text: str, *, context: str = "") -> None:
     """Store the words of a chunk; context: what it stands under."""
     db.execute("INSERT INTO words (rowid, text, parts, context) VALUES (?, ?, ?, ?)", (chunk, *_columns(text, context)))
 
 
-def remove(db: Connection, chunk: int, text: str, context: str) -> None:
+def remove(db: Connection, chunk: int, text: str, *, context: str) -> None:
     """Take the words of a chunk out; FTS5 keeps no text and must be told which they are."""
     db.execute(
         "INSERT INTO words (words, rowid, text, parts, context) VALUES ('delete', ?, ?, ?, ?)",
@@ -234,6 +248,14 @@ def totals(db: Connection) -> tuple[int, int]:
         raise Damaged("no totals of words")
     chunks, *terms = _numbers(row[0]) or [0]
     return chunks, sum(terms)
+
+
+def expect_lengths(db: Connection, version: int) -> None:
+    """Damaged unless FTS5 has a number of terms of each chunk for each column."""
+    columns, going_on = {1: 1}.get(version, 3), bytes(range(128, 256))
+    for (sizes,) in db.execute("SELECT sz FROM words_docsize"):
+        if type(sizes) is not bytes or len(sizes.translate(None, going_on)) != columns:
+            raise Damaged("lengths of chunks are no numbers")
 
 
 def _numbers(data: bytes) -> list[int]:

@@ -162,7 +162,7 @@ class Writer:
             if document.number is not None:
                 start = end = document.number
             row = (start, end, next(hashes), text)
-            ids.append(database.insert_chunk(self.db, document.id, row, self.context.of(text)))
+            ids.append(database.insert_chunk(self.db, document.id, row, context=self.context.of(text)))
         return ids, dict.fromkeys(replaced)
 
     def _insert(self, document: Document) -> int:

@@ -1,11 +1,14 @@
 """`search --dupes`: which texts are near-duplicates, and how groups are written."""
 
 import json
+import os
+import shutil
+import sqlite3
 from array import array
 
 import numpy as np
 import pytest
-from command import command
+from command import command, shell
 
 from embed import near
 from toast import kernels
@@ -126,15 +129,25 @@ def test_groups_are_the_components_whatever_the_block(rows, dims, threshold):
         kernels.install(variant)
         for block in (1, 100, 256, 1000):
             if variant == "" or block == 256:
-                found = near.groups(codes.tobytes(), rows, threshold, lambda n: None, block=block).found()
+                found = near.groups(codes.tobytes(), rows, threshold, tick=lambda n: None, block=block).found()
                 assert found == expected, (variant, block)
 
 
 def test_pairs_are_of_two_groups_and_in_order():
     kernels.install()
     codes = np.ones((5, 4), np.int8).tobytes()
-    assert scan.int8_near(codes, array("I", [0, 0, 2, 3, 3]), 2, 5, 0.9) == [(2, 0), (3, 0), (3, 2), (4, 0), (4, 2)]
-    assert scan.int8_near(codes, array("I", range(5)), 3, 3, 0.9) == scan.int8_near(b"", array("I"), 0, 0, 0.9) == []
+    assert scan.int8_near(codes, array("I", [0, 0, 2, 3, 3]), start=2, stop=5, threshold=0.9) == [
+        (2, 0),
+        (3, 0),
+        (3, 2),
+        (4, 0),
+        (4, 2),
+    ]
+    assert (
+        scan.int8_near(codes, array("I", range(5)), start=3, stop=3, threshold=0.9)
+        == scan.int8_near(b"", array("I"), start=0, stop=0, threshold=0.9)
+        == []
+    )
     if kernels.variant() != "off":
         from toast.kernels import _ext
 
@@ -145,3 +158,34 @@ def test_pairs_are_of_two_groups_and_in_order():
         ):
             with pytest.raises(ValueError):
                 _ext.int8_near(*given)
+
+
+def test_the_contract(folder, model):
+    words = f"search -m '{model}' --dupes --threshold 0.999"
+    pipe = f"printf 'a cat\\na cat\\n' | {words}"
+    shell(f"{pipe} > /dev/full", cwd=folder).fails("cannot write standard output", "No space left")
+    shell(f"{pipe} >&-", cwd=folder).fails("cannot write standard output", "Bad file descriptor")
+    shell(f"{words} <&-", cwd=folder).fails("nothing to search")
+    shell(f"{words} nowhere.txt", cwd=folder).fails("nowhere.txt", "No such file")
+    assert shell(f"yes 'a cat' | head -20000 | {words} | head -c1 > /dev/null; echo ${{PIPESTATUS[2]}}").out == b"0\n"
+    found = shell(f"printf 'a cat\\0a\\ncat\\0a dog\\0' | {words} -0", cwd=folder).ok()
+    assert found.out == b"-:1:a cat\0-:2:a\0"
+    found = shell(f"printf 'a \\xff cat\\na \\xff cat\\n' | {words}", cwd=folder)
+    assert found.status == 0 and b"2 records held invalid UTF-8" in found.err
+
+
+def test_copies_are_cheap(folder, model):
+    found = shell(f"yes 'a cat' | head -20000 | search -m '{model}' --dupes | wc -l", cwd=folder).ok()
+    assert found.out.strip() == b"20000"
+
+
+def test_a_damaged_index_is_told(folder, tmp_path, model):
+    path = shutil.copy(folder / "x.db", tmp_path / "x.db")
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM chunks WHERE id = 2")
+    size = os.path.getsize(path)
+    os.truncate(path, size - size % 16384)
+    dupes(tmp_path, model, "-i", "x.db").fails("x.db is damaged: no chunk 2")
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE meta SET value = 16 WHERE key = 'dims'")
+    dupes(tmp_path, model, str(folder / "y.db"), "x.db").fails("x.db is damaged: 16 dimensions")

@@ -86,3 +86,19 @@ def test_wrong_usage(folder):
     like(folder, "cats.md", "--rerank").fails("--like and --rerank exclude each other")
     like(folder, "cats.md", "--queries", "sky.txt").fails("exclude each other")
     shell("search --like - - < cats.md", cwd=folder).fails("--like - and - both want standard input")
+
+
+def test_the_contract(folder):
+    words = "search --like - --threshold 0 -i x.db"
+    shell(f"echo the cat | {words} > /dev/full", cwd=folder).fails("cannot write standard output", "No space left")
+    shell(f"{words} <&-", cwd=folder).fails("cannot read standard input")
+    shell(f"{words} --no-input < /dev/null", cwd=folder).fails("holds no text")
+    assert like(folder, "cats.md", "--threshold", "2").status == 1
+    assert like(folder, "cats.md", "-q", "--threshold", "0").ok().out == b""
+    found = like(folder, "cats.md", "--json", "--threshold", "0", "-k", "1").ok().out
+    assert json.loads(found)["path"] == "cat2.md"
+
+
+def test_a_text_without_words_is_asked_for_by_its_vector(folder):
+    assert like(folder, "-", "--mode", "vector", "-k", "1", stdin=b"?? !!\n").status == 0
+    assert like(folder, "-", "--mode", "lexical", stdin=b"?? !!\n").status == 1

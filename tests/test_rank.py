@@ -86,6 +86,6 @@ def test_equal_scores_come_in_the_order_of_their_chunks():
     )
 )
 def test_only_unspaced_scripts_become_pairs(text):
-    inside = [any(ord(a) <= ord(c) <= ord(b) for a, _, b in words.UNSPACED) for c in text]
+    inside = [any(ord(a) <= ord(c) <= ord(b) for a, _, b in words.PAIRED[words.CURRENT]) for c in text]
     found = words.spaced(text)
     assert (found == text) == (not any(inside))

@@ -67,6 +67,7 @@ def uses(folder):
     search = {
         **RECORDS, **model, "query": ["-i", "i.db"], "files": ["a.txt", "i.db"], "index": ["-i", "i.db"],
         "queries": (["--queries", "q.txt"], TEXTS, ["-m", BERT]), "path": ["--path", "a*", "i.db"],
+        "like": (["--like", "a.txt", "i.db"], b"", ["-m", BERT]), "dupes": (["--dupes"], TEXTS, ["-m", BERT]),
         "where": (["--where", "g=1", "--jsonl"], OBJECTS), "rerank_model": ["--rerank", "--rerank-model", CROSS],
         "rerank": ["--rerank", "--rerank-model", BERT], "threshold": ["--threshold", "0.2"],
     }  # fmt: skip

@@ -50,7 +50,7 @@ def reference(codes: bytes, scales: bytes, query: bytes) -> bytes:
     return b"".join(parts) or bytes(4 * len(s))
 
 
-def int8_near(codes: bytes, groups: Sequence[int], start: int, stop: int, threshold: float) -> Pairs:
+def int8_near(codes: bytes, groups: Sequence[int], *, start: int, stop: int, threshold: float) -> Pairs:
     """The pairs (later, earlier) of a row in [start, stop) and one before it whose cosine is the threshold or more, as
     far as they are in two groups: codes (N, D) int8, groups (N,) an array of uint32.
 
@@ -61,14 +61,14 @@ def int8_near(codes: bytes, groups: Sequence[int], start: int, stop: int, thresh
     from toast import kernels
 
     if kernels.variant() == "off":
-        return reference_near(codes, groups, start, stop, threshold)
+        return reference_near(codes, groups, start=start, stop=stop, threshold=threshold)
     from toast.kernels import _ext
 
     found = array("I", _ext.int8_near(codes, bytes(groups), start, stop, threshold))
     return list(zip(found[::2], found[1::2], strict=True))
 
 
-def reference_near(codes: bytes, groups: Sequence[int], start: int, stop: int, threshold: float) -> Pairs:
+def reference_near(codes: bytes, groups: Sequence[int], *, start: int, stop: int, threshold: float) -> Pairs:
     """The same without the extension."""
     import mlx.core as mx
 
