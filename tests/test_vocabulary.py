@@ -355,6 +355,18 @@ def test_commands_use_it(tmp_path):
     assert subprocess.run(ran, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+def test_it_goes_with_its_model(tmp_path):
+    env = {"TOAST_HOME": tmp_path / "home"}
+    folder = big(tmp_path / "m")
+    command("tokenize", "-m", folder, stdin=b"the cat", env=env).ok()
+    [name] = os.listdir(tmp_path / "home" / "vocabularies")
+    command("model", "rm", env=env)
+    assert os.listdir(tmp_path / "home" / "vocabularies") == [name]
+    shutil.rmtree(folder)
+    command("model", "rm", env=env)
+    assert not os.path.exists(tmp_path / "home" / "vocabularies" / name)
+
+
 # ---------------------------------------------------------------- damaged files
 
 

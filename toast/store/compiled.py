@@ -15,6 +15,7 @@ from toast.store.location import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from toast.command import Call
@@ -60,11 +61,11 @@ def _mapped(made: str, path: str) -> Any:
         from toast.vocabulary import _ext
 
         vocabulary = _ext.Vocabulary(made)
-    except (ImportError, RuntimeError):
-        return None
-    from toast.store.mapped import Mapped
+        from toast.store.mapped import Mapped
 
-    return Mapped(vocabulary, path)
+        return Mapped(vocabulary, path)
+    except (ImportError, RuntimeError):  # no extension; no compiled form
+        return None
 
 
 def _is_empty(made: str) -> bool:
@@ -86,7 +87,7 @@ def _make(made: str, path: str, library: Any) -> None:
 
     try:
         with open(os.path.join(path, "tokenizer.json"), encoding="utf-8") as file:
-            form = compiled(json.load(file), library)
+            form = compiled(json.load(file), library, os.path.realpath(file.name))
     except (Unknown, ValueError, RecursionError):
         form = b""
     os.makedirs(os.path.dirname(made), 0o700, exist_ok=True)
@@ -121,6 +122,15 @@ def _library() -> tuple[str, int]:
         except OSError:
             continue
     return "", 0
+
+
+def kept(call: Call) -> Iterator[tuple[str, str]]:
+    """(file, the tokenizer.json that it was made of) of the compiled vocabularies in the caller's store."""
+    folder = os.path.join(home(call), "vocabularies")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        found = _mapped(os.path.join(folder, name), "")
+        if found is not None:
+            yield os.path.join(folder, name), found.source
 
 
 def _remove_others(parent: str, family: str, version: str) -> None:

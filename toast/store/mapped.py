@@ -49,6 +49,7 @@ class Mapped:
         settings = json.loads(vocabulary.settings)
         self._before, self._after, self._trim = settings["before"], settings["after"], settings["trim"]
         self.spells_bytes: bool = settings["bytes"]
+        self.source: str = settings["source"]
         self.normalizer = Normalizer(self) if settings["normalizes"] else None
         self.pre_tokenizer = True if settings["cuts"] else None
 
