@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from toast.command import Call
+    from toast.store.mapped import Mapped
 
 FORM = "1"  # raise when vocabularies are to be compiled anew
 SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
@@ -34,20 +35,26 @@ def keep_for(call: Call) -> None:
 
 def tokenizer(path: str) -> Any:
     """The tokenizer of a folder's tokenizer.json: its compiled form, or else the library's. BadModel."""
+    return mapped(path) or library(path)
+
+
+def mapped(path: str) -> Mapped | None:
+    """The compiled form of a folder's tokenizer.json, None where there is none that can be used."""
     key = _key(os.path.join(path, "tokenizer.json")) if _store else None
-    if key is None or _store is None:
-        return read_tokenizer(path)
-    family, version = key
-    made = os.path.join(_store, family + version)
-    found = _mapped(made, path)
-    if found is not None:
-        return found
-    library = read_tokenizer(path)
-    if not _is_empty(made):
+    return _mapped(os.path.join(_store, "".join(key)), path) if _store and key else None
+
+
+def library(path: str) -> Any:
+    """The library's tokenizer of a folder; a compiled form is made beside it, if there is none yet. BadModel."""
+    found = read_tokenizer(path)
+    key = _key(os.path.join(path, "tokenizer.json")) if _store else None
+    if _store and key:
+        made = os.path.join(_store, "".join(key))
         with suppress(OSError):  # a store that cannot be written
-            _make(made, path, library)
-            _remove_others(_store, family, version)
-    return library
+            if not _is_empty(made) and _mapped(made, path) is None:
+                _make(made, path, found)
+                _remove_others(_store, *key)
+    return found
 
 
 def added_in(core: Any, text: str) -> dict[int, Any]:
@@ -55,7 +62,7 @@ def added_in(core: Any, text: str) -> dict[int, Any]:
     return core.added_in(text) if hasattr(core, "added_in") else core.get_added_tokens_decoder()
 
 
-def _mapped(made: str, path: str) -> Any:
+def _mapped(made: str, path: str) -> Mapped | None:
     """The compiled form, None where there is none that can be used."""
     try:
         from toast.vocabulary import _ext

@@ -50,6 +50,7 @@ def _parts(document: Json, library: Any, source: str) -> Json:
     unknown = NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
     if (model.get("byte_fallback") and NONE in symbols) or (steps.characters and not falls_back and unknown == NONE):
         raise Unknown("characters without tokens")
+    told = {"source": source, "unknown": None if unknown == NONE else unknown}
     class_values, count, tables = automata(steps.patterns)
     states, splits = array("H"), array("I")
     for entries, keeps in zip(tables, steps.keeps, strict=True):
@@ -62,7 +63,7 @@ def _parts(document: Json, library: Any, source: str) -> Json:
         "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")),
                     bool(model.get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks,
                     steps.decoder, steps.strip],
-        "settings": json.dumps(steps.settings() | {"source": source}).encode(),
+        "settings": json.dumps(steps.settings() | told).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
         "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),
