@@ -71,6 +71,7 @@ def environment_with(fresh, *words, **env):
 def test_the_sdist_has_the_kernels(sdist):
     wanted = [*sources("toast/kernels", ".cpp", ".h", ".def", ".txt", ".py", ".pyi")]
     assert len(wanted) > 50
+    wanted += sources("toast/vocabulary", ".cpp", ".h", ".txt", ".py", ".pyi")
     wanted += [*sources("toast/launcher", "launcher.c", "toast-python")]
     assert not [path for path in wanted if not os.path.exists(sdist / path)]
 
@@ -87,12 +88,14 @@ def test_a_wheel_from_the_sdist_has_kernels_that_run(sdist, tmp_path):
         path for folder in OURS for path in sources(folder, ".py", "idf.txt", "function_words.txt", "codebooks.txt")
     }
     assert {name for name in names if name.endswith((".py", ".txt")) and "dist-info" not in name} == wanted
-    assert sum(name.startswith("toast/kernels/_ext.") and name.endswith(".so") for name in names) == 1
+    for folder in ("kernels", "vocabulary"):
+        assert sum(name.startswith(f"toast/{folder}/_ext.") and name.endswith(".so") for name in names) == 1
     assert any(name.endswith("licenses/LICENSE") for name in names)
     bin = environment_with(tmp_path / "fresh", "--no-index", str(wheel))
     code = (
         "import toast, mlx.core; from toast import kernels; print(toast.__file__, kernels.install(), kernels.variant())"
     )
+    run(bin / "python", "-c", "import toast.vocabulary._ext", cwd=tmp_path)
     place, chosen, variant = run(bin / "python", "-c", code, cwd=tmp_path).stdout.split()
     assert place.startswith(str(tmp_path / "fresh")) and chosen == variant != "off"
     assert run(bin / "toast", "--version", cwd=tmp_path).stdout.startswith("toast (toast ")

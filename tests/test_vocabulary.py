@@ -294,6 +294,34 @@ def test_a_vocabulary_is_compiled_once(tmp_path, kept):
     assert "".join(map(stream.add, second.encode(given_))) + stream.finish() == first.decode(first.encode(given_))
 
 
+def test_embedders_read_the_same(tmp_path, kept):
+    from toast.encoding.tokens import Tokens
+
+    folder = big(tmp_path / "m")
+    by_library, mapped = Tokens(folder, 40), Tokens(folder, 40)
+    assert by_library.quick is None and mapped.quick is not None
+    inputs = ["The cat sat", "", "e\u0301 \u4f60\u597d <|a|> 123", "  "]
+    for special in (True, False):
+        rows = [
+            [(r.ids, r.offsets, r.type_ids) for r in t.encode(inputs, special=special)] for t in (by_library, mapped)
+        ]
+        assert rows[0] == rows[1]
+    for t in (by_library, mapped):
+        assert (t.special_tokens(), t.count("the cat"), t.id("the")) == (
+            0,
+            by_library.count("the cat"),
+            by_library.id("the"),
+        )
+    assert mapped.cut("the cat sat on the mat", 2) == by_library.cut("the cat sat on the mat", 2)
+    assert mapped._library is None
+    long = "the cat " * 3000
+    for whole in (False, True):
+        rows = [t.encode([long, "cat"], whole=whole) for t in (by_library, mapped)]
+        assert [r.ids for r in rows[0]] == [r.ids for r in rows[1]]
+        assert [bool(r.overflowing) for r in rows[0]] == [bool(r.overflowing) for r in rows[1]]
+    assert mapped.encode([("the cat", "sat")])[0].ids == by_library.encode([("the cat", "sat")])[0].ids
+
+
 def test_constraints_see_the_same_tokens(tmp_path, kept):
     from toast.generation.vocabulary import Vocabulary
 
@@ -353,6 +381,18 @@ def test_commands_use_it(tmp_path):
     )
     ran = [sys.executable, "-c", probe, folder, str(tmp_path / "home" / "vocabularies")]
     assert subprocess.run(ran, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_it_goes_with_its_model(tmp_path):
+    env = {"TOAST_HOME": tmp_path / "home"}
+    folder = big(tmp_path / "m")
+    command("tokenize", "-m", folder, stdin=b"the cat", env=env).ok()
+    [name] = os.listdir(tmp_path / "home" / "vocabularies")
+    command("model", "rm", env=env)
+    assert os.listdir(tmp_path / "home" / "vocabularies") == [name]
+    shutil.rmtree(folder)
+    command("model", "rm", env=env)
+    assert not os.path.exists(tmp_path / "home" / "vocabularies" / name)
 
 
 # ---------------------------------------------------------------- damaged files

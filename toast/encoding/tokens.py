@@ -13,12 +13,15 @@ import mlx.core as mx
 
 from toast.encoding import wordpiece
 from toast.errors import BadModel
-from toast.store.folder import read_config, read_json, read_tokenizer, transformer
+from toast.store import compiled
+from toast.store.folder import read_config, read_json, transformer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
+
+    from toast.store.mapped import Mapped
 
     Text = str | tuple[str, str]  # a text or a pair of them
 
@@ -48,7 +51,7 @@ class Tokens:
         if not os.path.isfile(self.file):
             raise BadModel(f"{path}: no tokenizer.json")
         self.max_length, self.lower, self.bare, self.skips_unknown = max_length, lower, bare, skips_unknown
-        self.quick = None if lower else wordpiece.read(self.file)
+        self.quick: Any = None if lower else _mapped(path) or wordpiece.read(self.file)
         self._left = QUICK  # time alone depends on it: both ways give the same
         self._lock = allocate_lock()
         self._library: Any = None
@@ -58,7 +61,7 @@ class Tokens:
     def _load(self) -> Any:
         """The library's tokenizer, loaded when it is first needed."""
         if self._library is None:
-            library = read_tokenizer(os.path.dirname(self.file))
+            library = compiled.library(os.path.dirname(self.file))
             if self.lower:
                 lowercase(library)
             self._library = library
@@ -72,6 +75,8 @@ class Tokens:
         """How many tokens the model puts around a text, or around the two of a pair."""
         if self.bare:
             return 0
+        if not pair and isinstance(self.quick, Quick):
+            return self.quick.core.special_tokens()
         with self._lock:
             return self._load().num_special_tokens_to_add(is_pair=pair)
 
@@ -171,7 +176,7 @@ class Tokens:
 
     def _cuts_at_blanks(self) -> bool:
         if self.quick:
-            return True
+            return self.quick.cuts_at_blanks
         cutter = self._load().pre_tokenizer
         return cutter is not None and len(cutter.pre_tokenize_str("a b")) > 1
 
@@ -191,13 +196,34 @@ class Tokens:
         """The same without the library, for few short inputs; None where it is needed or there already."""
         texts = [(x,) if isinstance(x, str) else x for x in inputs]
         self._left -= sum(len(text) for pair in texts for text in pair)
-        if not self.quick or self._library is not None or self._left < 0:
+        spent = self._left < 0 and not isinstance(self.quick, Quick)
+        if not self.quick or self._library is not None or spent:
             return None
         try:
             found = [self.quick.encode(pair, special=special) for pair in texts]
         except wordpiece.Unsure:
             return None
         return None if limit and any(len(row.ids) > limit for row in found) else found
+
+
+class Quick:
+    """A compiled vocabulary with the methods of wordpiece.WordPiece: single texts, that nothing cuts."""
+
+    shortens = False
+
+    def __init__(self, core: Mapped) -> None:
+        self.core, self.unknown, self.id = core, core.unknown, core.token_to_id
+        self.cuts_at_blanks = core.cuts_at_blanks()
+
+    def encode(self, texts: tuple[str, ...], *, special: bool = True) -> Any:
+        if len(texts) > 1:
+            raise wordpiece.Unsure
+        return self.core.encode(texts[0], add_special_tokens=special)
+
+
+def _mapped(path: str) -> Quick | None:
+    core = compiled.mapped(path)
+    return Quick(core) if core else None
 
 
 class Row:

@@ -171,6 +171,8 @@ def _punctuation(c: str) -> bool:
 class WordPiece:
     """The tokenizer itself. Raises Unsure, whenever it is asked, for what it cannot read."""
 
+    cuts_at_blanks = True
+
     def __init__(self, settings: dict[str, Any], vocabulary: Vocabulary) -> None:
         model, template = settings["model"], settings["post_processor"]
         self.prefix, self.most = model["continuing_subword_prefix"], model["max_input_chars_per_word"]

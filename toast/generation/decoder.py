@@ -41,7 +41,6 @@ WRAPPED = (
 )  # fmt: skip
 TEXT_ARGUMENTS = "TextArgs", "TextConfig"  # what files of wrappers call their language model's
 METAL_ALONE = {"muse_spark"}
-FLOAT_MODES = {(4, 16): "nvfp4", (4, 32): "mxfp4", (8, 32): "mxfp8"}  # (bits, group) of scales in 8 bits
 
 
 def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
@@ -51,6 +50,8 @@ def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
     Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
     config = read_config(path)
     module: Any = architecture(path, config)
+    from toast.generation import fill  # MLX's layers, whose import the architecture's begins
+
     tensors, part = weights.load(path), config
     with blame(path):
         tensors, quantization = foreign.understood(tensors, config)
@@ -67,10 +68,9 @@ def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
             tensors = {name: array for name, array in tensors.items() if name != "lm_head.weight"}
         tensors = corrections.within(model, kind) | tensors
         if quantization:
-            _quantize(model, quantization, tensors)
+            fill.quantize(model, quantization, tensors)
         model.eval()
-        _check_names(model, tensors)
-        model.load_weights(list(tensors.items()), strict=True)
+        fill.fill(model, tensors)
         corrections.after(model, text_part(part))
         if settled:
             settle(model)
@@ -119,19 +119,6 @@ def _wrapped(module: Any, config: Config, tensors: dict[str, mx.array]) -> dict[
     if kind == "mistral3" and not any(name.endswith("lm_head.weight") for name in tensors):
         config["text_config"]["tie_word_embeddings"] = True
     return tensors
-
-
-def _check_names(model: Any, tensors: dict[str, mx.array]) -> None:
-    """ValueError, which names a few, where tensors are missing or belong nowhere."""
-    from mlx.utils import tree_flatten
-
-    flat: Any = tree_flatten(model.parameters())
-    wanted, given = {name for name, _ in flat}, tensors.keys()
-    for names, told in ((wanted - given, "missing"), (given - wanted, "not part of it")):
-        if names:
-            first, more = sorted(names)[:3], len(names) - 3
-            rest = f" and {more} more tensors" if more > 0 else ""
-            raise ValueError(f"{', '.join(first)}{rest} {'is' if len(names) == 1 else 'are'} {told}")
 
 
 def settle(model: Any) -> None:
@@ -187,30 +174,6 @@ def _parent() -> ModuleType:
         places: Any = spec and spec.submodule_search_locations
         parent.__path__, parent.__spec__ = places, spec
     return sys.modules["mlx_lm"]
-
-
-def _quantize(model: Any, settings: Config, tensors: dict[str, mx.array]) -> None:
-    """Replace the layers that have scales; sizes from the settings of the layer, else its shapes."""
-    import mlx.nn as nn
-
-    def form(path: str, module: Any) -> Any:
-        if path in settings:
-            return settings[path] and sound(settings[path], module)
-        if not hasattr(module, "to_quantized") or f"{path}.scales" not in tensors:
-            return False
-        scales, width = tensors[f"{path}.scales"], module.weight.shape[-1]
-        bits, group = tensors[f"{path}.weight"].shape[-1] * 32 // width, width // scales.shape[-1]
-        mode = FLOAT_MODES.get((bits, group), "?") if scales.dtype == mx.uint8 else "affine"
-        return sound({"group_size": group, "bits": bits, "mode": mode}, module)
-
-    def sound(form: Any, module: Any) -> Any:
-        """The form; ValueError where MLX would divide by nothing, which ends the process."""
-        sizes = [form.get(name, 1) for name in ("group_size", "bits")] if isinstance(form, dict) else []
-        if not module.weight.size or not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise ValueError(f"{form} is no quantisation")
-        return form
-
-    nn.quantize(model, settings["group_size"], settings["bits"], class_predicate=form)
 
 
 def caches(model: Any) -> list[Any]:

@@ -15,9 +15,11 @@ from toast.store.location import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any
 
     from toast.command import Call
+    from toast.store.mapped import Mapped
 
 FORM = "1"  # raise when vocabularies are to be compiled anew
 SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
@@ -33,20 +35,26 @@ def keep_for(call: Call) -> None:
 
 def tokenizer(path: str) -> Any:
     """The tokenizer of a folder's tokenizer.json: its compiled form, or else the library's. BadModel."""
+    return mapped(path) or library(path)
+
+
+def mapped(path: str) -> Mapped | None:
+    """The compiled form of a folder's tokenizer.json, None where there is none that can be used."""
     key = _key(os.path.join(path, "tokenizer.json")) if _store else None
-    if key is None or _store is None:
-        return read_tokenizer(path)
-    family, version = key
-    made = os.path.join(_store, family + version)
-    found = _mapped(made, path)
-    if found is not None:
-        return found
-    library = read_tokenizer(path)
-    if not _is_empty(made):
+    return _mapped(os.path.join(_store, "".join(key)), path) if _store and key else None
+
+
+def library(path: str) -> Any:
+    """The library's tokenizer of a folder; a compiled form is made beside it, if there is none yet. BadModel."""
+    found = read_tokenizer(path)
+    key = _key(os.path.join(path, "tokenizer.json")) if _store else None
+    if _store and key:
+        made = os.path.join(_store, "".join(key))
         with suppress(OSError):  # a store that cannot be written
-            _make(made, path, library)
-            _remove_others(_store, family, version)
-    return library
+            if not _is_empty(made) and _mapped(made, path) is None:
+                _make(made, path, found)
+                _remove_others(_store, *key)
+    return found
 
 
 def added_in(core: Any, text: str) -> dict[int, Any]:
@@ -54,17 +62,17 @@ def added_in(core: Any, text: str) -> dict[int, Any]:
     return core.added_in(text) if hasattr(core, "added_in") else core.get_added_tokens_decoder()
 
 
-def _mapped(made: str, path: str) -> Any:
+def _mapped(made: str, path: str) -> Mapped | None:
     """The compiled form, None where there is none that can be used."""
     try:
         from toast.vocabulary import _ext
 
         vocabulary = _ext.Vocabulary(made)
-    except (ImportError, RuntimeError):
-        return None
-    from toast.store.mapped import Mapped
+        from toast.store.mapped import Mapped
 
-    return Mapped(vocabulary, path)
+        return Mapped(vocabulary, path)
+    except (ImportError, RuntimeError):  # no extension; no compiled form
+        return None
 
 
 def _is_empty(made: str) -> bool:
@@ -86,7 +94,7 @@ def _make(made: str, path: str, library: Any) -> None:
 
     try:
         with open(os.path.join(path, "tokenizer.json"), encoding="utf-8") as file:
-            form = compiled(json.load(file), library)
+            form = compiled(json.load(file), library, os.path.realpath(file.name))
     except (Unknown, ValueError, RecursionError):
         form = b""
     os.makedirs(os.path.dirname(made), 0o700, exist_ok=True)
@@ -121,6 +129,15 @@ def _library() -> tuple[str, int]:
         except OSError:
             continue
     return "", 0
+
+
+def kept(call: Call) -> Iterator[tuple[str, str]]:
+    """(file, the tokenizer.json that it was made of) of the compiled vocabularies in the caller's store."""
+    folder = os.path.join(home(call), "vocabularies")
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
+        found = _mapped(os.path.join(folder, name), "")
+        if found is not None:
+            yield os.path.join(folder, name), found.source
 
 
 def _remove_others(parent: str, family: str, version: str) -> None:

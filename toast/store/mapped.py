@@ -49,6 +49,8 @@ class Mapped:
         settings = json.loads(vocabulary.settings)
         self._before, self._after, self._trim = settings["before"], settings["after"], settings["trim"]
         self.spells_bytes: bool = settings["bytes"]
+        self.source: str = settings["source"]
+        self.unknown: int | None = settings["unknown"]  # the token for what is not known
         self.normalizer = Normalizer(self) if settings["normalizes"] else None
         self.pre_tokenizer = True if settings["cuts"] else None
 
@@ -61,6 +63,13 @@ class Mapped:
         around = (self._before, self._after) if add_special_tokens else ((), ())
         found = self._vocabulary.encode(text, *around, self._trim)
         return self.library.encode(text, add_special_tokens=add_special_tokens) if found is None else found
+
+    def special_tokens(self) -> int:
+        """How many tokens are put around a text."""
+        return len(self._before) + len(self._after)
+
+    def cuts_at_blanks(self) -> bool:
+        return len(self._vocabulary.words("a b")) > 1
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self._vocabulary.decode(ids, skip_special_tokens)

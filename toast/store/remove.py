@@ -10,7 +10,7 @@ import shutil
 from contextlib import suppress
 
 from toast.errors import UsageError
-from toast.store import hub, inventory
+from toast.store import compiled, hub, inventory
 from toast.store.inventory import Model
 from toast.store.location import home
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 def plan(call: Call, model: Model) -> list[str]:
     """The paths that go with a model; UsageError, which says what to type, where it is not ours to remove."""
     if model.owner == "Hugging Face":
-        return _of_cache(model.path) + _converted_from(call, model.path)
+        converted = _converted_from(call, model.path)
+        return _of_cache(model.path) + converted + _compiled_from(call, [model.path, *converted])
     if model.owner == "toast":
-        return [model.path]
+        return [model.path, *_compiled_from(call, [model.path])]
     converted = _converted_from(call, model.path)
     if converted:  # what was made of somebody's file is ours
-        return converted
+        return converted + _compiled_from(call, [model.path, *converted])
     if model.owner == "Ollama":
         raise UsageError(f"{model.name} belongs to Ollama", f"ollama rm {model.name.removeprefix('ollama:')}")
     word = "rm -r" if os.path.isdir(model.path) else "rm"
@@ -37,8 +38,9 @@ def plan(call: Call, model: Model) -> list[str]:
 
 
 def vanished(call: Call) -> list[str]:
-    """Conversions whose GGUF file is no more, or is not known."""
-    return [folder for folder, origin in inventory.conversions(call) if not origin or not os.path.exists(origin)]
+    """Conversions whose GGUF file is no more, or is not known, and vocabularies whose tokenizer.json is no more."""
+    gone = [folder for folder, origin in inventory.conversions(call) if not origin or not os.path.exists(origin)]
+    return gone + [file for file, source in compiled.kept(call) if not os.path.exists(source)]
 
 
 def remove(call: Call, paths: Iterable[str]) -> None:
@@ -67,6 +69,12 @@ def _converted_from(call: Call, path: str) -> list[str]:
         for folder, origin in inventory.conversions(call)
         if origin and (origin in (path, real) or origin.startswith((path + os.sep, real + os.sep)))
     ]
+
+
+def _compiled_from(call: Call, folders: list[str]) -> list[str]:
+    """Compiled vocabularies that were made of a tokenizer.json in one of these folders."""
+    real = [os.path.realpath(os.path.join(folder, "tokenizer.json")) for folder in folders]
+    return [file for file, source in compiled.kept(call) if source in real]
 
 
 def _of_cache(path: str) -> list[str]:

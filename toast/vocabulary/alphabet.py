@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 # printable bytes stand for themselves, the others for the characters from U+0100 on
 PRINTABLE = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
 
@@ -12,6 +14,7 @@ def letters() -> list[str]:
     return [chr(b if b in PRINTABLE else next(others)) for b in range(0x100)]
 
 
+@cache
 def alphabet() -> dict[str, int]:
     """Character -> the byte that it stands for."""
     return {char: byte for byte, char in enumerate(letters())}

@@ -27,17 +27,18 @@ ADDED_SPECIAL, LSTRIP, RSTRIP, NORMALIZED = 1, 2, 4, 16
 PREFIXES = {"always": 2, "first": 3, "never": 4}  # of Metaspace: form.h
 
 
-def compiled(document: Json, library: Any) -> bytes:
-    """The file for a tokenizer.json and the library's tokenizer of it. Unknown for what it cannot hold."""
+def compiled(document: Json, library: Any, source: str = "") -> bytes:
+    """The file for a tokenizer.json and the library's tokenizer of it. Unknown for what it cannot hold. source: where
+    the tokenizer.json is."""
     from toast.vocabulary import _ext
 
     try:
-        return _ext.build(_parts(document, library))
+        return _ext.build(_parts(document, library, source))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         raise Unknown(f"{type(error).__name__}: {error}") from None
 
 
-def _parts(document: Json, library: Any) -> Json:
+def _parts(document: Json, library: Any, source: str) -> Json:
     """What build() takes."""
     steps = Steps(document)
     model = document["model"]
@@ -49,6 +50,7 @@ def _parts(document: Json, library: Any) -> Json:
     unknown = NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
     if (model.get("byte_fallback") and NONE in symbols) or (steps.characters and not falls_back and unknown == NONE):
         raise Unknown("characters without tokens")
+    told = {"source": source, "unknown": None if unknown == NONE else unknown}
     class_values, count, tables = automata(steps.patterns)
     states, splits = array("H"), array("I")
     for entries, keeps in zip(tables, steps.keeps, strict=True):
@@ -61,7 +63,7 @@ def _parts(document: Json, library: Any) -> Json:
         "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")),
                     bool(model.get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks,
                     steps.decoder, steps.strip],
-        "settings": json.dumps(steps.settings()).encode(),
+        "settings": json.dumps(steps.settings() | told).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
         "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),

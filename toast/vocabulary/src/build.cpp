@@ -134,6 +134,7 @@ std::string assembled(const std::array<std::string, SECTIONS>& sections) {
     file += sections[i];
   }
   file.resize(at, '\0');
+  ((Header*)file.data())->sum = sum_of((const uint8_t*)file.data());
   return file;
 }
 

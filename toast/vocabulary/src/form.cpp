@@ -41,10 +41,18 @@ Form::~Form() {
   if (mapped_) munmap((void*)data_, mapped_);
 }
 
+uint64_t sum_of(const uint8_t* data) {
+  const Header& h = *(const Header*)data;
+  uint64_t sum = hash((const uint8_t*)h.ranges, sizeof h.ranges);
+  for (Section s : {SETTINGS, OPTIONS}) sum = mix(sum ^ hash(data + h.ranges[s].begin, h.ranges[s].size));
+  return sum;
+}
+
 void Form::check() {
   require(size_ >= sizeof(Header) && !memcmp(header().magic, MAGIC, sizeof MAGIC));
   require(header().version == VERSION && header().sections == SECTIONS && header().size == size_);
   for (const Range& r : header().ranges) require(r.begin % 64 == 0 && r.begin <= size_ && r.size <= size_ - r.begin);
+  require(header().sum == sum_of(data_));
   require(count<Options>(OPTIONS) == 1 && count<uint32_t>(SYMBOLS) == 256);
   size_t tokens = count<uint8_t>(FLAGS), slots = count<uint32_t>(SLOTS), merges = count<Merge>(MERGES);
   require(tokens < NONE && count<uint32_t>(TEXT_AT) == tokens + 1);

@@ -84,6 +84,7 @@ struct Header {
   char magic[8];
   uint32_t version, sections;
   uint64_t size;
+  uint64_t sum;  // of the ranges, the settings and the options
   Range ranges[SECTIONS];
 };
 
@@ -119,6 +120,9 @@ inline uint32_t decode(const uint8_t* p, size_t n) {
   if (n == 3) return (p[0] & 15u) << 12 | (p[1] & 63u) << 6 | (p[2] & 63u);
   return (p[0] & 7u) << 18 | (p[1] & 63u) << 12 | (p[2] & 63u) << 6 | (p[3] & 63u);
 }
+
+// The sum in a header, for a file whose ranges are inside of it.
+uint64_t sum_of(const uint8_t* data);
 
 // A mapped file. The constructor throws std::runtime_error for what is none.
 class Form {
