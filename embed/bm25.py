@@ -23,7 +23,7 @@ POSTINGS = 20_000  # rows that may be scored for a query: its common terms are l
 COMMON = 25  # a word in more than one of so many chunks, and over POSTINGS, tells too little apart
 PRIOR = 100  # texts that what is expected of a word counts as: a small index knows little of words
 K1, B = 1.2, 0.75  # FTS5's
-PAIR = 0.15  # of the lesser weight of two words, where they stand side by side as in the query
+PAIR = 0.08  # of the lesser weight of two words, where they stand side by side as in the query
 VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 POOL = 1000  # best chunks of each kind that enter the fusion
 FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
 NOTHING = 0.1  # the cosine of a chunk that says nothing
+SEEN = 400  # chunks by which a collection says as much of BM25 as is known before one is seen
+EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chunk is seen
+EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weight`
 FLOOR, FLOOR_GROWS, FLOOR_MOST = 0.36, 0.05, 0.44  # what `Scale.answers` asks for: of 8 chunks, more by e times as many
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
@@ -132,10 +135,10 @@ def top(ids: array[int], scores: array[float], *, allowed: Allowed, k: int) -> l
 class Scale:
     """What the scores of one query are measured by, over all the chunks that are searched together.
 
-    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum, or by what a chunk with
-    all of its words would have, if that is more: the best of poor matches is not 1. Below FEW chunks the mean is
-    padded with NOTHING, up to that number. What each then counts is `weight`'s business; a query's words that the
-    model does not know leave it to BM25.
+    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum; in a small collection,
+    whose maximum is one of few, by what a chunk with all of the query's words would have, if that is more. Below FEW
+    chunks the mean is padded with NOTHING, up to that number. BM25 counts as `weight` has it, in a small collection
+    nearer to EXPECTED; a query's words that the model does not know leave it to BM25.
     """
 
     def __init__(self, parts: Sequence[tuple[array[float], Scores]], known: float, *, ideal: float = 0.0) -> None:
@@ -153,9 +156,11 @@ class Scale:
         self.height = 1 / max(1 - self.mean, 1e-6)
         top = max(scores, default=0.0)
         self.ideal = ideal or top or 1.0
-        self.most = max(top, self.ideal)
+        seen = self.chunks / (self.chunks + SEEN)
+        self.most = seen * top + (1 - seen) * max(top, self.ideal)
         best = max((best for _, _, best in means), default=0.0)
-        bm25 = weight(scores, count, (best - self.mean) * self.height) * min(top / self.ideal, 1.0)
+        bm25 = weight(scores, count, height=(best - self.mean) * self.height, ideal=self.ideal)
+        bm25 = seen * bm25 + (1 - seen) * EXPECTED
         cosine = known * known
         whole = (cosine + bm25) or 1.0
         self.cosine, self.bm25, self.known = cosine / whole, bm25 / whole, known
@@ -205,18 +210,18 @@ def moments(scores: array[float]) -> tuple[float, float]:
     return float(mx.mean(values)), float(mx.max(values))
 
 
-def weight(scores: Collection[float], count: int, height: float) -> float:
-    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks.
+def weight(scores: Collection[float], count: int, *, height: float, ideal: float) -> float:
+    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks: at most as much.
 
-    More, the further its best stands out: from all chunks, in standard deviations, and from the
-    eleventh best; less, the further the best cosine does (`height`, on the scale of `hybrid`).
-    tests/bench/retrieval.py measures it: never worse than the better half on thirteen collections.
+    More, the further its best stands out: from all chunks, in standard deviations, and from the eleventh best; more,
+    the more there is to find (`ideal`, all of the words' weight: long queries); less, the further the best cosine stands
+    out (`height`, on the scale of `hybrid`). docs/speed.md has what was tried.
     """
     best = sorted(scores, reverse=True)[:11]
     if not best:
-        return 0.02
+        return 0.0
     mean = sum(scores) / count
     spread = sqrt(max(sum(s * s for s in scores) / count - mean * mean, 1e-12))
     outstanding = (best[0] - mean) / spread / max(log(count), 1)
     gap = 1 - best[10] / best[0] if len(best) > 10 else 1
-    return min(max(0.5 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)
+    return min(EVIDENCE * outstanding * gap * ideal ** (1 / 3) / max(height, 0.05) ** 2, 1.0)
