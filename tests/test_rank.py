@@ -78,7 +78,7 @@ def weight(found, height=0.5, ideal=30.0):
 
 def test_bm25_counts_more_the_further_its_best_stands_out():
     flat = dict.fromkeys(range(50), 5.0)
-    steep = {0: 8.0, **flat}
+    steep = flat | {0: 8.0}
     assert weight(flat) == 0 < weight(steep) < 1
     assert weight(steep, height=0.9) < weight(steep) < weight(steep, ideal=90.0)
 
