@@ -83,6 +83,21 @@ def test_bm25_counts_more_the_further_its_best_stands_out():
     assert weight(steep, height=0.9) < weight(steep) < weight(steep, ideal=90.0)
 
 
+def test_an_answer_is_one_whatever_cosines_the_model_gives():
+    """A model whose unrelated texts have 0.75 and one whose have 0: the floor lies as far above both."""
+    for base in (0.0, 0.75):
+        cosines = array("f", [base + (1 - base) * x for x in (0.02, -0.02, 0.0, 0.01) * 100])
+        scale = rank.Scale([(cosines, {})], 1.0, unrelated=lambda: base)
+        found = [scale.answers(base + (1 - base) * x, 0.0) for x in (0.45, 0.55)]
+        told = scale.absolute(base + (1 - base) * 0.6, 0.0)
+        assert found == [False, True] and told == pytest.approx(0.45, abs=1e-6)
+
+
+def test_what_unrelated_texts_have_is_asked_where_no_cosine_is_near_0():
+    rank.Scale([(array("f", [0.6, 0.05]), {})], 1.0, unrelated=lambda: pytest.fail("a chunk is far"))
+    assert rank.Scale([(array("f", [0.6, 0.5]), {})], 1.0, unrelated=lambda: 0.4).unrelated == 0.4
+
+
 def test_bm25_never_counts_more_than_cosines():
     assert weight({0: 50.0}) == 1 and rank.Scale([(array("f", [0.1] * 999), {1: 50.0})], 1.0).bm25 <= 0.5
 
