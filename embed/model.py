@@ -22,13 +22,8 @@ if TYPE_CHECKING:
 DEFAULT = "minilm"
 
 # questions and texts of which none has to do with another: what a model's cosine of these is says what its 0 is
-QUESTIONS = ("how to bake bread", "the law of contracts", "install a printer driver", "the moons of Jupiter")
-TEXTS = (
-    "The ferry leaves the harbour at noon.",
-    "Vaccines train the immune system.",
-    "She scored twice in the second half.",
-    "Sand the wood before you varnish it.",
-)
+QUESTIONS = ("how to bake bread", "contract law", "the moons of Jupiter")
+TEXTS = ("The ferry is late.", "He scored two goals.", "Sand the wood first.")
 
 
 def chosen(call: Call, name: str | None) -> str:

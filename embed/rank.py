@@ -31,6 +31,7 @@ EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chu
 EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weight`
 # what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
 FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.50
+ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
@@ -151,11 +152,12 @@ class Scale:
         a text that have nothing to do with each other, asked where none is near 0."""
         scores = [score for _, found in parts for score in found.values()]
         means = [(len(cosines), *moments(cosines)) for cosines, _ in parts if cosines]
-        self.unrelated = unrelated() if min((least for *_, least in means), default=0.0) > NOTHING else 0.0
         self.chunks = sum(n for n, *_ in means)
         few = max(0, FEW - self.chunks)
         count = few + self.chunks
         total = sum(n * mean for n, mean, _, _ in means)
+        far = min((least for *_, least in means), default=0.0) <= NOTHING
+        self.unrelated = 0.0 if far else min(unrelated(), total / self.chunks)
         nothing = self.unrelated + NOTHING * (1 - self.unrelated)
         # of one index the mean is taken as it is, to the bit
         self.mean = means[0][1] if len(means) == 1 and not few else (few * nothing + total) / count
@@ -192,7 +194,7 @@ class Scale:
     def answers(self, cosine: float, bm25: float) -> bool:
         """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
         the best of many chunks is high by chance. docs/speed.md has the curve."""
-        if self.known < 1 and bm25:
+        if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
             return True
         floor = FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30)
         found = self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
