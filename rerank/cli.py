@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
+from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, Argument, Option, need_with, refuse_with
 from toast.records import Records
 
 
@@ -45,6 +45,7 @@ def rerank(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    empty_ok: bool = EMPTY_OK,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
@@ -55,9 +56,7 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(
-        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, skip=on_error == "skip"
-    )
+    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error)
     from rerank import score
     from toast.encoding import relevance
 
@@ -65,7 +64,10 @@ def rerank(
         k=k, threshold=threshold, scores=scores, raw_scores=raw_scores, json=json, end=b"\0" if nul else b"\n"
     )
     scorer = relevance.open_scorer(call, model, instruction)
-    return score.rerank(call, records, scorer, form=form, query=query, long=long, group=group, query_field=query_field)
+    status = score.rerank(
+        call, records, scorer, form=form, query=query, long=long, group=group, query_field=query_field
+    )
+    return 0 if empty_ok and records.empty else status
 
 
 @command
@@ -113,6 +115,8 @@ def classify(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    empty_ok: bool = EMPTY_OK,
+    source: str | None = SOURCE,
     json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
 ) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
@@ -133,6 +137,7 @@ def classify(
         "--json": json,
         "-0": nul,
     }
+    need_with("--json", {"--source": source}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
@@ -156,7 +161,7 @@ def classify(
     )  # fmt: skip
     records = Records(
         call, [report] if report is not None else files, nul=nul, jsonl=jsonl or report is not None, field=field,
-        skip=on_error == "skip",
+        on_error=on_error, source=source,
     )  # fmt: skip
     from rerank import engines
 
@@ -165,4 +170,5 @@ def classify(
         from rerank import report as table
 
         return table.report(call, records, engine)
-    return verb.classify(call, records, engine, form=form)
+    status = verb.classify(call, records, engine, form=form)
+    return 0 if empty_ok and records.empty else status
