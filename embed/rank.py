@@ -30,7 +30,7 @@ SEEN = 400  # chunks by which a collection says as much of BM25 as is known befo
 EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chunk is seen
 EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weight`
 # what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
-FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.50
+FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.44
 ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
