@@ -53,8 +53,7 @@ def ask(texts, indexes, *options, k=1):
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("".join(text.replace("\n", " ") + "\n" for text in texts))
         file.flush()
-        paths = [word for path in indexes for word in ("-i", path)]
-        words = ["search", "--queries", file.name, "--json", "-k", str(k), *options, *paths]
+        words = ["search", "--queries", file.name, "--json", "-k", str(k), *options, *indexes]
         ran = subprocess.run(words, stdout=subprocess.PIPE)
     assert ran.returncode in (0, 1)
     found = [[] for _ in texts]
