@@ -1,9 +1,12 @@
-"""Which line of a chunk answers a query: the one with the rarest of its words, else the nearest by its vector.
+"""Which line of a chunk answers a query: the one with the rarest of its words, rare in the chunk too; else the nearest
+by its vector.
 
 A heading is what is answered about; it is shown where a chunk has nothing else. Knows nothing of whence chunks come.
 """
 
 from __future__ import annotations
+
+from math import log
 
 from embed.chunk import HEADING, MARKDOWN, RST, SETEXT, UNDERLINE
 
@@ -32,10 +35,25 @@ class Aim:
             return 0
         shown = _bodies(lines, suffix)
         texts = [lines[i] for i in shown]
-        shares = [sum(self.weights.get(stem, 0.0) for stem in stems) for stems in self.extractor.stems(texts)]
-        if self.near and max(shares) < ENOUGH * self.whole and len(texts) > 1:
-            shares = self.near(texts)
-        return shown[max(range(len(shown)), key=lambda i: shares[i])]
+        words = [self.weights.keys() & stems for stems in self.extractor.stems(texts)]
+        if self.near and self._most(words) < ENOUGH * self.whole and len(texts) > 1:
+            scores = self.near(texts)
+        else:
+            scores = self._by_words(words)
+        return shown[max(range(len(shown)), key=lambda i: scores[i])]
+
+    def _most(self, words: list[set[str]]) -> float:
+        """The most weight that a line has."""
+        return max(sum(self.weights[stem] for stem in sorted(stems)) for stems in words)
+
+    def _by_words(self, words: list[set[str]]) -> list[float]:
+        """The weight of each line's words, by BM25's rarity among these lines: what all have tells none apart."""
+        count = len(words)
+        weights = {}
+        for stem in set().union(*words):
+            held = sum(stem in stems for stems in words)
+            weights[stem] = self.weights[stem] * log(1 + (count - held + 0.5) / (held + 0.5))
+        return [sum(weights[stem] for stem in sorted(stems)) for stems in words]
 
 
 def _bodies(lines: Sequence[str], suffix: str) -> list[int]:

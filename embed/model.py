@@ -17,8 +17,13 @@ if TYPE_CHECKING:
 
     from embed.vectors import Row
     from toast.command import Call
+    from toast.encoding.encoder import Encoder
 
 DEFAULT = "minilm"
+
+# questions and texts of which none has to do with another: what a model's cosine of these is says what its 0 is
+QUESTIONS = ("how to bake bread", "contract law", "the moons of Jupiter")
+TEXTS = ("The ferry is late.", "He scored two goals.", "Sand the wood first.")
 
 
 def chosen(call: Call, name: str | None) -> str:
@@ -29,6 +34,14 @@ def chosen(call: Call, name: str | None) -> str:
 def unread(name: str, what: str) -> str:
     """What to say where a model has no words of the script that something is in."""
     return f"{name} hardly knows the script of this {what} (index -m e5 knows that of 100 languages)"
+
+
+def unrelated(queries: Encoder, documents: Encoder) -> float:
+    """The mean cosine of queries and texts that have nothing to do with each other; 0 for a model that spreads its
+    vectors over all directions."""
+    import mlx.core as mx
+
+    return float(mx.mean(queries.encode(list(QUESTIONS)) @ documents.encode(list(TEXTS)).T))
 
 
 class Embedder:

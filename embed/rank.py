@@ -14,7 +14,7 @@ from toast import kept
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import Any
 
     import mlx.core as mx
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 POOL = 1000  # best chunks of each kind that enter the fusion
 FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
-NOTHING = 0.1  # the cosine of a chunk that says nothing
-FLOOR, FLOOR_GROWS, FLOOR_MOST = 0.36, 0.05, 0.44  # what `Scale.answers` asks for: of 8 chunks, more by e times as many
+NOTHING = 0.1  # the cosine of a chunk that says nothing, from what `unrelated` texts have (0) to 1
+SEEN = 400  # chunks by which a collection says as much of BM25 as is known before one is seen
+EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chunk is seen
+EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weight`
+# what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
+FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.44
+ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
@@ -139,30 +144,39 @@ def top(ids: array[int], scores: array[float], *, allowed: Allowed, k: int) -> l
 class Scale:
     """What the scores of one query are measured by, over all the chunks that are searched together.
 
-    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum, or by what a chunk with
-    all of its words would have, if that is more: the best of poor matches is not 1. Below FEW chunks the mean is
-    padded with NOTHING, up to that number. What each then counts is `weight`'s business; a query's words that the
-    model does not know leave it to BM25.
+    Both are normalised: cosines from [their mean, 1] to [0, 1], BM25 by the query's maximum; in a small collection,
+    whose maximum is one of few, by what a chunk with all of the query's words would have, if that is more. Below FEW
+    chunks the mean is padded with NOTHING, up to that number. BM25 counts as `weight` has it, in a small collection
+    nearer to EXPECTED; a query's words that the model does not know leave it to BM25.
     """
 
-    def __init__(self, parts: Sequence[tuple[array[float], Scores]], known: float, *, ideal: float = 0.0) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[array[float], Scores]], known: float, *, ideal: float = 0.0,
+        unrelated: Callable[[], float] = float,
+    ) -> None:  # fmt: skip
         """parts: (cosines, chunk -> BM25) of each index; known: the share of the query that the model knows, 0 to 1;
-        ideal: the BM25 of a chunk with all of the query's words."""
+        ideal: the BM25 of a chunk with all of the query's words; unrelated: what cosine the model gives to a query and
+        a text that have nothing to do with each other, asked where none is near 0."""
         scores = [score for _, found in parts for score in found.values()]
         means = [(len(cosines), *moments(cosines)) for cosines, _ in parts if cosines]
-        self.chunks = sum(n for n, _, _ in means)
+        self.chunks = sum(n for n, *_ in means)
         few = max(0, FEW - self.chunks)
         count = few + self.chunks
+        total = sum(n * mean for n, mean, _, _ in means)
+        far = min((least for *_, least in means), default=0.0) <= NOTHING
+        self.unrelated = 0.0 if far else min(unrelated(), total / self.chunks)
+        nothing = self.unrelated + NOTHING * (1 - self.unrelated)
         # of one index the mean is taken as it is, to the bit
-        self.mean = (
-            means[0][1] if len(means) == 1 and not few else (few * NOTHING + sum(n * m for n, m, _ in means)) / count
-        )
+        self.mean = means[0][1] if len(means) == 1 and not few else (few * nothing + total) / count
+        self.own = (few * self.unrelated + total) / count
         self.height = 1 / max(1 - self.mean, 1e-6)
         top = max(scores, default=0.0)
         self.ideal = ideal or top or 1.0
-        self.most = max(top, self.ideal)
-        best = max((best for _, _, best in means), default=0.0)
-        bm25 = weight(scores, count, (best - self.mean) * self.height) * min(top / self.ideal, 1.0)
+        seen = self.chunks / (self.chunks + SEEN)
+        self.most = seen * top + (1 - seen) * max(top, self.ideal)
+        best = max((best for _, _, best, _ in means), default=0.0)
+        bm25 = weight(scores, count, height=(best - self.mean) * self.height, ideal=self.ideal)
+        bm25 = seen * bm25 + (1 - seen) * EXPECTED
         cosine = known * known
         whole = (cosine + bm25) or 1.0
         self.cosine, self.bm25, self.known = cosine / whole, bm25 / whole, known
@@ -172,17 +186,26 @@ class Scale:
         """The fused score of a chunk."""
         return self.cosine * (cosine - self.mean) * self.height + self.bm25 * bm25 / self.most
 
+    def near(self, cosine: float) -> float:
+        """A cosine on a scale on which unrelated texts have 0, whatever the model gives them."""
+        return (cosine - self.unrelated) / max(1 - self.unrelated, 1e-6)
+
+    def goodness(self, cosine: float, bm25: float) -> float:
+        """How near a chunk is, and a third of how much of the words' weight it has."""
+        return self.near(cosine) + min(bm25 / self.ideal, 1.0) / 3
+
     def absolute(self, cosine: float, bm25: float) -> float:
         """How good a hit is whatever else was searched: 0 to 1."""
-        return max(0.0, min((cosine + min(bm25 / self.ideal, 1.0) / 3) * 0.75, 1.0))
+        return max(0.0, min(self.goodness(cosine, bm25) * 0.75, 1.0))
 
     def answers(self, cosine: float, bm25: float) -> bool:
         """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
         the best of many chunks is high by chance. docs/speed.md has the curve."""
-        if self.known < 1 and bm25:
+        if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
             return True
-        floor = min(FLOOR + FLOOR_GROWS * log(max(self.chunks, 8) / 8), FLOOR_MOST)
-        return cosine + 2 * self.mean + min(bm25 / self.ideal, 1.0) / 3 >= floor
+        floor = FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30)
+        found = self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
+        return found >= min(max(floor, FLOOR_LEAST), FLOOR_MOST)
 
 
 def hybrid(
@@ -209,26 +232,26 @@ def most_one(score: float) -> float:
     return min(score, 1.0)
 
 
-def moments(scores: array[float]) -> tuple[float, float]:
-    """(mean, maximum)."""
+def moments(scores: array[float]) -> tuple[float, float, float]:
+    """(mean, maximum, minimum)."""
     import mlx.core as mx
 
     values = floats(scores)
-    return float(mx.mean(values)), float(mx.max(values))
+    return float(mx.mean(values)), float(mx.max(values)), float(mx.min(values))
 
 
-def weight(scores: Collection[float], count: int, height: float) -> float:
-    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks.
+def weight(scores: Collection[float], count: int, *, height: float, ideal: float) -> float:
+    """What BM25 counts beside a cosine that counts 1, for one query over `count` chunks: at most as much.
 
-    More, the further its best stands out: from all chunks, in standard deviations, and from the
-    eleventh best; less, the further the best cosine does (`height`, on the scale of `hybrid`).
-    tests/bench/retrieval.py measures it: never worse than the better half on thirteen collections.
+    More, the further its best stands out: from all chunks, in standard deviations, and from the eleventh best; more,
+    the more there is to find (`ideal`, all of the words' weight: long queries); less, the further the best cosine
+    stands out (`height`, on the scale of `hybrid`). docs/speed.md has what was tried.
     """
     best = sorted(scores, reverse=True)[:11]
     if not best:
-        return 0.02
+        return 0.0
     mean = sum(scores) / count
     spread = sqrt(max(sum(map(mul, scores, scores)) / count - mean * mean, 1e-12))
     outstanding = (best[0] - mean) / spread / max(log(count), 1)
     gap = 1 - best[10] / best[0] if len(best) > 10 else 1
-    return min(max(0.5 * outstanding * gap / max(height, 0.05) ** 2, 0.02), 10)
+    return min(EVIDENCE * outstanding * gap * ideal ** (1 / 3) / max(height, 0.05) ** 2, 1.0)

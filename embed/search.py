@@ -86,13 +86,15 @@ def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
 
 
 class Query:
-    """A text; where vectors are asked for its own (float32, as bytes), the share of it that the model knows, and what
-    gives vectors to other texts. weights: what its words weigh, once it was answered."""
+    """A text; where vectors are asked for its own (float32, as bytes), the share of it that the model knows, what
+    gives vectors to other texts, and the model's cosine of unrelated ones. weights: what its words weigh, once it was
+    answered."""
 
     def __init__(
-        self, text: str, vector: bytes = b"", known: float = 0.0, *, encode: Callable[[list[str]], Any] | None = None
-    ) -> None:
-        self.text, self.vector, self.known, self.encode = text, vector, known, encode
+        self, text: str, vector: bytes = b"", known: float = 0.0, *,
+        encode: Callable[[list[str]], Any] | None = None, unrelated: Callable[[], float] = float,
+    ) -> None:  # fmt: skip
+        self.text, self.vector, self.known, self.encode, self.unrelated = text, vector, known, encode, unrelated
         self.weights: dict[str, float] = {}
 
     def near(self, texts: list[str]) -> list[float]:
@@ -152,7 +154,7 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     scale = None
     if wanted.mode == "hybrid":
         parts = [(cosines, found) for _, cosines, found in scored]
-        scale = rank.Scale(parts, query.known, ideal=asked.ideal)
+        scale = rank.Scale(parts, query.known, ideal=asked.ideal, unrelated=query.unrelated)
     hits: list[Found] = []
     for i, (opened, found) in enumerate(zip(indexes, scored, strict=True)):
         first = asked.verbatim(i) if wanted.mode != "vector" else set()
@@ -274,7 +276,11 @@ def encode(call: Call, texts: list[str], indexes: list[Opened], *, name: str | N
     def near(texts: list[str]) -> Any:
         return documents().encode(texts)
 
-    return [Query(*parts, encode=near) for parts in zip(texts, vectors, shares, strict=True)]
+    @cache
+    def unrelated() -> float:
+        return model.unrelated(encoder, documents())
+
+    return [Query(*parts, encode=near, unrelated=unrelated) for parts in zip(texts, vectors, shares, strict=True)]
 
 
 def known_shares(tokens: Tokens, texts: list[str]) -> list[float]:

@@ -20,6 +20,11 @@ def test_a_rare_word_outweighs_common_ones():
     assert aim({"how": 0.4, "do": 0.4, "i": 0.4, "set": 2.0, "proxi": 5.0}).best(rows) == 2
 
 
+def test_what_every_line_has_tells_none_apart():
+    rows = ["the Panthers of Carolina", "the Panthers won", "the Panthers had a record", "the Panthers lost"]
+    assert aim({"panther": 5.0, "carolina": 2.0, "record": 3.0}).best(rows) == 2
+
+
 @pytest.mark.parametrize(
     "rows, suffix, expected",
     [

@@ -49,11 +49,18 @@ def test_a_single_chunk_can_be_right_or_wrong():
         assert scale.score(cosine, 0.0) == pytest.approx(expected * scale.cosine, abs=1e-6)
 
 
-def test_the_best_of_poor_matches_is_not_one():
+def test_in_a_small_collection_the_best_of_poor_matches_is_not_one():
+    """Two chunks, one with a word of many: the nearer one is first, and would not be if that word were all there is."""
     ids, scores = array("q", [1, 2]), array("f", [0.4, 0.3])
-    scale = rank.Scale([(scores, {2: 1.0})], 1.0, ideal=10.0)
-    assert scale.most == 10.0 and scale.bm25 < rank.Scale([(scores, {2: 1.0})], 1.0, ideal=1.0).bm25
-    assert rank.hybrid(ids, scores, {2: 1.0}, scale=scale, allowed=None, k=1)[0].chunk == 1
+    for ideal, first in ((10.0, 1), (1.0, 2)):
+        scale = rank.Scale([(scores, {2: 1.0})], 1.0, ideal=ideal)
+        assert rank.hybrid(ids, scores, {2: 1.0}, scale=scale, allowed=None, k=1)[0].chunk == first
+
+
+def test_a_large_collection_shows_how_good_the_best_match_is():
+    """The more chunks, the nearer the measure of BM25 comes to the best that there is."""
+    most = [rank.Scale([(array("f", [0.1] * n), {1: 2.0})], 1.0, ideal=10.0).most for n in (4, 400, 40_000)]
+    assert most == pytest.approx([9.92, 6.0, 2.08], abs=0.01)
 
 
 def test_an_answer_is_near_or_has_the_words():
@@ -65,11 +72,34 @@ def test_an_answer_is_near_or_has_the_words():
     assert few.answers(0.35, 0.0) and not few.answers(0.05, 0.0)  # the best of few is no chance
 
 
+def weight(found, height=0.5, ideal=30.0):
+    return rank.weight(found.values(), 1000, height=height, ideal=ideal)
+
+
 def test_bm25_counts_more_the_further_its_best_stands_out():
-    flat, steep = dict.fromkeys(range(50), 5.0), {0: 50.0, **dict.fromkeys(range(1, 50), 5.0)}
-    weights = [rank.weight(words.values(), 1000, 0.5) for words in (flat, steep)]
-    assert weights[0] < weights[1]
-    assert rank.weight(steep.values(), 1000, 0.9) < weights[1]
+    flat = dict.fromkeys(range(50), 5.0)
+    steep = flat | {0: 8.0}
+    assert weight(flat) == 0 < weight(steep) < 1
+    assert weight(steep, height=0.9) < weight(steep) < weight(steep, ideal=90.0)
+
+
+def test_an_answer_is_one_whatever_cosines_the_model_gives():
+    """A model whose unrelated texts have 0.75 and one whose have 0: the floor lies as far above both."""
+    for base in (0.0, 0.75):
+        cosines = array("f", [base + (1 - base) * x for x in (0.02, -0.02, 0.0, 0.01) * 100])
+        scale = rank.Scale([(cosines, {})], 1.0, unrelated=lambda: base)
+        found = [scale.answers(base + (1 - base) * x, 0.0) for x in (0.4, 0.5)]
+        told = scale.absolute(base + (1 - base) * 0.6, 0.0)
+        assert found == [False, True] and told == pytest.approx(0.45, abs=1e-6)
+
+
+def test_what_unrelated_texts_have_is_asked_where_no_cosine_is_near_0():
+    rank.Scale([(array("f", [0.6, 0.05]), {})], 1.0, unrelated=lambda: pytest.fail("a chunk is far"))
+    assert rank.Scale([(array("f", [0.6, 0.5]), {})], 1.0, unrelated=lambda: 0.4).unrelated == 0.4
+
+
+def test_bm25_never_counts_more_than_cosines():
+    assert weight({0: 50.0}) == 1 and rank.Scale([(array("f", [0.1] * 999), {1: 50.0})], 1.0).bm25 <= 0.5
 
 
 def test_equal_scores_come_in_the_order_of_their_chunks():

@@ -332,7 +332,7 @@ def test_a_field_with_a_quote(tmp_path, model):
     records = b'{"text": "cat", "a\\"b": "q"}\n{"text": "dog", "a\\"b": 1}\n'
     command("index", "--jsonl", "-m", model, "-o", "x.db", stdin=records, cwd=tmp_path).ok()
     for value, text in (("q", "cat"), ("1", "dog")):
-        assert best(tmp_path, "--where", f'a"b={value}', "the", "-i", "x.db")["text"] == text
+        assert best(tmp_path, "--where", f'a"b={value}', text, "-i", "x.db")["text"] == text
 
 
 # ---------------------------------------------------------------- how it is written
