@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     Tried = tuple[Setting, np.ndarray, np.ndarray]  # with weights (K, D + 1) and held-out scores (N, K)
 
 # Chosen on nine collections, 2 to 64 examples of a label (docs/speed.md). All penalties are for a sum over rows.
-FIRSTS = (0.0, 0.5, 1.0)  # what the state of the first token counts beside the vector
+FIRSTS = (0.0, 0.5, 1.5)  # what the state of the first token counts beside the vector
 PRIORS = {1.0: 0.0, 0.5: -1.0, 0.25: -2.0, 0.0: -3.0}  # what the descriptions count -> how likely that is, a logarithm
 INTERCEPTS = (0.0, 4.0)  # penalties of the intercepts: how far the labels are as frequent as they seem
 PENALTIES = (2.0, 0.5, 0.12, 0.03)
-MIDDLE, PATH = 0.5, (*PENALTIES, 0.008)  # of many examples, of which the descriptions' part matters little
+MIDDLE, PATH = (
+    0.5,
+    (2.0, 0.7, 0.25, 0.08, 0.025, 0.008),
+)  # of many examples, of which the descriptions' part matters little
 EVIDENCE = 2.0  # what a held-out example counts: the models of the folds have seen less than the last one will
-MANY = 2000  # rows that settings are chosen on, about
+MANY = 3000  # rows that settings are chosen on, fewer of many labels
 CLOSE = 1e-3  # how near to the least loss a fit comes: more says nothing on other rows
 WORK = 2e8  # multiplications of a step of all problems, above which fewer settings are tried
 
@@ -85,6 +88,15 @@ class Rows:
         full[:, -1] = W[:, 0]
         return full
 
+    def narrow(self, weight: np.ndarray, first: float) -> np.ndarray | None:
+        """The other way round: what all problems may start from, (folds + 1, K, d + 1); None in other coordinates."""
+        X, back = self.features(first)
+        if back is not None:
+            return None
+        scale = self._scale(first)[: X.shape[1] - 1]
+        own = np.concatenate([weight[:, -1:], weight[:, : len(scale)] / np.where(scale, scale, 1)], axis=1)
+        return np.repeat(own[None], self.fold.max() + 2, axis=0)
+
     def weights(self) -> np.ndarray:
         """(folds + 1, N): of each fold's problem, and of that of all rows. Classes count by the square root of their
         frequency, a middle way between as they come and all alike, in the folds as in all."""
@@ -108,7 +120,7 @@ def folds(y: np.ndarray, count: int) -> np.ndarray:
 
 def learn(rows: Rows) -> Learnt:
     """The average of the models of all settings, each by how well it does on rows that it has not seen."""
-    some = rows.some(MANY)
+    some = rows.some(max(MANY // 3, min(MANY, 20 * MANY // rows.K)))
     tried = _tried(some)
     share = _shares(tried, some.y)
     if some is rows:
@@ -116,8 +128,9 @@ def learn(rows: Rows) -> Learnt:
         held = sum(part * scores for part, (_, _, scores) in zip(share, tried, strict=True))
         prior = float(sum(part * setting[1] for part, (setting, _, _) in zip(share, tried, strict=True)))
         return Learnt(weight, prior, held=held)
-    setting = tried[int(np.argmax(share))][0]
-    [(_, weight, held)] = _try(rows, setting[0], [setting])[0]
+    setting, weight, _ = tried[int(np.argmax(share))]
+    start = rows.narrow(weight, setting[0])
+    [(_, weight, held)] = _try(rows, setting[0], [setting], start=start)[0]
     return Learnt(weight, setting[1], held=held)
 
 

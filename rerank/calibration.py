@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 DOUBT = 0.3  # how far from 1 a temperature is expected, a logarithm
-RARE = 0.05  # of held-out texts are as far from what is known as strangers
+RARE = 0.02  # of held-out texts are as far from what is known as strangers
 LEAST = 0.1  # what the scores of a stranger still count, so that there is a best one
 
 
@@ -61,7 +61,8 @@ def reach(known: np.ndarray, others: np.ndarray, *, apart: np.ndarray) -> tuple[
     """
     near = np.where(apart, others @ known.T, -1.0).max(axis=1)
     high = float(min(np.median(near), 1.0))
-    return Reach(max(-1.0, min(float(np.quantile(near, RARE)), high - 0.01)), high), near
+    rare = float(np.quantile(near, min(0.25, RARE + 1 / len(near))))
+    return Reach(max(-1.0, min(rare, high - 0.01)), high), near
 
 
 # ---------------------------------------------------------------- measures
