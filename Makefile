@@ -1,13 +1,14 @@
 # make try    install into .venv, fetch the default models, run a pipeline
 # make test   the same, then lint and the whole test suite, with its coverage
 # make test-all   the tests that take minutes, too
+# make test-engines   the examples on Spark and Ray, in an environment of their own
 # make lint   ruff, mypy and clang-format
 # make sanitize   the kernels under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
-.PHONY: try test test-all lint coverage sanitize install models clean
+.PHONY: try test test-all test-engines lint coverage sanitize install models clean
 
 try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
@@ -19,6 +20,11 @@ test: lint models
 
 test-all: test
 	$(BIN)/python -m pytest -m long
+
+test-engines:
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --editable '.[test,parquet]' pyspark 'ray[data]' pandas --config-settings editable_mode=compat
+	.venv-engines/bin/python -m pytest tests/test_engines.py
 
 lint: .venv/.linters
 	$(BIN)/ruff check
@@ -47,4 +53,4 @@ models: install
 	@echo ready | $(BIN)/toast -n 1 > /dev/null
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-engines build dist *.egg-info

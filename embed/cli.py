@@ -2,10 +2,34 @@
 
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
-from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
+from toast.errors import Exit, UsageError
+from toast.options import (
+    EMPTY_OK,
+    FIELD,
+    JSONL,
+    NUL,
+    ON_ERROR,
+    PARQUET,
+    SOURCE,
+    START,
+    Argument,
+    Option,
+    need_with,
+    refuse_with,
+)
 from toast.pipes import clean
 from toast.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _rows(call: Call, files: list[str], **given: "Any") -> Records:
+    """The rows of Parquet files."""
+    from toast.parquet import Rows
+
+    return Rows(call, files, **given)
 
 
 @command
@@ -34,22 +58,40 @@ def embed(
     batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed at once."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
+    parquet: bool = PARQUET,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    source: str | None = SOURCE,
+    first: int | None = START,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
-    raw: bool = Option(False, "--raw", help="Write bare little-endian rows, without a header."),
+    raw: bool = Option(
+        False, "--raw", help="Write bare little-endian rows, without a header; these may be concatenated."
+    ),
+    join: bool = Option(False, "--join", help="FILEs are .npy: write the rows of all."),
 ) -> None:
     """Turn each record (a line) into a vector: embed < file.txt > vectors.npy
 
     embed *.txt | python -c 'import sys, numpy; print(numpy.load(sys.stdin.buffer).shape)'
 
     embed --field body --json < notes.jsonl | head -1
+
+    embed --parquet --field body articles.parquet > vectors.parquet
     """
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
+    if join:
+        settings = {"--dims": dims, "--json": json, "--raw": raw, "--parquet": parquet, "--jsonl": jsonl, "-0": nul}
+        refuse_with("--join", settings)
+        from embed.join import join as join_files
+
+        return join_files(call, files)
+    read = _rows if parquet else Records
+    need_with("--json", {"--source": source, "--start": first}, there=json)
+    records = read(
+        call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first
+    )  # fmt: skip
     from embed import encode
 
     encoder = encode.Encoder(call, model, kind=kind, dims=dims, normalized=not no_normalize, long=long, size=batch)
-    encode.embed(call, records, encoder, precision=precision, json=json, raw=raw)
+    encode.embed(call, records, encoder, precision=precision, json=json, raw=raw, parquet=parquet)
 
 
 @command
@@ -95,6 +137,10 @@ def index(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
+    parquet: bool = PARQUET,
+    source: str | None = SOURCE,
+    first: int | None = START,
+    empty_ok: bool = EMPTY_OK,
 ) -> int:
     """Make one searchable file of text: index docs/ > docs.db
 
@@ -114,13 +160,18 @@ def index(
         if name is not None:
             check_output(call, name)
     if merge:
-        settings = {"-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id}
+        settings = {
+            "-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id,
+            "--parquet": parquet, "--source": source, "--start": first,
+        }  # fmt: skip
         refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
         from embed.merge import merge as join
 
         join(call, paths, output)
         return 0
-    records = not paths or jsonl or field or id
+    records = not paths or jsonl or field or id or parquet
+    refuse_with("--files-from" if files_from else "PATH", {"--source": source if paths or files_from else None})
+    need_with("records", {"--start": first}, there=bool(records))
     if nul and not (records or files_from):
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
     if "-" in paths and files_from:
@@ -129,11 +180,12 @@ def index(
         if len(paths) > 1:
             raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
         paths = []
-    source = documents.source(
-        call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude,
-        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, skip=on_error == "skip",
+    found = documents.source(
+        call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, on_error=on_error, called=source, first=first,
     )  # fmt: skip
-    return verb.index(call, source, output=output, update=update, name=model, mode=chunk, exact=exact)
+    status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact)
+    return Exit.OK if empty_ok and status == Exit.NONE else status
 
 
 @command

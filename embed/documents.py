@@ -15,7 +15,7 @@ from toast.records import Records, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from embed.walk import Walk
@@ -63,10 +63,11 @@ class Files:
 
 
 class RecordsOf:
-    """The records of standard input or of named files. id: the field that identifies one."""
+    """The records of standard input or of named files. id: the field that identifies one. first: the number of the
+    first one of each input."""
 
-    def __init__(self, inputs: list[tuple[str, Records]], field: str, id: str | None) -> None:
-        self.inputs, self.field, self.id = inputs, field, id
+    def __init__(self, inputs: list[tuple[str, Records]], field: str, id: str | None, *, first: int = 1) -> None:
+        self.inputs, self.field, self.id, self.first = inputs, field, id, first
         self.kinds: set[bool] = set()  # of the ids that look like numbers: whether they are texts
 
     def __iter__(self) -> Iterator[Document]:
@@ -77,7 +78,8 @@ class RecordsOf:
                 except BadInput as error:
                     records.refuse(error)
                     continue
-                yield Document(path, record.text, raw=record.raw, number=record.number, name=name, data=data)
+                number = record.number + self.first - 1
+                yield Document(path, record.text, raw=record.raw, number=number, name=name, data=data)
 
     def _fields(self, record: Record, where: str) -> tuple[str | None, str | None]:
         """(its id, its other fields) of a record that came as JSON."""
@@ -123,21 +125,29 @@ def source(
     field: str | None = None,
     id: str | None = None,
     lines: bool = False,
-    skip: bool = False,
+    on_error: str = "stop",
     hidden: bool = False,
     excluded: Sequence[str] = (),
+    parquet: bool = False,
+    called: str | None = None,
+    first: int | None = None,
 ) -> Files | RecordsOf:
-    """What the command line names: files and directories, or records; lines: each line of a file is one."""
+    """What the command line names: files and directories, or records; lines: each line of a file is one.
+
+    parquet: each row of a file is. called: the name of standard input. first: the number of its first record."""
     if files_from:
         told = "standard input" if files_from == "-" else files_from
         listed = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
         paths = [*paths, *(os.fsdecode(name) for some in listed for name in some if name)]
-    elif not paths or jsonl or field or lines:
-        inputs = [
-            (name, Records(call, [name] if paths else (), nul=nul, jsonl=jsonl, field=field, skip=skip))
-            for name in paths or ["-"]
-        ]
-        return RecordsOf(inputs, field or "text", id)
+    elif not paths or jsonl or field or lines or parquet:
+        read: Callable[..., Records] = Records
+        if parquet:
+            from toast.parquet import Rows as read  # noqa: N813
+
+            jsonl = False  # --id implies it
+        given = {"nul": nul, "jsonl": jsonl, "field": field, "on_error": on_error}
+        inputs = [(called or name, read(call, [name] if paths else [], **given)) for name in paths or ["-"]]
+        return RecordsOf(inputs, field or "text", id, first=1 if first is None else first)
     from embed.walk import Walk
 
     return Files(Walk(call, paths, largest=largest, whole=bool(files_from), hidden=hidden, excluded=excluded))

@@ -49,14 +49,17 @@ FORMS: dict[str, tuple[str, Callable[[mx.array], mx.array]]] = {
 
 
 def embed(
-    call: Call, records: Records, encoder: Encoder, *, precision: str = "f32", json: bool = False, raw: bool = False
-) -> None:
-    """A vector for each record on standard output, as .npy, JSON lines or raw rows."""
+    call: Call, records: Records, encoder: Encoder, *,
+    precision: str = "f32", json: bool = False, raw: bool = False, parquet: bool = False,
+) -> None:  # fmt: skip
+    """A vector for each record on standard output: .npy, JSON lines, raw rows, or a column beside those of Parquet."""
     if not json:
         pipes.refuse_terminal(call, "embed ... > vectors.npy, or --json")
-    windows = records.windows()
+    windows = () if parquet and not (json or raw) else records.windows()
     if json:
         _write_json(call, windows, encoder, precision=precision)
+    elif parquet and not raw:
+        _write_parquet(call, records, encoder, precision=precision)
     elif raw:
         _write_rows(
             call, _texts(windows), encoder, precision=precision, write=lambda rows: pipes.write_all(call.stdout, rows)
@@ -112,3 +115,20 @@ def _write_json(call: Call, windows: Iterable[list[Record]], encoder: Encoder, *
         for record, row in zip(window, rows, strict=True):
             lines.append(pipes.json_line({**(record.data or {}), "index": record.index, "embedding": row}))
         pipes.write_answer(call, b"".join(lines))
+
+
+def _write_parquet(call: Call, rows: Any, encoder: Encoder, *, precision: str) -> None:
+    """The rows that came with a column `embedding` of lists of one length."""
+    from toast.parquet import Output
+
+    descr, form = FORMS[precision]
+    columns, arrow = form(mx.zeros((1, encoder.dims))).shape[1], rows.arrow
+    kind = {"<f4": arrow.float32(), "<f2": arrow.float16(), "|i1": arrow.int8(), "|u1": arrow.uint8()}[descr]
+    output = Output(call, rows, {"embedding": arrow.list_(kind, columns)})
+    with pipes.progress(call) as bar:
+        for table, window in rows.tables():
+            numbers = arrow.py_buffer(data(form(encoder.encode([record.text for record in window]))))
+            flat = arrow.Array.from_buffers(kind, len(window) * columns, [None, numbers])
+            output.add(table, {"embedding": arrow.FixedSizeListArray.from_arrays(flat, columns)})
+            bar.update(len(window))
+    output.close()

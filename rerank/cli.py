@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, ON_ERROR, Argument, Option, refuse_with
+from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, Argument, Option, need_with, refuse_with
 from toast.records import Records
 
 
@@ -45,6 +45,7 @@ def rerank(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    empty_ok: bool = EMPTY_OK,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
@@ -55,9 +56,7 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(
-        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, skip=on_error == "skip"
-    )
+    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error)
     from rerank import score
     from toast.encoding import relevance
 
@@ -65,7 +64,10 @@ def rerank(
         k=k, threshold=threshold, scores=scores, raw_scores=raw_scores, json=json, end=b"\0" if nul else b"\n"
     )
     scorer = relevance.open_scorer(call, model, instruction)
-    return score.rerank(call, records, scorer, form=form, query=query, long=long, group=group, query_field=query_field)
+    status = score.rerank(
+        call, records, scorer, form=form, query=query, long=long, group=group, query_field=query_field
+    )
+    return 0 if empty_ok and records.empty else status
 
 
 @command
@@ -141,6 +143,8 @@ def classify(
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
+    empty_ok: bool = EMPTY_OK,
+    source: str | None = SOURCE,
     json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
 ) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
@@ -155,6 +159,7 @@ def classify(
     own = {"-l": labels, "-L": label_file, "--hypothesis": hypothesis}
     chosen = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--none": none}
     written = {**chosen, "--json": json, "-0": nul}
+    need_with("--json", {"--source": source}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
@@ -163,13 +168,12 @@ def classify(
         raise UsageError("--errors goes with --report FILE")
     if group is not None:
         refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
-                                "--next": next_ones})  # fmt: skip
+                                "--next": next_ones, "--source": source})  # fmt: skip
         from rerank import groups
 
-        return groups.group(
-            call, Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip"),
-            model=model, count=group, json=json,
-        )  # fmt: skip
+        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error)
+        status = groups.group(call, records, model=model, count=group, json=json)
+        return 0 if empty_ok and records.empty else status
     if learn is not None:
         if not learn or learn[0] == "-" != learn:
             raise UsageError(
@@ -199,10 +203,12 @@ def classify(
         from rerank import report as table
 
         return table.report(call, report, engines.open_engine(call, model, use), field=field, errors=errors)
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, skip=on_error == "skip")
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source)
     engine = engines.open_engine(call, model, use)
     if next_ones is not None:
         from rerank import next_records
 
-        return next_records.choose(call, records, engine, count=next_ones, form=form)
-    return verb.classify(call, records, engine, form=form)
+        status = next_records.choose(call, records, engine, count=next_ones, form=form)
+    else:
+        status = verb.classify(call, records, engine, form=form)
+    return 0 if empty_ok and records.empty else status

@@ -37,7 +37,7 @@ FLOORS = {
 }  # fmt: skip
 SHELL = {
     "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal", "long_words", "spool", "cancel",
+    "__init__", "terminal", "long_words", "spool", "cancel", "parquet",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 
@@ -99,7 +99,7 @@ def modules_imported(path):
 
 def floor(module):
     package, *parts = module.split(".")
-    if parts[-1:] == ["cli"]:
+    if parts[-1:] in (["cli"], ["api"]):
         return "cli"
     if package != "toast":
         return "verb"

@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, Command, Group, command
 from toast.errors import UsageError
-from toast.options import FIELD, JSONL, NUL, Argument, Option, refuse_with
+from toast.options import FIELD, JSONL, NUL, Argument, Option, need_with, refuse_with
 from toast.pipes import clean
 from toast.records import Records
 
@@ -136,9 +136,9 @@ def toast(
 
     # 1) what the options exclude
     question.check_operands(call, instruction, operands)
-    _need({"--jsonl": jsonl, "--field": field is not None}, "--each", there=each)
-    _need({"-0": nul}, "--each or --samples", there=each or samples is not None)
-    _need({"--forget": forget}, "--session", there=session is not None)
+    need_with("--each", {"--jsonl": jsonl, "--field": field}, there=each)
+    need_with("--each or --samples", {"-0": nul}, there=each or samples is not None)
+    need_with("--session", {"--forget": forget}, there=session is not None)
     if "" in stop:
         raise UsageError("--stop needs a text: an empty one is everywhere")
     talk = Session(call, session) if session is not None else None
@@ -162,6 +162,11 @@ def toast(
         talk.forget()
         if not instruction:
             return None
+    if "MLX_RANK" in call.env:
+        from toast.generation import distributed
+
+        refuse_with("mlx.launch", {"--session": session, "--each": each, "--adapter": adapter, "--kv-bits": kv_bits})
+        call, no_cache = distributed.part(call), True
     # 2) what is asked of which model
     from toast.answer import Request
     from toast.answer import dry_run as show_prompt
@@ -196,13 +201,6 @@ def toast(
     return None
 
 
-def _need(given: dict[str, bool], needed: str, *, there: bool) -> None:
-    """Options that would do nothing without another one."""
-    for option, wanted in given.items():
-        if wanted and not there:
-            raise UsageError(f"{option} needs {needed}")
-
-
 @command
 def tokenize(
     call: Call,
@@ -227,8 +225,9 @@ def tokenize(
     asked = [form for form, wanted in forms.items() if wanted]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other")
-    _need({"-0": nul}, "--split", there=split is not None)
-    _need({"--special": special}, "--ids, --count or the form without options", there=not (decode or max or split))
+    need_with("--split", {"-0": nul}, there=split is not None)
+    plain = not (decode or max or split)
+    need_with("--ids, --count or the form without options", {"--special": special}, there=plain)
     verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
 
 

@@ -41,8 +41,11 @@ COMMON = [
 ]  # fmt: skip
 
 
-# the commands that the warm process runs
-SERVED = ("toast", "tokenize", "embed", "index", "search", "rerank", "classify")
+# the commands that run for others, in the warm process or for a program (`api.py`), and where they are declared
+SERVED = {
+    "toast": "toast.cli", "tokenize": "toast.cli", "embed": "embed.cli", "index": "embed.cli", "search": "embed.cli",
+    "rerank": "rerank.cli", "classify": "rerank.cli",
+}  # fmt: skip
 
 
 class Outcome:
@@ -182,6 +185,19 @@ def command(function: Callable) -> Command:
     return Command(function)
 
 
+def named(name: str) -> Command:
+    """One of the commands that run for others."""
+    from importlib import import_module  # the shell knows none of them
+
+    found: Command = getattr(import_module(SERVED[name]), name)
+    return found
+
+
+def caller(name: str, *, stdin: int = 0, stdout: int = 1) -> Call:
+    """A Call of this process; its working directory is a descriptor of its own."""
+    return Call(name, os.environ, _working_directory(), stdin=stdin, stdout=stdout)
+
+
 def run(
     command: Command | Group, words: list[str], call: Call, *, elsewhere: Callable[[Call], int | None] | None = None
 ) -> int:
@@ -270,7 +286,7 @@ def _let_go() -> None:
 
 def _main(command: Command | Group) -> None:
     pipes.hold_standard_descriptors()
-    call = Call(command.name, os.environ, _working_directory())
+    call = caller(command.name)
     if os.environ.get(f"_{command.name}_COMPLETE".upper()):
         from toast import usage
 

@@ -86,20 +86,32 @@ def Argument(default: Any, **facts: Any) -> Any:
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
+PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.")
+
+EMPTY_OK = Option(False, "--empty-ok", help="No records are no failure: status 0, as of a shard that has none.")
+SOURCE = Option(None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.")
+START = Option(None, "--start", metavar="N", min=0, help="The number of the first record.")
 
 ON_ERROR = Option(
     "stop",
     "--on-error",
-    choices=("skip", "stop"),
-    help="What a bad record costs: itself (status 2 at the end), or all.",
+    choices=("skip", "warn", "stop"),
+    help="What a bad record costs: itself and, at the end, status 2; itself alone; or all.",
 )
 
 
-def refuse_with(flag: str, others: dict[str, object]) -> None:
+def refuse_with(flag: str, others: Mapping[str, object]) -> None:
     """UsageError when any of the others (flag -> value) is given beside a flag with which it says nothing."""
     for other, value in others.items():
         if not (value is None or value is False or value == []):  # 0 is a value
             raise UsageError(f"{flag} and {other} exclude each other")
+
+
+def need_with(needed: str, others: Mapping[str, object], *, there: bool) -> None:
+    """UsageError when any of the others (flag -> value) is given without what it needs to do anything."""
+    for other, value in others.items():
+        if not (there or value is None or value is False):
+            raise UsageError(f"{other} needs {needed}")
 
 
 def declared(function: Callable, common: Sequence[Parameter] = ()) -> list[Parameter]:

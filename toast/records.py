@@ -39,16 +39,19 @@ class Records:
 
     Iterating gives records; `windows()` gives lists of them: at most pipes.WINDOW, and from a pipe what
     it has to give at the moment, so that a slow writer's records are answered as they come.
-    files: None for a command that takes none. soft: a bad record is given with its error, not raised. skip: it is
-    told and left out.
+    files: None for a command that takes none. soft: a bad record is given with its error, not raised.
+    on_error: what else becomes of one: with `stop` it ends the command; with `skip` it is told, left out, and the
+    status will be 2; with `warn` it is told and left out.
+    source: a name that goes into each record's object. start: the number of the first one.
     """
 
     def __init__(
         self, call: Call, files: Sequence[str] | None = (), *,
         nul: bool = False, jsonl: bool = False, field: str | None = None, soft: bool = False,
-        skip: bool = False,
+        on_error: str = "stop", source: str | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
-        self.call, self.nul, self.skip, self.count = call, nul, skip, 0
+        self.call, self.nul, self.on_error, self.source = call, nul, on_error, source
+        self.first = self.count = start or 0
         self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
         self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
@@ -75,11 +78,22 @@ class Records:
         if self.invalid:
             self.call.warn(f"{pipes.plural(self.invalid, 'record')} held invalid UTF-8, read as U+FFFD")
 
+    @property
+    def empty(self) -> bool:
+        """Whether no record has come, not even a bad one."""
+        return self.count == self.first
+
+    def number(self, record: Record) -> None:
+        """It is the next one, and of this source."""
+        record.index, self.count = self.count, self.count + 1
+        if self.source is not None:
+            record.data = {**(record.data or {}), "source": self.source}
+
     def refuse(self, error: BadInput) -> None:
         """A record cannot be used: it is left out, or it ends the command."""
-        if not self.skip:
+        if self.on_error == "stop":
             raise error
-        self.call.error(str(error))
+        (self.call.error if self.on_error == "skip" else self.call.warn)(str(error))
 
     def where(self, name: str, number: int | None = None) -> str:
         """What a message calls a file, or a record of it."""
@@ -111,7 +125,7 @@ class Records:
                     self.count += 1
                     continue
                 if record:
-                    record.index, self.count = self.count, self.count + 1
+                    self.number(record)
                     window.append(record)
         except BadInput as error:
             return window, error

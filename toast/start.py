@@ -8,7 +8,8 @@ import os
 import sys
 from _signal import SIG_DFL, SIG_UNBLOCK, SIGINT, default_int_handler, getsignal, pthread_sigmask, signal
 
-if getsignal(SIGINT) is default_int_handler:  # what a caller ignores (nohup, a script's &) stays ignored
+# what a caller ignores (nohup, a script's &) stays ignored; in a program that holds a model, Ctrl-C is the program's
+if getsignal(SIGINT) is default_int_handler and "toast.api" not in sys.modules:
     signal(SIGINT, SIG_DFL)
 
 

@@ -134,6 +134,16 @@ class LanguageModel(Reader):
         return decoder.caches(self.model)
 
 
+class Divided(LanguageModel):
+    """One process's part of a language model that several share."""
+
+    def __init__(self, folder: str) -> None:
+        from toast.generation import distributed
+
+        super().__init__(folder)
+        distributed.divide(self.model, self.config, os.path.basename(folder))
+
+
 def open_language(call: Call, name: str, adapter: str | None = None, *, weights: bool = True) -> LanguageModel:
     """The language model called `name`, which may be an adapter's name, or changed by another adapter.
 
@@ -142,6 +152,10 @@ def open_language(call: Call, name: str, adapter: str | None = None, *, weights:
     base, beside = adapters.resolve(call, name, *purposes, adapter=adapter)
     need(call, base, *purposes)
     kind: Any = LanguageModel if weights else Reader
+    if weights and "MLX_RANK" in call.env:
+        if any(beside):
+            raise UsageError("an adapter is for one process", "toast without mlx.launch")
+        kind = Divided
     return loaded.load(call, base, kind, *beside)
 
 

@@ -10,11 +10,10 @@ import os
 import select
 import stat
 import threading
-from importlib import import_module
 
 from toast import options, pipes
 from toast.cancel import Cancelled, here
-from toast.command import SERVED, Call, Command, run
+from toast.command import SERVED, Call, Command, named, run
 from toast.errors import Exit, ToastError
 from toast.pipes import Passed
 from toast.warm import protocol
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4096  # bytes that a pipe with any room takes without making its writer wait (PIPE_BUF)
 STACK = 16 << 20  # bytes, of which a thread takes what it needs
-MODULES = dict.fromkeys(("toast", "tokenize"), "toast.cli")
-MODULES |= dict.fromkeys(("embed", "index", "search"), "embed.cli")
-MODULES |= dict.fromkeys(("rerank", "classify"), "rerank.cli")
 
 
 class Refused(Exception):
@@ -41,8 +37,7 @@ def declared(name: str) -> Command:
     """The command of that name; Refused."""
     if name not in SERVED:
         raise Refused(f"{name} does not run here")
-    found = getattr(import_module(MODULES[name]), name)
-    return found
+    return named(name)
 
 
 def check(request: Request) -> tuple[Command, int]:

@@ -1,0 +1,163 @@
+"""The commands as functions, for a program that holds a model: what they give is what the commands write.
+
+Each method runs the command itself, in this process, on files of its own for standard input and output; models are
+loaded once (`loaded.py`). An option has the name that the command's function gives it (`long`, `precision`, ...).
+Errors are raised, as toast.errors.ToastError; what a command would warn of is on standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from tempfile import TemporaryFile
+
+from toast import command, options
+from toast.errors import BadInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import IO, Any
+
+    import numpy as np
+
+    from toast.command import Call
+
+
+class Model:
+    """A model by name; any number of threads may use it at once."""
+
+    def __init__(self, name: str) -> None:
+        from toast.store.resolve import find
+
+        self.name = name
+        call = command.caller("toast")
+        try:
+            path = call.path(name)
+            if not os.path.isfile(path):  # a GGUF file, or what classify --learn has made
+                path = find(call, name)
+        finally:
+            _close(call)
+
+    def __repr__(self) -> str:
+        return f"toast.load({self.name!r})"
+
+    def encode(self, texts: Iterable[str], **given: Any) -> np.ndarray:
+        """Vectors (N, dims), a row for each text: `embed`.
+
+        Options: kind, dims, precision, no_normalize, long, batch."""
+        import numpy as np
+
+        with _Run("embed", _records(texts)) as run:
+            run(self.name, given, ["kind", "dims", "precision", "no_normalize", "long", "batch"])
+            found: np.ndarray = np.load(run.answer)
+            return found
+
+    def score(self, query: str, texts: Iterable[str], **given: Any) -> list[float]:
+        """How well each text answers the query, from 0 to 1: `rerank`. Options: long, instruction, raw_scores."""
+        with _Run("rerank", _records(texts)) as run:
+            run(self.name, given, ["long", "instruction", "raw_scores"], query=query, json=True)
+            found = sorted(run.objects(), key=lambda one: one["index"])
+        return [one["score"] for one in found]
+
+    def classify(
+        self, texts: Iterable[str], labels: Mapping[str, str] | Sequence[str] = (), **given: Any
+    ) -> list[dict[str, Any]]:
+        """{"label", "score", "labels": [{"label", "score"}, ...]} of each text: `classify`.
+
+        labels: names, or names with descriptions; none where the model has its own. A text that no label fits (with
+        threshold) has {"label": None, "score": None, "labels": []}. Options: multi, threshold, k."""
+        with _Run("classify", _records(texts)) as run, TemporaryFile() as named:
+            named.write("".join(_label(name, about) for name, about in _described(labels)).encode())
+            named.seek(0)
+            where = f"/dev/fd/{named.fileno()}" if labels else None
+            run(self.name, given, ["multi", "threshold", "k"], label_file=where, json=True)
+            found = {one["row"]: {key: one[key] for key in ("label", "score", "labels")} for one in run.objects()}
+            nothing: dict[str, Any] = {"label": None, "score": None, "labels": []}
+            return [found.get(row) or dict(nothing) for row in range(run.count)]
+
+    def generate(self, instruction: str, text: str | None = None, **given: Any) -> str:
+        """The answer to an instruction about a text: `toast`. Options: all of its that do not concern files or records
+        (max_tokens, temperature, seed, system, schema, session, ...)."""
+        named = [p.name for p in command.named("toast").parameters]
+        with _Run("toast", None if text is None else text.encode("utf-8", "replace")) as run:
+            run(self.name, given, [name for name in named if name not in UNFIT], instruction=instruction)
+            return run.answer.read().decode().removesuffix("\n")
+
+
+# options of `toast` that make something other than one answer of one text
+UNFIT = {"instruction", "operands", "model", "dry_run", "samples", "repeat_input", "each", "nul", "jsonl", "field"}
+UNFIT |= {p.name for p in command.COMMON}
+
+
+class _Run:
+    """One run of a command; `answer` is the file that it writes."""
+
+    def __init__(self, name: str, stdin: bytes | None) -> None:
+        self.command, self.stdin, self.count = command.named(name), stdin, (stdin or b"").count(b"\n")
+
+    def __enter__(self) -> _Run:
+        self.given: IO[bytes] = TemporaryFile()
+        self.answer: IO[bytes] = TemporaryFile()
+        self.given.write(self.stdin or b"")
+        self.given.seek(0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.given.close()
+        self.answer.close()
+
+    def __call__(self, model: str, given: dict[str, Any], allowed: list[str], **own: Any) -> None:
+        """Run it with the options that were given, of those that are allowed, and our own. TypeError for others."""
+        if unknown := sorted(given.keys() - set(allowed)):
+            raise TypeError(f"{self.command.name} has no {unknown[0]}= here (it takes {', '.join(allowed)})")
+        jsonl = {} if self.command.name == "toast" else {"jsonl": True}
+        call = command.caller(self.command.name, stdin=self.given.fileno(), stdout=self.answer.fileno())
+        call = call.but(no_input=self.stdin is None)
+        mine = [p for p in self.command.parameters if p.name not in {c.name for c in command.COMMON}]
+        values = {p.name: _value(p, given[p.name]) for p in mine if p.name in given}
+        try:
+            self.command.function(call, **options.fill(mine, {**values, **jsonl, **own, "model": model}, call.env))
+        finally:
+            _close(call)
+        self.answer.seek(0)
+
+    def objects(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.answer]
+
+
+def _value(parameter: options.Parameter, value: Any) -> Any:
+    """As the command line would have it; UsageError for what it refuses."""
+    if value is None or parameter.type is bool:
+        return value
+    return [parameter.convert(str(v)) for v in value] if parameter.many else parameter.convert(str(value))
+
+
+def _records(texts: Iterable[str]) -> bytes:
+    """JSON lines; a text may hold line breaks."""
+    if isinstance(texts, str):
+        raise BadInput("texts is one text", "a list of texts")
+    lines = []
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise BadInput(f"text {row} is no text but {type(text).__name__}")
+        lines.append(json.dumps({"row": row, "text": text}) + "\n")
+    return "".join(lines).encode()
+
+
+def _described(labels: Mapping[str, str] | Sequence[str]) -> list[tuple[str, str]]:
+    return list(labels.items()) if hasattr(labels, "items") else [(name, "") for name in labels]
+
+
+def _label(name: str, about: str) -> str:
+    """A line of a file of labels."""
+    if "\n" in name + about or ":" in name:
+        raise BadInput(f"label {name!r} cannot be a line of `label: description`")
+    return f"{name}: {about}\n" if about else f"{name}\n"
+
+
+def _close(call: Call) -> None:
+    """Give up the descriptors that a call had for itself."""
+    for fd in (call.cwd, *call.kept.values()):
+        if fd is not None:
+            os.close(fd)
