@@ -66,7 +66,8 @@ class Model:
         """{"label", "score", "labels": [{"label", "score"}, ...]} of each text: `classify`.
 
         labels: names, or names with descriptions; none where the model has its own. A text that no label fits (with
-        threshold) has {"label": None, "score": None, "labels": []}. Options: multi, threshold, k, none, long, hypothesis."""
+        threshold) has {"label": None, "score": None, "labels": []}.
+        Options: multi, threshold, k, none, long, hypothesis."""
         with _Run("classify", _records(texts)) as run, TemporaryFile() as named:
             named.write("".join(_label(name, about) for name, about in _described(labels)).encode())
             named.seek(0)

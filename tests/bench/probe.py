@@ -2,8 +2,8 @@
 
     python tests/bench/probe.py FOLDER    with trec-train, trec-test, sst2-dev, banking77-train .jsonl
 
-TREC's own split; SST-2: 8, 16 and 64 of each label, five times; Banking77: 8 and 16 of each label. Beside each, the share
-of another collection's lines (foreign) that score 0.9 or more.
+TREC's own split; SST-2: 8, 16 and 64 of each label, five times; Banking77: 8 and 16 of each label. Beside each, the
+share of another collection's lines (foreign) that score 0.9 or more.
 """
 
 import json
