@@ -84,7 +84,7 @@ def uses(folder):
         **RECORDS, **model, "files": ["a.txt"], "labels": ["-l", "x,y"], "threshold": ["--threshold", "0"],
         "label_file": (["-m", BERT, "-L", "labels.txt"], TEXTS, []), "only": ["--only", "cat"],
         "invert": ["--only", "cat", "--invert"],
-        "none": ["--multi", "--none", "other"],
+        "none": ["--multi", "--none", "other"], "source": ["--source", "s", "--json"],
         "errors": (["-m", BERT, "-l", "x,y", "--report", "probe.jsonl", "--errors"], b"", []),
         "hypothesis": (["-m", NLI, "-l", "x,y", "--hypothesis", "about {}"], TEXTS, []),
         "group": (["-m", BERT, "--group", "2"], TEXTS, []),
