@@ -20,12 +20,17 @@ if TYPE_CHECKING:
     Tried = tuple[Setting, np.ndarray, np.ndarray]  # with weights (K, D + 1) and held-out scores (N, K)
 
 # Chosen on nine collections, 2 to 64 examples of a label (docs/speed.md). All penalties are for a sum over rows.
-FIRSTS = (0.0, 0.5, 1.0)  # what the state of the first token counts beside the vector
+FIRSTS = (0.0, 0.5, 1.5)  # what the state of the first token counts beside the vector
 PRIORS = {1.0: 0.0, 0.5: -1.0, 0.25: -2.0, 0.0: -3.0}  # what the descriptions count -> how likely that is, a logarithm
 INTERCEPTS = (0.0, 4.0)  # penalties of the intercepts: how far the labels are as frequent as they seem
 PENALTIES = (2.0, 0.5, 0.12, 0.03)
+MIDDLE, PATH = (
+    0.5,
+    (2.0, 0.7, 0.25, 0.08, 0.025, 0.008),
+)  # of many examples, of which the descriptions' part matters little
 EVIDENCE = 2.0  # what a held-out example counts: the models of the folds have seen less than the last one will
-MANY = 2000  # rows that settings are chosen on, about
+MANY = 3000  # rows that settings are chosen on, fewer of many labels
+CLOSE = 1e-3  # how near to the least loss a fit comes: more says nothing on other rows
 WORK = 2e8  # multiplications of a step of all problems, above which fewer settings are tried
 
 
@@ -43,7 +48,8 @@ class Rows:
 
     def __init__(self, X: np.ndarray, y: np.ndarray, offsets: np.ndarray, *, dims: int) -> None:
         self.X, self.y, self.offsets, self.dims, self.K = X, y, offsets, dims, offsets.shape[1]
-        self.fold = folds(y, 10 if len(y) <= 20 else 5 if len(y) <= 200 else 3)
+        self.fold = folds(y, 10 if len(y) <= 20 else 5 if len(y) <= 200 else 3 if len(y) <= 5000 else 2)
+        self._kept: dict[float, tuple[np.ndarray, np.ndarray | None]] = {}
 
     def some(self, count: int) -> Rows:
         """About so many of them."""
@@ -56,6 +62,11 @@ class Rows:
         """(X with a column of ones before, what turns weights of its other columns into those of X's; None: they are).
 
         With fewer rows than columns, in coordinates of the rows: a penalty does not see the difference."""
+        if first not in self._kept:
+            self._kept = {first: self._features(first)}
+        return self._kept[first]
+
+    def _features(self, first: float) -> tuple[np.ndarray, np.ndarray | None]:
         X = self.X[:, : self.dims] if not first else self.X * self._scale(first)
         back = None
         if len(X) < X.shape[1]:
@@ -76,6 +87,15 @@ class Rows:
         full[:, :-1] *= self._scale(first)
         full[:, -1] = W[:, 0]
         return full
+
+    def narrow(self, weight: np.ndarray, first: float) -> np.ndarray | None:
+        """The other way round: what all problems may start from, (folds + 1, K, d + 1); None in other coordinates."""
+        X, back = self.features(first)
+        if back is not None:
+            return None
+        scale = self._scale(first)[: X.shape[1] - 1]
+        own = np.concatenate([weight[:, -1:], weight[:, : len(scale)] / np.where(scale, scale, 1)], axis=1)
+        return np.repeat(own[None], self.fold.max() + 2, axis=0)
 
     def weights(self) -> np.ndarray:
         """(folds + 1, N): of each fold's problem, and of that of all rows. Classes count by the square root of their
@@ -100,49 +120,68 @@ def folds(y: np.ndarray, count: int) -> np.ndarray:
 
 def learn(rows: Rows) -> Learnt:
     """The average of the models of all settings, each by how well it does on rows that it has not seen."""
-    some = rows.some(MANY)
-    tried = [found for first, settings in _grid(some) for found in _try(some, first, settings)]
+    some = rows.some(max(MANY // 3, min(MANY, 20 * MANY // rows.K)))
+    tried = _tried(some)
     share = _shares(tried, some.y)
     if some is rows:
         weight = sum(part * full for part, (_, full, _) in zip(share, tried, strict=True))
         held = sum(part * scores for part, (_, _, scores) in zip(share, tried, strict=True))
         prior = float(sum(part * setting[1] for part, (setting, _, _) in zip(share, tried, strict=True)))
         return Learnt(weight, prior, held=held)
-    setting = tried[int(np.argmax(share))][0]
-    [(_, weight, held)] = _try(rows, setting[0], [setting])
+    setting, weight, _ = tried[int(np.argmax(share))]
+    start = rows.narrow(weight, setting[0])
+    [(_, weight, held)] = _try(rows, setting[0], [setting], start=start)[0]
     return Learnt(weight, setting[1], held=held)
 
 
-def _grid(rows: Rows) -> list[tuple[float, list[Setting]]]:
-    """[(first, [(first, prior, loose, penalty)])]: all settings, or fewer where they would take long."""
+def _tried(rows: Rows) -> list[Tried]:
+    """The models of all settings, or of fewer where they would take long."""
     each = len(rows.y) * rows.K * min(len(rows.y), rows.X.shape[1]) * (rows.fold.max() + 2)
-    grids = [
-        (FIRSTS, tuple(PRIORS), INTERCEPTS, PENALTIES),
-        (FIRSTS, (1.0, 0.5, 0.0), (0.0,), PENALTIES),
-        ((0.5, 1.0), (0.5,), (0.0,), PENALTIES),
-    ]
-    sizes = [np.prod([len(part) for part in grid]) for grid in grids]
-    firsts, *others = next((grid for grid, size in zip(grids, sizes, strict=True) if each * size <= WORK), grids[-1])
-    return [(first, list(product((first,), *others))) for first in firsts]
+    for priors, loose in ((tuple(PRIORS), INTERCEPTS), ((1.0, 0.5, 0.0), (0.0,))):
+        if each * len(FIRSTS) * len(priors) * len(loose) * len(PENALTIES) <= WORK:
+            return [one for first in FIRSTS for one in _try(rows, first, _grid(first, priors, loose))[0]]
+    return _path(rows)
 
 
-def _try(rows: Rows, first: float, settings: list[Setting]) -> list[Tried]:
-    """[(setting, weights (K, D + 1), held-out scores (N, K))]."""
+def _grid(first: float, priors: tuple[float, ...], loose: tuple[float, ...]) -> list[Setting]:
+    return list(product((first,), priors, loose, PENALTIES))
+
+
+def _path(rows: Rows) -> list[Tried]:
+    """The models of few settings, from strong penalties to weak, each from the one before, until they lose."""
+    found: list[Tried] = []
+    for first in (FIRSTS[0], FIRSTS[-1]):
+        start, best = None, np.inf
+        for penalty in PATH:
+            tried, start = _try(rows, first, [(first, MIDDLE, 0.0, penalty)], start=start)
+            loss = float(calibration.log_losses(tried[0][2], rows.y).mean())
+            found += tried
+            if loss > best:
+                break
+            best = loss
+    return found
+
+
+def _try(
+    rows: Rows, first: float, settings: list[Setting], *, start: np.ndarray | None = None
+) -> tuple[list[Tried], np.ndarray]:
+    """(the models of some settings, the weights of the last problems, to start others from)."""
     X, back = rows.features(first)
     each, N = rows.weights(), len(rows.y)
-    found = []
+    found: list[Tried] = []
     step = max(1, int(4e6 / (len(each) * rows.K * max(N, X.shape[1]))))
     for at in range(0, len(settings), step):
         part = settings[at : at + step]
         offsets = np.repeat([prior * rows.offsets.T for _, prior, _, _ in part], len(each), axis=0).astype(X.dtype)
         penalties = np.repeat([[loose / N, penalty / N] for _, _, loose, penalty in part], len(each), axis=0)
         problems = Problems(X, rows.y, weights=np.tile(each, (len(part), 1)), offsets=offsets, penalties=penalties)
-        W = problems.solve()
+        start = W = problems.solve(start if len(settings) == 1 else None, tolerance=CLOSE)
         scores = problems.scores(W).reshape(len(part), len(each), rows.K, N)
         W = W.reshape(len(part), len(each), rows.K, -1)
         for i, setting in enumerate(part):
             found.append((setting, rows.whole(W[i, -1], first, back), scores[i, rows.fold, :, np.arange(N)]))
-    return found
+    assert start is not None
+    return found, start
 
 
 def _shares(tried: list[Tried], y: np.ndarray) -> np.ndarray:

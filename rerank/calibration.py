@@ -60,8 +60,9 @@ def reach(known: np.ndarray, others: np.ndarray, *, apart: np.ndarray) -> tuple[
     apart (N, M): which of the known a row is compared with: none that it would not have been held out from.
     """
     near = np.where(apart, others @ known.T, -1.0).max(axis=1)
-    low, high = np.quantile(near, RARE), np.median(near)
-    return Reach(float(low), float(max(high, low + 0.01))), near
+    high = float(min(np.median(near), 1.0))
+    rare = float(np.quantile(near, min(0.25, RARE + 1 / len(near))))
+    return Reach(max(-1.0, min(rare, high - 0.01)), high), near
 
 
 # ---------------------------------------------------------------- measures

@@ -90,8 +90,8 @@ class Form:
 def carried(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a record beside ours: the label it came with becomes `gold`, unless it has a gold one."""
     kept = {name: value for name, value in data.items() if name not in GOLD}
-    known = next((data[name] for name in GOLD if name in data), None)
-    return kept if known is None or "gold" in data else {**kept, "gold": known}
+    known = [data[name] for name in GOLD if name in data]
+    return {**kept, "gold": known[0]} if known and "gold" not in data else kept
 
 
 def _order(row: list[float]) -> list[int]:

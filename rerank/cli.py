@@ -168,13 +168,12 @@ def classify(
         raise UsageError("--errors goes with --report FILE")
     if group is not None:
         refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
-                                "--next": next_ones})  # fmt: skip
+                                "--next": next_ones, "--source": source})  # fmt: skip
         from rerank import groups
 
-        return groups.group(
-            call, Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error),
-            model=model, count=group, json=json,
-        )  # fmt: skip
+        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error)
+        status = groups.group(call, records, model=model, count=group, json=json)
+        return 0 if empty_ok and records.empty else status
     if learn is not None:
         if not learn or learn[0] == "-" != learn:
             raise UsageError(
@@ -209,6 +208,7 @@ def classify(
     if next_ones is not None:
         from rerank import next_records
 
-        return next_records.choose(call, records, engine, count=next_ones, form=form)
-    status = verb.classify(call, records, engine, form=form)
+        status = next_records.choose(call, records, engine, count=next_ones, form=form)
+    else:
+        status = verb.classify(call, records, engine, form=form)
     return 0 if empty_ok and records.empty else status

@@ -118,7 +118,9 @@ class Scored(Blocks):
 
     def __init__(self, name: str, model: Any, use: Use) -> None:
         if use.labels or use.multi:
-            raise UsageError(f"{name} gives a score and no labels", f"classify -m {name}, without labels")
+            raise UsageError(
+                f"{name} gives a score and no labels", f'rerank -m {name} "QUERY", or classify -m {name} without labels'
+            )
         self.name, self.model, self.long, self.labels = name, model, use.long, []
 
     def encode(self, texts: list[str]) -> list[Any]:

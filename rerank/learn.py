@@ -41,7 +41,7 @@ def learn(
         files.check_output(call, output)
         _check_apart(call, file, output)
     taught = examples.read(call, file, field=field)
-    known = _labels(call, file, taught, given)
+    known = _labels(call, file, taught, given=given)
     lesson = Lesson(call, model, taught, known)
     lesson.learn()
     call.warn(lesson.verdict())
@@ -49,7 +49,7 @@ def learn(
     write(call, output, lesson.probe(call, model))
 
 
-def _labels(call: Call, file: str, taught: list[Example], given: list[Label]) -> list[Label]:
+def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label]) -> list[Label]:
     """The labels to learn: those given, else those of the examples."""
     names = examples.names_of(call, taught)
     listed = bool(taught and taught[0].listed)

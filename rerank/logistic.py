@@ -52,16 +52,19 @@ class Problems:
         gradients = (scores.reshape(-1, len(self.y)) @ self.X).reshape(self.shape) + decayed
         return values, gradients.reshape(flat.shape)
 
-    def solve(self, start: np.ndarray | None = None, steps: int = 60) -> np.ndarray:
-        """The weights (B, K, D) of least loss."""
+    def solve(self, start: np.ndarray | None = None, *, steps: int = 60, tolerance: float = 1e-4) -> np.ndarray:
+        """The weights (B, K, D) of least loss; tolerance: as `minimise`."""
         flat = np.zeros((self.shape[0], self.shape[1] * self.shape[2]), self.X.dtype)
         if start is not None:
             flat[:] = start.reshape(flat.shape)
-        return minimise(self.loss, flat, steps).reshape(self.shape)
+        return minimise(self.loss, flat, steps, tolerance=tolerance).reshape(self.shape)
 
 
 def minimise(function: Function, x: np.ndarray, steps: int, *, memory: int = 10, tolerance: float = 1e-4) -> np.ndarray:
-    """L-BFGS with backtracking, of B problems at once: function(x (B, P)) -> (values (B,), gradients (B, P))."""
+    """L-BFGS with backtracking, of B problems at once: function(x (B, P)) -> (values (B,), gradients (B, P)).
+
+    It ends where no gradient is longer, in any direction, than the tolerance and no value falls by a hundredth of it.
+    """
     values, gradients = function(x)
     past: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     active = np.ones(len(x), bool)

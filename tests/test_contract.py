@@ -44,6 +44,28 @@ def reader(request, model):
     return named(request.param, COMMANDS[request.param](model) + FILES[request.param])
 
 
+# options that make another command of it: what they read and write keeps the contract as well
+WAYS = {
+    "classify --multi --none": ["-l", "cat,dog", "--multi", "--none", "other"],
+    "classify --next": ["-l", "cat,dog", "--next", "2"],
+    "classify --group": ["--group", "2"],
+    "classify --long": ["-l", "cat,dog", "--long", "mean"],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ways_of_a_command(way, model, tmp_path):
+    words = ["-m", model, *WAYS[way]]
+    line = " ".join(["classify", *(f"'{word}'" for word in words)])
+    runs = {command("classify", *words, stdin=b"a cat\na dog\n").ok().out for _ in range(2)}
+    assert len(runs) == 1 and runs.pop().endswith(b"\n")
+    assert command("classify", *words, stdin=b"").status == 1
+    command("classify", *words, "nowhere.txt", cwd=tmp_path).fails("nowhere.txt", "No such file")
+    shell(f"printf 'a\nb\n' | {line} > /dev/full").fails("cannot write standard output", "No space left")
+    assert shell(f"printf 'a\nb\n' | {line} --nonesuch 2>&-").status == 2
+    assert command("classify", *words, stdin=b"a \xff cat\nb\n").status == 0
+
+
 def named(name, words):
     return name, words, " ".join(f"'{w}'" for w in words)
 

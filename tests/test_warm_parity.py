@@ -11,9 +11,16 @@ from command import command
 from warm import CLIENTS, Warm, declared
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
-BERT, QWEN, LLAMA, CROSS, JUDGE = (
+BERT, QWEN, LLAMA, CROSS, JUDGE, NLI = (
     os.path.join(ORACLES, name)
-    for name in ("bert-embed-mean", "qwen3-causal", "llama-causal", "bert-crossencoder", "qwen3-reranker")
+    for name in (
+        "bert-embed-mean",
+        "qwen3-causal",
+        "llama-causal",
+        "bert-crossencoder",
+        "qwen3-reranker",
+        "roberta-nli",
+    )
 )
 TEXTS = b"the cat sat\na dog ran\n\nthe sky is blue \xff\n" + b"the cat sat on the mat " * 90 + b"\n"
 OBJECTS = b'{"text": "a cat", "q": "cats", "g": 1, "id": "a"}\n{"text": "a dog", "q": "dogs", "g": 2, "id": "b"}\n'
@@ -80,6 +87,10 @@ def uses(folder):
         **RECORDS, **model, "files": ["a.txt"], "labels": ["-l", "x,y"], "threshold": ["--threshold", "0"],
         "label_file": (["-m", BERT, "-L", "labels.txt"], TEXTS, []), "only": ["--only", "cat"],
         "invert": ["--only", "cat", "--invert"],
+        "none": ["--multi", "--none", "other"], "source": ["--source", "s", "--json"],
+        "errors": (["-m", BERT, "-l", "x,y", "--report", "probe.jsonl", "--errors"], b"", []),
+        "hypothesis": (["-m", NLI, "-l", "x,y", "--hypothesis", "about {}"], TEXTS, []),
+        "group": (["-m", BERT, "--group", "2"], TEXTS, []),
         "report": (["-m", BERT, "-l", "x,y", "--report", "probe.jsonl"], b"", []),
         "learn": (["-m", BERT, "--learn", "probe.jsonl", "-o", "x.probe"], b"", []),
         "output": (["-m", BERT, "--learn", "-", "-o", "x.probe"], PROBE, []),

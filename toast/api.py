@@ -66,12 +66,15 @@ class Model:
         """{"label", "score", "labels": [{"label", "score"}, ...]} of each text: `classify`.
 
         labels: names, or names with descriptions; none where the model has its own. A text that no label fits (with
-        threshold) has {"label": None, "score": None, "labels": []}. Options: multi, threshold, k."""
+        threshold) has {"label": None, "score": None, "labels": []}.
+        Options: multi, threshold, k, none, long, hypothesis."""
         with _Run("classify", _records(texts)) as run, TemporaryFile() as named:
             named.write("".join(_label(name, about) for name, about in _described(labels)).encode())
             named.seek(0)
             where = f"/dev/fd/{named.fileno()}" if labels else None
-            run(self.name, given, ["multi", "threshold", "k"], label_file=where, json=True)
+            run(
+                self.name, given, ["multi", "threshold", "k", "none", "long", "hypothesis"], label_file=where, json=True
+            )
             found = {one["row"]: {key: one[key] for key in ("label", "score", "labels")} for one in run.objects()}
             nothing: dict[str, Any] = {"label": None, "score": None, "labels": []}
             return [found.get(row) or dict(nothing) for row in range(run.count)]
@@ -151,7 +154,7 @@ def _described(labels: Mapping[str, str] | Sequence[str]) -> list[tuple[str, str
 
 def _label(name: str, about: str) -> str:
     """A line of a file of labels."""
-    if "\n" in name + about or ":" in name:
+    if "\n" in name + about or "\t" in name + about or ": " in name:
         raise BadInput(f"label {name!r} cannot be a line of `label: description`")
     return f"{name}: {about}\n" if about else f"{name}\n"
 

@@ -2,7 +2,8 @@
 
     python tests/bench/probe.py FOLDER    with trec-train, trec-test, sst2-dev, banking77-train .jsonl
 
-TREC's own split; SST-2: 200 sentences teach, the rest test; Banking77: 5 and 20 of each label.
+TREC's own split; SST-2: 8, 16 and 64 of each label, five times; Banking77: 8 and 16 of each label. Beside each, the
+share of another collection's lines (foreign) that score 0.9 or more.
 """
 
 import json
@@ -19,33 +20,47 @@ def lines(folder, name):
         return [json.loads(line) for line in file]
 
 
-def split(rows, count, by_label):
-    """(the first `count`, of each label or of all, in a seeded order; the others)."""
-    rows, taken, train, test = random.Random(0).sample(rows, len(rows)), {}, [], []
+# a sentence for each label, as a user would write it
+SENTIMENT = "negative: A negative review of a movie that the critic did not like.\n" \
+            "positive: A positive review of a movie that the critic liked.\n"  # fmt: skip
+
+
+def split(rows, count, seed=0):
+    """(the first `count` of each label, in a seeded order; the others)."""
+    rows, taken, train, test = random.Random(seed).sample(rows, len(rows)), {}, [], []
     for row in rows:
-        key = row["label"] if by_label else None
+        key = row["label"]
         taken[key] = taken.get(key, 0) + 1
         (train if taken[key] <= count else test).append(row)
     return train, test
 
 
-def measure(name, train, test):
+def measure(name, train, test, *, foreign, labels=""):
     with tempfile.TemporaryDirectory() as folder:
         for part, rows in (("train", train), ("test", test)):
             with open(os.path.join(folder, part), "w", encoding="utf-8") as file:
                 file.writelines(json.dumps(row) + "\n" for row in rows)
+        with open(os.path.join(folder, "labels"), "w", encoding="utf-8") as file:
+            file.write(labels)
         start = time.perf_counter()
-        subprocess.run(["classify", "--learn", "train", "-o", "probe"], cwd=folder, check=True)
+        more = ["-L", "labels"] if labels else []
+        subprocess.run(["classify", "-q", "--learn", "train", "-o", "probe", *more], cwd=folder, check=True)
         seconds = time.perf_counter() - start
         words = ["classify", "-m", "probe", "--report", "test"]
         out = subprocess.run(words, cwd=folder, check=True, stdout=subprocess.PIPE).stdout.decode()
+        text = "".join(row["text"].replace("\n", " ") + "\n" for row in foreign).encode()
+        found = subprocess.run(["classify", "-m", "probe"], cwd=folder, check=True, input=text, stdout=subprocess.PIPE)
+        sure = sum(float(line.split(b"\t")[1]) >= 0.9 for line in found.stdout.splitlines()) / len(foreign)
     measures = "\t".join(line.replace("\t", " ") for line in out.splitlines()[:4])
-    print(f"{name}\tlearnt {len(train)} in {seconds:.1f} s\t{measures}", flush=True)
+    print(f"{name}\tlearnt {len(train)} in {seconds:.1f} s\t{measures}\tforeign {sure:.3f}", flush=True)
 
 
 if __name__ == "__main__":
     folder = sys.argv[1]
-    measure("TREC", lines(folder, "trec-train"), lines(folder, "trec-test"))
-    measure("SST-2", *split(lines(folder, "sst2-dev"), 200, by_label=False))
-    for count in (5, 20):
-        measure(f"Banking77, {count}", *split(lines(folder, "banking77-train"), count, by_label=True))
+    trec, sst, bank = (lines(folder, name) for name in ("trec-train", "sst2-dev", "banking77-train"))
+    measure("TREC", trec, lines(folder, "trec-test"), foreign=sst)
+    for count in (8, 16, 64):
+        for seed in range(5):
+            measure(f"SST-2, {count}", *split(sst, count, seed), foreign=trec[:1000], labels=SENTIMENT)
+    for count in (8, 16):
+        measure(f"Banking77, {count}", *split(bank, count), foreign=sst)
