@@ -106,7 +106,10 @@ def index(
     update: str | None = Option(
         None, "-u", "--update", metavar="FILE", help="Bring FILE up to date, or make it; embeds only new text."
     ),
-    merge: bool = Option(False, "--merge", help="PATHs are indexes: join them."),
+    merge: bool = Option(False, "--merge", help="PATHs are indexes, @FILE a list of some: join them."),
+    split: int | None = Option(
+        None, "--split", metavar="N", min=2, help="PATH is an index: make N of it, FILE-1.db to FILE-N.db of -o FILE."
+    ),
     files_from: str | None = Option(
         None,
         "--files-from",
@@ -159,15 +162,22 @@ def index(
     for name in (output, update):
         if name is not None:
             check_output(call, name)
-    if merge:
+    if merge or split:
         settings = {
             "-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id,
             "--parquet": parquet, "--source": source, "--start": first,
         }  # fmt: skip
-        refuse_with("--merge", {"-u": update, "--files-from": files_from, "-0": nul, **settings})
-        from embed.merge import merge as join
+        refuse_with("--merge" if merge else "--split", {
+            "--split": split if merge else None, "-u": update, "--files-from": files_from, "-0": nul, **settings
+        })  # fmt: skip
+        from embed import merge as join
+        from embed import split as parts
+        from embed.inputs import listed
 
-        join(call, paths, output)
+        if split:
+            parts.split(call, paths, output, count=split)
+        else:
+            join.merge(call, listed(call, paths), output)
         return 0
     records = not paths or jsonl or field or id or parquet
     refuse_with("--files-from" if files_from else "PATH", {"--source": source if paths or files_from else None})
@@ -195,9 +205,9 @@ def search(
     files: list[str] = Argument(
         [],
         metavar="FILE",
-        help="Indexes, texts (searched section by section) and directories; else standard input (line by line), else the nearest .index.db.",
+        help="Indexes, texts (searched section by section), directories, @LIST of such names; else standard input (line by line), else the nearest .index.db.",
     ),
-    index: str | None = Option(None, "-i", "--index", metavar="FILE", help="The index to search."),
+    index: list[str] = Option([], "-i", "--index", metavar="FILE", help="An index to search; may be repeated."),
     queries: str | None = Option(
         None, "--queries", metavar="FILE", help="Answer each query of FILE: a line, or a JSON object with a text."
     ),
@@ -272,7 +282,7 @@ def search(
     if instead := [flag for flag, given in others.items() if given]:
         files = [query, *files] if query else files
         refuse_with(instead[0], dict.fromkeys(instead[1:], True))
-        if "-" in (queries, like) and "-" in (index, *files):
+        if "-" in (queries, like) and "-" in (*index, *files):
             raise UsageError(f"{instead[0]} - and - both want standard input", "name a FILE for one of them")
     elif not query or not query.strip():
         raise UsageError("nothing to look for", "search QUERY [FILE...]")
@@ -289,6 +299,7 @@ def search(
         many=queries is not None, grouped=dupes, color=color,
     )  # fmt: skip
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
+    files = sources.listed(call, files)
     inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes)
     wanted = verb.Wanted(
         k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),

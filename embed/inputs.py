@@ -11,7 +11,7 @@ import stat
 from embed import database, model, schema
 from toast import files, pipes
 from toast.errors import BadInput, UsageError
-from toast.records import Records
+from toast.records import Records, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +27,16 @@ STDIN = "standard input"
 
 
 class Inputs:
-    """What is searched: `open` gives the indexes. index: one that must be none but an index; lines: of files each line
-    is a record, as of standard input."""
+    """What is searched: `open` gives the indexes. indexes: what must be none but one; lines: of files each line is a
+    record, as of standard input."""
 
     here = folder = ""  # the working directory, and where the nearest index is, if it is that
 
     def __init__(
-        self, index: str | None, files: list[str], *,
+        self, indexes: list[str], files: list[str], *,
         nul: bool = False, jsonl: bool = False, field: str | None = None, lines: bool = False,
     ) -> None:  # fmt: skip
-        self.index, self.names = index, [*([index] if index else []), *files]
+        self.indexes, self.names = indexes, [*indexes, *files]
         self.nul, self.jsonl, self.field, self.lines = nul, jsonl, field, lines
 
     def shown(self, path: str) -> str:
@@ -62,9 +62,10 @@ class Inputs:
     def _named(self, call: Call, *, name: str | None, lexical: bool) -> Iterator[Named]:
         texts: list[str] = []
         first = None
+        files.allow_open(4 * len(self.names))
         for path in self.names:
             fd = schema.open_file(call, path)
-            if path != self.index and _is_text(fd, path):
+            if path not in self.indexes and _is_text(fd, path):
                 os.close(fd)
                 texts.append(path)
                 continue
@@ -144,6 +145,18 @@ def _rest(fd: int, first: bytes) -> Iterator[bytes]:
     yield first
     while chunk := pipes.read_some(fd):
         yield chunk
+
+
+def listed(call: Call, names: list[str]) -> list[str]:
+    """The names, with those that a file has, one a line, in the place of @FILE."""
+    found: list[str] = []
+    for name in names:
+        if name.startswith("@") and len(name) > 1:
+            chunks = pipes.read_chunks(call, name[1:], name[1:])
+            found += (os.fsdecode(line) for some in split(chunks, b"\n") for line in some if line)
+        else:
+            found.append(name)
+    return found
 
 
 def read_queries(call: Call, name: str) -> list[str]:

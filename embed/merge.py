@@ -72,14 +72,19 @@ def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
     first: dict[str, Any] = {}
     for path in paths:
         with schema.opened(call, path) as db:
-            found = database.settings(db)
-            made = {key: found[key] for key in ("model", "chunk", *SAME)}
+            made = settings(db)
         first = first or made
         if any(made[key] != first[key] for key in SAME):
             raise BadInput(
                 f"{path} was made with another model than {paths[0]}", f"index it again with -m {first['model']}"
             )
     return first
+
+
+def settings(db: Connection) -> dict[str, Any]:
+    """What an index made of another one's documents has in common with it."""
+    found = database.settings(db)
+    return {key: found[key] for key in ("model", "chunk", *SAME)}
 
 
 def _tell(call: Call, *, again: int, dropped: int) -> None:

@@ -6,7 +6,7 @@ Knows nothing of models (a query comes with its vector), of documents or of outp
 from __future__ import annotations
 
 from array import array
-from math import log, sqrt
+from math import fsum, log, sqrt
 from operator import mul
 
 from embed import vectors
@@ -34,6 +34,7 @@ EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weig
 # what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
 FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.44
 ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep
+ONE = 1 << 30  # of cosines that are added up
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
 
 
@@ -158,23 +159,22 @@ class Scale:
         ideal: the BM25 of a chunk with all of the query's words; unrelated: what cosine the model gives to a query and
         a text that have nothing to do with each other, asked where none is near 0."""
         scores = [score for _, found in parts for score in found.values()]
-        means = [(len(cosines), *moments(cosines)) for cosines, _ in parts if cosines]
-        self.chunks = sum(n for n, *_ in means)
+        found = [moments(cosines) for cosines, _ in parts if cosines]
+        self.chunks = sum(len(cosines) for cosines, _ in parts)
         few = max(0, FEW - self.chunks)
         count = few + self.chunks
-        total = sum(n * mean for n, mean, _, _ in means)
-        far = min((least for *_, least in means), default=0.0) <= NOTHING
+        total = sum(whole for whole, _, _ in found) / ONE
+        far = min((least for *_, least in found), default=0.0) <= NOTHING
         self.unrelated = 0.0 if far else min(unrelated(), total / self.chunks)
         nothing = self.unrelated + NOTHING * (1 - self.unrelated)
-        # of one index the mean is taken as it is, to the bit
-        self.mean = means[0][1] if len(means) == 1 and not few else (few * nothing + total) / count
+        self.mean = (few * nothing + total) / count
         self.own = (few * self.unrelated + total) / count
         self.height = 1 / max(1 - self.mean, 1e-6)
         top = max(scores, default=0.0)
         self.ideal = ideal or top or 1.0
         seen = self.chunks / (self.chunks + SEEN)
         self.most = seen * top + (1 - seen) * max(top, self.ideal)
-        best = max((best for _, _, best, _ in means), default=0.0)
+        best = max((best for _, best, _ in found), default=0.0)
         bm25 = weight(scores, count, height=(best - self.mean) * self.height, ideal=self.ideal)
         bm25 = seen * bm25 + (1 - seen) * EXPECTED
         cosine = known * known
@@ -232,12 +232,13 @@ def most_one(score: float) -> float:
     return min(score, 1.0)
 
 
-def moments(scores: array[float]) -> tuple[float, float, float]:
-    """(mean, maximum, minimum)."""
+def moments(scores: array[float]) -> tuple[int, float, float]:
+    """(sum in units of 1 / ONE, maximum, minimum). Whole numbers add up to the same in any order and any parts."""
     import mlx.core as mx
 
     values = floats(scores)
-    return float(mx.mean(values)), float(mx.max(values)), float(mx.min(values))
+    whole = mx.sum(mx.round(values * ONE).astype(mx.int64))
+    return int(whole), float(mx.max(values)), float(mx.min(values))
 
 
 def weight(scores: Collection[float], count: int, *, height: float, ideal: float) -> float:
@@ -250,8 +251,8 @@ def weight(scores: Collection[float], count: int, *, height: float, ideal: float
     best = sorted(scores, reverse=True)[:11]
     if not best:
         return 0.0
-    mean = sum(scores) / count
-    spread = sqrt(max(sum(map(mul, scores, scores)) / count - mean * mean, 1e-12))
+    mean = fsum(scores) / count  # exact, so that the order of the indexes does not matter
+    spread = sqrt(max(fsum(map(mul, scores, scores)) / count - mean * mean, 1e-12))
     outstanding = (best[0] - mean) / spread / max(log(count), 1)
     gap = 1 - best[10] / best[0] if len(best) > 10 else 1
     return min(EVIDENCE * outstanding * gap * ideal ** (1 / 3) / max(height, 0.05) ** 2, 1.0)

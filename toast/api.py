@@ -66,7 +66,7 @@ class Model:
         """{"label", "score", "labels": [{"label", "score"}, ...]} of each text: `classify`.
 
         labels: names, or names with descriptions; none where the model has its own. A text that no label fits (with
-        threshold) has {"label": None, "score": None, "labels": []}.
+        threshold or multi) has None or "" for its label.
         Options: multi, threshold, k, none, long, hypothesis."""
         with _Run("classify", _records(texts)) as run, TemporaryFile() as named:
             named.write("".join(_label(name, about) for name, about in _described(labels)).encode())
@@ -82,7 +82,7 @@ class Model:
     def generate(self, instruction: str, text: str | None = None, **given: Any) -> str:
         """The answer to an instruction about a text: `toast`. Options: all of its that do not concern files or records
         (max_tokens, temperature, seed, system, schema, session, ...)."""
-        named = [p.name for p in command.named("toast").parameters]
+        named = [p.name for p in options.declared(command.named("toast").function)]
         with _Run("toast", None if text is None else text.encode("utf-8", "replace")) as run:
             run(self.name, given, [name for name in named if name not in UNFIT], instruction=instruction)
             return run.answer.read().decode().removesuffix("\n")
@@ -90,7 +90,6 @@ class Model:
 
 # options of `toast` that make something other than one answer of one text
 UNFIT = {"instruction", "operands", "model", "dry_run", "samples", "repeat_input", "each", "nul", "jsonl", "field"}
-UNFIT |= {p.name for p in command.COMMON}
 
 
 class _Run:
@@ -117,7 +116,7 @@ class _Run:
         jsonl = {} if self.command.name == "toast" else {"jsonl": True}
         call = command.caller(self.command.name, stdin=self.given.fileno(), stdout=self.answer.fileno())
         call = call.but(no_input=self.stdin is None)
-        mine = [p for p in self.command.parameters if p.name not in {c.name for c in command.COMMON}]
+        mine = options.declared(self.command.function)
         values = {p.name: _value(p, given[p.name]) for p in mine if p.name in given}
         try:
             self.command.function(call, **options.fill(mine, {**values, **jsonl, **own, "model": model}, call.env))

@@ -96,6 +96,19 @@ def state(folder: str) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(sorted(found))
 
 
+def allow_open(count: int) -> None:
+    """Ask the system for so many descriptors, where it would let this process have no more than it has."""
+    import resource
+
+    least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 64
+    if least != resource.RLIM_INFINITY and least < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(
+                resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most)
+            )
+
+
 # ---------------------------------------------------------------- locks
 
 
