@@ -29,7 +29,7 @@ def split(call: Call, paths: list[str], output: str | None, *, count: int) -> No
         made, ids = settings(source), database.document_ids(source)
         for part in range(count):
             own = ids[part * len(ids) // count : (part + 1) * len(ids) // count]
-            _write(call, f"{stem}-{part + 1:0{len(str(count))}}.db", Part(paths[0], source, made), own)
+            _write(call, f"{stem}-{part + 1:0{len(str(count))}}.db", Part(paths[0], source, made), ids=own)
 
 
 class Part:
@@ -39,7 +39,7 @@ class Part:
         self.name, self.source, self.made = name, source, made
 
 
-def _write(call: Call, path: str, part: Part, ids: list[int]) -> None:
+def _write(call: Call, path: str, part: Part, *, ids: list[int]) -> None:
     build = Build(call, path, key="", keep=False)
     with writing(build):
         db = build.open()

@@ -42,7 +42,7 @@ def learn(
         _check_apart(call, file, output)
     taught = examples.read(call, file, field=field)
     known = _labels(call, file, taught, given=given)
-    lesson = Lesson(call, model, taught, known)
+    lesson = Lesson(call, model, taught, known=known)
     lesson.learn()
     call.warn(lesson.verdict())
     call.info(lesson.detail)
@@ -97,7 +97,7 @@ class Lesson:
     """What is learnt of some examples: features (N, D), of which the first `dims` are vectors; described (K, dims):
     the vectors of the labels' descriptions."""
 
-    def __init__(self, call: Call, model: str, taught: list[Example], known: list[Label]) -> None:
+    def __init__(self, call: Call, model: str, taught: list[Example], *, known: list[Label]) -> None:
         self.labels, self.many = [label.name for label in known], taught[0].listed
         self.thresholds = {label.name: label.threshold for label in known if label.threshold is not None}
         features = probe.Features(call, model)

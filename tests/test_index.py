@@ -445,7 +445,7 @@ def test_an_update_keeps_to_its_model_and_settings(tree, model, tmp_path_factory
 def test_merged_shards_are_one_index(tree, model):
     index(model, "docs/cat.md", "-o", "a.db", cwd=tree).ok()
     index(model, "docs/sky.txt", "docs/deep", "docs/cat.md", "-o", "b.db", cwd=tree).ok()
-    shell("index --merge a.db b.db > c.db", cwd=tree).ok()
+    shell("index --merge a.db b.db > c.db", cwd=tree).ok(quiet=False)
     index(model, "docs", "-o", "whole.db", cwd=tree).ok()
     assert content(tree / "c.db") == content(tree / "whole.db")
 

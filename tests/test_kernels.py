@@ -82,7 +82,8 @@ OLDER = """
 import os, sys, types
 from toast.kernels import NEEDED
 older = types.ModuleType("toast.kernels._ext")
-vars(older).update({name: None for name in NEEDED if name != os.environ["LACKING"]})
+for name, _, method in (name.partition(".") for name in NEEDED if name != os.environ["LACKING"]):
+    vars(older)[name] = types.SimpleNamespace(**{method: None} if method else {})
 sys.modules["toast.kernels._ext"] = older
 """
 

@@ -268,12 +268,6 @@ def test_quantised_files_are_aligned_safetensors(tmp_path):
     assert set(mx.load(str(file))) == set(header) - {"__metadata__"}
 
 
-def test_quantising_twice_is_refused(tmp_path):
-    quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
-    with pytest.raises(BadModel, match="already"):
-        quantize(str(tmp_path / "small"), tmp_path / "smaller")
-
-
 def damage(path, name, value):
     """Overwrite or remove (None) a file; change a key of config.json when `name` is a dict."""
     if isinstance(name, dict):

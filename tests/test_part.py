@@ -154,7 +154,7 @@ def test_a_merge_leaves_a_part_alone(tree, model):
     """It cannot go on with one, and has another name for its own."""
     path, whole, _ = left_by_a_kill(tree, model)
     index(model, tree, "docs/1.txt", "-o", "a.db").ok()
-    index(model, tree, "--merge", "a.db", "whole.db", "-o", "x.db").ok()
+    index(model, tree, "--merge", "a.db", "whole.db", "-o", "x.db").ok(quiet=False)
     assert path.read_bytes() == whole
     index(model, tree).ok()
     assert not path.exists()

@@ -143,7 +143,7 @@ def test_an_upgraded_index_is_a_new_one_without_embedding(tree, monkeypatch):
 def test_versions_are_merged(tree):
     made = terms(tree / "x.db")
     make_first(tree / "x.db", tree / "old.db")
-    command("index", "--merge", "old.db", "x.db", "-o", "both.db", cwd=tree).ok()
+    command("index", "--merge", "old.db", "x.db", "-o", "both.db", cwd=tree).ok(quiet=False)
     db = opened(tree / "both.db")
     assert schema.version_of(db) == 2 and database.counts(db) == database.counts(opened(tree / "x.db"))
     assert len(terms(tree / "both.db")[0]) == len(made[0])  # the last one's files took the place of the first one's

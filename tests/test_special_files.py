@@ -86,7 +86,7 @@ def test_pipes_with_a_writer_are_read(tmp_path, model):
     (tmp_path / "e.jsonl").write_text(
         "".join(f'{{"text": "{word} {i}", "label": "{word}"}}\n' for i in range(12) for word in ("cat", "dog"))
     )
-    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).ok()
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).ok(quiet=False)
     direct = shell("echo a cat | classify -m x.probe", cwd=tmp_path, env=env).ok().out
     assert shell("echo a cat | classify -m <(cat x.probe)", cwd=tmp_path, env=env).ok().out == direct
     line = "echo a cat | classify -L {}"
