@@ -211,7 +211,7 @@ class Opened:
 
     def find(self, scored: Scored, *, wanted: Wanted, scale: rank.Scale | None, k: int, first: set[int]) -> list[Found]:
         """At least k hits, best first, if there are so many that `wanted` chooses; first: chunks before all others."""
-        wide = max(rank.POOL, 4 * k)
+        wide = 4 * k  # copies, and what is too much of a file, are few
         while True:
             ranked = self._ranked(scored, wanted.mode, scale=scale, k=wide, first=first)
             hits = wanted.choose((Found(self, hit) for hit in ranked), k)
