@@ -31,6 +31,7 @@ PAIR = 0.08  # of the lesser weight of two words, where they stand side by side 
 VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
 PLACES = 10  # chunks that have it: where there are no more, they come first, as grep would have it
+SYLLABLE = 3  # letters that a part of a compound word has at least: those of RhoA and vCJD are no words
 PART = 0.3  # of the weight of a word that the query has as part of a compound one (camelCase)
 
 
@@ -122,6 +123,8 @@ class Asked:
             if whole in self.found and not any(self.found[whole].held):
                 del self.found[whole]
                 self.found |= found
+                continue
+            if min(len(word) for _, word in parts) < SYLLABLE:
                 continue
             for stem, word in found.items():
                 word.weight *= PART

@@ -153,7 +153,10 @@ def listed(call: Call, names: list[str]) -> list[str]:
     for name in names:
         if name.startswith("@") and len(name) > 1:
             chunks = pipes.read_chunks(call, name[1:], name[1:])
-            found += (os.fsdecode(line) for some in split(chunks, b"\n") for line in some if line)
+            lines = [line.removesuffix(b"\r") for some in split(chunks, b"\n") for line in some]
+            if not any(lines):
+                raise BadInput(f"{name[1:]} lists no files", "a name on each line")
+            found += map(os.fsdecode, filter(None, lines))
         else:
             found.append(name)
     return found

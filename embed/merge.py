@@ -46,7 +46,7 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
     with writing(build):
         db = build.open()
         database.set_meta(db, **made)
-        known, again, dropped = set[bytes](), 0, 0
+        known, again, dropped, replaced = set[bytes](), 0, 0, 0
         for path in paths:
             with schema.opened(call, path) as source:
                 database.expect_sound(source)
@@ -60,8 +60,8 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
                     found = join.read(ids)
                     with build.disk(), transaction(db):
                         join.write(found)
-                dropped += join.dropped
-        _tell(call, again=again, dropped=dropped)
+                dropped, replaced = dropped + join.dropped, replaced + join.replaced
+        _tell(call, again=again, dropped=dropped, replaced=replaced)
         vectors.pack(db, made["dims"])
         words.optimize(db)
         build.finish()
@@ -87,12 +87,14 @@ def settings(db: Connection) -> dict[str, Any]:
     return {key: found[key] for key in ("model", "chunk", *SAME)}
 
 
-def _tell(call: Call, *, again: int, dropped: int) -> None:
-    """What was not taken, as it was there."""
+def _tell(call: Call, *, again: int, dropped: int, replaced: int) -> None:
+    """What was not taken, as it was there, and what had to go."""
     if again:
         call.warn(f"{again} of the indexes {'hold' if again > 1 else 'holds'} what another does, and counted once")
     if dropped:
         call.warn(f"{pipes.plural(dropped, 'document')} that {'were' if dropped > 1 else 'was'} there already")
+    if replaced:
+        call.warn(f"{pipes.plural(replaced, 'document')} replaced by a later one of the same path or id")
 
 
 def _digest(db: Connection) -> bytes:
@@ -114,7 +116,7 @@ class Join:
     def __init__(self, source: Connection, db: Connection, dims: int, *, index: str) -> None:
         self.source, self.db, self.dims = source, db, dims
         self.rows, self.places = vectors.Lookup(source, dims), Places(source, db, index)
-        self.dropped = 0  # documents that were there already
+        self.dropped = self.replaced = 0  # documents: not taken, as they were there; of another version
 
     def read(self, ids: list[int]) -> list[Copy]:
         """These documents, and their chunks with their vectors."""
@@ -138,6 +140,7 @@ class Join:
                 self.dropped += 1
                 continue
             replaced += [id for id, _ in there]
+            self.replaced += bool(there)
             new = database.insert_document(self.db, path, number=number, name=name, data=data, hash=hash)
             context = Context(database.named(path), number)
             chunks += [database.insert_chunk(self.db, new, piece, context=context.of(piece[3])) for piece in pieces]

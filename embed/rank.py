@@ -30,7 +30,7 @@ FEW = 20  # chunks whose mean cosine is taken as it is; fewer are filled up
 NOTHING = 0.1  # the cosine of a chunk that says nothing, from what `unrelated` texts have (0) to 1
 SEEN = 400  # chunks by which a collection says as much of BM25 as is known before one is seen
 EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chunk is seen
-EVIDENCE = 0.079  # and what it counts by how far its best stands out: see `weight`
+EVIDENCE = 0.085  # and what it counts by how far its best stands out: see `weight`
 # what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
 FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.44
 ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep

@@ -5,6 +5,8 @@ Nothing is embedded again. A document is in one part, and the parts follow each 
 
 from __future__ import annotations
 
+import os
+
 from embed import database, schema, vectors, words
 from embed.build import Build
 from embed.index import writing
@@ -24,12 +26,16 @@ def split(call: Call, paths: list[str], output: str | None, *, count: int) -> No
     if len(paths) != 1:
         raise UsageError("--split takes one index", "index --split 4 x.db makes x-1.db to x-4.db")
     stem = (output or paths[0]).removesuffix(".db")
+    names = [f"{stem}-{part:0{len(str(count))}}.db" for part in range(1, count + 1)]
+    for name in names:
+        if os.path.lexists(call.path(name)):
+            raise UsageError(f"{name} is there already", f"remove {stem}-*.db, or -o another name")
     with schema.opened(call, paths[0]) as source:
         database.expect_sound(source)
         made, ids = settings(source), database.document_ids(source)
-        for part in range(count):
+        for part, name in enumerate(names):
             own = ids[part * len(ids) // count : (part + 1) * len(ids) // count]
-            _write(call, f"{stem}-{part + 1:0{len(str(count))}}.db", Part(paths[0], source, made), ids=own)
+            _write(call, name, Part(paths[0], source, made), ids=own)
 
 
 class Part:

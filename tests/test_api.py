@@ -79,6 +79,12 @@ def test_what_is_wrong_is_raised(model):
         loaded.encode(["a"], colour=1)
     with pytest.raises(BadInput, match="one text"):
         loaded.encode("a")
+    with pytest.raises(BadInput, match="labels is one text"):
+        loaded.classify(["a"], "bug,wish")
+    with pytest.raises(BadInput, match="a label is no text"):
+        loaded.classify(["a"], [1, 2])
+    with pytest.raises(BadInput, match="a model has a name"):
+        toast.load("")
     with pytest.raises(BadInput, match="text 1 is no text but int"):
         loaded.encode(["a", 1])
     with pytest.raises(ToastError):

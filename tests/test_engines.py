@@ -69,7 +69,21 @@ def without_parallel(tmp_path):
     """A PATH on which there is everything but GNU parallel."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name in ("sh", "dirname", "mkdir", "find", "sort", "basename", "xargs", "nproc", "mv", "rm", "env"):
+    for name in (
+        "sh",
+        "dirname",
+        "mkdir",
+        "find",
+        "sort",
+        "basename",
+        "xargs",
+        "nproc",
+        "mv",
+        "rm",
+        "env",
+        "tr",
+        "test",
+    ):
         os.symlink(shutil.which(name), folder / name)
     return f"{BIN}:{folder}"
 
@@ -119,6 +133,11 @@ def test_a_bad_record_costs_its_shard_or_itself(model, records, shards, tmp_path
     status, err = run("shards.sh", *words, "--on-error", "warn")
     assert not status and f"line {EACH + 1}: not a JSON object" in err
     assert joined(tmp_path / "out") == single(model, records)
+
+
+def test_what_is_no_folder_of_shards(model, tmp_path):
+    status, _ = run("shards.sh", tmp_path / "nowhere", tmp_path / "out")
+    assert status and not (tmp_path / "out").exists()
 
 
 def test_shards_of_an_index(model, records, shards, tmp_path):

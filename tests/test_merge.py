@@ -88,6 +88,7 @@ def test_of_an_id_the_last_version_is_kept(shards, merge):
     two = shards("b.db", [record(1, "new"), record(2, "same"), record(3, "more")], "--id", "id")
     places, told = merge(one, two)
     assert len(places) == 3 and "1 document that was there already" in told
+    assert "1 document replaced by a later one of the same path or id" in told
 
 
 def test_files_of_one_path(model, merge, tmp_path):

@@ -28,6 +28,7 @@ def test_start_is_the_number_of_the_first_record(model):
     found = objects(command("embed", "-m", model, "--json", "--start", "1000", stdin=b"a\nb\n"))
     assert [one["index"] for one in found] == [1000, 1001]
     command("embed", "-m", model, "--start", "5", stdin=b"a\n").fails("--start needs --json")
+    command("index", "-m", model, "--start", str(1 << 60), stdin=b"a\n").fails("--start must be from 0 to")
 
 
 def test_an_index_of_a_shard_tells_where_its_records_are(model, tmp_path):

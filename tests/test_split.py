@@ -24,8 +24,8 @@ def hits(folder, *files, mode="hybrid", query="cat 3"):
 
 @pytest.mark.parametrize("mode", ["hybrid", "vector", "lexical"])
 def test_parts_are_searched_as_the_whole(whole, mode):
-    command("index", "--split", "3", "x.db", cwd=whole).ok()
-    parts = [f"x-{i}.db" for i in (1, 2, 3)]
+    command("index", "--split", "3", "x.db", "-o", mode, cwd=whole).ok()
+    parts = [f"{mode}-{i}.db" for i in (1, 2, 3)]
     assert sorted(hits(whole, *parts, mode=mode)) == sorted(hits(whole, "x.db", mode=mode))
     command("index", "--merge", *parts, "-o", "again.db", cwd=whole).ok()
     assert hits(whole, "again.db", mode=mode) == hits(whole, "x.db", mode=mode)
@@ -34,7 +34,7 @@ def test_parts_are_searched_as_the_whole(whole, mode):
 def test_a_list_of_indexes(whole):
     command("index", "--split", "12", "x.db", "-o", "part.db", cwd=whole).ok()
     names = [f"part-{i:02}.db" for i in range(1, 13)]
-    (whole / "list").write_text("".join(name + "\n" for name in names))
+    (whole / "list").write_text("".join(name + "\r\n" for name in names))
     assert hits(whole, "@list") == hits(whole, *names)
     command("index", "--merge", "@list", "-o", "again.db", cwd=whole).ok()
     assert hits(whole, "again.db") == hits(whole, "x.db")
@@ -47,12 +47,17 @@ def test_what_is_wrong(whole):
     command("index", "--split", "3", "--merge", "x.db", cwd=whole).fails("--merge and --split exclude each other")
     command("index", "--split", "3", "list", cwd=whole).fails("list")
     command("search", "cat", "@nowhere", cwd=whole).fails("nowhere: No such file")
+    (whole / "empty").write_text("\n")
+    command("search", "cat", "@empty", cwd=whole).fails("empty lists no files")
+    (whole / "there-2.db").write_text("mine")
+    command("index", "--split", "2", "x.db", "-o", "there", cwd=whole).fails("there-2.db is there already")
+    assert (whole / "there-2.db").read_text() == "mine" and not (whole / "there-1.db").exists()
 
 
 def test_more_files_than_descriptors(whole):
     """Where the system would give more, a soft limit is no reason to stop."""
-    command("index", "--split", "12", "x.db", "-o", "part.db", cwd=whole).ok()
-    names = [f"part-{i:02}.db" for i in range(1, 13)] * 4
+    command("index", "--split", "12", "x.db", "-o", "few", cwd=whole).ok()
+    names = [f"few-{i:02}.db" for i in range(1, 13)] * 4
 
     def few():
         resource.setrlimit(resource.RLIMIT_NOFILE, (32, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))

@@ -30,7 +30,9 @@ class Model:
     def __init__(self, name: str) -> None:
         from toast.store.resolve import find
 
-        self.name = name
+        self.name = name = os.fspath(name)
+        if not name:
+            raise BadInput("a model has a name", 'toast.load("minilm")')
         call = command.caller("toast")
         try:
             path = call.path(name)
@@ -148,7 +150,12 @@ def _records(texts: Iterable[str]) -> bytes:
 
 
 def _described(labels: Mapping[str, str] | Sequence[str]) -> list[tuple[str, str]]:
-    return list(labels.items()) if hasattr(labels, "items") else [(name, "") for name in labels]
+    if isinstance(labels, str):
+        raise BadInput("labels is one text", "a list of names, or names with descriptions")
+    found = list(labels.items()) if hasattr(labels, "items") else [(name, "") for name in labels]
+    if not all(isinstance(part, str) for pair in found for part in pair):
+        raise BadInput("a label is no text", "names and descriptions are texts")
+    return found
 
 
 def _label(name: str, about: str) -> str:

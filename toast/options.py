@@ -97,7 +97,7 @@ PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the 
 
 EMPTY_OK = Option(False, "--empty-ok", help="No records are no failure: status 0, as of a shard that has none.")
 SOURCE = Option(None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.")
-START = Option(None, "--start", metavar="N", min=0, help="The number of the first record.")
+START = Option(None, "--start", metavar="N", min=0, max=1 << 53, help="The number of the first record.")
 
 ON_ERROR = Option(
     "stop",
