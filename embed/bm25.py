@@ -5,12 +5,13 @@ Owns what a word weighs. FTS5 finds the chunks and counts; words.py asks it. Kno
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from itertools import repeat
 from math import log
 from operator import add, mul
 
-from embed import words
+from embed import database, schema, words
 from embed.schema import damage
 from toast import kept
 from toast.encoding import idf
@@ -32,6 +33,7 @@ VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
 PLACES = 10  # chunks that have it: where there are no more, they come first, as grep would have it
 SYLLABLE = 3  # letters that a part of a compound word has at least: those of RhoA and vCJD are no words
+NAMESAKES = 500  # chunks that have the query in their path or headings, above which it is no file's name
 PART = 0.3  # of the weight of a word that the query has as part of a compound one (camelCase)
 
 
@@ -97,6 +99,7 @@ class Asked:
             self.length = lexicons[0].length  # to the bit
         self.common = max(POSTINGS, self.count // COMMON)
         self.sequence, self.alone = extractor.sequence(text), alone
+        self.name = "" if len(text.split()) != 1 else text.strip().casefold()
         self.terms: dict[str, str] = {}  # stem -> the first word that has it
         for stem, word in self.sequence:
             self.terms.setdefault(stem, word)
@@ -171,6 +174,17 @@ class Asked:
         with damage(lexicon.name, lexicon.db):
             return set(words.bm25(lexicon.db, whole.expression)[0])
 
+    def named(self, index: int) -> set[int]:
+        """The first chunk of each file that is called what the query says, with its suffix or without."""
+        db = self.lexicons[index].db
+        if not self.name or not self.sequence or schema.version_of(db) < 2:
+            return set()
+        with damage(self.lexicons[index].name, db):
+            near = words.in_context(db, words.expression(word for _, word in self.sequence), NAMESAKES)
+            files = {row[0]: row[5] for row in (database.chunk(db, chunk) for chunk in near) if row and row[6] is None}
+            mine = [id for id, path in files.items() if self.name in names_of(database.named(path))]
+            return {database.first_chunk(db, id) for id in mine} if len(near) < NAMESAKES else set()
+
     def _phrases(self) -> list[Word]:
         """The pairs of words that are next to each other in the query, and all of it: where FTS5's positions of all of
         their words say so."""
@@ -210,3 +224,10 @@ class Asked:
                     found.update(zip(chunks, map(add, map(found.get, chunks, repeat(0.0)), gains), strict=True))
         # equal ones stay equal in any shard
         return dict(zip(found, map(round, found.values(), repeat(9)), strict=True))
+
+
+def names_of(path: str) -> set[str]:
+    """What a file is called by: its path, its name, both without suffix."""
+    path = path.casefold().removeprefix("./")
+    whole = {path, os.path.basename(path)}
+    return whole | {os.path.splitext(name)[0] for name in whole}

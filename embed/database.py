@@ -335,6 +335,11 @@ def chunk(db: Connection, id: int) -> tuple[Any, ...] | None:
     ).fetchone()
 
 
+def first_chunk(db: Connection, document: int) -> int:
+    """The first of a document that has some."""
+    return db.execute("SELECT min(id) FROM chunks WHERE document = ?", (document,)).fetchone()[0]
+
+
 def records_near(db: Connection, document: int, *, first: int, last: int) -> Iterator[tuple[int, int, str | None, str]]:
     """(document, number, name, text) of the chunks of the records `first` to `last` of a document's input.
 

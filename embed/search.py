@@ -157,12 +157,13 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
         scale = rank.Scale(parts, query.known, ideal=asked.ideal, unrelated=query.unrelated)
     hits: list[Found] = []
     for i, (opened, found) in enumerate(zip(indexes, scored, strict=True)):
-        first = asked.verbatim(i) if wanted.mode != "vector" else set()
+        first = asked.verbatim(i) | asked.named(i) if wanted.mode != "vector" else set()
         with schema.damage(opened.name, opened.db):
             hits += opened.find(found, wanted=wanted, scale=scale, k=wide + len(first), first=first)
     lift(hits)
     hits.sort(key=lambda hit: (not hit.first, -hit.score))
-    if scale and hits and wanted.threshold is None and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
+    sure = not (scale and hits and wanted.threshold is None) or hits[0].first
+    if scale and not sure and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         return []
     if scale and hits:
         absolute(hits, scale)

@@ -241,6 +241,12 @@ def bm25_and_lengths(db: Connection, expression: str) -> Iterator[tuple[int, flo
         yield chunk, score, sum(_numbers(size))
 
 
+def in_context(db: Connection, expression: str, limit: int) -> list[int]:
+    """At most so many chunks with an expression in their path or headings; not of version 1, which has none."""
+    asked = "SELECT rowid FROM words WHERE words MATCH ? LIMIT ?"
+    return [chunk for (chunk,) in db.execute(asked, (f"context : {expression}", limit))]
+
+
 def totals(db: Connection) -> tuple[int, int]:
     """(chunks, terms in them all), as FTS5 keeps them: https://www.sqlite.org/fts5.html (the averages record)."""
     row = db.execute("SELECT block FROM words_data WHERE id = 1").fetchone()

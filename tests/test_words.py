@@ -126,3 +126,20 @@ def test_restructured_headings():
 def test_other_texts_have_their_path_and_records_nothing():
     assert contexts("a\udcff.txt", "# One", "Two\n---") == [["a?.txt"], ["a?.txt"]]
     assert contexts("a.md", "# One", number=3) == contexts("-", "# One") == [[""]]
+
+
+@pytest.mark.parametrize("query", ["pep-0343", "PEP-0343.md", "peps/pep-0343", "./peps/pep-0343.md"])
+@pytest.mark.parametrize("mode", ["hybrid", "lexical"])
+def test_a_file_that_is_called_so_comes_first(model, tmp_path, query, mode):
+    """Also before one that has the name twice in its text, and where nothing else of it answers."""
+    (tmp_path / "peps").mkdir()
+    texts = {
+        "pep-0008.md": "this is like pep-0343\nit has pep-0343 twice\n",
+        "pep-0343.md": "the cat\n",
+        "b.md": "a dog\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / "peps" / name).write_text(text)
+    command("index", "-q", "-m", model, "-o", "x.db", "peps", cwd=tmp_path).ok()
+    found = command("search", "--mode", mode, query, "x.db", cwd=tmp_path).ok().out
+    assert found.startswith(b"peps/pep-0343.md:1:the cat\n")
