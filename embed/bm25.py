@@ -99,7 +99,7 @@ class Asked:
             self.length = lexicons[0].length  # to the bit
         self.common = max(POSTINGS, self.count // COMMON)
         self.sequence, self.alone = extractor.sequence(text), alone
-        self.name = "" if len(text.split()) != 1 else text.strip().casefold()
+        self.name = "" if len(text.split()) != 1 else text.strip().casefold().removeprefix("./")
         self.terms: dict[str, str] = {}  # stem -> the first word that has it
         for stem, word in self.sequence:
             self.terms.setdefault(stem, word)

@@ -74,10 +74,15 @@ def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
         with schema.opened(call, path) as db:
             made = settings(db)
         first = first or made
-        if any(made[key] != first[key] for key in SAME):
+        if any(made[key] != first[key] for key in SAME[:2]):
             raise BadInput(
                 f"{path} was made with another model than {paths[0]}", f"index it again with -m {first['model']}"
             )
+        if made["exact"] != first["exact"]:
+            told = [
+                f"{name} with{'' if one['exact'] else 'out'} --exact" for name, one in ((path, made), (paths[0], first))
+            ]
+            raise BadInput(f"{told[0]}, {told[1]}: they have other vectors", "index one of them again")
     return first
 
 

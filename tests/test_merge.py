@@ -99,3 +99,10 @@ def test_files_of_one_path(model, merge, tmp_path):
     command("index", "-q", "-m", model, "-o", "b.db", "a.txt", "b.txt", cwd=tmp_path).ok()
     places, told = merge("a.db", "b.db")
     assert [path for path, _ in places] == ["a.txt", "b.txt"] and "1 document that was there already" in told
+
+
+def test_exact_vectors_and_others_are_not_joined(shards, tmp_path):
+    shards("a.db", A)
+    shards("b.db", B, "--exact")
+    words = ["index", "--merge", "a.db", "b.db", "-o", "m.db"]
+    command(*words, cwd=tmp_path).fails("b.db with --exact, a.db without --exact: they have other vectors")

@@ -97,7 +97,7 @@ class Records:
 
     def where(self, name: str, number: int | None = None) -> str:
         """What a message calls a file, or a record of it."""
-        what = "standard input" if name == "-" else name
+        what = (self.source or "standard input") if name == "-" else name
         return what if number is None else f"{what}, {'record' if self.nul else 'line'} {number}"
 
     def _file(self, name: str) -> Iterator[list[Record]]:
