@@ -9,7 +9,7 @@ import os
 import stat
 
 from embed import database, model, schema
-from toast import files, pipes
+from toast import files, kernels, pipes
 from toast.errors import BadInput, UsageError
 from toast.records import Records, split
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     Named = tuple[Database, str]  # an open index, and what a message calls it
 
 NEAREST = ".index.db"
+MANY = 4  # files
 STDIN = "standard input"
 
 
@@ -63,6 +64,8 @@ class Inputs:
         texts: list[str] = []
         first = None
         files.allow_open(4 * len(self.names))
+        if len(self.names) >= MANY:
+            kernels.install_for(call, tell=False)  # they check files sooner, which does not pay for few
         for path in self.names:
             fd = schema.open_file(call, path)
             if path not in self.indexes and _is_text(fd, path):

@@ -50,10 +50,11 @@ class Hit:
 
 
 class Index:
-    """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones."""
+    """An open index, ready to be asked. dims: of its vectors; exact: score the float32 ones; beside: how many are
+    searched together, and have room for their vectors in memory together."""
 
-    def __init__(self, db: Database, dims: int, *, exact: bool) -> None:
-        self.db, self.dims, self.exact = db, dims, exact
+    def __init__(self, db: Database, dims: int, *, exact: bool, beside: int = 1) -> None:
+        self.db, self.dims, self.exact, self.room = db, dims, exact, HELD // beside
         self.count = vectors.count(db)
         self._held: list[Segment] | None = None
 
@@ -73,7 +74,7 @@ class Index:
         if self._held is not None:
             return self._held
         found = vectors.segments(self.db, self.dims, exact=self.exact)
-        if self.count * self.dims > HELD:
+        if self.count * self.dims > self.room:
             return found
         self._held = kept.of(
             self.db.file, "segments", lambda: list(found), size=lambda all: sum(one.bytes for one in all)

@@ -108,7 +108,8 @@ def search(call: Call, texts: list[str], inputs: Inputs, *, wanted: Wanted, prin
     """Answer each query in turn; the status is that of grep."""
     named = inputs.open(call, name=wanted.model, lexical=wanted.mode == "lexical")
     try:
-        indexes = [Opened(db, name, shown=inputs.shown, filter=wanted.filter) for db, name in named]
+        shown, filter, count = inputs.shown, wanted.filter, len(named)
+        indexes = [Opened(db, name, shown=shown, filter=filter, beside=count) for db, name in named]
         extractor = words.TermExtractor({opened.version for opened in indexes})
         for opened in indexes:
             opened.extractor = extractor
@@ -194,12 +195,12 @@ class Opened:
 
     extractor: words.TermExtractor
 
-    def __init__(self, db: Database, name: str, *, shown: Shown, filter: Filter | None) -> None:
+    def __init__(self, db: Database, name: str, *, shown: Shown, filter: Filter | None, beside: int = 1) -> None:
         self.db, self.name, self.shown = db, name, shown
         with schema.damage(name, db):
             made = database.settings(db)
             self.model, self.digest = made["model"], made["digest"]
-            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]))
+            self.index = rank.Index(db, made["dims"], exact=bool(made["exact"]), beside=beside)
             self.lexicon, self.version = bm25.Lexicon(db, name), schema.version_of(db)
             self.allowed = filter.chunks(db, shown) if filter else None
 
