@@ -181,9 +181,10 @@ class Asked:
             return set()
         with damage(self.lexicons[index].name, db):
             near = words.in_context(db, words.expression(word for _, word in self.sequence), NAMESAKES)
-            files = {row[0]: row[5] for row in (database.chunk(db, chunk) for chunk in near) if row and row[6] is None}
-            mine = [id for id, path in files.items() if self.name in names_of(database.named(path))]
-            return {database.first_chunk(db, id) for id in mine} if len(near) < NAMESAKES else set()
+            if len(near) == NAMESAKES:
+                return set()
+            files = database.files_of(db, near)
+            return {first for first, path in files if self.name in names_of(database.named(path))}
 
     def _phrases(self) -> list[Word]:
         """The pairs of words that are next to each other in the query, and all of it: where FTS5's positions of all of

@@ -15,7 +15,7 @@ from embed.schema import LARGEST, Damaged, version_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from sqlite3 import Connection
     from typing import Any
 
@@ -335,9 +335,11 @@ def chunk(db: Connection, id: int) -> tuple[Any, ...] | None:
     ).fetchone()
 
 
-def first_chunk(db: Connection, document: int) -> int:
-    """The first of a document that has some."""
-    return db.execute("SELECT min(id) FROM chunks WHERE document = ?", (document,)).fetchone()[0]
+def files_of(db: Connection, chunks: Sequence[int]) -> list[tuple[int, Path]]:
+    """(first chunk, path) of each file that one of the chunks is of; records are none."""
+    asked = f"SELECT DISTINCT document FROM chunks WHERE id IN ({', '.join('?' * len(chunks))})"
+    first = "SELECT (SELECT min(id) FROM chunks WHERE document = d.id), d.path FROM documents d"
+    return db.execute(f"{first} WHERE d.id IN ({asked}) AND d.number IS NULL", tuple(chunks)).fetchall()
 
 
 def records_near(db: Connection, document: int, *, first: int, last: int) -> Iterator[tuple[int, int, str | None, str]]:

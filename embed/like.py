@@ -19,6 +19,8 @@ from toast.errors import BadInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import mlx.core as mx
+
     from embed.hits import Found
     from embed.search import Opened
     from toast.command import Call
@@ -71,7 +73,7 @@ class Sample:
         return bool(own) or database.document(hit.db, hit.document)[3] in self.hashes
 
 
-def mean(rows, counts):  # type: ignore[no-untyped-def]
+def mean(rows: mx.array, counts: list[int]) -> bytes:
     """Vectors (N, D) averaged by the tokens of their chunks -> one of length 1 (D,), float32 bytes."""
     import mlx.core as mx
 

@@ -55,16 +55,17 @@ def merge(call: Call, paths: list[str], output: str | None) -> None:
                     continue
                 known.add(digest)
                 join = Join(source, db, made["dims"], index=path)
-                for ids in _batches(source):
-                    checkpoint()
-                    found = join.read(ids)
-                    with build.disk(), transaction(db):
-                        join.write(found)
+                join.copy(build, database.document_ids(source))
                 dropped, replaced = dropped + join.dropped, replaced + join.replaced
         _tell(call, again=again, dropped=dropped, replaced=replaced)
-        vectors.pack(db, made["dims"])
-        words.optimize(db)
-        build.finish()
+        finish(build, db, made["dims"])
+
+
+def finish(build: Build, db: Connection, dims: int) -> None:
+    """All documents are there: the file is whole."""
+    vectors.pack(db, dims)
+    words.optimize(db)
+    build.finish()
 
 
 def _settings(call: Call, paths: list[str]) -> dict[str, Any]:
@@ -110,11 +111,6 @@ def _digest(db: Connection) -> bytes:
     return found.digest()
 
 
-def _batches(db: Connection) -> Iterator[list[int]]:
-    ids = database.document_ids(db)
-    return (ids[start : start + BATCH] for start in range(0, len(ids), BATCH))
-
-
 class Join:
     """Copies documents with their chunks and vectors from one index to another."""
 
@@ -122,6 +118,14 @@ class Join:
         self.source, self.db, self.dims = source, db, dims
         self.rows, self.places = vectors.Lookup(source, dims), Places(source, db, index)
         self.dropped = self.replaced = 0  # documents: not taken, as they were there; of another version
+
+    def copy(self, build: Build, ids: list[int]) -> None:
+        """Copy these documents into what is built."""
+        for start in range(0, len(ids), BATCH):
+            checkpoint()
+            found = self.read(ids[start : start + BATCH])
+            with build.disk(), transaction(self.db):
+                self.write(found)
 
     def read(self, ids: list[int]) -> list[Copy]:
         """These documents, and their chunks with their vectors."""

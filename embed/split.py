@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import os
 
-from embed import database, schema, vectors, words
+from embed import database, schema
 from embed.build import Build
 from embed.index import writing
-from embed.merge import Join, settings
-from embed.schema import transaction
-from embed.writer import BATCH
-from toast.cancel import checkpoint
+from embed.merge import Join, finish, settings
 from toast.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from embed.schema import Database
     from toast.command import Call
 
 
@@ -35,27 +35,13 @@ def split(call: Call, paths: list[str], output: str | None, *, count: int) -> No
         made, ids = settings(source), database.document_ids(source)
         for part, name in enumerate(names):
             own = ids[part * len(ids) // count : (part + 1) * len(ids) // count]
-            _write(call, name, Part(paths[0], source, made), ids=own)
+            _write(call, name, source, index=paths[0], made=made, ids=own)
 
 
-class Part:
-    """What a part is copied from: the index's name, the open index, its settings."""
-
-    def __init__(self, name: str, source: schema.Database, made: dict) -> None:
-        self.name, self.source, self.made = name, source, made
-
-
-def _write(call: Call, path: str, part: Part, *, ids: list[int]) -> None:
+def _write(call: Call, path: str, source: Database, *, index: str, made: dict[str, Any], ids: list[int]) -> None:
     build = Build(call, path, key="", keep=False)
     with writing(build):
         db = build.open()
-        database.set_meta(db, **part.made)
-        join = Join(part.source, db, part.made["dims"], index=part.name)
-        for start in range(0, len(ids), BATCH):
-            checkpoint()
-            found = join.read(ids[start : start + BATCH])
-            with build.disk(), transaction(db):
-                join.write(found)
-        vectors.pack(db, part.made["dims"])
-        words.optimize(db)
-        build.finish()
+        database.set_meta(db, **made)
+        Join(source, db, made["dims"], index=index).copy(build, ids)
+        finish(build, db, made["dims"])

@@ -149,13 +149,9 @@ def _entries(call: Call, folder: str) -> list[str]:
 
 def _text(call: Call, path: str) -> str:
     try:
-        fd = pipes.open_again(call, path)
+        text = pipes.read_text(call, path, LARGEST)
     except OSError as error:
         raise os_error(error, f"open {path}") from None
-    try:
-        data, whole = pipes.read_up_to(fd, LARGEST, path)
-    finally:
-        os.close(fd)
-    if not whole:
+    if text is None:
         raise BadInput(f"{path} is longer than the {LARGEST} bytes that an example may have")
-    return pipes.decoded(data)[0]
+    return text

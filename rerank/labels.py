@@ -103,18 +103,12 @@ def _number(text: str) -> float | None:
 
 
 def _lines(call: Call, file: str) -> list[str]:
-    import os
-
     if file == "-":
         raise UsageError("-L - would read the records", "-L wants the name of a file")
     try:
-        fd = pipes.open_again(call, file)
+        text = pipes.read_text(call, file, LONGEST)
     except OSError as error:
         raise os_error(error, f"read {file}") from None
-    try:
-        data, whole = pipes.read_up_to(fd, LONGEST, file)
-    finally:
-        os.close(fd)
-    if not whole:
+    if text is None:
         raise UsageError(f"{file} is longer than the {LONGEST} bytes that labels may have")
-    return pipes.decoded(data)[0].removeprefix("\ufeff").splitlines()
+    return text.removeprefix("\ufeff").splitlines()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 
 from toast import files, pipes
 from toast.errors import BadInput, UsageError
@@ -71,6 +72,7 @@ class Rows(Records):
                 table = self.arrow.Table.from_batches([batch])
                 yield table.filter(self.arrow.array([text is not None for text in texts])), window
 
+    @cached_property
     def schema(self) -> Any:
         """The columns of the first file; the others must have the same."""
         where = self.where(self.files[0])
@@ -89,7 +91,7 @@ class Rows(Records):
 
     def _batches(self, name: str, where: str) -> Iterator[Any]:
         file = self._open(name, where)
-        if not file.schema_arrow.equals(self.schema()):
+        if not file.schema_arrow.equals(self.schema):
             raise BadInput(f"{where} has other columns than {self.where(self.files[0])}", "give files of one table")
         try:
             yield from file.iter_batches(pipes.WINDOW)
@@ -117,7 +119,7 @@ class Output:
         """columns: name -> type of those that are added; they replace columns of their name."""
         pipes.refuse_terminal(call, "... > answers.parquet")
         self.arrow, self.columns, self.sink = rows.arrow, columns, _Sink(call)
-        fields = [field for field in rows.schema() if field.name not in columns]
+        fields = [field for field in rows.schema if field.name not in columns]
         self.schema = self.arrow.schema([*fields, *(self.arrow.field(*pair) for pair in columns.items())])
         self.writer = self.arrow.parquet.ParquetWriter(self.arrow.PythonFile(self.sink, "w"), self.schema)
 

@@ -134,6 +134,16 @@ def is_fed(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe(fd)
 
 
+def read_text(call: Call, name: str, limit: int) -> str | None:
+    """The text of a file, None where it has more bytes than that; OSError where it cannot be opened."""
+    fd = open_again(call, name)
+    try:
+        data, whole = read_up_to(fd, limit, name)
+    finally:
+        os.close(fd)
+    return decoded(data)[0] if whole else None
+
+
 def read_up_to(fd: int, limit: int, what: str = "standard input") -> tuple[bytes, bool]:
     """(bytes, whole): at most `limit` bytes, and whether that was all."""
     data = bytearray()

@@ -287,11 +287,7 @@ class Server:
 
 def _room() -> int:
     """How many jobs may run at once: no more than the system has descriptors for, of which it is asked for all."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (OSError, ValueError):  # macOS has a limit of its own below its word for none
-        pass
+    files.allow_open(JOBS * EACH)
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return JOBS if limit == resource.RLIM_INFINITY else max(1, min(JOBS, (limit - SPARE) // EACH))
 
