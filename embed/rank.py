@@ -33,6 +33,7 @@ EXPECTED = 0.3  # what BM25 counts beside a cosine that counts 1, before any chu
 EVIDENCE = 0.085  # and what it counts by how far its best stands out: see `weight`
 # what `Scale.answers` asks for: of 30 chunks, by e times as many more, and the least and the most
 FLOOR, FLOOR_GROWS, FLOOR_LEAST, FLOOR_MOST = 0.30, 0.075, 0.28, 0.44
+LINE, LINES_OF = 0.2, 100  # a line that answers where its chunk does not: so much nearer, of at most so many chunks
 ALL = 0.9  # of the weight of a query's words: a chunk that has it is an answer, as to grep
 ONE = 1 << 30  # of cosines that are added up
 HELD = 64 << 20  # bytes of vectors kept in memory between queries
@@ -204,9 +205,18 @@ class Scale:
         the best of many chunks is high by chance. docs/speed.md has the curve."""
         if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
             return True
+        return self._over_floor(cosine, bm25) >= 0
+
+    def line_answers(self, cosines: Sequence[float], bm25: float) -> bool:
+        """The same of the nearest of some lines: a log's chunk is about many things, and near to none of them."""
+        if min(cosines) <= NOTHING:
+            self.unrelated = 0.0  # few chunks may all be near; a line that is not shows what the model gives
+        return self._over_floor(max(cosines), bm25) >= LINE
+
+    def _over_floor(self, cosine: float, bm25: float) -> float:
         floor = FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30)
         found = self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
-        return found >= min(max(floor, FLOOR_LEAST), FLOOR_MOST)
+        return found - min(max(floor, FLOOR_LEAST), FLOOR_MOST)
 
 
 def hybrid(

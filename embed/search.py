@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     Shown = Callable[[str], str]
     Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
 
+LOOKED_AT = 3  # hits whose lines are looked at, where no chunk answers
 RERANKED = 50  # hits that --rerank looks at, at least
 
 
@@ -165,13 +166,29 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     hits.sort(key=lambda hit: (not hit.first, -hit.score))
     sure = not (scale and hits and wanted.threshold is None) or hits[0].first
     if scale and not sure and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
-        return []
+        hits = by_line(hits, query, scale)
     if scale and hits:
         absolute(hits, scale)
     hits = wanted.choose(hits, wide)
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+def by_line(hits: list[Found], query: Query, scale: rank.Scale) -> list[Found]:
+    """What was found where no chunk answers: nothing, or in few chunks the one whose line does, before the others."""
+    if scale.chunks > rank.LINES_OF:
+        return []
+    rows = [(hit, text) for hit in hits[:LOOKED_AT] for _, text in hit.lines() if text.strip()]
+    if not rows:
+        return []
+    cosines = query.near([text for _, text in rows])
+    best = cosines.index(max(cosines))
+    found = rows[best][0]
+    if not scale.line_answers(cosines, found.bm25 or 0.0):
+        return []
+    found.cosine, found.score = cosines[best], max(hits[0].score, cosines[best])
+    return [found, *(hit for hit in hits if hit is not found)]
 
 
 def lift(hits: list[Found]) -> None:

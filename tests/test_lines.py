@@ -85,3 +85,33 @@ def test_long_lines_are_cut_around_the_match_on_a_terminal_alone(model, tmp_path
     plain = re.sub(r"\x1b\[[0-9;]*m|\x1b\]8;;.*?\x1b\\", "", shown).rstrip("\r\n")  # colours and links
     assert "cat sat" in plain and len(plain) <= 160 and plain.count("\u2026") == 2, shown
     assert len(command(*words).ok().out) > 500
+
+
+LOG = """\
+2026-11-02 10:00:01 INFO server started on port 8080
+2026-11-02 10:02:11 ERROR could not connect to database: timeout after 30s
+2026-11-02 10:02:12 WARN retrying connection 1/5
+2026-11-02 10:03:55 ERROR no space left on device while writing /var/spool/mail
+2026-11-02 10:04:10 INFO user 123 logged in
+2026-11-02 10:05:00 ERROR TLS handshake failed: certificate has expired
+2026-11-02 10:06:42 WARN fan speed low in rack 9
+2026-11-02 10:07:03 INFO nightly report sent to 14 people
+"""
+
+
+@pytest.mark.model
+@pytest.mark.parametrize(
+    "query, line", [("cooling", 7), ("ran out of disk", 4), ("user sign in", 5), ("which port does it listen on", 1)]
+)
+def test_a_line_answers_where_its_chunk_is_about_many_things(query, line, real, tmp_path):
+    (tmp_path / "app.log").write_text(LOG)
+    hit = json.loads(command("search", "--json", query, "app.log", env=real, cwd=tmp_path).ok().out)
+    assert hit["line"] == line and hit["score"] > 0.2, hit
+
+
+@pytest.mark.model
+def test_no_line_answers_what_is_not_there(real, tmp_path):
+    (tmp_path / "app.log").write_text(LOG)
+    for query in ("who painted the Mona Lisa", "bread with olives", "the treaty of Versailles"):
+        result = command("search", query, "app.log", env=real, cwd=tmp_path)
+        assert (result.status, result.out) == (1, b""), result

@@ -148,7 +148,8 @@ def test_versions_are_merged(tree):
     assert schema.version_of(db) == 2 and database.counts(db) == database.counts(opened(tree / "x.db"))
     assert len(terms(tree / "both.db")[0]) == len(made[0])  # the last one's files took the place of the first one's
     for path in ("x.db", "old.db"):
-        command("index", "--merge", path, VERSION_1, "-o", "three.db", cwd=tree).fails("index-v1.db with --exact", "without --exact")
+        merged = command("index", "--merge", path, VERSION_1, "-o", "three.db", cwd=tree)
+        merged.fails("index-v1.db with --exact", "without --exact")
 
 
 @pytest.mark.parametrize("indexes", [["old.db"], ["x.db"], ["old.db", "x.db"]])
