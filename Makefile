@@ -3,12 +3,15 @@
 # make test-all   the tests that take minutes, too
 # make test-engines   the examples on Spark and Ray, in an environment of their own
 # make lint   ruff, mypy and clang-format
+# make bench  ours beside other programs, on a quiet machine: PEERS=DIR, which tests/bench/peers.sh fills
+# make docs   the documents as a site, in build/site
+# make clean-store   what the commands keep on the disk goes away: models, prompts, vocabularies
 # make sanitize   the C++ under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
 CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h toast/vocabulary/src/*.cpp toast/vocabulary/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
 
-.PHONY: try test test-all test-engines lint coverage sanitize install models clean
+.PHONY: try test test-all test-engines bench docs lint coverage sanitize install models clean clean-store
 
 try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
@@ -25,6 +28,15 @@ test-engines:
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/python -m pip install --quiet --editable '.[test,parquet]' pyspark 'ray[data]' pandas --config-settings editable_mode=compat
 	.venv-engines/bin/python -m pytest tests/test_engines.py
+
+bench: models
+	$(BIN)/python -m pip install --quiet --group bench
+	$(BIN)/python tests/bench/table.py $(if $(PEERS),--peers $(PEERS)) $(if $(GGUF),--gguf $(GGUF)) --json docs/bench.json --markdown docs/bench.md --svg docs/images/speed.svg
+	$(BIN)/python tests/bench/session.py docs/images/session.svg
+
+docs: install
+	$(BIN)/python -m pip install --quiet --group docs
+	$(BIN)/sphinx-build -q -W -b html docs build/site
 
 lint: .venv/.linters
 	$(BIN)/ruff check
@@ -54,3 +66,6 @@ models: install
 
 clean:
 	rm -rf .venv .venv-engines build dist *.egg-info
+
+clean-store:
+	rm -rf "$${TOAST_HOME:-$${XDG_CACHE_HOME:-$$HOME/.cache}/toast}"

@@ -1,18 +1,21 @@
 #!/bin/sh
-# What `make try` shows: this repository's own documents, indexed, searched, ranked and asked about.
+# What `make try` shows: five notes, some feedback and a log, searched, ranked, sorted and asked about.
 set -e
 db=$(mktemp)
 trap 'rm -f "$db"' EXIT
-question="what happens when the reader of the output goes away?"
+cd "$(dirname "$0")/../examples"
 
 show() {
-    printf '\n$ %s\n' "$1"
+    printf '\n\033[1m$ %s\033[0m\n' "$1"
     eval "$1"
 }
 
-show 'index README.md docs > "$db"'
-show 'search -k 3 "$question" < "$db"'
-show 'search -k 10 --json "$question" < "$db" | rerank -k 1 --field text --json "$question" | cut -c1-200'
-show 'search -k 1 --json "$question" < "$db" | toast -n 60 "$question Answer in one sentence."'
-show 'printf "the build is broken since yesterday\nplease add a dark mode\n" | classify -l "bug,feature request,question"'
-show 'embed < README.md | wc -c'
+show 'search -k 2 "how do I get back data that was deleted" notes'
+show 'search -q "the height of the Eiffel tower" notes || echo "not in these notes"'
+show 'index notes > "$db"'
+show 'search -k 5 "the disk is full" < "$db" | rerank -k 1 "the disk is full"'
+show 'classify -L labels.txt feedback.txt'
+show 'classify --group 4 feedback.txt'
+show 'echo "The landlord fixed the tap and we are happy" | toast --choice positive,negative "Is this positive or negative?"'
+show 'embed < feedback.txt | wc -c'
+printf '\nMore: docs/recipes.md. On your own PATH: PATH="%s:$PATH"\n' "$(cd ../.venv/bin && pwd)"
