@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+from bisect import bisect_left, bisect_right
 
 from embed.words import spaced
 
@@ -71,15 +72,23 @@ class Paint:
         ends = [m.end() for m in SENTENCE.finditer(text)] + [len(text)]
         spans = list(zip([0, *ends], ends, strict=False))
         start, end = spans[aim.best([text[a:b] for a, b in spans])]
-        room = max(self.width - before, LEAST_ROOM) if self.terminal else len(text)
-        left = max(0, min(start - MARGIN, len(text) - room)) if len(text) > room else 0
-        right = min(len(text), left + room)
+        left, right = self._part(text, start, before)
         cut = text[left:right]
         if self.color:
             best = (max(start, left) - left, min(end, right) - left)
             matches = list(_words(cut, aim))
             cut = _marked(cut, matches, MATCH) if matches else _marked(cut, [best], BOLD)
         return ("\u2026" if left else "") + cut + ("\u2026" if right < len(text) else "")
+
+    def _part(self, text: str, start: int, before: int) -> tuple[int, int]:
+        """From where to where a line is shown, so that what is at `start` is seen."""
+        if not self.terminal:
+            return 0, len(text)
+        from toast.terminal import columns
+
+        room, at = max(self.width - before, LEAST_ROOM), columns(text)
+        left = bisect_left(at, max(0, min(at[start] - MARGIN, at[-1] - room)))
+        return left, bisect_right(at, at[left] + room) - 1
 
 
 def _words(text: str, aim: Aim) -> Iterator[tuple[int, int]]:

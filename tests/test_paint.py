@@ -8,6 +8,7 @@ from command import command
 from test_lines import on_terminal
 
 from embed import lines, paint, words
+from toast import terminal
 
 TEXT = "# Cat\n\nthe cat sat\non the mat. A dog ran.\n\n# Dog\n\nthe dogs ran to the red bird\n"
 PATH, LINE, MATCH, RESET = "\x1b[35m", "\x1b[32m", "\x1b[1;31m", "\x1b[0m"
@@ -82,3 +83,11 @@ def test_words_that_matched(query, text, marked):
 
 def test_addresses_are_quoted():
     assert paint.uri("/a b/%\udcff\n\u00e9") == f"file://{os.uname().nodename}/a%20b/%25%FF%0A%C3%A9"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [("abc", [0, 1, 2, 3]), ("日本", [0, 2, 4]), ("e\u0301x", [0, 1, 1, 2]), ("", [0]), ("ｱ한", [0, 1, 3])],
+)
+def test_columns_of_characters(text, expected):
+    assert terminal.columns(text) == expected

@@ -19,3 +19,12 @@ def visible(text: str) -> str:
 def visible_bytes(data: bytes) -> bytes:
     """The same of UTF-8, whole characters; other bytes are spelled, too: \\xff."""
     return visible(data.decode("utf-8", "surrogateescape")).encode("utf-8", "backslashreplace")
+
+
+def columns(text: str) -> list[int]:
+    """In which column each character begins, and where the text ends; wide ones take two, marks none (UAX #11)."""
+    from itertools import accumulate
+    from unicodedata import category, east_asian_width
+
+    widths = (0 if category(c) in ("Mn", "Me", "Cf") else 1 + (east_asian_width(c) in "WF") for c in text)
+    return list(accumulate(widths, initial=0))
