@@ -3,7 +3,7 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, Argument, Option, need_with, refuse_with
+from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, START, Argument, Option, need_with, refuse_with
 from toast.records import Records
 
 
@@ -46,6 +46,7 @@ def rerank(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
+    first: int | None = START,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
@@ -56,7 +57,10 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error)
+    need_with("--json", {"--start": first}, there=json)
+    records = Records(
+        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error, start=first
+    )
     from rerank import score
     from toast.encoding import relevance
 
@@ -145,7 +149,10 @@ def classify(
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
     source: str | None = SOURCE,
-    json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
+    first: int | None = START,
+    json: bool = Option(
+        False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}, and "index" with --start.'
+    ),
 ) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
 
@@ -159,7 +166,7 @@ def classify(
     own = {"-l": labels, "-L": label_file, "--hypothesis": hypothesis}
     chosen = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--none": none}
     written = {**chosen, "--json": json, "-0": nul}
-    need_with("--json", {"--source": source}, there=json)
+    need_with("--json", {"--source": source, "--start": first}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
@@ -171,7 +178,7 @@ def classify(
                                 "--next": next_ones, "--source": source})  # fmt: skip
         from rerank import groups
 
-        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error)
+        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, start=first)
         status = groups.group(call, records, model=model, count=group, json=json)
         return 0 if empty_ok and records.empty else status
     if learn is not None:
@@ -180,21 +187,21 @@ def classify(
                 "--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe"
             )
         refuse_with("--learn", {"--report": report, "FILE": files, "--multi": multi, "--hypothesis": hypothesis,
-                                "--next": next_ones, **written})  # fmt: skip
+                                "--next": next_ones, "--source": source, "--start": first, **written})  # fmt: skip
         from rerank import learn as lesson
 
-        given = names.read(call, labels, label_file, least=1)
-        lesson.learn(call, model, learn, given=given, output=output, field=field)
+        given = names.read(call, labels, label_file)
+        lesson.learn(call, model, learn, given=given, whence=label_file or "-l", output=output, field=field)
         return None
     if report is not None:
-        refuse_with("--report", {"FILE": files, "--next": next_ones, **written})
+        refuse_with("--report", {"FILE": files, "--next": next_ones, "--source": source, "--start": first, **written})
     if next_ones is not None:
         refuse_with("--next", {**chosen, "--multi": multi})
-    given = names.read(call, labels, label_file, least=1 if multi else 2)
+    given = names.read(call, labels, label_file)
     form = verb.Form(
         k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json, none=none,
         thresholds={label.name: label.threshold for label in given if label.threshold is not None},
-        end=b"\0" if nul else b"\n",
+        numbered=first is not None, end=b"\0" if nul else b"\n",
     )  # fmt: skip
     from rerank import engines
 
@@ -203,7 +210,7 @@ def classify(
         from rerank import report as table
 
         return table.report(call, report, engines.open_engine(call, model, use), field=field, errors=errors)
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source)
+    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first)
     engine = engines.open_engine(call, model, use)
     if next_ones is not None:
         from rerank import next_records

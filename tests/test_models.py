@@ -191,7 +191,7 @@ def test_qwen3_reranker(together):
 
 
 def test_a_record_over_a_rerankers_limit_is_cut_where_its_makers_cut_it():
-    """Ids of the published recipe (github.com/QwenLM/Qwen3-Embedding): the first of the whole body, between the ends."""
+    """Ids of the published recipe (github.com/QwenLM/Qwen3-Embedding): the first of a body, between the ends."""
     path, facts, _ = oracle("qwen3-reranker")
     model = scorer(path)
     model.max_length = facts["max_length"]

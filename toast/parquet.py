@@ -46,6 +46,10 @@ class Rows(Records):
         super().__init__(call, names, jsonl=True, **given)
         self.arrow = library()
 
+    def where(self, name: str, number: int | None = None) -> str:
+        """What a message calls a file, or a row of it."""
+        return super().where(name) if number is None else f"{super().where(name)}, row {number}"
+
     def windows(self) -> Iterator[list[Record]]:
         for table, window in self.tables():
             columns = [name for name in table.column_names if name != self.field]
@@ -63,14 +67,21 @@ class Rows(Records):
                 window = []
                 for i, text in enumerate(texts, number + 1):
                     if text is None:
-                        self.refuse(BadInput(f"{where}, row {i}: no text in {self.field!r}", "a text is a string"))
+                        self.refuse(BadInput(f"{self.where(name, i)}: no text in {self.field!r}", "a text is a string"))
                         self.count += 1
                         continue
                     window.append(Record(b"", text, number=i))
-                    self.number(window[-1])
+                    self.number(window[-1], name)
                 number += len(texts)
                 table = self.arrow.Table.from_batches([batch])
                 yield table.filter(self.arrow.array([text is not None for text in texts])), window
+
+    def some(self, table: Table, window: list[Record], kept: list[Record]) -> Table:
+        """The rows of a table whose records were kept of all of them."""
+        if len(kept) == len(window):
+            return table
+        there = {record.number for record in kept}
+        return table.filter(self.arrow.array([record.number in there for record in window]))
 
     @cached_property
     def schema(self) -> Any:
