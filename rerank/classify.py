@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Given = list[tuple[str, float]]  # (label, score), best first
 
+BLOCK = 256  # records that are answered together
 GOLD = ("label", "labels")  # fields of a record that ours replace; the first there is kept as `gold`
 
 
@@ -173,12 +174,12 @@ class Scores:
 def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
     """Labelled records on standard output, in the order of the input; Exit.NONE when none has a label."""
     form = form.of(engine)
-    _check(engine, form)
+    check(engine, form)
     answer = Answer(call, engine, form) if engine.labels else Scores(call, engine, form)
     with pipes.progress(call) as bar:
         for window in records.windows():
-            for start in range(0, len(window), 256):
-                part = window[start : start + 256]
+            for start in range(0, len(window), BLOCK):
+                part = window[start : start + BLOCK]
                 answer.add(*records.answered(part, engine.probabilities))
                 bar.update(len(part))
     status = answer.end()
@@ -186,7 +187,7 @@ def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
     return status
 
 
-def _check(engine: Any, form: Form) -> None:
+def check(engine: Any, form: Form) -> None:
     """The labels that --only and --none name are, and are not, the engine's."""
     if form.none is not None and form.none in engine.labels:
         raise UsageError(f"--none: {form.none!r} is a label", "a name for records without one, such as other")

@@ -3,8 +3,32 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, START, Argument, Option, need_with, refuse_with
+from toast.options import (
+    EMPTY_OK,
+    FIELD,
+    JSONL,
+    NUL,
+    ON_ERROR,
+    PARQUET,
+    SOURCE,
+    START,
+    Argument,
+    Option,
+    need_with,
+    refuse_with,
+)
 from toast.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _rows(call: Call, files: list[str], **given: "Any") -> Records:
+    """The rows of Parquet files."""
+    from toast.parquet import Rows
+
+    return Rows(call, files, **given)
 
 
 @command
@@ -148,6 +172,7 @@ def classify(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
+    parquet: bool = PARQUET,
     source: str | None = SOURCE,
     first: int | None = START,
     json: bool = Option(
@@ -165,7 +190,7 @@ def classify(
 
     own = {"-l": labels, "-L": label_file, "--hypothesis": hypothesis}
     chosen = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--none": none}
-    written = {**chosen, "--json": json, "-0": nul}
+    written = {**chosen, "--json": json, "-0": nul, "--parquet": parquet}
     need_with("--json", {"--source": source, "--start": first}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
@@ -175,7 +200,7 @@ def classify(
         raise UsageError("--errors goes with --report FILE")
     if group is not None:
         refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
-                                "--next": next_ones, "--source": source})  # fmt: skip
+                                "--next": next_ones, "--source": source, "--parquet": parquet})  # fmt: skip
         from rerank import groups
 
         records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, start=first)
@@ -197,6 +222,9 @@ def classify(
         refuse_with("--report", {"FILE": files, "--next": next_ones, "--source": source, "--start": first, **written})
     if next_ones is not None:
         refuse_with("--next", {**chosen, "--multi": multi})
+    rows = parquet and not json  # as they come, and columns beside them
+    if rows:
+        refuse_with("--parquet", {"-k": k, "--only": only, "--invert": invert, "-c": count, "--next": next_ones})
     given = names.read(call, labels, label_file)
     form = verb.Form(
         k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json, none=none,
@@ -210,12 +238,17 @@ def classify(
         from rerank import report as table
 
         return table.report(call, report, engines.open_engine(call, model, use), field=field, errors=errors)
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first)
+    read: Any = _rows if parquet else Records
+    records = read(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first)
     engine = engines.open_engine(call, model, use)
     if next_ones is not None:
         from rerank import next_records
 
         status = next_records.choose(call, records, engine, count=next_ones, form=form)
+    elif rows:
+        from rerank import columns
+
+        status = columns.classify(call, records, engine, form=form)
     else:
         status = verb.classify(call, records, engine, form=form)
     return 0 if empty_ok and records.empty else status
