@@ -55,9 +55,9 @@ def embed(
     """A vector for each record on standard output: .npy, JSON lines, raw rows, or a column beside those of Parquet."""
     if not json:
         pipes.refuse_terminal(call, "embed ... > vectors.npy, or --json")
-    windows = () if parquet and not (json or raw) else records.windows()
+    windows = () if parquet and not (json or raw) else _windows(records, encoder)
     if json:
-        _write_json(call, windows, encoder, precision=precision)
+        _write_json(call, records, windows, encoder=encoder, precision=precision)
     elif parquet and not raw:
         _write_parquet(call, records, encoder, precision=precision)
     elif raw:
@@ -107,12 +107,22 @@ def _write_rows(
             bar.update(len(window))
 
 
-def _write_json(call: Call, windows: Iterable[list[Record]], encoder: Encoder, *, precision: str) -> None:
+def _windows(records: Records, encoder: Encoder) -> Iterable[list[Record]]:
+    """The windows of records; of `--long error` without those over the limit, which are refused before a header says
+    how many rows there are."""
+    if encoder.long != "error":
+        return records.windows()
+    return (records.answered(window, lambda texts: encoder.pieces(texts) and None)[0] for window in records.windows())
+
+
+def _write_json(
+    call: Call, records: Records, windows: Iterable[list[Record]], *, encoder: Encoder, precision: str
+) -> None:
     form = FORMS[precision][1]
     for window in windows:
         lines = []
-        rows: Any = form(encoder.encode([r.text for r in window])).tolist()
-        for record, row in zip(window, rows, strict=True):
+        kept, rows = records.answered(window, lambda texts: form(encoder.encode(texts)).tolist())
+        for record, row in zip(kept, rows, strict=True):
             lines.append(pipes.json_line({**(record.data or {}), "index": record.index, "embedding": row}))
         pipes.write_answer(call, b"".join(lines))
 
@@ -127,8 +137,10 @@ def _write_parquet(call: Call, rows: Any, encoder: Encoder, *, precision: str) -
     output = Output(call, rows, {"embedding": arrow.list_(kind, columns)})
     with pipes.progress(call) as bar:
         for table, window in rows.tables():
-            numbers = arrow.py_buffer(data(form(encoder.encode([record.text for record in window]))))
-            flat = arrow.Array.from_buffers(kind, len(window) * columns, [None, numbers])
-            output.add(table, {"embedding": arrow.FixedSizeListArray.from_arrays(flat, columns)})
+            kept, numbers = rows.answered(window, lambda texts: arrow.py_buffer(data(form(encoder.encode(texts)))))
+            flat = arrow.Array.from_buffers(kind, len(kept) * columns, [None, numbers or arrow.py_buffer(b"")])
+            output.add(
+                rows.some(table, window, kept), {"embedding": arrow.FixedSizeListArray.from_arrays(flat, columns)}
+            )
             bar.update(len(window))
     output.close()

@@ -7,6 +7,7 @@ import mlx.core as mx
 from toast.encoding import length_batches
 from toast.encoding.relevance import TEXTS
 from toast.encoding.sentence_transformers import finite
+from toast.errors import BadText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,7 +31,10 @@ class Blocks:
         """A score of each label, for each text; None for one without a token."""
         rows: list[Row] = []
         for start in range(0, len(texts), TEXTS):
-            rows += self._block(texts[start : start + TEXTS])
+            try:
+                rows += self._block(texts[start : start + TEXTS])
+            except BadText as error:
+                raise error.moved(start) from None
         return rows
 
     def encode(self, texts: list[str]) -> list[Any]:
@@ -54,7 +58,10 @@ class Blocks:
         encodings = self.encode(texts)
         nothing = [len(encoding.ids) for encoding in self.encode([""])]
         said = [bool(text.strip()) and len(encodings[i * self.each].ids) > nothing[0] for i, text in enumerate(texts)]
-        parts, owners, _ = length_batches.pieces(encodings, self.long)
+        try:
+            parts, owners, _ = length_batches.pieces(encodings, self.long)
+        except BadText as error:
+            raise error.moved(0, each=self.each) from None
         self.cut += sum(
             any(encoding.overflowing for encoding in encodings[i : i + self.each])
             for i in range(0, len(encodings), self.each)

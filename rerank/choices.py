@@ -10,7 +10,7 @@ from copy import deepcopy
 import mlx.core as mx
 
 from toast.encoding.sentence_transformers import finite
-from toast.errors import BadInput, UsageError
+from toast.errors import BadText, UsageError
 from toast.generation.engine import open_language
 from toast.generation.generate import forward, prefill
 
@@ -66,7 +66,15 @@ class Choices:
 
     def probabilities(self, texts: list[str]) -> list[Row]:
         """A score of each label, for each text; None for one without a word."""
+        if self.long == "error":
+            self._refuse_long(texts)
         return [self._scores(text) if text.strip() else None for text in texts]
+
+    def _refuse_long(self, texts: list[str]) -> None:
+        """BadText of all that are over the limit, before any is computed."""
+        over = [i for i, text in enumerate(texts) if self._ids(text) is None]
+        if over:
+            raise BadText(over, f" is longer than {self._room()} tokens", "--long chooses")
 
     def _scores(self, text: str) -> list[float]:
         prompts = self._prompts(text)
@@ -81,19 +89,26 @@ class Choices:
 
     def _prompts(self, text: str) -> list[list[int]]:
         """The ids of prompts with the text, or with its pieces where it is over the limit."""
-        first = self.tokenizer.first
-        far = len(text) > 16 * self.limit and len(first(text, self.limit)) == self.limit  # over it for certain
-        ids = [] if far else self._prompt(text)
-        if not far and len(ids) <= self.limit:
+        ids = self._ids(text)
+        if ids is not None:
             return [ids]
         self.cut += 1
-        room = max(1, self.limit - len(self._prompt("")))
-        if self.long == "error":
-            raise BadInput(f"a record is longer than {room} tokens", "--long chooses")
+        room = self._room()
         if self.long == "truncate":
-            return [self._prompt(self.tokenizer.decode(first(text, room)))]
+            return [self._prompt(self.tokenizer.decode(self.tokenizer.first(text, room)))]
         whole = self.tokenizer.encode(text)
         return [self._prompt(self.tokenizer.decode(whole[at : at + room])) for at in range(0, len(whole), room)]
+
+    def _ids(self, text: str) -> list[int] | None:
+        """The ids of a prompt with the whole text, None where they are over the limit."""
+        if len(text) > 16 * self.limit and len(self.tokenizer.first(text, self.limit)) == self.limit:
+            return None  # for certain
+        ids = self._prompt(text)
+        return ids if len(ids) <= self.limit else None
+
+    def _room(self) -> int:
+        """Tokens that a prompt leaves to a text."""
+        return max(1, self.limit - len(self._prompt("")))
 
     def _log_probabilities(self, ids: list[int]) -> mx.array:
         """log p(label, end | prompt) of each label: (K,)."""

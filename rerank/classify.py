@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     Given = list[tuple[str, float]]  # (label, score), best first
 
+BLOCK = 256  # records that are answered together
 GOLD = ("label", "labels")  # fields of a record that ours replace; the first there is kept as `gold`
 
 
@@ -28,19 +29,19 @@ class Form:
 
     k: labels written of each record, all of those at least `threshold`, or their own of `thresholds`, under `multi`;
     only: the labels whose records are written bare; invert: the others' records; count: only their number; none: the
-    label of a record that is given no other.
+    label of a record that is given no other; numbered: objects have the record's number, `index`.
     """
 
     def __init__(
         self, *, k: int | None = None, multi: bool = False, threshold: float | None = None,
         thresholds: Mapping[str, float] | None = None, only: Iterable[str] = (), invert: bool = False,
-        count: bool = False, json: bool = False, none: str | None = None, end: bytes = b"\n",
+        count: bool = False, json: bool = False, numbered: bool = False, none: str | None = None, end: bytes = b"\n",
     ) -> None:  # fmt: skip
         if invert and not only:
             raise UsageError("--invert goes with --only LABEL")
         self.k, self.multi, self.only, self.invert = k, multi, set(only), invert
         self.threshold, self.thresholds = threshold, dict(thresholds or {})
-        self.count, self.json, self.none, self.end = count, json, none, end
+        self.count, self.json, self.numbered, self.none, self.end = count, json, numbered, none, end
 
     def of(self, engine: Any) -> Form:
         """The same for an engine that brings thresholds, or gives any number of labels, by itself."""
@@ -63,13 +64,10 @@ class Form:
         found = [(labels[i], row[i]) for i in keep if (least := self.least(labels[i])) is None or row[i] >= least]
         return found[: self.k]
 
-    def writes(self, given: Given, row: Row) -> bool:
-        """Whether a record is written: not if all it might have been given is under a threshold, unless every record
-        is asked for."""
-        if self.only:
-            names = [label for label, _ in given] or [self.none or ""]
-            return any(label in self.only for label in names) != self.invert
-        return bool(given or self.multi or self.none is not None or row is None and self.threshold is None)
+    def writes(self, given: Given) -> bool:
+        """Whether a record is written: each, unless the records of some labels are asked for."""
+        names = [label for label, _ in given] or [self.none or ""]
+        return not self.only or any(label in self.only for label in names) != self.invert
 
     def text(self, record: Record, given: Given, best: float) -> bytes:
         """LABEL<TAB>SCORE<TAB>RECORD for each label given, with an empty one or `none` where there is no other."""
@@ -84,7 +82,11 @@ class Form:
         label, score = given[0] if given else (self.none or "", best)
         labels = [{"label": label, "score": score} for label, score in (given if self.multi else ranked[: self.k])]
         own = {"label": label, "score": score, "labels": labels, "text": record.text}
-        return pipes.json_line({**carried(record.data or {}), **own})
+        return pipes.json_line({**carried(record.data or {}), **self.number(record), **own})
+
+    def number(self, record: Record) -> dict[str, int]:
+        """The fields that say which record an object is of."""
+        return {"index": record.index} if self.numbered else {}
 
 
 def carried(data: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +120,7 @@ class Answer:
     def _line(self, record: Record, row: Row) -> bytes:
         form = self.form
         given = form.given(self.labels, row)
-        if not form.writes(given, row):
+        if not form.writes(given):
             return b""
         self.found += bool(given or form.only or form.none is not None)
         for label in [label for label, _ in given] or ([form.none] if form.none is not None else []):
@@ -158,7 +160,9 @@ class Scores:
 
     def _line(self, record: Record, score: float | None) -> bytes:
         if self.form.json:
-            return pipes.json_line({**(record.data or {}), "score": score, "text": record.text})
+            return pipes.json_line(
+                {**(record.data or {}), **self.form.number(record), "score": score, "text": record.text}
+            )
         return (f"{score:.6f}\t" if score is not None else "\t").encode() + record.raw + self.form.end
 
     def end(self) -> int:
@@ -170,20 +174,20 @@ class Scores:
 def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
     """Labelled records on standard output, in the order of the input; Exit.NONE when none has a label."""
     form = form.of(engine)
-    _check(engine, form)
+    check(engine, form)
     answer = Answer(call, engine, form) if engine.labels else Scores(call, engine, form)
     with pipes.progress(call) as bar:
         for window in records.windows():
-            for start in range(0, len(window), 256):
-                part = window[start : start + 256]
-                answer.add(part, engine.probabilities([record.text for record in part]))
+            for start in range(0, len(window), BLOCK):
+                part = window[start : start + BLOCK]
+                answer.add(*records.answered(part, engine.probabilities))
                 bar.update(len(part))
     status = answer.end()
     tell_long(call, engine)
     return status
 
 
-def _check(engine: Any, form: Form) -> None:
+def check(engine: Any, form: Form) -> None:
     """The labels that --only and --none name are, and are not, the engine's."""
     if form.none is not None and form.none in engine.labels:
         raise UsageError(f"--none: {form.none!r} is a label", "a name for records without one, such as other")

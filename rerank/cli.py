@@ -3,8 +3,32 @@
 from toast import start  # noqa: F401, I001  before anything that takes time
 from toast.command import Call, command
 from toast.errors import UsageError
-from toast.options import EMPTY_OK, FIELD, JSONL, NUL, ON_ERROR, SOURCE, Argument, Option, need_with, refuse_with
+from toast.options import (
+    EMPTY_OK,
+    FIELD,
+    JSONL,
+    NUL,
+    ON_ERROR,
+    PARQUET,
+    SOURCE,
+    START,
+    Argument,
+    Option,
+    need_with,
+    refuse_with,
+)
 from toast.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def _rows(call: Call, files: list[str], **given: "Any") -> Records:
+    """The rows of Parquet files."""
+    from toast.parquet import Rows
+
+    return Rows(call, files, **given)
 
 
 @command
@@ -46,6 +70,7 @@ def rerank(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
+    first: int | None = START,
     json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
     """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
@@ -56,7 +81,10 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
-    records = Records(call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error)
+    need_with("--json", {"--start": first}, there=json)
+    records = Records(
+        call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error, start=first
+    )
     from rerank import score
     from toast.encoding import relevance
 
@@ -144,8 +172,12 @@ def classify(
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
+    parquet: bool = PARQUET,
     source: str | None = SOURCE,
-    json: bool = Option(False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}.'),
+    first: int | None = START,
+    json: bool = Option(
+        False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}, and "index" with --start.'
+    ),
 ) -> int | None:
     """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
 
@@ -158,8 +190,8 @@ def classify(
 
     own = {"-l": labels, "-L": label_file, "--hypothesis": hypothesis}
     chosen = {"-k": k, "--threshold": threshold, "--only": only, "--invert": invert, "-c": count, "--none": none}
-    written = {**chosen, "--json": json, "-0": nul}
-    need_with("--json", {"--source": source}, there=json)
+    written = {**chosen, "--json": json, "-0": nul, "--parquet": parquet}
+    need_with("--json", {"--source": source, "--start": first}, there=json)
     if count:
         refuse_with("-c", {"--json": json, "-k": k})
     if output is not None and learn is None:
@@ -168,10 +200,10 @@ def classify(
         raise UsageError("--errors goes with --report FILE")
     if group is not None:
         refuse_with("--group", {**own, **chosen, "--multi": multi, "--learn": learn, "--report": report,
-                                "--next": next_ones, "--source": source})  # fmt: skip
+                                "--next": next_ones, "--source": source, "--parquet": parquet})  # fmt: skip
         from rerank import groups
 
-        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error)
+        records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, start=first)
         status = groups.group(call, records, model=model, count=group, json=json)
         return 0 if empty_ok and records.empty else status
     if learn is not None:
@@ -180,21 +212,24 @@ def classify(
                 "--learn wants a FILE, - for standard input", "classify --learn examples.jsonl -o model.probe"
             )
         refuse_with("--learn", {"--report": report, "FILE": files, "--multi": multi, "--hypothesis": hypothesis,
-                                "--next": next_ones, **written})  # fmt: skip
+                                "--next": next_ones, "--source": source, "--start": first, **written})  # fmt: skip
         from rerank import learn as lesson
 
-        given = names.read(call, labels, label_file, least=1)
-        lesson.learn(call, model, learn, given=given, output=output, field=field)
+        given = names.read(call, labels, label_file)
+        lesson.learn(call, model, learn, given=given, whence=label_file or "-l", output=output, field=field)
         return None
     if report is not None:
-        refuse_with("--report", {"FILE": files, "--next": next_ones, **written})
+        refuse_with("--report", {"FILE": files, "--next": next_ones, "--source": source, "--start": first, **written})
     if next_ones is not None:
         refuse_with("--next", {**chosen, "--multi": multi})
-    given = names.read(call, labels, label_file, least=1 if multi else 2)
+    rows = parquet and not json  # as they come, and columns beside them
+    if rows:
+        refuse_with("--parquet", {"-k": k, "--only": only, "--invert": invert, "-c": count, "--next": next_ones})
+    given = names.read(call, labels, label_file)
     form = verb.Form(
         k=k, multi=multi, threshold=threshold, only=only, invert=invert, count=count, json=json, none=none,
         thresholds={label.name: label.threshold for label in given if label.threshold is not None},
-        end=b"\0" if nul else b"\n",
+        numbered=first is not None, end=b"\0" if nul else b"\n",
     )  # fmt: skip
     from rerank import engines
 
@@ -203,12 +238,17 @@ def classify(
         from rerank import report as table
 
         return table.report(call, report, engines.open_engine(call, model, use), field=field, errors=errors)
-    records = Records(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source)
+    read: Any = _rows if parquet else Records
+    records = read(call, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, source=source, start=first)
     engine = engines.open_engine(call, model, use)
     if next_ones is not None:
         from rerank import next_records
 
         status = next_records.choose(call, records, engine, count=next_ones, form=form)
+    elif rows:
+        from rerank import columns
+
+        status = columns.classify(call, records, engine, form=form)
     else:
         status = verb.classify(call, records, engine, form=form)
     return 0 if empty_ok and records.empty else status

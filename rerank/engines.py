@@ -45,6 +45,12 @@ class Use:
     def names(self) -> list[str]:
         return [label.name for label in self.labels]
 
+    def need_two(self, *, own: bool = False) -> None:
+        """UsageError where one label alone is asked for, which all records would have. own: of a model's own ones."""
+        if len(self.labels) == 1 and not self.multi:
+            chooses = f"--only {self.names[0]}, without -l: its records, of all the labels that the model has"
+            raise UsageError("one label decides nothing", chooses if own else "-l bug,feature, -L FILE, or --multi")
+
 
 def open_engine(call: Call, name: str, use: Use) -> Any:
     """The engine for a model. Raises UsageError, BadModel."""
@@ -64,6 +70,7 @@ def _model(call: Call, name: str, use: Use) -> Any:
     kind = need(call, name, "label", "generate", "embed", "adapt")
     if kind == "label":
         return _classifier(call, name, use)
+    use.need_two()
     if not use.labels:
         raise UsageError(f"{name} has no labels of its own", "-l bug,feature,question")
     if kind in ("generate", "adapt"):
@@ -78,6 +85,7 @@ def _classifier(call: Call, name: str, use: Use) -> Blocks:
 
     model: Any = loaded.load(call, name, scorer)
     if use.labels and any(label.lower().startswith("entail") for label in model.labels):
+        use.need_two()
         engine = Entailment(model, use, name=name)
         _tell_cut(call, engine.descriptions_cut)
         return engine
@@ -100,6 +108,8 @@ class Classifier(Blocks):
         for label in self.labels:
             if label not in model.labels:
                 raise UsageError(f"{name} has no label {label!r}", f"it has {', '.join(model.labels[:20])}")
+        if model.exclusive and not model.regression:
+            use.need_two(own=True)
         self.columns = mx.array([model.labels.index(label) for label in self.labels])
         self.multi = use.multi or model.exclusive is False
 

@@ -125,12 +125,14 @@ class _Words:
         self.expected = idf.shares(self.all)
 
     def of(self, members: list[int]) -> list[str]:
-        """The words of a group: in more of its records than of the others, or of any text; rare ones first."""
-        own = Counter(word for i in members for word in self.each[i])
-        least, scores = 2 if len(members) > 3 else 1, {}
+        """The words of a group: in more of its records than of the others, or of any text; rare ones first. Where few
+        records have none in common, those that are rarest in any text."""
+        own = Counter(word for i in members for word in self.each[i] if not word.isdigit())
+        scores = {}
         for word, count in own.items():
             share, usual = count / len(members), self.all[word] / len(self.each)
             share_of_any = max(self.expected[word], usual if len(members) < len(self.each) else 0.0)
-            if count >= least and not word.isdigit() and share > share_of_any:
+            if count >= (2 if len(members) > 3 else 1) and share > share_of_any:
                 scores[word] = share * log(share / share_of_any)
+        scores = scores or {word: count * -log(self.expected[word]) for word, count in own.items()}
         return sorted(scores, key=lambda word: (-scores[word], word))[:WORDS]

@@ -6,6 +6,8 @@ nothing of models.
 
 from __future__ import annotations
 
+import re
+
 from toast import pipes
 from toast.errors import UsageError, os_error
 
@@ -34,11 +36,11 @@ def described(name: str) -> str:
     return name.replace("_", " ")
 
 
-def read(call: Call, inline: str | None, file: str | None, *, least: int = 2) -> list[Label]:
+def read(call: Call, inline: str | None, file: str | None) -> list[Label]:
     """The labels of `a,b,c`, else those of the lines of a file, none of neither.
 
-    A line is `label`, `label: description` or `label<TAB>description`; a further field, after a tab, that is a
-    number is the label's threshold. Raises UsageError.
+    A line is `label`, `label: description` or `label<TAB>description`, whichever of `: ` and a tab comes first; a
+    last field, after a tab, that is a number is the label's threshold. Raises UsageError.
     """
     if inline is not None and file is not None:
         raise UsageError("labels are given twice", "-l or -L, not both")
@@ -54,8 +56,6 @@ def read(call: Call, inline: str | None, file: str | None, *, least: int = 2) ->
             raise UsageError(f"{where}{wrong}")
         if names.count(name) > 1:
             raise UsageError(f"{where}label {name!r} is given twice")
-    if 0 < len(names) < least:
-        raise UsageError(f"{where}one label decides nothing", "-l bug,feature, -L FILE, or --multi")
     tell_cases(call, names)
     return found
 
@@ -86,14 +86,10 @@ def tell_cases(call: Call, names: Iterable[str]) -> None:
 
 
 def _of_line(line: str) -> Label:
-    name, *rest = line.split("\t")
-    threshold = _number(rest[-1]) if rest else None
-    if threshold is not None:
-        rest.pop()
-    about = " ".join(rest)
-    if not about.strip():
-        name, _, about = name.partition(": ")
-    return Label(spelled(name), pipes.clean(about).strip(), threshold)
+    own, tab, last = line.rpartition("\t")
+    threshold = _number(last) if tab else None
+    name, *about = re.split(r"\t|: |:(?=\t|$)", line if threshold is None else own, maxsplit=1)
+    return Label(spelled(name), " ".join(pipes.clean("".join(about)).split()), threshold)
 
 
 def _number(text: str) -> float | None:

@@ -30,9 +30,12 @@ KNOWN = 512  # vectors of examples that a probe keeps, at most
 
 
 def learn(
-    call: Call, model: str, file: str, *, given: list[Label], output: str | None, field: str | None
+    call: Call, model: str, file: str, *, given: list[Label], whence: str = "-l", output: str | None,
+    field: str | None,
 ) -> None:  # fmt: skip
-    """Learn a probe from examples, and from what the labels are called or described as, and write it."""
+    """Learn a probe from examples, and from what the labels are called or described as, and write it.
+
+    given, whence: labels of a file or of -l, if any."""
     if output is None:
         raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
     if output == "-":
@@ -41,7 +44,7 @@ def learn(
         files.check_output(call, output)
         _check_apart(call, file, output)
     taught = examples.read(call, file, field=field)
-    known = _labels(call, file, taught, given=given)
+    known = _labels(call, file, taught, given=given, whence=whence)
     lesson = Lesson(call, model, taught, known=known)
     lesson.learn()
     call.warn(lesson.verdict())
@@ -49,19 +52,21 @@ def learn(
     write(call, output, lesson.probe(call, model))
 
 
-def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label]) -> list[Label]:
+def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label], whence: str) -> list[Label]:
     """The labels to learn: those given, else those of the examples."""
     names = examples.names_of(call, taught)
     listed = bool(taught and taught[0].listed)
     found = given or [Label(name) for name in names]
     if len(found) < 2 - listed:
-        what = f"{pipes.plural(len(found), 'label')} in {pipes.plural(len(taught), 'example')}"
-        raise BadInput(f"{file}: {what}", "a probe chooses between two or more")
+        count = pipes.plural(len(found), "label")
+        told = f"{whence}: {count}" if given else f"{file}: {count} in {pipes.plural(len(taught), 'example')}"
+        raise BadInput(told, "a probe chooses between two or more")
     mine = {label.name for label in found}
     for example in taught:
         for name in example.labels:
             if name not in mine:
-                raise BadInput(f"{example.where}: label {name!r} is not one of {', '.join(sorted(mine)[:20])}")
+                told = f"{example.where}: label {name!r} is not one of {', '.join(sorted(mine)[:20])}"
+                raise BadInput(told, f"the labels of {whence}")
     for label in found:
         if label.name not in names:
             call.warn(f"label {label.name!r} has no example: it is known by its description alone")

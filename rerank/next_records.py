@@ -34,8 +34,7 @@ def choose(call: Call, records: Records, engine: Any, *, count: int, form: Form)
     most = max(LEAST, POOL * count)
     with pipes.progress(call) as bar:
         for window in records.windows():
-            rows = engine.probabilities([record.text for record in window])
-            found = zip(window, rows, strict=True)
+            found = zip(*records.answered(window, engine.probabilities), strict=True)
             pool += [(doubt(row, many=engine.multi), -record.index, record, row) for record, row in found if row]
             pool = nlargest(most, pool, key=lambda one: one[:2])
             bar.update(len(window))
@@ -83,4 +82,4 @@ def _line(record: Record, row: list[float], labels: list[str], *, form: Form) ->
         return record.raw + form.end
     best = max(range(len(row)), key=lambda i: row[i])
     own = {"label": labels[best], "score": row[best], "text": record.text}
-    return pipes.json_line({**carried(record.data or {}), **own})
+    return pipes.json_line({**carried(record.data or {}), **form.number(record), **own})

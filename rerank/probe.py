@@ -156,6 +156,8 @@ class Probed(Blocks):
                 raise UsageError(f"{path} has no label {label!r}", "a probe has the labels it was learnt with")
         if use.multi and not probe.many:
             raise UsageError("this probe gives one label to a record, so --multi has no meaning", "learn from lists")
+        if not probe.many:
+            use.need_two(own=True)
         if digest(call, probe.model) != probe.digest:
             raise BadModel(f"{path} was learnt with another model than {probe.model!r} is now", AGAIN)
         self.features = Features(call, probe.model)

@@ -10,7 +10,7 @@ import numpy as np
 from rerank import calibration, examples
 from rerank.classify import Form, tell_long
 from toast import pipes
-from toast.errors import BadInput, Exit, UsageError
+from toast.errors import BadInput, BadText, Exit, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def report(call: Call, file: str, engine: Any, *, field: str | None = None, erro
         for name in example.labels:
             if name not in engine.labels:
                 raise BadInput(f"{example.where}: label {name!r} is not one of {', '.join(engine.labels[:20])}")
-    rows = engine.probabilities([example.text for example in known])
+    try:
+        rows = engine.probabilities([example.text for example in known])
+    except BadText as error:
+        raise error.of(known[error.at[0]].where) from None
     given = known[0].listed or engine.multi
     lines = _many(known, rows, engine, errors=errors) if given else _one(known, rows, engine.labels, errors=errors)
     pipes.write_answer(call, "".join(line + "\n" for line in lines).encode())

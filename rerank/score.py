@@ -6,6 +6,8 @@ Owns groups of records, order, threshold and the forms of an answer. Knows nothi
 
 from __future__ import annotations
 
+from functools import partial
+
 from toast import pipes
 from toast.encoding.relevance import Relevance
 from toast.errors import BadInput, Exit, UsageError
@@ -17,8 +19,7 @@ if TYPE_CHECKING:
     from toast.command import Call
     from toast.records import Record, Records
 
-    Members = list[tuple[int, Record]]  # (index in the input, record)
-    Group = tuple[str, Members]  # query, its records
+    Group = tuple[str, list[Record]]  # query, its records
 
 
 class Form:
@@ -46,13 +47,15 @@ def rerank(
     groups, written = _groups(records, query, group=group, query_field=query_field), 0
     with pipes.progress(call, sum(len(members) for _, members in groups)) as bar:
         for asked, members in groups:
-            texts = [record.text for _, record in members]
+            kept: list[Record] = []
             logits: list[float] = []
-            for start in range(0, len(texts), 256):
-                logits += scorer.logits(asked, texts[start : start + 256], long)
-                bar.update(len(texts[start : start + 256]))
+            for start in range(0, len(members), 256):
+                part = members[start : start + 256]
+                own, found = records.answered(part, partial(scorer.logits, asked, long=long))
+                kept, logits = kept + own, logits + found
+                bar.update(len(part))
             scores = logits if form.raw else [scorer.score(logit) for logit in logits]
-            written += _write(call, members, logits, scores=scores, form=form)
+            written += _write(call, kept, logits, scores=scores, form=form)
     if scorer.queries_cut:
         call.cut(f"{pipes.plural(scorer.queries_cut, 'query')} over the model's limit cut")
     if scorer.cut:
@@ -62,45 +65,45 @@ def rerank(
 
 
 def _groups(records: Records, query: str, *, group: str | None, query_field: str | None) -> list[Group]:
-    """[(query, [(index, record), ...])] in the order in which the groups begin."""
+    """[(query, records)] in the order in which the groups begin."""
     if group is None and query_field is None:
-        return [(_query(query), [(record.index, record) for record in records])]
+        return [(_query(query), list(records))]
     groups: dict[Any, Group] = {}
     for record in records:
-        asked, index = query if query_field is None else (record.data or {}).get(query_field), record.index
+        asked = query if query_field is None else (record.data or {}).get(query_field)
         try:
-            asked = _query(asked, index)
-            key = asked if group is None else _key(record, group, index)
+            asked = _query(asked, record)
+            key = asked if group is None else _key(record, group)
         except BadInput as error:
             records.refuse(error)
             continue
-        groups.setdefault(key, (asked, []))[1].append((index, record))
+        groups.setdefault(key, (asked, []))[1].append(record)
     return list(groups.values())
 
 
-def _key(record: Record, field: str, index: int) -> str:
+def _key(record: Record, field: str) -> str:
     """What a record's group is known by: 1 and "1" are two."""
     import json
 
     data = record.data or {}
     if field not in data:
-        raise BadInput(f"record {index + 1}: no field {field!r}", "--group NAME")
+        raise BadInput(f"{record.where}: no field {field!r}", "--group NAME")
     return json.dumps(data[field], sort_keys=True)
 
 
-def _query(query: object, index: int | None = None) -> str:
+def _query(query: object, record: Record | None = None) -> str:
     if isinstance(query, str) and query.strip():
         return pipes.clean(query)
-    if index is None:
+    if record is None:
         raise UsageError("the query is empty", 'rerank "QUERY" < records')
-    raise BadInput(f"record {index + 1}: no query", "--query-field NAME")
+    raise BadInput(f"{record.where}: no query", "--query-field NAME")
 
 
-def _write(call: Call, members: Members, logits: list[float], *, scores: list[float], form: Form) -> int:
+def _write(call: Call, members: list[Record], logits: list[float], *, scores: list[float], form: Form) -> int:
     """Best first, equals in the order of the input; how many were written."""
     order = sorted(range(len(members)), key=lambda i: -logits[i])[: form.k]
     if form.threshold is not None:
         order = [i for i in order if scores[i] >= form.threshold]
-    lines = [form.line(members[i][0], scores[i], members[i][1]) for i in order]
+    lines = [form.line(members[i].index, scores[i], members[i]) for i in order]
     pipes.write_answer(call, b"".join(lines))
     return len(lines)

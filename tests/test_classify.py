@@ -161,9 +161,15 @@ def test_only_invert_and_count(words):
 
 
 def test_nothing_found_is_status_1(moods):
-    for more in (["--threshold", "1.1"], ["--only", "bad", "--threshold", "1.1"], ["--no-input"]):
+    for more in (["--only", "bad", "--threshold", "1.1"], ["--no-input"]):
         result = classify("-q", "-m", moods, *more)
         assert (result.status, result.out, result.err) == (1, b"", b""), result
+    for more in ([], ["-k", "2"], ["--multi"]):  # each record is written, with an empty label
+        result = classify("-q", "-m", moods, "--threshold", "1.1", *more)
+        lines = [line.split(b"\t", 2) for line in result.out.splitlines()]
+        assert result.status == 1 and [(label, record) for label, _, record in lines] == [(b"", r) for r in RECORDS]
+        found = classify("-q", "-m", moods, "--threshold", "1.1", *more, "--json")
+        assert found.status == 1 and [json.loads(line)["label"] for line in found.out.splitlines()] == [""] * 4
     result = classify("-q", "-m", moods, "-c", "--only", "bad", "--threshold", "1.1")
     assert (result.status, result.out) == (1, b"0\n"), result
 
@@ -235,6 +241,29 @@ def test_labels_of_a_file(model, tmp_path):
 )
 def test_labels_that_cannot_be(model, labels, told):
     classify("-m", model, "-l", labels).fails(told)
+
+
+def test_one_label_of_a_models_own(moods):
+    """What is proposed can be done."""
+    classify("-m", moods, "-l", "bad").fails("one label decides nothing", "--only bad")
+    assert classify("-q", "-m", moods, "--only", "bad").status in (0, 1)
+
+
+def test_numbers_go_on_from_another_shard(moods, model):
+    found = as_json("-q", "-m", moods, "--start", "7", stdin=LINES)
+    assert [one["index"] for one in found] == [7, 8, 9, 10]
+    assert all("index" not in one for one in as_json("-q", "-m", moods, stdin=LINES))
+    classify("-m", moods, "--start", "7").fails("--start", "--json")
+    [group] = as_json("--group", "1", "-m", model, "--start", "7", stdin=b"cat\ndog\n")
+    assert group["records"] == [7, 8]
+
+
+def test_few_records_have_words_too(model):
+    """Also those that have none in common, and those of the only group."""
+    for lines in (b"red apple\n", b"cat one\ncat two\n", b"red apple\nold car\nsmall boat\ngreen door\nnew phone\n"):
+        for count in "12":
+            out = classify("--group", count, "-m", model, stdin=lines).ok().out.splitlines()
+            assert out and all(line.split(b"\t")[1] for line in out)
 
 
 def test_words_that_say_nothing_together(moods):

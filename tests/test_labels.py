@@ -5,6 +5,8 @@ import json
 import pytest
 from command import command, shell
 
+from rerank import labels
+
 EXAMPLES = [("cat dog", "animal"), ("bird cat", "animal"), ("blue sky", "sky"), ("red sky", "sky")] * 2
 
 
@@ -30,7 +32,7 @@ def jsonl(rows):
 
 
 @pytest.mark.parametrize(
-    ("lines", "labels"),
+    ("lines", "names"),
     [
         ("LOC:city\nLOC:country\n", ["LOC:city", "LOC:country"]),
         ("area:net\nprio:high\n", ["area:net", "prio:high"]),
@@ -38,11 +40,36 @@ def jsonl(rows):
         ("kind:bug: something broke\nkind:feature\tsomething: new\n", ["kind:bug", "kind:feature"]),
         ("a,b\nc, d: and more\n", ["a,b", "c, d"]),
         (" a \n b:  \n", ["a", "b"]),
+        ("bug: d\tx\nwish:\nidea:\t0.3\nask:\twhat: why\n", ["bug", "wish", "idea", "ask"]),
         ("a\tsome words\t0.7\nb\t0.2\nc: words: more\t.5\n", ["a", "b", "c"]),
     ],
 )
-def test_lines_of_a_label_file(model, tmp_path, lines, labels):
-    assert labels_of(model, tmp_path, lines) == labels
+def test_lines_of_a_label_file(model, tmp_path, lines, names):
+    assert labels_of(model, tmp_path, lines) == names
+
+
+def test_a_description_goes_on_after_a_tab():
+    one = labels._of_line("bug: it broke\tor  hangs\t0.4")
+    assert (one.name, one.about, one.threshold) == ("bug", "it broke or hangs", 0.4)
+    one = labels._of_line("wish_list:")
+    assert (one.name, one.about, one.threshold) == ("wish_list", "wish list", None)
+
+
+def test_what_is_wrong_with_the_labels_of_a_lesson_names_their_file(model, tmp_path):
+    (tmp_path / "l").write_text("cat\n")
+    taught = "cat\tthe cat\ndog\ta dog\n"
+    learnt(model, tmp_path, taught, "-l", "cat,sky").fails("label 'dog' is not one of cat, sky (the labels of -l)")
+    learnt(model, tmp_path, "cat\tthe cat\n", "-L", "l").fails("l: 1 label (a probe chooses between two or more)")
+    learnt(model, tmp_path, "cat\tthe cat\n", "-l", "cat").fails("-l: 1 label (")
+    learnt(model, tmp_path, "cat\tthe cat\n").fails("e: 1 label in 1 example (")
+
+
+def test_one_label_of_a_probe(model, tmp_path):
+    """What is proposed can be done."""
+    learnt(model, tmp_path, "cat\tthe cat\ndog\ta dog\n")
+    words = ["classify", "-m", "x.probe"]
+    command(*words, "-l", "cat", stdin=b"cat\n", cwd=tmp_path).fails("one label decides nothing", "--only cat")
+    assert command(*words, "--only", "cat", stdin=b"cat\ndog\n", cwd=tmp_path).status in (0, 1)
 
 
 def test_a_label_has_a_threshold_of_its_own(model, tmp_path):

@@ -190,6 +190,17 @@ def test_qwen3_reranker(together):
     assert largest(scores, expected["scores"]) <= facts["tolerance_max_abs"]["scores"]
 
 
+def test_a_record_over_a_rerankers_limit_is_cut_where_its_makers_cut_it():
+    """Ids of the published recipe (github.com/QwenLM/Qwen3-Embedding): the first of a body, between the ends."""
+    path, facts, _ = oracle("qwen3-reranker")
+    model = scorer(path)
+    model.max_length = facts["max_length"]
+    for item, ids in zip(facts["items"], facts["input_ids"]):
+        for whole in (True, False):
+            [row] = model.encode([(item["query"], item["document"])], instruction=item["instruction"], whole=whole)
+            assert row.ids == ids and bool(row.overflowing) == (len(ids) == model.max_length)
+
+
 def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
     path, _, _ = oracle("qwen3-reranker")
     model = scorer(path)

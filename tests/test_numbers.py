@@ -110,6 +110,23 @@ def test_rows_of_infinite_length_are_no_zeros():
     assert mx.all(mx.isnan(rows[2])).item()
 
 
+def test_one_token_without_numbers(tmp_path):
+    """It spoils the texts that have it alone; they are named, and cost themselves."""
+    whole = tiny.bert(tmp_path / "whole")
+    vocab = read_json(os.path.join(whole, "tokenizer.json"))["model"]["vocab"]
+    width = read_json(os.path.join(whole, "config.json"))["hidden_size"]
+    folder = spoilt(tmp_path / "model", whole, "word_embeddings.weight", float("nan"), vocab["dog"] * width)
+    stdin = b'{"text": "the cat"}\n{"text": "a dog"}\n{"text": "a bird"}\n'
+    for verb, *words in (["embed"], ["rerank", "cat"], ["classify", "-l", "cat,bird"]):
+        words = [*words, "--json", "-m", folder, "--jsonl"]
+        found = ran(verb, *words, stdin=stdin, home=tmp_path)
+        assert found.status == 2 and found.err.startswith(f"{verb}: standard input, line 2: {folder}: {TOLD}"), found
+        found = ran(verb, *words, "--on-error", "skip", stdin=stdin, home=tmp_path)
+        rows = [json.loads(line) for line in found.out.splitlines()]
+        assert found.status == 2 and sorted(row["text"] for row in rows) == ["a bird", "the cat"], found
+        assert found.err.count("\n") == 1 and "line 2" in found.err, found
+
+
 class Spoilt:
     """A model whose logits are numbers for its first calls; the best token is 3."""
 

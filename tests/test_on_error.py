@@ -1,11 +1,13 @@
 """`--on-error skip`: a bad record costs itself, is named, and makes the status 2 at the end."""
 
 import json
+import os
 
 import numpy
 import pytest
 from command import command
 
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 BAD = b'{"text": "the cat"}\nno json\n{"text": 5}\n{"body": "x"}\n\n{"text": "the dog"}\n'
 NAMED = ["line 2: not a JSON object", "line 3: field 'text' holds no text", "line 4: no field 'text'"]
 
@@ -77,3 +79,33 @@ def test_all_bad(tmp_path, model):
     ):
         found = command(*words, "-m", model, "--jsonl", "--on-error", "skip", stdin=b"x\n")
         assert found.status == 2 and b"line 1" in found.err and found.out == b""
+
+
+LONG = b"the cat\n" + b"cat " * 900 + b"\na dog\n" + b"dog " * 900 + b"\n"
+WAYS = {
+    "embed": [["embed", "--json"], ["embed"], ["embed", "--raw"]],
+    "rerank": [["rerank", "cat", "--json"]],
+    "classify": [["classify", "-l", "cat,dog", "--json"]],
+    "cross": [["rerank", "cat", "--json"]],
+    "choices": [["classify", "-l", "cat,dog", "--json"]],
+    "nli": [["classify", "-l", "cat,dog", "--json"]],
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_records_over_the_limit(model, tmp_path, name):
+    """--long error: the first is named, or each costs itself, and no other is computed differently."""
+    folder = {"cross": "bert-crossencoder", "choices": "llama-causal", "nli": "roberta-nli"}.get(name)
+    path = os.path.join(ORACLES, folder) if folder else model
+    (tmp_path / "f").write_bytes(LONG)
+    for words in WAYS[name]:
+        words = [*words, "-m", path, "--long", "error", "f"]
+        command(*words, cwd=tmp_path).fails("f, line 2 is longer than", "tokens (--long chooses)")
+        found = command(*words, "--on-error", "skip", cwd=tmp_path)
+        told = found.err.decode().splitlines()
+        assert found.status == 2 and len(told) == 2 and "line 2 is longer" in told[0] and "line 4 is" in told[1], found
+        warned = command(*words, "--on-error", "warn", cwd=tmp_path)
+        assert (warned.status, warned.out, warned.err) == (0, found.out, found.err)
+        (tmp_path / "g").write_bytes(b"the cat\na dog\n")
+        good = command(*words[:-1], "g", cwd=tmp_path).ok().out
+        assert found.out.replace(b'"index": 2', b'"index": 1') == good

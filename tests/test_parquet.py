@@ -90,3 +90,65 @@ def test_no_rows(model, tmp_path):
     path = str(tmp_path / "x.parquet")
     parquet.write_table(pyarrow.table({"text": pyarrow.array([], pyarrow.string())}), path)
     assert rows_of(command("embed", "--parquet", "-m", model, path).ok().out).schema.names == ["text", "embedding"]
+
+
+def test_a_column_that_is_replaced_is_told(model, tmp_path):
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a"], "embedding": [1]}), path)
+    ran = command("embed", "--parquet", "-m", model, path)
+    assert ran.status == 0 and ran.err == b"embed: column 'embedding' of the input is replaced\n"
+    assert rows_of(ran.out).schema.names == ["text", "embedding"]
+
+
+@pytest.mark.parametrize("kind", [pyarrow.binary(), pyarrow.list_(pyarrow.binary()), pyarrow.binary(1),
+                                  pyarrow.struct([("a", pyarrow.large_binary())])])  # fmt: skip
+def test_bytes_are_no_json(model, tmp_path, kind):
+    value = {"a": b"x"} if pyarrow.types.is_struct(kind) else [b"x"] if pyarrow.types.is_list(kind) else b"x"
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table({"text": ["a"], "b": pyarrow.array([value], kind)}), path)
+    for words in (["embed", "--json"], ["index", "-o", str(tmp_path / "x.db")], ["classify", "-l", "a,b", "--json"]):
+        assert not command(*words, "--parquet", "-m", model, path).fails("column 'b' holds", "JSON").out
+    assert rows_of(command("embed", "--parquet", "-m", model, path).ok().out)["b"].to_pylist() == [value]
+
+
+# ---------------------------------------------------------------- classify
+
+
+def test_labels_stand_beside_the_columns(model, file):
+    words = ["classify", "--field", "body", "-m", model, "-l", "cat,dog,red sky"]
+    found = rows_of(command(*words, "--parquet", file).ok().out)
+    assert found.drop_columns(["label", "score"]).equals(parquet.read_table(file))
+    plain = command(*words, "--parquet", "--json", file).ok().out.splitlines()
+    rows = [(one["label"], one["score"]) for one in map(json.loads, plain)]
+    assert list(zip(found["label"].to_pylist(), found["score"].to_pylist())) == rows and len(rows) == N
+
+
+@pytest.mark.parametrize("words", [["--multi"], ["--multi", "--threshold", "0.2"], ["--threshold", "0.4"],
+                                   ["--threshold", "0.4", "--none", "other"]])  # fmt: skip
+def test_labels_as_in_json(model, tmp_path, words):
+    """Also of a row without a word; a label that came along is kept as gold."""
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table({"text": ["the cat", "", "red sky", "x"], "label": ["a", "b", "c", None]}), path)
+    words = ["classify", "--parquet", "-m", model, "-l", "cat,dog,red sky", *words]
+    found = command(*words, path)
+    plain = command(*words, "--json", path)
+    assert found.status == plain.status and not found.err
+    rows = rows_of(found.out).to_pylist()
+    for row, one in zip(rows, map(json.loads, plain.out.splitlines()), strict=True):
+        assert row["label"] == one["label"] and row["score"] == one["score"] and row["gold"] == one["gold"]
+        assert ("--multi" in words) == ("labels" in row)
+        assert "labels" not in row or row["labels"] == [each["label"] for each in one["labels"]]
+
+
+def test_classify_refuses(model, tmp_path, file):
+    words = ["classify", "--parquet", "--field", "body", "-m", model, "-l", "cat,dog", file]
+    for more in (["--only", "cat"], ["-k", "2"], ["-c"], ["--next", "2"]):
+        command(*words, *more).fails("--parquet", more[0])
+    (tmp_path / "e").write_text("cat\tthe cat\n")
+    command("classify", "--parquet", "--learn", "e", "-o", "x", cwd=tmp_path).fails("--learn", "--parquet")
+    path = str(tmp_path / "x.parquet")
+    parquet.write_table(pyarrow.table({"text": ["the cat", "cat " * 900, "a dog"]}), path)
+    words = [*words[:2], *words[4:-1], "--long", "error", path]
+    command(*words).fails("x.parquet, row 2 is longer than")
+    ran = command(*words, "--on-error", "skip")
+    assert ran.status == 2 and rows_of(ran.out)["text"].to_pylist() == ["the cat", "a dog"]

@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 
+import mlx.core as mx
+import numpy as np
 import pytest
 import tiny
 from command import command
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toast.encoding import maxsim
 from toast.encoding.idf import token_weights
 from toast.encoding.relevance import Relevance, sigmoid
 
@@ -190,15 +193,23 @@ def test_cross_encoders_against_their_reference(name):
         assert found[i] == pytest.approx(logit, abs=facts["tolerance_max_abs"]["logits"])
 
 
-def test_qwen3_reranker_against_its_reference():
+def test_qwen3_reranker_against_its_reference(tmp_path):
+    """Also of a record over the limit, which is cut where its makers' code cuts it: at the end of what stands between
+    the template's ends, so that all of it fits."""
     path, facts = oracle("qwen3-reranker")
+    own = shutil.copytree(path, tmp_path / "qwen3-reranker")
+    (own / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": facts["max_length"]}))
+    cut = 0
     for item, ids, score in zip(facts["items"], facts["input_ids"], facts["scores"]):
-        if not item["query"].strip() or len(ids) == facts["max_length"]:  # cut by the recipe, not the model
+        if not item["query"].strip():
             continue
-        words = ["rerank", "--json", "--long", "truncate", "-q", "-m", path, "--instruction", item["instruction"]]
+        words = ["rerank", "--json", "--long", "truncate", "-m", own, "--instruction", item["instruction"]]
         stdin = json.dumps({"text": item["document"]}).encode()
-        out = command(*words, "--jsonl", item["query"], stdin=stdin).ok().out
-        assert json.loads(out)["score"] == pytest.approx(score, abs=facts["tolerance_max_abs"]["scores"])
+        result = command(*words, "--jsonl", item["query"], stdin=stdin).ok(quiet=False)
+        assert json.loads(result.out)["score"] == pytest.approx(score, abs=facts["tolerance_max_abs"]["scores"])
+        assert result.err == (b"rerank: 1 record over the model's limit cut\n" if len(ids) == 512 else b"")
+        cut += len(ids) == 512
+    assert cut == 1
 
 
 @pytest.mark.parametrize("name", ["tiny-colbert-pylate", "tiny-colbert-stanford"])
@@ -219,6 +230,33 @@ def test_late_interaction_against_its_reference(name):
 def test_sigmoid():
     assert sigmoid(0.0) == 0.5 and sigmoid(-1e4) == 0.0 and sigmoid(1e4) == 1.0
     assert sigmoid(-3.0) == pytest.approx(1 - sigmoid(3.0))
+
+
+@pytest.mark.parametrize("longest", [1, 7, 20, 21, 50])
+def test_matches_from_both_sides(longest):
+    """Each query token's best match by weight, and the best of the text's tokens; as a loop over texts has it, whatever
+    else is in the batch."""
+    rng = np.random.default_rng(longest)
+    lengths = [longest, max(1, longest // 2), 1, 0]
+    query, states = (rng.normal(size=shape).astype("f4") for shape in ((3, 8), (4, longest, 8)))
+    query, states = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (query, states))
+    weights = np.array([0.5, 0.3, 0.2], "f4")
+    similar = maxsim.likeness(mx.array(query), mx.array(states), mx.array(lengths))
+    there, back = maxsim.maxsim(similar, mx.array(weights)), maxsim.nearest(similar, mx.array(lengths))
+    for row, length, one, other in zip(states, lengths, there.tolist(), back.tolist(), strict=True):
+        cosines = row[:length] @ query.T
+        assert one == pytest.approx(float(cosines.max(axis=0) @ weights) if length else -1.0, abs=1e-6)
+        best = np.sort(cosines.max(axis=1))[-20:] if length else np.array([-1.0])
+        assert other == pytest.approx(float(best.mean()), abs=1e-6)
+        if length:
+            alone = maxsim.likeness(mx.array(query), mx.array(row[None, :length]), mx.array([length]))
+            assert maxsim.nearest(alone, mx.array([length])).item() == other
+
+
+def test_a_text_without_a_token():
+    """A static model puts none around a text: an empty record is the last, and no error."""
+    out = command("rerank", "-m", os.path.join(ORACLES, "static-f32"), "a cat", stdin=b"\ncat\n").ok().out
+    assert out == b"cat\n\n"
 
 
 class Tokens:

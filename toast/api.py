@@ -78,8 +78,10 @@ class Model:
                 self.name, given, ["multi", "threshold", "k", "none", "long", "hypothesis"], label_file=where, json=True
             )
             found = {one["row"]: {key: one[key] for key in ("label", "score", "labels")} for one in run.objects()}
-            nothing: dict[str, Any] = {"label": None, "score": None, "labels": []}
-            return [found.get(row) or dict(nothing) for row in range(run.count)]
+            if given.get("threshold") is not None and not given.get("multi") and given.get("none") is None:
+                nothing: dict[str, Any] = {"label": None, "score": None, "labels": []}
+                found = {row: one if one["label"] else dict(nothing) for row, one in found.items()}
+            return [found[row] for row in range(run.count)]
 
     def generate(self, instruction: str, text: str | None = None, **given: Any) -> str:
         """The answer to an instruction about a text: `toast`. Options: all of its that do not concern files or records

@@ -3,6 +3,8 @@
 Knows nothing of streams or processes: `command.py` prints these and ends with them.
 """
 
+from __future__ import annotations
+
 from enum import IntEnum
 
 
@@ -39,6 +41,24 @@ class BadInput(ToastError):
     """A file or a record cannot be used."""
 
 
+class BadText(BadInput):
+    """Some of the texts that were given together cannot be used: `at`, their places. Whoever knows where they come from
+    says so by `of`."""
+
+    def __init__(self, at: list[int], what: str, hint: str = ""):
+        """what: as it goes on after what the text is called."""
+        super().__init__(f"a record{what}", hint)
+        self.at, self.what = at, what
+
+    def of(self, where: str) -> BadInput:
+        """The same of one of them."""
+        return BadInput(f"{where}{self.what}", self.hint)
+
+    def moved(self, by: int, *, each: int = 1) -> BadText:
+        """The same of texts that `by` others stand before; `each`: places of a text."""
+        return BadText(sorted({by + i // each for i in self.at}), self.what, self.hint)
+
+
 class BadModel(ToastError):
     """A model's files are incomplete, damaged or of the wrong kind."""
 
@@ -55,6 +75,12 @@ def told(error: BaseException) -> str:
 def not_numbers(name: str) -> BadModel:
     """What this model makes of a text is NaN or infinite."""
     return BadModel(f"{name}: its weights are not numbers, or its config.json is wrong", "fetch or convert it again")
+
+
+def no_numbers_of(name: str, at: list[int]) -> BadText:
+    """The same of some texts alone, such as those with a token that has no numbers."""
+    error = not_numbers(name)
+    return BadText(at, f": {error.message}", error.hint)
 
 
 def os_error(error: OSError, what: str) -> BadInput:

@@ -95,7 +95,11 @@ JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each lin
 FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
 PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.")
 
-EMPTY_OK = Option(False, "--empty-ok", help="No records are no failure: status 0, as of a shard that has none.")
+EMPTY_OK = Option(
+    False,
+    "--empty-ok",
+    help="No records are no failure: status 0, as of a shard that has none; records without an answer are still 1.",
+)
 SOURCE = Option(None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.")
 START = Option(None, "--start", metavar="N", min=0, max=1 << 53, help="The number of the first record.")
 

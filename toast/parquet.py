@@ -46,7 +46,17 @@ class Rows(Records):
         super().__init__(call, names, jsonl=True, **given)
         self.arrow = library()
 
+    def where(self, name: str, number: int | None = None) -> str:
+        """What a message calls a file, or a row of it."""
+        return super().where(name) if number is None else f"{super().where(name)}, row {number}"
+
     def windows(self) -> Iterator[list[Record]]:
+        for field in self.schema if self.files else ():
+            if self._has_bytes(field.type):
+                told = (
+                    f"{self.where(self.files[0])}: column {field.name!r} holds {field.type}, which JSON has no form for"
+                )
+                raise BadInput(told, "leave it out of the file")
         for table, window in self.tables():
             columns = [name for name in table.column_names if name != self.field]
             for record, row in zip(window, table.select(columns).to_pylist(), strict=True):
@@ -63,20 +73,35 @@ class Rows(Records):
                 window = []
                 for i, text in enumerate(texts, number + 1):
                     if text is None:
-                        self.refuse(BadInput(f"{where}, row {i}: no text in {self.field!r}", "a text is a string"))
+                        self.refuse(BadInput(f"{self.where(name, i)}: no text in {self.field!r}", "a text is a string"))
                         self.count += 1
                         continue
                     window.append(Record(b"", text, number=i))
-                    self.number(window[-1])
+                    self.number(window[-1], name)
                 number += len(texts)
                 table = self.arrow.Table.from_batches([batch])
                 yield table.filter(self.arrow.array([text is not None for text in texts])), window
+
+    def some(self, table: Table, window: list[Record], kept: list[Record]) -> Table:
+        """The rows of a table whose records were kept of all of them."""
+        if len(kept) == len(window):
+            return table
+        there = {record.number for record in kept}
+        return table.filter(self.arrow.array([record.number in there for record in window]))
 
     @cached_property
     def schema(self) -> Any:
         """The columns of the first file; the others must have the same."""
         where = self.where(self.files[0])
         return self._checked(self._open(self.files[0], where).schema_arrow, where)
+
+    def _has_bytes(self, kind: Any) -> bool:
+        """Whether values of a type are, or hold, bytes."""
+        kinds = self.arrow.types
+        if kinds.is_dictionary(kind):
+            return self._has_bytes(kind.value_type)
+        own = "binary" in str(kind) and not kinds.is_nested(kind)
+        return own or any(self._has_bytes(kind.field(i).type) for i in range(kind.num_fields))
 
     def _checked(self, schema: Any, where: str) -> Any:
         """The schema; BadInput unless it has the column, and text there."""
@@ -115,16 +140,21 @@ class Rows(Records):
 class Output:
     """Parquet on standard output: tables with columns added to them, as they come."""
 
-    def __init__(self, call: Call, rows: Rows, columns: dict[str, Any]) -> None:
-        """columns: name -> type of those that are added; they replace columns of their name."""
+    def __init__(self, call: Call, rows: Rows, columns: dict[str, Any], *, names: dict[str, str] | None = None) -> None:
+        """columns: name -> type of those that are added; they replace columns of their name, which is told.
+        names: columns that go by another name from now on."""
         pipes.refuse_terminal(call, "... > answers.parquet")
-        self.arrow, self.columns, self.sink = rows.arrow, columns, _Sink(call)
-        fields = [field for field in rows.schema if field.name not in columns]
+        self.arrow, self.columns, self.names, self.sink = rows.arrow, columns, names or {}, _Sink(call)
+        fields = [field.with_name(self.names.get(field.name, field.name)) for field in rows.schema]
+        for name in [field.name for field in fields if field.name in columns]:
+            call.warn(f"column {name!r} of the input is replaced")
+        fields = [field for field in fields if field.name not in columns]
         self.schema = self.arrow.schema([*fields, *(self.arrow.field(*pair) for pair in columns.items())])
         self.writer = self.arrow.parquet.ParquetWriter(self.arrow.PythonFile(self.sink, "w"), self.schema)
 
     def add(self, table: Table, answers: dict[str, Any]) -> None:
         """A table and an array for each new column."""
+        table = table.rename_columns([self.names.get(name, name) for name in table.column_names])
         kept = table.select([name for name in table.column_names if name not in self.columns])
         columns = [*kept.columns, *(answers[name] for name in self.columns)]
         self.writer.write_table(self.arrow.table(columns, schema=self.schema))
@@ -154,6 +184,6 @@ class _Sink:
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of a row: times and bytes as text."""
+    """What JSON can hold of a row: times as text."""
     found: dict[str, Any] = json.loads(json.dumps(row, default=str))
     return found

@@ -7,7 +7,7 @@ descriptors (`pipes.py`) and no models.
 from __future__ import annotations
 
 from toast import pipes
-from toast.errors import BadInput
+from toast.errors import BadInput, BadText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,15 +23,21 @@ class Record:
     """One record: its bytes as they came, its text, its object when it came as JSON, its line, and how many records,
     bad ones included, were before it.
 
-    error: what is wrong with it, where Records was told to go on (`soft`)."""
+    error: what is wrong with it, where Records was told to go on (`soft`). where: what a message calls it."""
 
-    __slots__ = ("raw", "text", "data", "number", "index", "error")
+    __slots__ = ("raw", "text", "data", "number", "index", "error", "records", "file")
 
     def __init__(
         self, raw: bytes, text: str, data: Data | None = None, *, number: int = 0, error: BadInput | None = None
     ) -> None:
         self.raw, self.text, self.data, self.number, self.error = raw, text, data, number, error
         self.index = 0
+        self.records: Records | None = None
+        self.file = ""
+
+    @property
+    def where(self) -> str:
+        return self.records.where(self.file, self.number) if self.records else f"record {self.index + 1}"
 
 
 class Records:
@@ -83,9 +89,10 @@ class Records:
         """Whether no record has come, not even a bad one."""
         return self.count == self.first
 
-    def number(self, record: Record) -> None:
-        """It is the next one, and of this source."""
+    def number(self, record: Record, name: str) -> None:
+        """It is the next one, of this file and of this source."""
         record.index, self.count = self.count, self.count + 1
+        record.records, record.file = self, name
         if self.source is not None:
             record.data = {**(record.data or {}), "source": self.source}
 
@@ -94,6 +101,18 @@ class Records:
         if self.on_error == "stop":
             raise error
         (self.call.error if self.on_error == "skip" else self.call.warn)(str(error))
+
+    def answered(self, window: list[Record], answer: Callable[[list[str]], Any]) -> tuple[list[Record], Any]:
+        """(records, what `answer` gives of their texts): those with a text that it cannot use (BadText) are refused."""
+        while window:
+            try:
+                return window, answer([record.text for record in window])
+            except BadText as error:
+                bad = set(error.at)
+                for i in error.at:
+                    self.refuse(error.of(window[i].where))
+                window = [record for i, record in enumerate(window) if i not in bad]
+        return [], []
 
     def where(self, name: str, number: int | None = None) -> str:
         """What a message calls a file, or a record of it."""
@@ -125,7 +144,7 @@ class Records:
                     self.count += 1
                     continue
                 if record:
-                    self.number(record)
+                    self.number(record, name)
                     window.append(record)
         except BadInput as error:
             return window, error

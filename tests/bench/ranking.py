@@ -76,7 +76,7 @@ def ir(folder, index, options):
         for query, document, grade in (line.split("\t") for line in file):
             grades[query][document] = int(grade)
     queries = lines(f"{folder}/queries.jsonl")
-    words = ["search", "-q", "--queries", f"{folder}/queries.jsonl", "-k", "50", "--json", "-i", index]
+    words = ["search", "--queries", f"{folder}/queries.jsonl", "-k", "50", "--json", "-i", index]
     out = subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout
     hits = [json.loads(line) for line in out.splitlines()]
     before = defaultdict(list)

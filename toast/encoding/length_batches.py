@@ -11,7 +11,7 @@ from _thread import allocate_lock
 import mlx.core as mx
 
 from toast.cancel import checkpoint
-from toast.errors import BadInput
+from toast.errors import BadText
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,17 +29,17 @@ _calls = _before = 0  # calls that compute now; MLX's memory limit before the fi
 def pieces(encodings: list[Any], long: str) -> tuple[list[Any], list[int], int]:
     """(pieces, the index of the encoding that each comes from, how many encodings were too long).
 
-    An encoding over the limit is its first piece under long="truncate", an error under "error",
+    An encoding over the limit is its first piece under long="truncate", an error (BadText) under "error",
     and all of its pieces under anything else.
     """
     parts: list[Any] = []
     owners: list[int] = []
     cut = 0
+    if long == "error" and (over := [i for i, encoding in enumerate(encodings) if encoding.overflowing]):
+        raise BadText(over, f" is longer than {len(encodings[over[0]].ids)} tokens", "--long chooses")
     for i, encoding in enumerate(encodings):
         further = encoding.overflowing
         cut += bool(further)
-        if further and long == "error":
-            raise BadInput(f"a record is longer than {len(encoding.ids)} tokens", "--long chooses")
         own = [encoding] if long == "truncate" else [encoding, *further]
         parts += own
         owners += [i] * len(own)

@@ -19,18 +19,34 @@ if TYPE_CHECKING:
     from toast.encoding.encoder import Encoder
 
 # Fitted to the judgements of three collections (TREC-QA, Cranfield, SciFact): their logistic slopes
-# and the middles, where half of such candidates are relevant, lie around these.
-COSINE, MAXSIM, OFFSET = 4.0, 8.0, -8.6
+# and the middles, where half of such candidates are relevant, lie around these. docs/speed.md has what was tried.
+COSINE, MAXSIM, NEAREST, OFFSET = 2.4, 6.4, 3.2, -8.85
+NEAR = 20  # tokens of a text that are looked at the other way round
 
 
-def maxsim(query: mx.array, weights: mx.array, *, states: mx.array, lengths: mx.array) -> mx.array:
-    """Each query token's best match, averaged by weight: (Q, D), (Q,), (B, L, D), (B,) -> (B,).
+def likeness(query: mx.array, states: mx.array, lengths: mx.array) -> mx.array:
+    """Cosines of all tokens of texts and of a query: (Q, D), (B, L, D), (B,) -> (B, L, Q), -1 beyond `lengths`.
 
-    Vectors have length 1; the weights sum to 1; of each row of states, `lengths` tokens count.
+    Vectors have length 1: no cosine is less, and a text without a token is like nothing.
     """
-    similar = states @ query.T
     inside = (mx.arange(states.shape[1]) < lengths[:, None])[..., None]
-    return mx.sum(mx.max(mx.where(inside, similar, -mx.inf), axis=1) * weights, axis=1)
+    return mx.where(inside, states @ query.T, -1.0)
+
+
+def maxsim(similar: mx.array, weights: mx.array) -> mx.array:
+    """Each query token's best match, averaged by weight: (B, L, Q), (Q,) -> (B,). The weights sum to 1."""
+    return mx.sum(mx.max(similar, axis=1) * weights, axis=1)
+
+
+def nearest(similar: mx.array, lengths: mx.array) -> mx.array:
+    """The best match of each of a text's tokens, averaged over the best NEAR: (B, L, Q), (B,) -> (B,).
+
+    Of a text that has what is asked somewhere and goes on of other things, that part counts."""
+    best = mx.max(similar, axis=2)
+    best = mx.pad(best, [(0, 0), (0, max(0, NEAR - best.shape[1]))], constant_values=-1.0)
+    best = -mx.sort(-best, axis=1)[:, :NEAR]
+    count = mx.clip(lengths, 1, NEAR)[:, None]
+    return mx.sum(mx.where(mx.arange(NEAR) < count, best, 0) / count, axis=1)
 
 
 class MaxSim:
@@ -60,5 +76,6 @@ class MaxSim:
         """(B, 1) float32."""
         states, lengths, pooled = self.documents.states(encodings)
         cosine = mx.sum(normalize(pooled) * self.vector, axis=1)
-        tokens = maxsim(self.states, self.weights, states=normalize(states), lengths=lengths)
-        return (COSINE * cosine + MAXSIM * tokens + OFFSET)[:, None]
+        similar = likeness(self.states, normalize(states), lengths)
+        tokens = MAXSIM * maxsim(similar, self.weights) + NEAREST * nearest(similar, lengths)
+        return (COSINE * cosine + tokens + OFFSET)[:, None]

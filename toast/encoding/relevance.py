@@ -10,7 +10,7 @@ import math
 
 from toast import loaded
 from toast.encoding import length_batches
-from toast.errors import BadModel, UsageError, not_numbers
+from toast.errors import BadModel, BadText, UsageError, no_numbers_of, not_numbers
 from toast.task import need
 
 TYPE_CHECKING = False
@@ -120,7 +120,7 @@ class Relevance:
         """Unbounded scores, the higher the better; a text's does not depend on the others.
 
         long: texts over the model's limit take the `best` of their windows, are cut (`truncate`)
-        or are an `error` (BadInput).
+        or are an `error` (BadText).
         """
         if (query, long) != self.asked:
             self.scorer.ask(query, long)
@@ -129,7 +129,10 @@ class Relevance:
             known_cut = self.scorer.query_cut
         found: list[float] = []
         for start in range(0, len(texts), TEXTS):
-            found += self._some(texts[start : start + TEXTS], long)
+            try:
+                found += self._some(texts[start : start + TEXTS], long)
+            except BadText as error:
+                raise error.moved(start) from None
         self.queries_cut += self.scorer.query_cut and not known_cut
         return found
 
@@ -138,8 +141,9 @@ class Relevance:
         self.cut += cut
         best = [-math.inf] * len(texts)
         logits: Any = length_batches.compute(self.scorer.logits, parts)[:, 0].tolist()
-        if not all(map(math.isfinite, logits)):
-            raise not_numbers(self.name)
+        bad = sorted({owner for owner, logit in zip(owners, logits, strict=True) if not math.isfinite(logit)})
+        if bad:
+            raise not_numbers(self.name) if len(bad) == len(texts) else no_numbers_of(self.name, bad)
         for owner, logit in zip(owners, logits, strict=True):
             best[owner] = max(best[owner], logit)
         return best

@@ -10,7 +10,7 @@ from math import isfinite
 import mlx.core as mx
 
 from toast.encoding.tokens import limits
-from toast.errors import BadModel, not_numbers
+from toast.errors import BadModel, no_numbers_of, not_numbers
 from toast.models import layers, static
 from toast.store.folder import blame, modules, read_config, read_json
 
@@ -126,8 +126,14 @@ def normalize(x: mx.array) -> mx.array:
 
 
 def finite(name: str, x: mx.array) -> mx.array:
-    """The same array, computed; BadModel, which names the model, where it is not all numbers."""
+    """The same array, computed; BadModel, which names the model, where no row (of texts) is all numbers, BadText where
+    some are not."""
     if not isfinite(float(mx.sum(x))):
+        numbers: Any = mx.all(mx.isfinite(x), axis=-1).tolist() if x.ndim == 2 else [False]
+        if any(numbers):
+            if all(numbers):  # the sum alone is too large
+                return x
+            raise no_numbers_of(name, [i for i, good in enumerate(numbers) if not good])
         raise not_numbers(name)
     return x
 
