@@ -16,8 +16,11 @@ ext = pytest.importorskip("toast.kernels._ext")
 DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24, "linear_value_head_dim": 40}
 NEXT = {"num_experts": 0, "num_hidden_layers": 3, "full_attention_interval": 3, **DELTA}
 TEXT = {"qwen3_5": {"full_attention_interval": 2, "num_experts": 0, **DELTA}}
-MORE = {"qwen3_next": NEXT, "kimi_linear": {"num_hidden_layers": 2}, "olmo_hybrid": DELTA}
-NAMES = [*MORE, *TEXT]
+MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA}
+OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
+NAMES = [*MORE, *TEXT, *OTHERS]
+# MLA does one token otherwise, and MLX multiplies by experts otherwise
+CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
 
 
 @pytest.fixture(autouse=True)
@@ -29,8 +32,8 @@ def kernels_afterwards():
 
 
 def made(name, dtype=mx.float32):
-    config = every_architecture.settings(name)
-    config |= MORE.get(name, {})
+    known = every_architecture.fixture(name) if name in OTHERS else None
+    config = (known[0] if known else every_architecture.settings(name)) | MORE.get(name, {})
     if name in TEXT:
         config["text_config"] |= TEXT[name]
     module = decoder.architecture(".", config)
@@ -72,7 +75,7 @@ def test_a_model_is_what_mlx_lm_makes_of_it(name, variant):
     np.testing.assert_allclose(f32(ours), theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "kimi_linear"])  # MLA does one token otherwise
+@pytest.mark.parametrize("name", CUT)
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 def test_a_text_has_its_bits_however_it_is_cut(name, dtype):
     model = made(name, dtype)

@@ -73,6 +73,44 @@ def test_the_gated_delta_rule_equals_mlx_lm(variant, B, T, heads, share, dk, dv,
     close(after, theirs[1])
 
 
+@property_test
+@given(variants, st.integers(1, 2), times, st.integers(1, 2), st.integers(1, 3), sizes, sizes, st.booleans())
+def test_mamba_2_equals_mlx_lm(variant, B, T, groups, share, dk, dv, begun):
+    from mlx_lm.models.ssm import ssm_attn
+
+    ext.choose(variant)
+    heads = groups * share
+    inputs = {
+        "A_log": numbers((heads,), seed=0), "D": numbers((heads,), seed=1), "dt_bias": numbers((heads,), seed=2),
+        "x": numbers((B, T, heads, dv), seed=3), "B": numbers((B, T, groups, dk), seed=4),
+        "C": numbers((B, T, groups, dk), seed=5), "dt": numbers((B, T, heads), seed=6),
+        "state": numbers((B, heads, dv, dk), seed=7) if begun else None,
+    }  # fmt: skip
+    y, after = ext.state_space(limits=(0.01, 1.0), **inputs)
+    theirs = ssm_attn(inputs.pop("x"), time_step_limit=(0.01, 1.0), **inputs)
+    close(y, theirs[0])
+    close(after, theirs[1])
+
+
+@property_test
+@given(variants, st.integers(1, 2), times, st.integers(1, 3), sizes, st.booleans())
+def test_rwkv_7_equals_mlx_lm(variant, B, T, heads, D, begun):
+    from mlx_lm.models.rwkv7 import _wkv7_step_ops
+
+    ext.choose(variant)
+    r, k, v, a, b, w = (numbers((B, T, heads, D), seed=i) for i in range(6))
+    a, b = a / D, b / D
+    inputs = {"r": r, "w": mx.sigmoid(w), "k": k, "v": v, "a": a, "b": b}
+    state = numbers((B, heads, D, D), seed=7) if begun else mx.zeros((B, heads, D, D))
+    y, after = ext.wkv7(**inputs, state=state if begun else None)
+    theirs = []
+    for t in range(T):
+        one, state = _wkv7_step_ops(*(x[:, t] for x in inputs.values()), state)
+        theirs.append(one[..., 0])
+    close(y, mx.stack(theirs, axis=1))
+    close(after, state)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_text_has_its_bits_however_it_is_cut(variant):
     ext.choose(variant)

@@ -109,9 +109,20 @@ def crc32(data: bytes, start: int = 0) -> int: ...
 
 # layers with a state
 def conv1d(*args: Any, **more: Any) -> array: ...
-def gated_delta(
-    *, q: array, k: array, v: array, g: array, beta: array, state: array | None
+def gated_delta(*, q: array, k: array, v: array, g: array, beta: array, state: array | None) -> tuple[array, array]: ...
+def state_space(
+    *,
+    x: array,
+    B: array,
+    C: array,
+    dt: array,
+    A_log: array,
+    D: array,
+    dt_bias: array,
+    limits: tuple[float, float],
+    state: array | None,
 ) -> tuple[array, array]: ...
+def wkv7(*, r: array, w: array, k: array, v: array, a: array, b: array, state: array | None) -> tuple[array, array]: ...
 
 class GatedDeltaNet:
     def __init__(

@@ -1,6 +1,7 @@
-"""Replaces what MLX-LM does step by step in layers with a state: the gated delta rule, and gated delta nets whole.
+"""Replaces what MLX-LM does step by step in layers with a state: the gated delta rule, Mamba-2's and RWKV-7's, and gated
+delta nets whole.
 
-Knows MLX-LM's functions and two of its classes by their code; what a release has changed is left alone. A batch with
+Knows MLX-LM's functions, and some of its methods by their code; what a release has changed is left alone. A batch with
 padding (`mask`, `lengths`) is MLX-LM's own to do.
 """
 
@@ -22,10 +23,14 @@ if TYPE_CHECKING:
 
 ext: Any = None  # the extension, whose ops are used here; set by fuse()
 
-# file, class -> what its __call__ refers to, as a CRC-32 of the names
-NETS = {("qwen3_next", "Qwen3NextGatedDeltaNet"): 0xCBE83C30, ("qwen3_5", "GatedDeltaNet"): 0x506F42AC}
+# file, class, method -> what it refers to, as a CRC-32 of the names
+METHODS = {
+    ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): 0xCBE83C30,
+    ("qwen3_5", "GatedDeltaNet", "__call__"): 0x506F42AC,
+    ("rwkv7", "Rwkv7TimeMixing", "_wkv7"): 0x01B3FA2F,
+}
 
-_unfused: dict[str, Any] = {}  # a function's or class's name -> the function, or the __call__, as MLX-LM wrote it
+_unfused: dict[str, Any] = {}  # a function's or class's name -> the function, or the method, as MLX-LM wrote it
 
 
 def fuse(extension: Any) -> None:
@@ -36,11 +41,11 @@ def fuse(extension: Any) -> None:
     for file, function in FUNCTIONS:
         if file in loaded:
             _replace_everywhere(loaded, file, function)
-    for (file, name), net in CALLS.items():
-        cls = getattr(loaded.get(file), name, None)
-        if cls is not None and cls.__call__ is not net and names(cls.__call__) == NETS[file, name]:
-            _unfused.setdefault(name, cls.__call__)
-            replace(cls, "__call__", net)
+    for (file, name, method), ours in OURS.items():
+        theirs = getattr(getattr(loaded.get(file), name, None), method, None)
+        if theirs is not None and theirs is not ours and names(theirs) == METHODS[file, name, method]:
+            _unfused.setdefault(name, theirs)
+            replace(getattr(loaded[file], name), method, ours)
 
 
 def _replace_everywhere(loaded: dict[str, ModuleType], file: str, function: str) -> None:
@@ -78,6 +83,27 @@ def _gated_delta_update(
     return ext.gated_delta(q=q, k=k, v=v, g=g, beta=beta * 2.0 if allow_neg_eigval else beta, state=state)
 
 
+def _ssm_update(
+    hidden_states: mx.array, A_log: mx.array, B: mx.array, C: mx.array, D: mx.array, dt: mx.array, dt_bias: mx.array,
+    state: mx.array | None = None, time_step_limit: tuple[float, float] = (0.001, 100.0),
+    mask: mx.array | None = None, lengths: mx.array | None = None,
+) -> tuple[mx.array, mx.array]:  # fmt: skip
+    """Hidden states (B, T, heads, D), B, C (B, T, groups, N), dt (B, T, heads) -> y as them, state (B, heads, D, N)."""
+    if mask is not None or lengths is not None:
+        inputs = hidden_states, A_log, B, C, D, dt, dt_bias, state, time_step_limit
+        return _unfused["ssm_update"](*inputs, mask=mask, lengths=lengths)
+    return ext.state_space(
+        x=hidden_states, B=B, C=C, dt=dt, A_log=A_log, D=D, dt_bias=dt_bias, limits=tuple(time_step_limit), state=state
+    )
+
+
+def _wkv7(
+    self: Any, r: mx.array, w: mx.array, k: mx.array, v: mx.array, a: mx.array, b: mx.array, state: mx.array | None
+) -> tuple[mx.array, mx.array]:
+    """Six of (B, T, heads, D) -> y as them, state (B, heads, D, D)."""
+    return ext.wkv7(r=r, w=w, k=k, v=v, a=a, b=b, state=state)
+
+
 def _next_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
     """Qwen3-Next's, between its projections one op."""
     net = _net(self, _next_parts)
@@ -95,8 +121,12 @@ def _qwen35_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache
     return self.out_proj(_run(net, [project(inputs) for project in projections], cache))
 
 
-FUNCTIONS = {("gated_delta", "gated_delta_update"): _gated_delta_update}
-CALLS = {("qwen3_next", "Qwen3NextGatedDeltaNet"): _next_net, ("qwen3_5", "GatedDeltaNet"): _qwen35_net}
+FUNCTIONS = {("gated_delta", "gated_delta_update"): _gated_delta_update, ("ssm", "ssm_update"): _ssm_update}
+OURS = {
+    ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): _next_net,
+    ("qwen3_5", "GatedDeltaNet", "__call__"): _qwen35_net,
+    ("rwkv7", "Rwkv7TimeMixing", "_wkv7"): _wkv7,
+}
 
 
 def _plain(mask: mx.array | None, cache: Any) -> bool:

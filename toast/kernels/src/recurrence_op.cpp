@@ -2,6 +2,7 @@
 // States are MLX-LM's (B, heads, dv, dk), but for their strides: dv lies innermost.
 #include <nanobind/stl/array.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
@@ -93,7 +94,7 @@ Heads heads_of(const mx::array& x, size_t first, size_t group, size_t each, size
 // x (B, T, heads, D) or (B, T, heads), all in one piece.
 Heads heads_of(const mx::array& x) {
   size_t D = x.ndim() == 4 ? x.shape(3) : 1;
-  return heads_of(x.ndim() == 4 || x.ndim() == 3 ? x : throw std::logic_error("heads"), 0, 0, x.shape(2), D);
+  return heads_of(x, 0, 0, x.shape(2), D);
 }
 
 Numbers numbers_of(const mx::array& x, const mx::Stream& s) { return {contiguous(x, s).data<char>(), type_of(x)}; }
@@ -198,35 +199,95 @@ std::tuple<mx::array, mx::array, mx::array> run_net(const Net& n, const Arrays& 
   return {y, all[0], all[1]};
 }
 
-// q, k (B, T, heads, dk), v (B, T, v_heads, dv), g (B, T, v_heads) or (B, T, v_heads, dk), beta (B, T, v_heads), states
-// (B, v_heads, dv, dk) or none -> y (B, T, v_heads, dv) of q's type, states.
-std::tuple<mx::array, mx::array> gated_delta(const mx::array& q, const mx::array& k, const mx::array& v,
-                                             const mx::array& g, const mx::array& beta, const OptionalArray& states) {
+// The states of x (B, T, heads, dv), and what share one of B, T and `others` heads of dk.
+struct Sizes {
+  int B, T, heads, others, dk, dv;
+  Sizes(const mx::array& x, const mx::array& keys)
+      : B(x.ndim() == 4 ? x.shape(0) : 0),
+        T(B ? x.shape(1) : 0),
+        heads(B ? x.shape(2) : 0),
+        others(0),
+        dk(0),
+        dv(B ? x.shape(3) : 0) {
+    refuse(!x.size() || keys.ndim() != 4 || !keys.size(), "heads.");
+    others = keys.shape(2), dk = keys.shape(3);
+    refuse(heads % others, "heads that share.");
+  }
+  mx::Shape row() const { return {B, T, heads}; }
+  mx::Shape keys(int heads) const { return {B, T, heads, dk}; }
+  mx::Shape values() const { return {B, T, heads, dv}; }
+  mx::Shape state() const { return {B, heads, dv, dk}; }
+};
+
+void check(const mx::array& x, const mx::Shape& shape) {
+  refuse(x.shape() != shape || !is_float(x.dtype()), "shapes do not fit.");
+}
+
+// A rule over its inputs' heads -> y (B, T, heads, dv) of `type`, states. set(evaluated inputs, states, stream) gives
+// its work.
+template <class Set>
+std::tuple<mx::array, mx::array> run_rule(const char* name, const Sizes& z, mx::Dtype type, Arrays inputs,
+                                          const OptionalArray& states, Set set) {
   auto s = mx::to_stream({});
   refuse(!ours(s), "on the CPU only.");
-  for (auto x : {&q, &k, &v})
-    refuse(x->ndim() != 4 || !is_float(x->dtype()) || !x->size() || x->shape(1) != v.shape(1), "q, k, v.");
-  int B = v.shape(0), T = v.shape(1), heads = v.shape(2), dv = v.shape(3), dk = k.shape(3);
-  mx::Shape row{B, T, heads}, wide{B, T, heads, dk}, state{B, heads, dv, dk};
-  refuse(q.shape() != k.shape() || q.shape(0) != B || heads % q.shape(2), "q, k, v.");
-  refuse((g.shape() != row && g.shape() != wide) || beta.shape() != row || !is_float(g.dtype()) ||
-             !is_float(beta.dtype()) || (states && states->shape() != state),
-         "g, beta, states.");
-  Arrays inputs{q, k, v, g, beta};
-  if (states) inputs.push_back(mx::astype(*states, mx::float32, s));
-  auto eval = [=, share = heads / q.shape(2)](const Arrays& in, mx::array& y, Kept& kept, const mx::Stream& s) {
-    std::vector<Heads> x;
-    for (int i = 0; i < 5; i++) x.push_back(heads_of(contiguous(in[i], s)));
+  if (states) {
+    check(*states, z.state());
+    inputs.push_back(mx::astype(*states, mx::float32, s));
+  }
+  auto eval = [=, continued = states.has_value()](const Arrays& in, mx::array& y, Kept& kept, const mx::Stream& s) {
+    Arrays x;
+    for (size_t i = 0; i + continued < in.size(); i++) x.push_back(contiguous(in[i], s));
     allocate(y);
-    kept[0] = take_states(in.size() > 5 ? &in[5] : nullptr, state, s);
-    States states{(size_t)B,  (size_t)T,  (size_t)heads,          (size_t)share,
-                  (size_t)dk, (size_t)dv, kept[0]->data<float>(), y.data<char>(),
+    kept[0] = take_states(continued ? &in.back() : nullptr, z.state(), s);
+    States states{(size_t)z.B,  (size_t)z.T,  (size_t)z.heads,        (size_t)(z.heads / z.others),
+                  (size_t)z.dk, (size_t)z.dv, kept[0]->data<float>(), y.data<char>(),
                   type_of(y)};
-    dispatch(s, [rule = DeltaRule{states, x[0], x[1], x[2], x[3], x[4]}] { run(rule); });
+    dispatch(s, [work = set(x, states)] { run(work); });
   };
-  auto [y, all] = make_keeping("GatedDelta", shaped(v.shape(), q.dtype()), {shaped(state, mx::float32)}, s,
-                               std::move(inputs), eval);
+  auto [y, all] =
+      make_keeping(name, shaped(z.values(), type), {shaped(z.state(), mx::float32)}, s, std::move(inputs), eval);
   return {y, all[0]};
+}
+
+std::tuple<mx::array, mx::array> gated_delta(const mx::array& q, const mx::array& k, const mx::array& v,
+                                             const mx::array& g, const mx::array& beta, const OptionalArray& states) {
+  Sizes z(v, k);
+  check(v, z.values());
+  check(q, z.keys(z.others));
+  check(k, z.keys(z.others));
+  check(g, g.ndim() == 4 ? z.keys(z.heads) : z.row());
+  check(beta, z.row());
+  return run_rule("GatedDelta", z, q.dtype(), {q, k, v, g, beta}, states, [](const Arrays& x, const States& s) {
+    return DeltaRule{s, heads_of(x[0]), heads_of(x[1]), heads_of(x[2]), heads_of(x[3]), heads_of(x[4])};
+  });
+}
+
+std::tuple<mx::array, mx::array> state_space(const mx::array& x, const mx::array& B, const mx::array& C,
+                                             const mx::array& dt, const mx::array& A_log, const mx::array& D,
+                                             const mx::array& dt_bias, std::pair<float, float> limits,
+                                             const OptionalArray& states) {
+  Sizes z(x, B);
+  check(x, z.values());
+  check(B, z.keys(z.others));
+  check(C, z.keys(z.others));
+  check(dt, z.row());
+  for (auto n : {&A_log, &D, &dt_bias}) check(*n, {z.heads});
+  auto set = [limits](const Arrays& x, const States& s) {
+    auto numbers = [&](int i) { return Numbers{x[i].data<char>(), type_of(x[i])}; };
+    return StateSpace{s,          heads_of(x[0]), heads_of(x[1]), heads_of(x[2]), heads_of(x[3]),
+                      numbers(4), numbers(5),     numbers(6),     limits.first,   limits.second};
+  };
+  return run_rule("StateSpace", z, x.dtype(), {x, B, C, dt, A_log, D, dt_bias}, states, set);
+}
+
+std::tuple<mx::array, mx::array> wkv7(const mx::array& r, const mx::array& w, const mx::array& k, const mx::array& v,
+                                      const mx::array& a, const mx::array& b, const OptionalArray& states) {
+  Sizes z(v, k);
+  check(v, z.values());
+  for (auto x : {&r, &w, &k, &a, &b}) check(*x, z.keys(z.heads));
+  return run_rule("Wkv7", z, r.dtype(), {r, w, k, v, a, b}, states, [](const Arrays& x, const States& s) {
+    return Wkv{s, heads_of(x[0]), heads_of(x[1]), heads_of(x[2]), heads_of(x[3]), heads_of(x[4]), heads_of(x[5])};
+  });
 }
 
 // As MLX's: ours where a channel meets itself alone, over a few steps.
@@ -258,6 +319,12 @@ void bind_recurrence(nb::module_& m) {
   m.def("gated_delta", &gated_delta, nb::kw_only(), "q"_a, "k"_a, "v"_a, "g"_a, "beta"_a, "state"_a.none(),
         "q, k (B, T, heads, dk), v (B, T, v_heads, dv), g (B, T, v_heads[, dk]), beta (B, T, v_heads), state (B, "
         "v_heads, dv, dk) or None\n-> y (B, T, v_heads, dv), state.");
+  m.def("state_space", &state_space, nb::kw_only(), "x"_a, "B"_a, "C"_a, "dt"_a, "A_log"_a, "D"_a, "dt_bias"_a,
+        "limits"_a, "state"_a.none(),
+        "x (B, T, heads, dv), B, C (B, T, groups, dk), dt (B, T, heads), state (B, heads, dv, dk) or None\n"
+        "-> y as x, state.");
+  m.def("wkv7", &wkv7, nb::kw_only(), "r"_a, "w"_a, "k"_a, "v"_a, "a"_a, "b"_a, "state"_a.none(),
+        "Six of (B, T, heads, D), and state (B, heads, D, D) or None\n-> y as r, state.");
   nb::class_<Net>(m, "GatedDeltaNet", "What stands between the projections of a gated delta net, as one op.")
       .def(
           "__init__",

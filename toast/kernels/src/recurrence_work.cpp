@@ -10,12 +10,18 @@
 namespace toast {
 namespace {
 
+// What a layer's recurrence is, and what its steps are made from.
+struct Form {
+  bool delta = false, g_alike = true, two_terms = false;
+  size_t taps = 0;
+};
+
 // A tile's memory.
 struct Tile {
-  float *q, *k, *u, *y, *g, *beta, *window, *scratch;
+  float *q, *k, *u, *y, *g, *beta, *a, *b, *window, *scratch;
   size_t floats = 0;
 
-  Tile(const Recurrence& r, size_t steps, size_t taps, float* base) {
+  Tile(const Form& form, const Recurrence& r, size_t steps, float* base) {
     auto piece = [&](size_t n) {
       float* at = base + floats;
       floats += (n + 15) / 16 * 16;
@@ -23,40 +29,60 @@ struct Tile {
     };
     q = piece(steps * r.dk), k = piece(steps * r.dk), u = piece(steps * r.dv), y = piece(steps * r.dv);
     g = piece(r.g_alike ? steps : steps * r.dk), beta = piece(steps);
-    window = piece(taps ? (steps + taps - 1) * std::max(r.dk, r.dv) : 0);
+    a = piece(form.two_terms ? steps * r.dk : 0), b = piece(form.two_terms ? steps * r.dk : 0);
+    window = piece(form.taps ? (steps + form.taps - 1) * std::max(r.dk, r.dv) : 0);
     scratch = piece(kernels().recurrence_scratch(r));
+  }
+
+  void give(Recurrence& r, bool two_terms) const {
+    r.q = q, r.k = k, r.g = g, r.u = u, r.beta = beta, r.y = y;
+    if (two_terms) r.a = a, r.b = b;
   }
 };
 
-// Every head through all steps: load(b, h, t, n, tile) makes what the rule needs of n steps, emit(b, h, t, n, y) takes
-// what comes out.
+// n steps of a head of a text, from step t on.
+struct Place {
+  size_t b, h, t, n;
+};
+
+// Every head through all steps: load(place, tile) makes what the rule needs of some of them, and gives what of u goes
+// to y directly; emit(place, y) takes what comes out.
 template <class Load, class Emit>
-void each_head(const States& s, Recurrence r, size_t taps, Load load, Emit emit) {
+void each_head(const States& s, const Form& form, Load load, Emit emit) {
   size_t most = std::min(s.T, tuning::RECURRENCE_STEPS);
-  r.dk = s.dk, r.dv = s.dv;
+  Recurrence r{};
+  r.dk = s.dk, r.dv = s.dv, r.delta = form.delta, r.g_alike = form.g_alike;
   parallel((int)(s.B * s.heads), [&](int task) {
-    size_t b = task / s.heads, h = task % s.heads;
-    Scratch memory(Tile(r, most, taps, nullptr).floats * sizeof(float));
-    Tile tile(r, most, taps, memory.floats());
+    Scratch memory(Tile(form, r, most, nullptr).floats * sizeof(float));
+    Tile tile(form, r, most, memory.floats());
     Recurrence one = r;
     one.s = s.data + task * s.dk * s.dv;
-    one.q = tile.q, one.k = tile.k, one.g = tile.g, one.u = tile.u, one.beta = tile.beta, one.y = tile.y;
+    tile.give(one, form.two_terms);
     for (size_t t = 0; t < s.T; t += one.steps) {
       one.steps = std::min(most, s.T - t);
-      load(b, h, t, one.steps, tile);
+      Place place{task / s.heads, task % s.heads, t, one.steps};
+      one.direct = load(place, tile);
       kernels().recurrence(one, tile.scratch);
-      emit(b, h, t, one.steps, tile.y);
+      emit(place, tile.y);
     }
   });
 }
 
-// n steps of a head -> y[n, D]
-void widen(const Heads& x, size_t b, size_t t, size_t h, size_t n, float* y) {
-  for (size_t i = 0; i < n; i++) kernels().to_f32(x.at(b, t + i, h), x.type, y + i * x.D, x.D);
+// x at a place, of its heads or of those that `share` share -> y[n, D]
+void widen(const Heads& x, const Place& p, float* y, size_t share = 1) {
+  for (size_t i = 0; i < p.n; i++) kernels().to_f32(x.at(p.b, p.t + i, p.h / share), x.type, y + i * x.D, x.D);
 }
 
-char* y_of(const States& s, size_t b, size_t t, size_t h) {
-  return s.y + size_of(s.type) * ((b * s.T + t) * s.heads + h) * s.dv;
+char* y_of(const States& s, const Place& p) {
+  return s.y + size_of(s.type) * ((p.b * s.T + p.t) * s.heads + p.h) * s.dv;
+}
+
+// emit() that only rounds.
+auto rounded(const States& s) {
+  return [&s](const Place& p, const float* y) {
+    size_t row = size_of(s.type) * s.heads * s.dv;
+    for (size_t i = 0; i < p.n; i++) kernels().from_f32(y + i * s.dv, y_of(s, p) + i * row, s.type, s.dv);
+  };
 }
 
 float softplus(float x) { return std::max(x, 0.f) + std::log1p(std::exp(-std::fabs(x))); }
@@ -75,22 +101,19 @@ struct Channels {
     return net.before + size_of(x.type) * ((b * keep + keep + t) * all + first + h * x.D);
   }
 
-  // n steps of a head, convolved -> y[n, D]
-  void convolve(size_t b, size_t t, size_t h, size_t n, float* window, float* y) const {
-    for (size_t i = 0; i < n + net.taps - 1; i++) {
+  // x at a place, of the head that `share` share, convolved -> y[n, D]
+  void convolve(const Place& p, size_t share, float* window, float* y) const {
+    size_t taps = net.taps, h = p.h / share;
+    for (size_t i = 0; i < p.n + taps - 1; i++) {
       float* to = window + i * x.D;
-      if (auto from = row(b, (int64_t)(t + i) - (int64_t)(net.taps - 1), h))
+      if (auto from = row(p.b, (int64_t)(p.t + i) - (int64_t)(taps - 1), h))
         kernels().to_f32(from, x.type, to, x.D);
       else
         std::memset(to, 0, x.D * sizeof(float));
     }
-    Convolution c{window,    y,
-                  Type::f32, net.conv + size_of(net.conv_type) * (first + h * x.D) * net.taps,
-                  nullptr,   net.conv_type,
-                  x.D,       x.D,
-                  net.taps,  n,
-                  x.D,       Activation::silu};
-    kernels().convolution(c);
+    auto w = net.conv + size_of(net.conv_type) * (first + h * x.D) * taps;
+    kernels().convolution(
+        {window, y, Type::f32, w, nullptr, net.conv_type, x.D, x.D, taps, p.n, x.D, Activation::silu});
   }
 
   // The rows that the next call begins with.
@@ -116,57 +139,74 @@ float Numbers::operator[](size_t i) const {
 
 void run(const DeltaRule& rule) {
   auto& s = rule.states;
-  Recurrence r{};
-  r.delta = true, r.g_alike = rule.g.D == 1;
-  auto load = [&](size_t b, size_t h, size_t t, size_t n, const Tile& to) {
-    widen(rule.q, b, t, h / s.share, n, to.q);
-    widen(rule.k, b, t, h / s.share, n, to.k);
-    widen(rule.v, b, t, h, n, to.u);
-    widen(rule.g, b, t, h, n, to.g);
-    widen(rule.beta, b, t, h, n, to.beta);
+  auto load = [&](const Place& p, const Tile& to) {
+    widen(rule.q, p, to.q, s.share);
+    widen(rule.k, p, to.k, s.share);
+    widen(rule.v, p, to.u);
+    widen(rule.g, p, to.g);
+    widen(rule.beta, p, to.beta);
+    return 0.f;
   };
-  each_head(s, r, 0, load, [&](size_t b, size_t h, size_t t, size_t n, const float* y) {
-    for (size_t i = 0; i < n; i++) kernels().from_f32(y + i * s.dv, y_of(s, b, t + i, h), s.type, s.dv);
-  });
+  each_head(s, {.delta = true, .g_alike = rule.g.D == 1}, load, rounded(s));
+}
+
+void run(const StateSpace& ssm) {
+  auto& s = ssm.states;
+  auto load = [&](const Place& p, const Tile& to) {
+    widen(ssm.C, p, to.q, s.share);
+    widen(ssm.B, p, to.k, s.share);
+    widen(ssm.x, p, to.u);
+    widen(ssm.dt, p, to.beta);
+    float A = -std::exp(ssm.A_log[p.h]), bias = ssm.dt_bias[p.h];
+    for (size_t i = 0; i < p.n; i++) {
+      to.beta[i] = std::min(std::max(softplus(to.beta[i] + bias), ssm.least), ssm.most);
+      to.g[i] = std::exp(to.beta[i] * A);
+    }
+    return ssm.D[p.h];
+  };
+  each_head(s, {}, load, rounded(s));
+}
+
+void run(const Wkv& wkv) {
+  auto& s = wkv.states;
+  auto load = [&](const Place& p, const Tile& to) {
+    widen(wkv.r, p, to.q);
+    widen(wkv.w, p, to.g);
+    widen(wkv.k, p, to.k);
+    widen(wkv.v, p, to.u);
+    widen(wkv.a, p, to.a);
+    widen(wkv.b, p, to.b);
+    std::fill_n(to.beta, p.n, 1.f);
+    return 0.f;
+  };
+  each_head(s, {.g_alike = false, .two_terms = true}, load, rounded(s));
 }
 
 void run(const DeltaNet& net) {
   auto& s = net.states;
   size_t keys = s.heads / s.share * s.dk, all = 2 * keys + s.heads * s.dv;
   Channels q{net, net.q, 0, all}, k{net, net.k, keys, all}, v{net, net.v, 2 * keys, all};
-  Recurrence r{};
-  r.delta = r.g_alike = true;
-  auto load = [&](size_t b, size_t h, size_t t, size_t n, const Tile& to) {
-    q.convolve(b, t, h / s.share, n, to.window, to.q);
-    k.convolve(b, t, h / s.share, n, to.window, to.k);
-    v.convolve(b, t, h, n, to.window, to.u);
-    kernels().unit_length(to.q, to.q, n, s.dk, 1e-6f, 1 / std::sqrt((float)s.dk));
-    kernels().unit_length(to.k, to.k, n, s.dk, 1e-6f, 1);
-    widen(net.a, b, t, h, n, to.g);
-    widen(net.b, b, t, h, n, to.beta);
-    float A = -std::exp(net.A_log[h]), dt = net.dt_bias[h];
-    for (size_t i = 0; i < n; i++) {
+  auto load = [&](const Place& p, const Tile& to) {
+    q.convolve(p, s.share, to.window, to.q);
+    k.convolve(p, s.share, to.window, to.k);
+    v.convolve(p, 1, to.window, to.u);
+    kernels().unit_length(to.q, to.q, p.n, s.dk, 1e-6f, 1 / std::sqrt((float)s.dk));
+    kernels().unit_length(to.k, to.k, p.n, s.dk, 1e-6f, 1);
+    widen(net.a, p, to.g);
+    widen(net.b, p, to.beta);
+    float A = -std::exp(net.A_log[p.h]), dt = net.dt_bias[p.h];
+    for (size_t i = 0; i < p.n; i++) {
       to.g[i] = std::exp(A * softplus(to.g[i] + dt));
       to.beta[i] = 1 / (1 + std::exp(-to.beta[i]));
     }
+    return 0.f;
   };
-  each_head(s, r, net.taps, load, [&](size_t b, size_t h, size_t t, size_t n, const float* y) {
-    GatedNorm g{y,
-                net.z.at(b, t, h),
-                net.norm,
-                y_of(s, b, t, h),
-                s.type,
-                net.norm_type,
-                (size_t)net.z.row,
-                s.heads * s.dv,
-                n,
-                s.dv,
-                net.norm_eps,
-                true};
-    kernels().gated_norm(g);
-    if (t + n < s.T) return;
-    v.keep(b, h);
-    if (h % s.share == 0) q.keep(b, h / s.share), k.keep(b, h / s.share);
+  each_head(s, {.delta = true, .taps = net.taps}, load, [&](const Place& p, const float* y) {
+    kernels().gated_norm({y, net.z.at(p.b, p.t, p.h), net.norm, y_of(s, p), s.type, net.norm_type, (size_t)net.z.row,
+                          s.heads * s.dv, p.n, s.dv, net.norm_eps, true});
+    if (p.t + p.n < s.T) return;
+    v.keep(p.b, p.h);
+    if (p.h % s.share == 0) q.keep(p.b, p.h / s.share), k.keep(p.b, p.h / s.share);
   });
 }
 

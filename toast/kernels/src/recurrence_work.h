@@ -40,6 +40,22 @@ struct DeltaRule {
 };
 void run(const DeltaRule& rule);
 
+// Mamba-2, dk being its state_size and dv its head's width: steps of softplus(dt + dt_bias) within [least, most].
+struct StateSpace {
+  States states;
+  Heads x, B, C, dt;
+  Numbers A_log, D, dt_bias;
+  float least, most;
+};
+void run(const StateSpace& ssm);
+
+// RWKV-7: s' = w s + k v + b (s a), y = s' r.
+struct Wkv {
+  States states;
+  Heads r, w, k, v, a, b;
+};
+void run(const Wkv& wkv);
+
 // What stands between the projections of a gated delta net: short convolution with silu, unit length, gates, the rule,
 // a norm with silu(z). before -> after [B, taps - 1, channels]: the last rows of what is convolved, all heads' q, k, v
 // side by side; before may be null, zeros.
