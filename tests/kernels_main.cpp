@@ -99,6 +99,70 @@ static void check_rope(const Kernels& k, const Kernels& g, size_t half, bool tra
   }
 }
 
+// A head's state in one call and step by step, by each of the three rules.
+static void check_recurrence(const Kernels& k, const Kernels& g, size_t dk, size_t dv, bool g_alike) {
+  Random random;
+  size_t steps = 19;
+  auto q = random.numbers(steps * dk), keys = random.numbers(steps * dk), a = random.numbers(steps * dk);
+  auto b = random.numbers(steps * dk), decay = random.numbers(steps * dk), u = random.numbers(steps * dv);
+  auto beta = random.numbers(steps), state = random.numbers(dk * dv);
+  for (auto x : {&keys, &a, &b, &decay})
+    for (float& v : *x) v /= 2 * std::sqrt((float)dk);
+  for (int rule = 0; rule < 3; rule++) {
+    auto run = [&](const Kernels& t, size_t at_once, std::vector<float>& y) {
+      auto s = state;
+      for (size_t i = 0; i < steps; i += at_once) {
+        size_t n = std::min(at_once, steps - i);
+        Recurrence r{n,
+                     dk,
+                     dv,
+                     s.data(),
+                     &q[i * dk],
+                     &keys[i * dk],
+                     &decay[i * (g_alike ? 1 : dk)],
+                     &u[i * dv],
+                     &beta[i],
+                     rule == 2 ? &a[i * dk] : nullptr,
+                     rule == 2 ? &b[i * dk] : nullptr,
+                     &y[i * dv],
+                     g_alike,
+                     rule == 1,
+                     0.5f};
+        Memory scratch(t.recurrence_scratch(r) * sizeof(float));
+        t.recurrence(r, (float*)scratch.data);
+      }
+      y.insert(y.end(), s.begin(), s.end());
+    };
+    std::vector<float> ours(steps * dv), theirs(steps * dv), parts(steps * dv);
+    run(k, steps, ours), run(g, steps, theirs), run(k, 5, parts);
+    expect(close(ours, theirs, 1e-4f), "recurrence", dk, dv, rule);
+    expect(same(ours, parts), "recurrence in parts", dk, dv, rule);
+  }
+}
+
+static void check_mixer(const Kernels& k, const Kernels& g, size_t n) {
+  Random random;
+  size_t rows = 3;
+  auto weight = random.numbers(n), gate = random.numbers(rows * n);
+  for (size_t taps = 1; taps <= MOST_TAPS; taps++) {
+    auto x = random.numbers((rows + taps - 1) * n), w = random.numbers(n * taps);
+    auto both = [&](const char* what, auto run) {
+      std::vector<float> ours(rows * n), theirs(rows * n);
+      run(k, ours.data()), run(g, theirs.data());
+      expect(close(ours, theirs, 1e-5f), what, n, taps);
+    };
+    for (auto f : {Activation::silu, Activation::none})
+      both("convolution", [&](const Kernels& t, float* y) {
+        t.convolution({x.data(), y, Type::f32, w.data(), weight.data(), Type::f32, n, n, taps, rows, n, f});
+      });
+    both("unit_length", [&](const Kernels& t, float* y) { t.unit_length(x.data(), y, rows, n, 1e-6f, 3); });
+    for (bool silu : {true, false})
+      both("gated_norm", [&](const Kernels& t, float* y) {
+        t.gated_norm({x.data(), gate.data(), weight.data(), y, Type::f32, Type::f32, n, n, rows, n, 1e-6f, silu});
+      });
+  }
+}
+
 static void check_attention(const Kernels& k, const Kernels& g, size_t queries, size_t keys, size_t d, Mask mask) {
   Random random;
   size_t group = 3;
@@ -181,7 +245,9 @@ static void check(const Kernels& k, const Kernels& g) {
   for (int M : {1, 5, 9})
     for (int K : {1, 33, 600})
       for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);
-  for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n);
+  for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n), check_mixer(k, g, n);
+  for (size_t dk : {1, 24, 128})
+    for (size_t dv : {1, 40, 128}) check_recurrence(k, g, dk, dv, true), check_recurrence(k, g, dk, dv, false);
   for (size_t half : {1, 5, 16, 33}) check_rope(k, g, half, true), check_rope(k, g, half, false);
   for (Mask mask : {Mask::none, Mask::causal, Mask::additive})
     for (size_t queries : {1, 5})

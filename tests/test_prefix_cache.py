@@ -37,12 +37,13 @@ def answer(store, ids, path=LLAMA, count=12):
     """(tokens with logprobs, how many ids were known) of a process with this store."""
     caches = decoder.caches(model(path))
     known = store.find(caches, ids)
-    if pause := store.boundary(caches, ids):
-        prefill(model(path), caches, ids[known:pause])
-        store.mark(caches)
-        prefill(model(path), caches, ids[max(known, pause) : -1])
-    else:
-        prefill(model(path), caches, ids[known:-1])
+    read = known
+    for pause in store.boundaries(caches, ids):
+        if pause > read:
+            prefill(model(path), caches, ids[read:pause])
+            store.mark(caches, pause)
+            read = pause
+    prefill(model(path), caches, ids[read:-1])
     run = Generation(model(path), caches, Sampler(), sequence=Sequence(limit=count), top=2)
     tokens = [(t.id, t.logprob, t.top) for t in run.run(ids[-1])]
     store.keep(caches, (ids + run.sequence.ids)[: len(ids) + run.fed], len(ids))
@@ -182,16 +183,43 @@ MAMBA2 = {"model_type": "mamba2", "num_heads": 4, "head_dim": 16, "vocab_size": 
           "time_step_limit": [0.0, 100.0], "time_step_rank": "auto", "max_position_embeddings": 512}  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [GEMMA3, MAMBA2], ids=["rotating", "state-space"])
+NEXT = {"model_type": "qwen3_next", "hidden_size": 32, "num_hidden_layers": 4, "intermediate_size": 48,
+        "num_attention_heads": 4, "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16,
+        "linear_value_head_dim": 24, "linear_conv_kernel_dim": 4, "num_experts": 0, "num_experts_per_tok": 0,
+        "decoder_sparse_step": 1, "shared_expert_intermediate_size": 0, "mlp_only_layers": [],
+        "moe_intermediate_size": 0, "rms_norm_eps": 1e-6, "vocab_size": 660, "num_key_value_heads": 2,
+        "rope_theta": 1e4, "partial_rotary_factor": 0.25, "max_position_embeddings": 512, "head_dim": 16,
+        "tie_word_embeddings": True}  # fmt: skip
+RWKV7 = {"model_type": "rwkv7", "vocab_size": 660, "hidden_size": 32, "intermediate_size": 48, "norm_eps": 1e-5,
+         "head_dim": 16, "num_hidden_layers": 2, "a_low_rank_dim": 8, "v_low_rank_dim": 8, "gate_low_rank_dim": 8,
+         "decay_low_rank_dim": 8, "max_position_embeddings": 512}  # fmt: skip
+OTHERS = pytest.mark.parametrize(
+    "config", [GEMMA3, MAMBA2, NEXT, RWKV7], ids=["rotating", "state-space", "delta", "rwkv"]
+)
+
+
+@OTHERS
 def test_snapshots(tmp_path, config):
+    """What goes on from a snapshot has the bits of what was read in one go."""
     path = tiny(tmp_path / "model", config)
     cold, _ = answer(new(tmp_path / "p", path), IDS, path)
     warm, known = answer(new(tmp_path / "p", path), IDS, path)
-    assert known == 256 and len(files(tmp_path / "p")) == 1
-    assert [t[0] for t in warm] == [t[0] for t in cold]
+    assert known == 256 and len(files(tmp_path / "p")) == 2 and same(warm, cold)
     got, known = answer(new(tmp_path / "p", path), IDS[:270] + [4, 4], path)
     want, _ = answer(new(tmp_path / "empty", path), IDS[:270] + [4, 4], path)
-    assert known == 256 and [t[0] for t in got] == [t[0] for t in want]
+    assert known == 256 and same(got, want)
+
+
+@OTHERS
+def test_what_two_prompts_share_is_found_by_a_third(tmp_path, config):
+    """A snapshot where the second leaves the first."""
+    path = tiny(tmp_path / "model", config)
+    prompts = [IDS[:150] + [5 + n] * 90 for n in range(4)]
+    known = [answer(new(tmp_path / "p", path), ids, path)[1] for ids in prompts[:3]]
+    assert known == [0, 0, 128]
+    got, known = answer(new(tmp_path / "p", path), prompts[3], path)
+    want, _ = answer(new(tmp_path / "empty", path), prompts[3], path)
+    assert known == 128 and same(got, want)
 
 
 # ---------------------------------------------------------------- in memory, where the process stays

@@ -198,11 +198,11 @@ def _read(call: Call, request: Request, generation: Generation, *, ids: list[int
     known = found = prefix.find(caches, ids, like=new) if prefix is not None else 0
     start = perf_counter()
     with pipes.progress(call, len(ids) - known, "token") as bar:
-        pause = prefix.boundary(caches, ids) if prefix is not None else 0
-        if prefix is not None and pause > known:
-            prefill(model, caches, ids[known:pause], watch=bar.update)
-            prefix.mark(caches)
-            known = pause
+        for pause in prefix.boundaries(caches, ids) if prefix is not None else ():
+            if prefix is not None and pause > known:
+                prefill(model, caches, ids[known:pause], watch=bar.update)
+                prefix.mark(caches, pause)
+                known = pause
         prefill(model, caches, ids[known:-1], watch=bar.update)
     seconds = perf_counter() - start
     call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")

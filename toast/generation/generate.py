@@ -40,8 +40,8 @@ class Token:
         self.id, self.logprob, self.top = id, logprob, top
 
 
-def common_prefix(a: list[int], b: list[int]) -> int:
-    """How many ids two texts begin with alike."""
+def common_prefix(a: list[Any], b: list[Any]) -> int:
+    """How many ids, or other things, two lists begin with alike."""
     for n, (x, y) in enumerate(zip(a, b, strict=False)):
         if x != y:
             return n

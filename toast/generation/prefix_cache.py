@@ -4,8 +4,8 @@ stays has them in memory, too.
 Owns the files, their keys and their bound. Knows caches; no text, no tokenizer.
 
 Caches of keys and values are kept in blocks of BLOCK tokens, each under a hash of all tokens up
-to its end; every other kind (rotating, state-space, ...) as one snapshot of the longest whole number of
-blocks. The key also covers the model's files and all versions that decide a bit. A file that is damaged
+to its end; every other kind (rotating, state-space, ...) as snapshots: of a prompt's longest whole number of blocks, and
+where it leaves an earlier prompt that begins alike, so that a third one finds what they share. The key also covers the model's files and all versions that decide a bit. A file that is damaged
 or not ours is as good as none.
 """
 
@@ -15,6 +15,7 @@ import os
 import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from array import array
+from functools import partial
 from time import time_ns
 
 import mlx.core as mx
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     Tree = Any  # nested lists of arrays, numbers, texts and None
 
 BLOCK = 64
+CHAINS = 8  # prompts that begin with the same block, whose blocks are remembered to see where others leave them
 ENDS = 4  # ends of prompts that are kept after a chain of blocks
 KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
 READING = 2  # raise when models are read otherwise: windows, corrections
@@ -49,14 +51,14 @@ class PrefixCache:
         versions = f"{MAGIC!r} {READING} {mlx_version} {toast.__version__} {kernels.variant()} {kernels.VERSION}"
         change = _fingerprint(adapter) if adapter else b""
         self.root = blake2b(versions.encode() + _fingerprint(path) + change + form.encode(), digest_size=20).digest()
-        self.snapshot: Tree = None
+        self.snapshots: dict[int, Tree] = {}  # how many blocks -> the state after them
 
     def find(self, caches: Caches, ids: list[int], *, like: Callable[[], Caches] | None = None) -> int:
         """Fill new caches with the longest known prefix of the ids, but not with all of them.
 
         Gives its length; the caches stay new when that is 0. like: gives caches as the model makes them, which tell
         what it can go on from."""
-        keys = self._keys(ids[:-1])
+        keys, self.snapshots = self._keys(ids[:-1]), {}
         if has_kv_caches(caches):
             blocks = self._blocks(keys, len(caches), like)
             blocks += self._end(keys[: len(blocks)], ids[len(blocks) * BLOCK : -1])
@@ -114,13 +116,32 @@ class PrefixCache:
             ends = [(part, _computed([[c.keys[span], c.values[span]] for c in caches])), *ends][:ENDS]
             kept.memory.keep(name, ends, sum(_size(tree) for _, tree in ends))
 
-    def boundary(self, caches: Caches, ids: list[int]) -> int:
-        """Where reading the ids should pause for `mark`; 0: it need not."""
-        return 0 if has_kv_caches(caches) else (len(ids) - 1) // BLOCK * BLOCK
+    def boundaries(self, caches: Caches, ids: list[int]) -> list[int]:
+        """Where reading the ids should pause for `mark`, in order."""
+        keys = [] if has_kv_caches(caches) else self._keys(ids[:-1])
+        return [count * BLOCK for count in sorted({self._alike_for(keys), len(keys)} - {0})]
 
-    def mark(self, caches: Caches) -> None:
-        """Remember the state of caches that cannot be cut, at the boundary."""
-        self.snapshot = [_copied(cache.state) for cache in caches]
+    def mark(self, caches: Caches, at: int) -> None:
+        """Remember the state of caches that cannot be cut, at a boundary."""
+        self.snapshots[at // BLOCK] = [_copied(cache.state) for cache in caches]
+
+    def _alike_for(self, keys: list[str]) -> int:
+        """For how many blocks an earlier prompt was like this one."""
+        return max((common_prefix(chain, keys) for chain in self._chains(keys)), default=0)
+
+    def _chains(self, keys: list[str]) -> list[list[str]]:
+        """The keys of earlier prompts that begin with the same block."""
+        found = self._load(_chains_name(keys)) if keys else None
+        chains = found if isinstance(found, list) else []
+        return [chain for chain in chains if isinstance(chain, list) and all(isinstance(key, str) for key in chain)]
+
+    def _keep_chain(self, keys: list[str]) -> None:
+        """Remember a prompt's keys; the last writer of several wins, and a snapshot may be missing."""
+        others = [chain for chain in self._chains(keys) if chain != keys[: len(chain)]]
+        chains, name = [keys, *others][:CHAINS], _chains_name(keys)
+        if kept.memory is not None:
+            kept.memory.keep(name, chains, 64 * sum(map(len, chains)))
+        files.replace(os.path.join(self.folder, name), pack(chains, name), mode=0o600)
 
     def keep(self, caches: Caches, ids: list[int], prompt: int, *, write: bool = True) -> None:
         """Keep what the caches hold for the ids, of which `prompt` were the prompt: in memory where this process stays,
@@ -135,8 +156,8 @@ class PrefixCache:
         trees: list[tuple[str, Callable[[], Tree]]] = []
         if has_kv_caches(caches):
             trees = [(key, block(n)) for n, key in enumerate(self._keys(ids))]
-        elif self.snapshot is not None:
-            trees = [(self._keys(ids[: prompt - 1])[-1], lambda: self.snapshot)]
+        keys = [] if has_kv_caches(caches) else self._keys(ids[: prompt - 1])
+        trees += [(keys[n - 1], partial(self.snapshots.get, n)) for n in sorted(self.snapshots, reverse=True)]
         _keep_in_memory(trees)
         if has_kv_caches(caches):
             self._keep_end(caches, ids, prompt)
@@ -144,6 +165,8 @@ class PrefixCache:
             return
         try:
             os.makedirs(self.folder, 0o700, exist_ok=True)
+            if keys:
+                self._keep_chain(keys)
             self._write_all(trees)
             self._bound()
         except OSError:
@@ -220,6 +243,11 @@ class PrefixCache:
                 os.unlink(path)
             except OSError:  # another process was first, or it is no file
                 pass
+
+
+def _chains_name(keys: list[str]) -> str:
+    """Under which name the keys of prompts are that begin with the same block."""
+    return blake2b(b"chains" + keys[0].encode(), digest_size=20).hexdigest()
 
 
 def _fingerprint(path: str) -> bytes:

@@ -31,14 +31,15 @@ MLX = "0.32.4"  # the extension is compiled against this release's C++ types
 VERSION = "6"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
-OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax")
+OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d")
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers.write", "int8_scan", "int8_near", "crc32_blocks", "tell_of_shrunk_files",
+    "attention_step", "DecoderLayers.write", "GatedDeltaNet", "int8_scan", "int8_near", "crc32_blocks",
+    "tell_of_shrunk_files",
 )  # fmt: skip
 
 # set by install()
@@ -149,12 +150,13 @@ def install_nn() -> None:
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, modules
+    from . import _ext, modules, recurrent
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
+        recurrent.fuse(_ext)
 
 
 def supports_ragged_batch(model: Any) -> bool:

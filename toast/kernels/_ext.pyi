@@ -106,3 +106,36 @@ def int8_scan(codes: bytes, scales: bytes, query: bytes) -> bytes: ...
 def int8_near(codes: bytes, groups: bytes, start: int, stop: int, threshold: float) -> bytes: ...
 def crc32_blocks(fd: int, size: int, block: int) -> bytes: ...
 def crc32(data: bytes, start: int = 0) -> int: ...
+
+# layers with a state
+def conv1d(*args: Any, **more: Any) -> array: ...
+def gated_delta(*, q: array, k: array, v: array, g: array, beta: array, state: array | None) -> tuple[array, array]: ...
+def state_space(
+    *,
+    x: array,
+    B: array,
+    C: array,
+    dt: array,
+    A_log: array,
+    D: array,
+    dt_bias: array,
+    limits: tuple[float, float],
+    state: array | None,
+) -> tuple[array, array]: ...
+def wkv7(*, r: array, w: array, k: array, v: array, a: array, b: array, state: array | None) -> tuple[array, array]: ...
+
+class GatedDeltaNet:
+    def __init__(
+        self,
+        *,
+        heads: tuple[int, int, int, int],
+        parts: Sequence[tuple[int, int, int, int]],
+        conv: array,
+        A_log: array,
+        dt_bias: array,
+        norm: array,
+        eps: float,
+    ) -> None: ...
+    def __call__(
+        self, projected: Sequence[array], before: array | None, state: array | None
+    ) -> tuple[array, array, array]: ...

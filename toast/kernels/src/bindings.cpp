@@ -54,6 +54,7 @@ NB_MODULE(_ext, m) {
   toast::bind_attention(m);
   toast::bind_cache(m);
   toast::bind_layer(m);
+  toast::bind_recurrence(m);
   toast::bind_encoder(m);
   toast::bind_scan(m);
   toast::bind_near(m);

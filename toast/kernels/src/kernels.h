@@ -134,6 +134,48 @@ struct Attention {
   const void* sinks;  // [group] or null
 };
 
+// ---- layers with a state (recurrence.cpp, mixer.cpp): all memory float32 unless it has a type ----
+// A head's state s[dk, dv], whose columns never meet, over `steps`. With (s a)[j] = sum of s[i, j] a[i] over i:
+//   s' = g s + k w + b (s a),  y = s' q + direct u,  where w = beta u, or beta (u - (g s) k) with `delta`.
+// Mamba-2, the gated delta rule (delta) and RWKV-7 (a, b) are this. Sums run over i in order: the bits do not depend on
+// how many steps a call has.
+struct Recurrence {
+  size_t steps, dk, dv;
+  float* s;
+  const float *q, *k;  // [steps, dk]
+  const float* g;      // [steps, dk], or [steps] where all of a step's are alike
+  const float* u;      // [steps, dv]
+  const float* beta;   // [steps]
+  const float *a, *b;  // [steps, dk], or null: no such term. Not with delta.
+  float* y;            // [steps, dv], which may be where u is
+  bool g_alike, delta;
+  float direct;
+};
+// A causal convolution of each channel over time: x[rows + taps - 1, n] (rows x_row apart) -> y[rows, n] (y_row apart),
+// y[t, c] = f(bias[c] + sum of x[t + j, c] w[c, j] over j), at most MOST_TAPS of them; bias may be null, f silu or
+// none.
+constexpr size_t MOST_TAPS = 4;
+struct Convolution {
+  const void* x;
+  void* y;
+  Type type;  // of x and y
+  const void *w, *bias;
+  Type w_type;  // of w and bias
+  size_t x_row, y_row, taps, rows, n;
+  Activation activation;
+};
+// y[rows, n] of x[rows, n], rows y_row and x_row apart: each over its root mean square, times weight[n] of weight_type,
+// times f(gate[rows, n], gate_row apart), all three of type.
+struct GatedNorm {
+  const float* x;
+  const void *gate, *weight;
+  void* y;
+  Type type, weight_type;
+  size_t gate_row, y_row, rows, n;
+  float eps;
+  bool silu;  // else sigmoid
+};
+
 // No entry may be null or zero: choose() refuses a variant that forgot one.
 struct Kernels {
   const char* name;  // "generic", "avx2", "avx512", "neon"
@@ -183,6 +225,15 @@ struct Kernels {
   size_t (*attention_scratch)(const Attention& a);  // floats that attention() needs
   void (*attention)(const Attention& a, float* scratch);
 
+  // ---- layers with a state (recurrence.cpp, mixer.cpp) -------------------------------------------
+  // scratch: recurrence_scratch() floats.
+  void (*recurrence)(const Recurrence& r, float* scratch);
+  size_t (*recurrence_scratch)(const Recurrence& r);
+  void (*convolution)(const Convolution& c);
+  // x[rows, n] -> y[rows, n] = scale x / sqrt(sum of x^2 + eps) of each row; y may be where x is.
+  void (*unit_length)(const float* x, float* y, size_t rows, size_t n, float eps, float scale);
+  void (*gated_norm)(const GatedNorm& g);
+
   // ---- search (scan.cpp) ----------------------------------------------------------------------
   // codes[rows, n] scales[rows] query[n] -> scores[rows] = scales * (codes . query), 0 when not finite
   void (*int8_scan)(const int8_t* codes, const float* scales, const float* query, float* scores, size_t rows, size_t n);
@@ -202,8 +253,10 @@ const Kernels& kernels();
 bool is_complete(const Kernels& k);
 
 // The files of a variant, each of which fills its part of the table.
-#define TOAST_KERNEL_FILES(F) \
-  F(convert) F(quantize) F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(scan) F(checksum)
+#define TOAST_KERNEL_FILES(F)                                                                                   \
+  F(convert)                                                                                                    \
+  F(quantize) F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(recurrence) F(mixer) F(scan) \
+      F(checksum)
 
 #define TOAST_DECLARE_FILL(file) void fill_##file(Kernels&);
 #define VARIANT(name, runs_here, flags)  \

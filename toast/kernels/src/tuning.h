@@ -44,6 +44,10 @@ constexpr size_t ATTENTION_SCORES = 1 << 16;    // of a task: a quarter of an L2
 constexpr size_t ATTENTION_TASK_ROWS = 128;     // so that there are tasks for all threads; 2026-11-23
 constexpr size_t ATTENTION_PRODUCTS = 1 << 16;  // multiply-adds worth waking a thread for; 2026-11-23
 
+// ---- layers with a state (recurrence_work.cpp) ----
+constexpr size_t RECURRENCE_STEPS = 64;      // made ready at once: queries and keys stay in the second cache; 2026-11-30
+constexpr size_t CONVOLVED_CHANNELS = 1024;  // of a task; 2026-11-30
+
 // ---- an encoder's layer (encoder_work.cpp) ----
 constexpr size_t ENCODER_STATES = 384 << 10;  // bytes of a chunk's widest state, in the second cache; 2026-11-25
 // With fewer chunks a thread the steps run one after the other, by all threads: of a layer, after attention; 2026-11-25

@@ -1,0 +1,113 @@
+"""Models with layers that have a state: by our kernels as MLX-LM has them, in every variant; and the same bits however
+a text is cut and whatever else is in the batch."""
+
+import every_architecture
+import mlx.core as mx
+import numpy as np
+import pytest
+from test_kernels_fast import VARIANTS, bits, f32
+
+from toast import kernels
+from toast.generation import decoder
+from toast.store.config import normalised
+
+ext = pytest.importorskip("toast.kernels._ext")
+
+DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24, "linear_value_head_dim": 40}
+NEXT = {"num_experts": 0, "num_hidden_layers": 3, "full_attention_interval": 3, **DELTA}
+TEXT = {"qwen3_5": {"full_attention_interval": 2, "num_experts": 0, **DELTA}}
+MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA}
+OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
+NAMES = [*MORE, *TEXT, *OTHERS]
+# MLA does one token otherwise, and MLX multiplies by experts otherwise
+CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
+
+
+@pytest.fixture(autouse=True)
+def kernels_afterwards():
+    yield
+    kernels.install()
+    kernels.install_nn()
+    ext.set_threads(0)
+
+
+def made(name, dtype=mx.float32):
+    known = every_architecture.fixture(name) if name in OTHERS else None
+    config = (known[0] if known else every_architecture.settings(name)) | MORE.get(name, {})
+    if name in TEXT:
+        config["text_config"] |= TEXT[name]
+    module = decoder.architecture(".", config)
+    mx.random.seed(1)
+    model = module.Model(decoder._arguments(module, normalised(dict(config))))
+    from mlx.utils import tree_flatten, tree_unflatten
+
+    shifted = [(key, a + 0.1 * mx.random.normal(a.shape)) for key, a in tree_flatten(model.parameters())]
+    model.update(tree_unflatten(shifted))
+    model.set_dtype(dtype)
+    mx.eval(model.parameters())
+    return model
+
+
+def use(variant):
+    kernels.install("off")
+    assert kernels.install(variant) == variant
+    kernels.install_nn()
+
+
+def logits(model, pieces, rows=slice(None)):
+    cache = model.make_cache()
+    return mx.concatenate([mx.array(model(mx.array(piece)[rows], cache=cache)) for piece in pieces], axis=1)
+
+
+TOKENS = np.random.default_rng(0).integers(3, 60, (3, 90))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_model_is_what_mlx_lm_makes_of_it(name, variant):
+    model = made(name)
+    pieces = [TOKENS[:, :70], TOKENS[:, 70:71], TOKENS[:, 71:]]
+    use(variant)
+    ours = logits(model, pieces)
+    mx.eval(ours)
+    kernels.install("off")
+    theirs = f32(logits(model, pieces))
+    np.testing.assert_allclose(f32(ours), theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
+def test_a_text_has_its_bits_however_it_is_cut(name, dtype):
+    model = made(name, dtype)
+    use(VARIANTS[-1])
+    whole = bits(logits(model, [TOKENS]))
+    for cuts in ([64], [3, 10, 11, 12]):
+        np.testing.assert_array_equal(bits(logits(model, np.split(TOKENS, cuts, axis=1))), whole)
+    ext.set_threads(3)
+    np.testing.assert_array_equal(bits(logits(model, [TOKENS], slice(1, 2)))[0], whole[1])
+
+
+def test_nets_are_one_op():
+    for name, cls in (("qwen3_next", "Qwen3NextGatedDeltaNet"), ("qwen3_5", "GatedDeltaNet")):
+        model = made(name)
+        use(VARIANTS[-1])
+        logits(model, [TOKENS[:, :3]])
+        nets = [layer.linear_attn for layer in model.layers if layer.is_linear]
+        assert nets and all(type(net).__name__ == cls and type(net.fused).__name__ == "GatedDeltaNet" for net in nets)
+
+
+def test_padding_is_mlx_lms_own():
+    """A batch of texts of several lengths, padded on the right."""
+    model = made("qwen3_next")
+    pieces = [TOKENS[:, :9], TOKENS[:, 9:10]]
+
+    def padded():
+        cache = model.make_cache()
+        for layer in cache:
+            layer.prepare(lengths=[9, 5, 7], right_padding=[0, 4, 2]) if hasattr(layer, "lengths") else None
+        return f32(model(mx.array(pieces[0]), cache=cache))
+
+    use(VARIANTS[-1])
+    ours = padded()
+    kernels.install("off")
+    np.testing.assert_allclose(ours, padded(), rtol=1e-4, atol=1e-3)
