@@ -10,6 +10,7 @@ from test_kernels_fast import bits
 
 from toast import kernels
 from toast.generation.decoder import architecture
+from toast.kernels import known
 
 ext = pytest.importorskip("toast.kernels._ext")
 
@@ -58,9 +59,7 @@ def logits(model, pieces, cache):
 @pytest.mark.parametrize("more", [{}, {"rope_scaling": LLAMA3}, {"rope_traditional": True}, {"num_key_value_heads": 4}])
 def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
     """A prompt, a second one, and steps past the cache's first 256 positions."""
-    from toast.kernels import modules
-
-    unfused = modules._unfused["Attention"]
+    unfused = known.originals["Attention"]
     assert llama.Attention.__call__ is not unfused
     model = tiny(llama, dtype, **more)
     tokens = np.random.default_rng(0).integers(0, 50, 300).tolist()
@@ -72,10 +71,8 @@ def test_an_attention_step_is_its_parts(llama, monkeypatch, dtype, more):
 
 
 def unfuse(llama, monkeypatch, *names):
-    from toast.kernels import modules
-
     for name in names:
-        monkeypatch.setattr(getattr(llama, name), "__call__", modules._unfused[name])
+        monkeypatch.setattr(getattr(llama, name), "__call__", known.originals[name])
 
 
 def narrow(model):
@@ -356,22 +353,38 @@ def test_swiglu_is_one_op(llama):
     assert llama.swiglu is swiglu is ext.swiglu
 
 
-# zlib.crc32 of the source of each __call__ in MLX-LM 0.32.2's llama.py, the same in every Python
-SOURCES = {"Attention": 0xDD0485A7, "MLP": 0xED254CBC, "TransformerBlock": 0xA8FDA935, "LlamaModel": 0xD813A682}
+# zlib.crc32 of the source of each __call__ in MLX-LM 0.32.2's files, the same in every Python
+SOURCES = {
+    "Attention": 0xDD0485A7,
+    "MLP": 0xED254CBC,
+    "TransformerBlock": 0xA8FDA935,
+    "LlamaModel": 0xD813A682,
+    "Qwen2Model": 0x433C30D9,
+    "Qwen3Attention": 0xD6DA457D,
+    "Qwen3Model": 0xC6748787,
+    "Phi3Attention": 0x3EBB90B8,
+    "Phi3MLP": 0xE60533CC,
+    "Phi3Model": 0xB142ACD2,
+    "Gemma3Attention": 0x8900EF1E,
+    "Gemma3MLP": 0xE84BDFE7,
+    "Gemma3Block": 0xC216701E,
+    "Gemma3Model": 0x597AD717,
+}
 
-CHANGED = """MLX-LM's llama.{name} is not the code that toast/kernels/modules.py replaces.
-Compare mlx_lm/models/llama.py with the release before. Where it computes the same: write its names to NAMES and the sum
-{sum:#x} to SOURCES here. Where it computes something else: change the fused op first, or layers are fused wrongly."""
+CHANGED = """MLX-LM's {file}.{name} is not the code that toast/kernels/modules.py replaces.
+Compare mlx_lm/models/{file}.py with the release before. Where it computes the same: write its names to NAMES and
+the sum {sum:#x} to SOURCES here. Where it computes something else: change the fused op first, or layers are fused
+wrongly."""
 
 
-@pytest.mark.parametrize("name", ["Attention", "MLP", "TransformerBlock", "LlamaModel"])
+@pytest.mark.parametrize("name", known.NAMES)
 def test_the_code_of_the_pinned_mlx_lm_is_known(llama, name):
     """Otherwise layers run unfused, three times as slow, without a word; or fused ones compute something else."""
-    from toast.kernels import modules
-
-    unfused = modules._unfused[name]
+    file, cls, _ = known.NAMES[name]
+    architecture(file, {"model_type": file})
+    unfused = known.originals[name]
     found = zlib.crc32(inspect.getsource(unfused).encode())
-    assert modules.kind(unfused) == name and found == SOURCES[name], CHANGED.format(name=name, sum=found)
+    assert known.kind(unfused) == name and found == SOURCES.get(name), CHANGED.format(file=file, name=cls, sum=found)
 
 
 def test_fused_layers_are_counted(llama):

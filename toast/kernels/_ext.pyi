@@ -79,11 +79,14 @@ class DecoderLayers:
         self,
         *,
         linears: Sequence[Quantised],
-        norms: Sequence[tuple[array, float]],
+        norms: Sequence[tuple[array, float] | None],
         rope: Rope,
         heads: int,
         kv_heads: int,
         scale: float,
+        updates: Sequence[tuple[array, array, float] | None],
+        biases: Sequence[array | None],
+        activation: str,
     ) -> None: ...
     @staticmethod
     def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...
@@ -96,6 +99,7 @@ class DecoderLayers:
         offset: int,
         *,
         causal: bool = True,
+        places: Sequence[int] = (),
     ) -> tuple[array, list[array], list[array]]: ...
     def write(
         self, x: array, keys: Sequence[array], values: Sequence[array], lengths: Sequence[tuple[int, int]]

@@ -1,7 +1,6 @@
-"""Replaces MLX-LM's Llama layers by fused ops: SwiGLU, a cache update, an attention step, and decoder layers, alone or
-all at once, which also take a ragged batch in one call.
+"""Replaces the layers of known MLX-LM models (known.py) by fused ops: SwiGLU, a cache update, an attention step, and
+decoder layers, alone or all at once, which also take a ragged batch in one call.
 
-Knows the code of one architecture, Llama's, which a dozen model files repeat word for word; knows no class above it.
 Fused and unfused paths give the same bits. With float32 layers the KV cache is float16, also on the unfused path.
 """
 
@@ -11,6 +10,7 @@ import sys
 
 import mlx.core as mx
 
+from toast.kernels.known import kind, layer_parts, originals, remember, replacements
 from toast.kernels.replaced import replace
 
 TYPE_CHECKING = False
@@ -21,31 +21,20 @@ if TYPE_CHECKING:
     from toast.kernels import _ext
 
 ext: Any = None  # the extension, whose ops are used here; set by fuse()
-
-# What Llama's classes refer to in __call__. If a release of MLX-LM says something else, it is left alone.
-NAMES = {
-    "Attention": ("shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "rope",
-                  "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj"),
-    "MLP": ("down_proj", "swiglu", "gate_proj", "up_proj"),
-    "TransformerBlock": ("self_attn", "input_layernorm", "mlp", "post_attention_layernorm"),
-    "LlamaModel": ("embed_tokens", "len", "layers", "create_attention_mask", "fa_idx", "swa_idx", "sliding_window",
-                   "zip", "use_sliding", "norm"),
-}  # fmt: skip
-
-_unfused: dict[str, Any] = {}  # class name -> Llama's __call__ as MLX-LM wrote it; and KVCache's update_and_fetch
+fetches: dict[str, Any] = {}  # a cache's class -> its update_and_fetch as MLX-LM wrote it
 
 
 def fuse(extension: Any) -> None:
     """Use its fused ops in the models of mlx_lm that are loaded; call it again after loading others."""
     global ext
     ext = extension
-    from mlx_lm.models import activations, cache, llama
+    from mlx_lm.models import activations, cache, llama  # noqa: F401
 
-    for name in NAMES:
-        _unfused.setdefault(name, getattr(llama, name).__call__)
-    if cache.KVCache.update_and_fetch is not _update_and_fetch:
-        _unfused["update_and_fetch"] = cache.KVCache.update_and_fetch
-        replace(cache.KVCache, "update_and_fetch", _update_and_fetch)
+    remember()
+    for owner in (cache.KVCache, cache.RotatingKVCache):
+        fetches.setdefault(owner.__name__, owner.update_and_fetch)
+    replace(cache.KVCache, "update_and_fetch", _update_and_fetch)
+    replace(cache.RotatingKVCache, "update_and_fetch", _update_ring_and_fetch)
     swiglu = activations.swiglu
     for name, module in list(sys.modules.items()):
         if name.startswith("mlx_lm.models."):
@@ -53,30 +42,16 @@ def fuse(extension: Any) -> None:
                 replace(module, "swiglu", ext.swiglu)
             for cls in list(vars(module).values()):
                 call = vars(cls).get("__call__") if isinstance(cls, type) else None
-                fused = FUSED.get(kind(call) or "")
+                fused = replacements.get(kind(call) or "")
                 if fused and call is not fused:
                     replace(cls, "__call__", fused)
-
-
-def kind(function: Any) -> str | None:
-    """Which of Llama's classes a __call__ belongs to by its code, or None."""
-    for name, fused in FUSED.items():
-        if function is fused:
-            return name
-    code = getattr(function, "__code__", None)
-    for name, names in NAMES.items():
-        known = _unfused[name].__code__
-        if code is None or not code.co_names == names == known.co_names:
-            continue
-        if (code.co_code, code.co_consts) == (known.co_code, known.co_consts):
-            return name
-    return None
 
 
 def supports_ragged_batch(model: Any) -> bool:
     """Whether every layer takes the rows of several texts in one call (`Ragged`)."""
     parts = _fused_blocks(model)
-    return all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
+    rings = getattr(getattr(model, "model", None), "window_size", None)  # Gemma 3's, whose texts are apart
+    return not rings and all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
 
 
 def fused_layers(model: Any) -> tuple[int, int]:
@@ -94,21 +69,28 @@ def _update_and_fetch(self: Any, keys: mx.array, values: mx.array) -> tuple[mx.a
     if self.keys is not None:  # begun by a layer, perhaps, which stores float16
         keys, values = keys.astype(self.keys.dtype), values.astype(self.values.dtype)
     if self.keys is None or stop > self.keys.shape[2]:
-        return _unfused["update_and_fetch"](self, keys, values)
+        return fetches["KVCache"](self, keys, values)
     self.offset = stop
     self.keys, keys = ext.append(self.keys, keys, start)
     self.values, values = ext.append(self.values, values, start)
     return keys, values
 
 
+def _update_ring_and_fetch(self: Any, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+    """RotatingKVCache's, which stays in the dtype that it was begun in."""
+    if self.keys is not None:
+        keys, values = keys.astype(self.keys.dtype), values.astype(self.values.dtype)
+    return fetches["RotatingKVCache"](self, keys, values)
+
+
 def _attention(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
     """Attention whose work between the projections is one op, where the cache has room for it."""
     rope = _once(self.rope, _make_rope)
     if rope is None or not (_sees_all(cache, mask) and _has_room(cache, x.shape[1])):
-        return _unfused["Attention"](self, x, mask, cache)
+        return originals["Attention"](self, x, mask, cache)
     q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
     if not q.dtype == k.dtype == v.dtype == cache.keys.dtype == cache.values.dtype:
-        return _unfused["Attention"](self, x, mask, cache)
+        return originals["Attention"](self, x, mask, cache)
     y, cache.keys, cache.values = ext.attention_step(
         q=q, k=k, v=v, keys=cache.keys, values=cache.values,
         rope=rope, offset=cache.offset, scale=self.scale, causal=mask is not None,
@@ -117,32 +99,59 @@ def _attention(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> m
     return self.o_proj(y)
 
 
-def _block(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
-    """A block as one op, where its weights are quantised and its cache holds all that a position sees."""
-    layer = _once(self, _make_layer)
-    if layer is None or not layer.takes(x) or not _sees_all(cache, mask):
-        if layer is not None and hasattr(cache, "kv_dtype"):
-            cache.kv_dtype = layer.kv_dtype
-        return _unfused["TransformerBlock"](self, x, mask, cache)
-    return _run(layer, x, [cache], causal=mask is not None)
+def _block(name: str) -> Callable[..., mx.array]:
+    """The __call__ of a known block: one op, where its weights are quantised and its cache holds all it sees."""
+
+    def call(self: Any, x: mx.array, mask: Any = None, cache: Any = None) -> mx.array:
+        layer = _once(self, _make_layer)
+        if layer is None or not layer.takes(x):
+            return originals[name](self, x, mask, cache)
+        if not _is_ready(cache, mask, x.shape[1]):
+            _begin(cache, (x.shape[0], layer.kv_heads, 0, layer.head_dims), layer.kv_dtype)
+            return originals[name](self, x, mask, cache)
+        return _run(layer, x, [cache], causal=mask is not None)
+
+    return call
 
 
-def _model(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
-    """A model as one op for all its blocks: Python and MLX do half as much for a token.
+def _model(name: str) -> Callable[..., mx.array]:
+    """The __call__ of a known model: one op for all its blocks, so that Python and MLX do half as much for a token.
 
     Of a ragged batch, the rows whose logits are wanted."""
-    layers = _once(self, _stack)
-    if layers is None or input_embeddings is not None or not _equally_far(cache, len(self.layers)):
-        return _unfused["LlamaModel"](self, inputs, cache, input_embeddings)
-    x = self.embed_tokens(inputs)
-    if not layers.takes(x):
-        return _unfused["LlamaModel"](self, inputs, cache)
-    x = _run(layers, x, cache, causal=True)
-    wanted = getattr(cache[0], "wanted", None)
-    return self.norm(x if wanted is None else x[:, wanted])
+
+    def call(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
+        layers = _once(self, _stack)
+        if layers is None or input_embeddings is not None or not _equally_far(cache, len(self.layers)):
+            return originals[name](self, inputs, cache, input_embeddings)
+        x = self.embed_tokens(inputs)
+        masks = _masks(self, x, cache)
+        ready = zip(cache, masks, strict=True)
+        if not layers.takes(x) or not all(_is_ready(one, mask, x.shape[1]) for one, mask in ready):
+            return originals[name](self, inputs, cache)
+        if name == "Gemma3Model":
+            x *= mx.array(self.args.hidden_size**0.5, mx.bfloat16).astype(x.dtype)
+        x = _run(layers, x, cache, causal=True)
+        wanted = getattr(cache[0], "wanted", None)
+        return self.norm(x if wanted is None else x[:, wanted])
+
+    return call
 
 
-FUSED = {"Attention": _attention, "TransformerBlock": _block, "LlamaModel": _model}
+def _masks(model: Any, x: mx.array, caches: Sequence[Any]) -> list[Any]:
+    """The mask of each layer, as MLX-LM makes it where some see a window alone."""
+    window = getattr(model, "window_size", None)
+    if window is None:
+        return [None if x.shape[1] == 1 else "causal"] * len(caches)
+    from mlx_lm.models.base import create_attention_mask
+
+    every = model.sliding_window_pattern
+    whole, local = create_attention_mask(x, caches[every - 1]), create_attention_mask(x, caches[0], window_size=window)
+    return [whole if i % every == every - 1 else local for i in range(len(caches))]
+
+
+BLOCKS = {name: _block(name) for name in ("TransformerBlock", "Gemma3Block")}
+MODELS = {name: _model(name) for name in ("LlamaModel", "Qwen2Model", "Qwen3Model", "Phi3Model", "Gemma3Model")}
+replacements.update({"Attention": _attention} | BLOCKS | MODELS)
 
 
 def _run(layers: _ext.DecoderLayers, x: mx.array, caches: Sequence[Any], *, causal: bool) -> mx.array:
@@ -151,13 +160,18 @@ def _run(layers: _ext.DecoderLayers, x: mx.array, caches: Sequence[Any], *, caus
         return _write(layers, x, caches)
     B, L, _ = x.shape
     for cache in caches:
-        if not _has_room(cache, L):
+        if _is_ring(cache):
+            _reserve_ring(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kv_dtype)
+        elif not _has_room(cache, L):
             _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kv_dtype)
     keys, values = [cache.keys for cache in caches], [cache.values for cache in caches]
-    y, keys, values = layers(x, keys, values, caches[0].offset, causal=causal)
+    places = [cache._idx if _is_ring(cache) else cache.offset for cache in caches]
+    y, keys, values = layers(x, keys, values, caches[0].offset, causal=causal, places=places)
     for cache, new_keys, new_values in zip(caches, keys, values, strict=True):
         cache.keys, cache.values = new_keys, new_values
         cache.offset += L
+        if _is_ring(cache):
+            cache._idx += L
     return y
 
 
@@ -218,48 +232,26 @@ def _make_rope(rope: Any) -> _ext.Rope | None:
 
 def _make_layer(block: Any) -> _ext.DecoderLayers | None:
     """One layer, None where the extension has no such form."""
-    attention, mlp = block.self_attn, block.mlp
-    norms = block.input_layernorm, block.post_attention_layernorm
-    if kind(type(attention).__call__) != "Attention" or kind(type(mlp).__call__) != "MLP":
-        return None
-    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    updates = [_update(linear) for linear in linears]
-    linears = [linear.linear if update else linear for linear, update in zip(linears, updates, strict=True)]
-    rope = _once(attention.rope, _make_rope)
-    if rope is None or not all(map(_is_affine, linears)) or any(type(norm).__name__ != "RMSNorm" for norm in norms):
+    parts = layer_parts(block)
+    rope = _once(block.self_attn.rope, _make_rope) if parts else None
+    if parts is None or rope is None:
         return None
     try:
-        return ext.DecoderLayers(
-            linears=[(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
-            norms=[(norm.weight, norm.eps) for norm in norms],
-            rope=rope, heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale, updates=updates,
-        )  # fmt: skip
+        return ext.DecoderLayers(rope=rope, **parts)
     except ValueError:  # floating point in 4 bits, say
         return None
 
 
-def _update(linear: Any) -> tuple[mx.array, mx.array, float] | None:
-    """(a, b, scale) of an adapter's layer that adds no more than that: x W + scale (x a) b."""
-    if type(linear).__name__ != "LoRALinear" or linear.gain is not None:
-        return None
-    return linear.lora_a, linear.lora_b, linear.scale
-
-
-def _is_affine(linear: Any) -> bool:
-    return type(linear).__name__ == "QuantizedLinear" and "bias" not in linear and linear.mode == "affine"
-
-
 def _fused_blocks(model: Any) -> list[Any]:
     """The fused form of each block, None for one that has none."""
-    blocks = getattr(model, "layers", [])
-    return [_once(block, _make_layer) if type(block).__call__ is _block else None for block in blocks]
+    blocks, known = getattr(model, "layers", []), BLOCKS.values()
+    return [_once(block, _make_layer) if type(block).__call__ in known else None for block in blocks]
 
 
 def _stack(model: Any) -> _ext.DecoderLayers | None:
-    """All blocks as one, None where one has no fused form or sees a window alone."""
+    """All blocks as one, None where one has no fused form, or Llama's sees a window alone, or some are elsewhere."""
     parts = _fused_blocks(model)
-    if not all(parts) or model.swa_idx is not None:
+    if not all(parts) or getattr(model, "swa_idx", None) is not None or getattr(model, "pipeline_size", 1) > 1:
         return None
     try:
         return ext.DecoderLayers.stack(parts)
@@ -278,9 +270,53 @@ def _sees_all(cache: Any, mask: Any) -> bool:
 
 def _equally_far(caches: Sequence[Any] | None, count: int) -> bool:
     """Whether there is such a cache for each of `count` layers, all of one length."""
-    if not caches or len(caches) != count or not all(_sees_all(cache, None) for cache in caches):
+    if not caches or len(caches) != count or not all(_sees_all(cache, None) or _is_ring(cache) for cache in caches):
         return False
     return len({getattr(cache, "offset", None) for cache in caches}) == 1
+
+
+def _is_ring(cache: Any) -> bool:
+    """Whether it is MLX-LM's cache of the last positions, none of them kept forever."""
+    return type(cache).__name__ == "RotatingKVCache" and cache.keep == 0
+
+
+def _is_ready(cache: Any, mask: Any, length: int) -> bool:
+    """Whether a layer as one op can store `length` new rows and see what it has to: a ring takes one row, or a
+    beginning."""
+    if not _is_ring(cache):
+        return _sees_all(cache, mask)
+    fits = length == 1 or (cache.offset == 0 and cache.keys is None and length <= cache.max_size)
+    return fits and (mask is None or isinstance(mask, str))
+
+
+def _begin(cache: Any, shape: tuple[int, int, int, int], dtype: mx.Dtype) -> None:
+    """Let a cache that has nothing yet store what fused layers store."""
+    if hasattr(cache, "kv_dtype"):
+        cache.kv_dtype = dtype
+    elif type(cache).__name__ in ("KVCache", "RotatingKVCache") and cache.keys is None:
+        cache.keys = cache.values = mx.zeros(shape, dtype)
+
+
+def _reserve_ring(cache: Any, shape: tuple[int, int, int, int], dtype: mx.Dtype) -> None:
+    """Room for new rows from _idx on, as MLX-LM's RotatingKVCache makes it."""
+    held, full = 0 if cache.keys is None else cache.keys.shape[2], cache.max_size
+    if shape[2] > 1:
+        cache.keys, cache.values = mx.zeros(shape, dtype), mx.zeros(shape, dtype)
+    elif cache.offset >= held and held < full:
+        rows = (*shape[:2], min(cache.step, full - cache.offset), shape[3])
+        cache.keys, cache.values = _longer(cache.keys, rows, dtype), _longer(cache.values, rows, dtype)
+        cache._idx = cache.offset
+    elif held > full:
+        cache.keys, cache.values = (cache._trim(held - full, x) for x in (cache.keys, cache.values))
+        cache._idx = full
+    if cache._idx == full:
+        cache._idx = 0
+
+
+def _longer(buffer: mx.array | None, shape: tuple[int, ...], dtype: mx.Dtype) -> mx.array:
+    if buffer is None:
+        return mx.zeros(shape, dtype)
+    return mx.concatenate([buffer, mx.zeros(shape, buffer.dtype)], axis=2)
 
 
 def _has_room(cache: Any, length: int) -> bool:

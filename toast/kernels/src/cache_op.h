@@ -8,16 +8,17 @@ namespace toast {
 using SharedBatch = std::shared_ptr<const RaggedBatch>;
 
 // Row `row` of a buffer (R, heads, capacity, D).
-inline KvBuffer kv_buffer(const mx::array& x, int row = 0) {
-  KvBuffer b{const_cast<char*>(x.data<char>()), type_of(x), (size_t)x.shape(1), (size_t)x.shape(2), (size_t)x.shape(3)};
+inline KvBuffer kv_buffer(const mx::array& x, int row = 0, int shift = 0) {
+  size_t heads = x.shape(1), capacity = x.shape(2), D = x.shape(3);
+  KvBuffer b{const_cast<char*>(x.data<char>()), type_of(x), heads, capacity, D, shift};
   b.data = b.at(row * b.heads, 0);
   return b;
 }
 
 // The first rows of a buffer, as many as there are segments.
-inline std::vector<KvBuffer> kv_rows(const mx::array& x, const RaggedBatch& batch) {
+inline std::vector<KvBuffer> kv_rows(const mx::array& x, const RaggedBatch& batch, int shift = 0) {
   std::vector<KvBuffer> rows;
-  for (size_t i = 0; i < batch.segments.size(); i++) rows.push_back(kv_buffer(x, i));
+  for (size_t i = 0; i < batch.segments.size(); i++) rows.push_back(kv_buffer(x, i, shift));
   return rows;
 }
 

@@ -1,6 +1,7 @@
 // Which row of a layer stands where in the cache. The arithmetic is in rope.cpp and attention.cpp.
 #include "cache_work.h"
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 
@@ -50,7 +51,8 @@ AttentionBatch attention_of(const Segment& part, const CacheAttention& c, bool c
   int64_t D = keys.D, width = c.heads * D, group = c.heads / keys.heads, row = width * size_of(c.type);
   Attention a{};
   a.type = c.type, a.kv_type = keys.type, a.mask = causal && part.length > 1 ? Mask::causal : Mask::none;
-  a.group = group, a.queries = part.length, a.keys = part.offset + part.length, a.dk = a.dv = D, a.scale = c.scale;
+  a.group = group, a.queries = part.length, a.keys = std::min<size_t>(part.offset + part.length, keys.capacity),
+  a.dk = a.dv = D, a.scale = c.scale;
   a.q = c.rotated + part.first * row, a.y = c.y + part.first * row;
   a.k = keys.data, a.v = values.data;
   a.q_head = a.y_head = a.k_row = a.v_row = D, a.q_row = a.y_row = width, a.visible = part.offset + 1;
@@ -73,7 +75,7 @@ void store_rows(const char* x, Type type, const RaggedBatch& batch, const Rope* 
       for (size_t h = 0; h < heads; h++) {
         const char* from = x + (t * heads + h) * head;
         if (rotation) rotation->rotate(from, rotated.data(), type, D);
-        store(rotation ? rotated.data() : from, type, buffer, buffer.at(h, places[t].position));
+        store(rotation ? rotated.data() : from, type, buffer, buffer.at(h, places[t].position - buffer.shift));
       }
     }
   });

@@ -18,11 +18,13 @@ struct RaggedBatch {
   bool causal;  // a position sees those before it alone
 };
 
-// One text's keys or values (heads, capacity, D).
+// One text's keys or values (heads, capacity, D). A position stands in the row `shift` before it: in a ring, which has
+// the last `capacity` positions.
 struct KvBuffer {
   char* data;
   Type type;
   size_t heads, capacity, D;
+  int shift = 0;
   char* at(size_t head, size_t position) const { return data + (head * capacity + position) * D * size_of(type); }
 };
 // A layer's, of each segment's text; all but their capacities alike.

@@ -35,7 +35,7 @@ struct Output {
 
 // ---- quantised weights and activations ----
 // w[N, K] of 2 to 6 or 8 bits, packed as MLX does (low bits first); scales, biases [N, K / group] of
-// `type`: weight = scale * code + bias.
+// `type`: weight = scale * code + bias. biases null: they are -scale * 2^(bits - 1), exactly, and need not be read.
 struct QuantWeights {
   const uint8_t* w;
   const void *scales, *biases;
@@ -64,6 +64,8 @@ struct QuantRows {
   const int* count;         // [m]: how many outliers are valid; -1: the row is not finite and goes through in float
   int K, group;
 };
+// A bias over its scale where `biases` is null.
+inline float middle(const QuantWeights& w) { return -(float)(1 << (w.bits - 1)); }
 // Activations have one form for weights of 4 bits and one, that of 8, for all others.
 inline int form_for(int bits) { return bits == 4 ? 4 : 8; }
 // One of these rows, to be filled for weights of `bits`, 4 or 8, in groups of `group`.

@@ -2,6 +2,7 @@
 // dispatch. What a layer does is in layer_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
@@ -12,6 +13,7 @@
 #include "layer_work.h"
 #include "matmul.h"
 #include "mlx/transforms.h"
+#include "quantized_work.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -30,14 +32,17 @@ using Update = std::tuple<mx::array, mx::array, float>;  // a (K, rank), b (rank
 
 // A layer's parts as arrays.
 struct LayerArrays {
-  std::vector<Affine> linears;                     // q, k, v, o, gate, up, down
-  std::vector<std::optional<Update>> updates;      // of each, or none at all
-  std::vector<std::pair<mx::array, float>> norms;  // weight and eps, before and after attention
+  std::vector<Affine> linears;                 // q, k, v, o, gate, up, down
+  std::vector<std::optional<Update>> updates;  // of each, or none at all
+  // weight and eps: before and after attention; of q and k, or none; after attention's and the other block's end
+  std::vector<std::optional<std::pair<mx::array, float>>> norms;
   Rope rope;
   int heads, kv_heads;
   float scale;
+  std::vector<OptionalArray> biases;  // of each linear layer, or none at all
+  Activation activation;
 
-  const mx::array& norm(int i) const { return norms[i].first; }
+  const mx::array& norm(int i) const { return norms[i]->first; }
 };
 
 void add_updates(const LayerArrays& l, mx::Dtype dtype, Arrays& all) {
@@ -56,10 +61,20 @@ void add_updates(const LayerArrays& l, mx::Dtype dtype, Arrays& all) {
 // All of a layer's arrays, evaluated and contiguous; throws where this is no layer that we can do.
 Arrays checked(const LayerArrays& l) {
   refuse(l.linears.size() != 7, "needs q, k, v, o, gate, up and down.");
-  refuse(l.norms.size() != 2, "needs two norms.");
+  refuse(l.norms.size() != 6 || !l.norms[0] || !l.norms[1], "needs two norms, and those that may be none.");
+  refuse(!l.biases.empty() && l.biases.size() != l.linears.size(), "a bias or none for each linear layer.");
   refuse(l.heads < 1 || l.kv_heads < 1 || l.heads % l.kv_heads, "heads.");
   auto dtype = l.norm(0).dtype();
-  Arrays all{l.norm(0), l.norm(1)};
+  refuse(!is_float(dtype) || (l.activation == Activation::gelu_tanh && dtype != mx::float32), "a dtype that is ours.");
+  Arrays all;
+  auto add = [&](const mx::array& a) {
+    refuse(a.dtype() != dtype || a.ndim() != 1, "norms and biases of one dtype.");
+    all.push_back(a);
+  };
+  for (auto& norm : l.norms)
+    if (norm) add(norm->first);
+  for (auto& bias : l.biases)
+    if (bias) add(*bias);
   for (auto& a : l.linears) {
     refuse(a.w.ndim() != 2 || !is_supported(mx::array({1, a.bits ? a.width() : 0}, dtype, nullptr, {}), a),
            "affine weights of 2 to 6 or 8 bits.");
@@ -75,14 +90,16 @@ Arrays checked(const LayerArrays& l) {
 void check_shapes(const Layer& l, const LayerArrays& arrays) {
   int hidden = l.width();
   auto is = [](const QuantWeights& w, int N, int K) { return w.N == N && w.K == K; };
-  for (int i : {0, 1}) refuse(arrays.norm(i).shape() != mx::Shape{hidden}, "norms.");
-  refuse(arrays.norm(0).dtype() != arrays.norm(1).dtype(), "norms.");
+  for (int i = 0; i < 6; i++)
+    refuse(arrays.norms[i] && arrays.norm(i).shape() != mx::Shape{i == 2 || i == 3 ? l.D : hidden}, "norms.");
   refuse(!is(l.q, l.heads * l.D, hidden) || !is(l.k, l.kv_heads * l.D, hidden) || !is(l.v, l.k.N, hidden) ||
              !is(l.o, hidden, l.q.N) || !is(l.gate, l.gate.N, hidden) || !is(l.up, l.gate.N, hidden) ||
              !is(l.down, hidden, l.gate.N),
          "shapes.");
   refuse(l.rope.dims > l.D, "rope.");
   const QuantWeights* linears[] = {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down};
+  for (size_t i = 0; i < arrays.biases.size(); i++)
+    refuse(arrays.biases[i] && arrays.biases[i]->size() != (size_t)linears[i]->N, "biases.");
   for (size_t i = 0; i < l.updates.size(); i++) {
     auto& u = l.updates[i];
     bool fits = u.a.K == linears[i]->K && u.a.N == u.b.K && u.b.N == linears[i]->N;
@@ -98,8 +115,14 @@ Matrix matrix(const mx::array& b) {
 std::shared_ptr<const Layer> make_layer(const LayerArrays& arrays) {
   using Owned = std::pair<Layer, Arrays>;  // and what it points into
   auto all = checked(arrays);
-  auto w = [&](int i) { return arrays.linears[i].matrix(); };
-  auto norm = [&](int i) { return Norm{arrays.norm(i).data<char>(), nullptr, arrays.norms[i].second}; };
+  auto w = [&](int i) {
+    auto matrix = arrays.linears[i].matrix();
+    if (is_centred(matrix)) matrix.biases = nullptr;
+    return matrix;
+  };
+  auto norm = [&](int i) {
+    return arrays.norms[i] ? Norm{arrays.norm(i).data<char>(), nullptr, arrays.norms[i]->second} : Norm{};
+  };
   Layer l{w(0),
           w(1),
           w(2),
@@ -116,6 +139,10 @@ std::shared_ptr<const Layer> make_layer(const LayerArrays& arrays) {
           arrays.rope,
           type_of(arrays.norm(0))};
   l.D = l.q.N / l.heads;
+  l.q_norm = norm(2), l.k_norm = norm(3), l.after_attention = norm(4), l.after_feed_forward = norm(5);
+  l.activation = arrays.activation;
+  for (size_t i = 0; i < arrays.biases.size(); i++)
+    if (arrays.biases[i]) l.biases[i] = arrays.biases[i]->data<char>();
   for (size_t i = 0; i < arrays.updates.size(); i++)
     if (auto& update = arrays.updates[i])
       l.updates[i] = {matrix(std::get<0>(*update)), matrix(std::get<1>(*update)), std::get<2>(*update)};
@@ -142,15 +169,18 @@ void take_all(const Arrays& in, size_t first, Buffers& buffers, const mx::Stream
 
 // run_layers() -> states, and the caches (keys and values of each layer in turn) with what it stores. MLX gives an op
 // of several outputs no buffer to write in place, so the caches are arrays that wait for the one.
+// shifts: KvBuffer's, of each layer's.
 std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const mx::array& x, const Arrays& caches,
-                                                   const SharedBatch& batch, const mx::Stream& s) {
+                                                   const std::vector<int>& shifts, const SharedBatch& batch,
+                                                   const mx::Stream& s) {
   auto buffers = std::make_shared<Buffers>(caches.size());
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     take_all(in, 1, *buffers, s);
     std::vector<KvCaches> at;
     for (size_t i = 0; i < buffers->size(); i += 2)
-      at.push_back({kv_rows(*(*buffers)[i], *batch), kv_rows(*(*buffers)[i + 1], *batch)});
+      at.push_back(
+          {kv_rows(*(*buffers)[i], *batch, shifts[i / 2]), kv_rows(*(*buffers)[i + 1], *batch, shifts[i / 2])});
     allocate(out);
     dispatch(s, [=, held = *buffers, at = std::move(at), x = x.data<char>(), states = out.data<char>(),
                  memory = temporary(run_layers_bytes(layers, batch->rows), s)] {
@@ -173,12 +203,13 @@ std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const m
 
 // finish_layer() of the last one, an op of its own: nobody asks for it while a prompt is prefilled.
 // inputs: states, keys, values.
-mx::array finish_last(const std::shared_ptr<const Layer>& layer, const Arrays& inputs, const mx::Shape& shape,
-                      const SharedBatch& batch, const mx::Stream& s) {
+mx::array finish_last(const std::shared_ptr<const Layer>& layer, const Arrays& inputs, int shift,
+                      const mx::Shape& shape, const SharedBatch& batch, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     allocate(out);
-    dispatch(s, [=, states = in[0].data<char>(), caches = KvCaches{kv_rows(in[1], *batch), kv_rows(in[2], *batch)},
-                 y = out.data<char>(), memory = temporary(finish_layer_bytes(*layer, batch->rows), s)] {
+    dispatch(s, [=, states = in[0].data<char>(),
+                 caches = KvCaches{kv_rows(in[1], *batch, shift), kv_rows(in[2], *batch, shift)}, y = out.data<char>(),
+                 memory = temporary(finish_layer_bytes(*layer, batch->rows), s)] {
       finish_layer(*layer, states, *batch, caches, y, memory);
     });
   };
@@ -209,16 +240,19 @@ struct DecoderLayers {
     return is_float(x.dtype()) && (first().type == Type::f32 || type_of(x) == first().type);
   }
 
-  // Whether a buffer of `rows` texts has room for a text's new rows.
-  bool fits(const mx::array& a, int rows, const Segment& part) const {
+  // Whether a buffer of `rows` texts has room for a text's new rows from row `place` on.
+  bool fits(const mx::array& a, int rows, const Segment& part, int place) const {
     return a.ndim() == 4 && a.shape(0) == rows && a.shape(1) == first().kv_heads && a.shape(3) == first().D &&
-           part.offset >= 0 && part.length <= a.shape(2) - part.offset;
+           place >= 0 && part.offset >= place && part.length <= a.shape(2) - place;
   }
 
+  // caches: keys and values in turn.
   void check_dtype(const Arrays& caches, const mx::array& x) const {
-    auto dtype = caches[0].dtype();
-    refuse(dtype != x.dtype() && dtype != kv_dtype(first().type), "dtype of the caches.");
-    for (auto& a : caches) refuse(a.dtype() != dtype, "caches of several dtypes.");
+    for (size_t i = 0; i < caches.size(); i++) {
+      auto dtype = caches[i].dtype();
+      refuse(dtype != x.dtype() && dtype != kv_dtype(first().type), "dtype of the caches.");
+      refuse(dtype != caches[i - i % 2].dtype(), "keys and values of two dtypes.");
+    }
   }
 
   mx::array checked_input(const mx::array& x, const mx::Stream& s) const {
@@ -228,7 +262,7 @@ struct DecoderLayers {
   }
 
   std::tuple<mx::array, Arrays, Arrays> run(const mx::array& given, const Arrays& keys, const Arrays& values,
-                                            int offset, bool causal) const {
+                                            int offset, bool causal, const std::vector<int>& places) const {
     auto s = mx::to_stream({});
     auto x = checked_input(given, s);
     refuse(x.ndim() != 3 || keys.size() != layers.size() || values.size() != layers.size(), "a cache of every layer.");
@@ -236,9 +270,17 @@ struct DecoderLayers {
     Arrays caches;
     for (size_t i = 0; i < keys.size(); i++) caches.insert(caches.end(), {keys[i], values[i]});
     check_dtype(caches, x);
-    for (auto& a : caches) refuse(!fits(a, x.shape(0), batch->segments[0]), "shapes do not fit.");
-    auto [states, written] = run_to_last_attention(layers, x, caches, batch, s);
-    auto y = finish_last(layers.back(), {states, written[written.size() - 2], written.back()}, x.shape(), batch, s);
+    refuse(!places.empty() && places.size() != layers.size(), "a place in every layer's cache.");
+    std::vector<int> shifts(layers.size());
+    for (size_t i = 0; i < caches.size(); i++) {
+      int place = places.empty() ? offset : places[i / 2];
+      refuse(!fits(caches[i], x.shape(0), batch->segments[0], place), "shapes do not fit.");
+      refuse(place < offset && x.shape(1) > 1, "a ring takes one row at a time.");
+      shifts[i / 2] = offset - place;
+    }
+    auto [states, written] = run_to_last_attention(layers, x, caches, shifts, batch, s);
+    auto y = finish_last(layers.back(), {states, written[written.size() - 2], written.back()}, shifts.back(), x.shape(),
+                         batch, s);
     Arrays new_keys, new_values;
     for (size_t i = 0; i < written.size(); i++) (i % 2 ? new_values : new_keys).push_back(written[i]);
     return {y, new_keys, new_values};
@@ -252,7 +294,7 @@ struct DecoderLayers {
     for (size_t i = 0; i < keys.size(); i++) {
       for (auto a : {&keys[i], &values[i]})
         refuse(!a->is_available() || !a->flags().row_contiguous || a->data_shared_ptr().use_count() > 1 ||
-                   !fits(*a, 1, batch.segments[i % texts]),
+                   !fits(*a, 1, batch.segments[i % texts], batch.segments[i % texts].offset),
                "a cache that cannot be written in place.");
       at[i / texts].keys.push_back(kv_buffer(keys[i]));
       at[i / texts].values.push_back(kv_buffer(values[i]));
@@ -304,10 +346,8 @@ DecoderLayers stack(const std::vector<const DecoderLayers*>& parts) {
 using LinearTuple = std::tuple<mx::array, mx::array, mx::array, int, int>;
 
 // One layer as Python gives it.
-DecoderLayers single(const std::vector<LinearTuple>& linears, const std::vector<std::pair<mx::array, float>>& norms,
-                     LayerArrays rest) {
+DecoderLayers single(const std::vector<LinearTuple>& linears, LayerArrays rest) {
   for (auto& [w, scales, biases, group, bits] : linears) rest.linears.push_back({w, scales, biases, group, bits});
-  rest.norms = norms;
   return {{make_layer(rest)}};
 }
 
@@ -318,21 +358,31 @@ void bind_layer(nb::module_& m) {
       .def(
           "__init__",
           [](DecoderLayers* self, const std::vector<LinearTuple>& linears,
-             const std::vector<std::pair<mx::array, float>>& norms, const Rope& rope, int heads, int kv_heads,
-             float scale, const std::vector<std::optional<Update>>& updates) {
-            new (self) DecoderLayers(single(linears, norms, {{}, updates, {}, rope, heads, kv_heads, scale}));
+             const std::vector<std::optional<std::pair<mx::array, float>>>& norms, const Rope& rope, int heads,
+             int kv_heads, float scale, const std::vector<std::optional<Update>>& updates,
+             const std::vector<OptionalArray>& biases, const std::string& activation) {
+            new (self) DecoderLayers(single(
+                linears, {{}, updates, norms, rope, heads, kv_heads, scale, biases, activation_named(activation)}));
           },
-          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a, "updates"_a,
+          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a, "updates"_a, "biases"_a,
+          "activation"_a,
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
-          "norms: (weight, eps) before and after attention; updates: an adapter's of each linear layer, (a, b, scale) "
-          "or\n"
-          "None, or none at all.")
+          "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of q's heads, "
+          "of "
+          "k's, and\n"
+          "before both residuals; updates: an adapter's of each linear layer, (a, b, scale) or None, or none at all; "
+          "biases: of\n"
+          "each, or None, or none at all; activation: silu or gelu_approx.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
-      .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
-           "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads, capacity, d) of "
-           "every\n"
-           "layer, which hold `offset` rows -> y like x, keys, values.")
+      .def(
+          "__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
+          "places"_a = std::vector<int>{},
+          "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads, capacity, d) of "
+          "every\n"
+          "layer, which hold `offset` rows -> y like x, keys, values. places: the row of each layer's caches where the "
+          "new ones\n"
+          "begin; before `offset` in a ring, which takes one row at a time and sees all that it holds.")
       .def(
           "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
           "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so far); keys, "

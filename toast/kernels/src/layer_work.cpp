@@ -43,6 +43,18 @@ void add_update(const LowRank& u, const char* x, int rows, char* out, char* inne
   run({{(const float*)inner, u.b.K, u.b, {out, Type::f32, sum}}}, rows);
 }
 
+// What follows the product of linear layer i, for x[rows, K] -> out[rows, N]: its bias, its update.
+void end_linear(const Layer& l, int i, const char* x, int rows, const QuantWeights& w, char* out, char* inner) {
+  size_t row = w.N * size_of(l.type);
+  for (int m = 0; l.biases[i] && m < rows; m++) kernels().add(out + m * row, l.biases[i], out + m * row, l.type, w.N);
+  add_update(l.updates[i], x, rows, out, inner);
+}
+
+// x[rows, n] normed in place, where there is such a norm.
+void norm_all(const Layer& l, const Norm& norm, char* x, size_t rows, size_t n) {
+  if (norm.weight) rms_norm_rows(x, x, l.type, rows, n, norm);
+}
+
 // states: x -> x, q, k, v; keys and values stored in the cache.
 void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCaches& caches, char* states, char* memory) {
   Workspace w(l, batch.rows, memory);
@@ -50,8 +62,11 @@ void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCaches& cache
   char *q = states + l.width() * one, *k = q + l.q.N * one, *v = k + l.k.N * one;
   rms_norm_rows(states, w.normed, l.type, batch.rows, l.width(), l.before);
   project(w.normed, l.type, batch.rows, w.products, {{&l.q, output(l, q)}, {&l.k, output(l, k)}, {&l.v, output(l, v)}});
-  char* to[] = {q, k, v};
-  for (int i : {0, 1, 2}) add_update(l.updates[i], w.normed, batch.rows, to[i], w.inner);
+  end_linear(l, 0, w.normed, batch.rows, l.q, q, w.inner);
+  end_linear(l, 1, w.normed, batch.rows, l.k, k, w.inner);
+  end_linear(l, 2, w.normed, batch.rows, l.v, v, w.inner);
+  norm_all(l, l.q_norm, q, (size_t)batch.rows * l.heads, l.D);
+  norm_all(l, l.k_norm, k, (size_t)batch.rows * l.kv_heads, l.D);
   store_rows(k, l.type, batch, &l.rope, caches.keys);
   store_rows(v, l.type, batch, nullptr, caches.values);
 }
@@ -67,15 +82,17 @@ void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, 
   const char *x = states, *q = states + n * size_of(l.type);
   attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, caches);
   project(w.y, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
-  add_update(l.updates[3], w.y, batch.rows, w.r, w.inner);
+  end_linear(l, 3, w.y, batch.rows, l.o, w.r, w.inner);
+  norm_all(l, l.after_attention, w.r, batch.rows, l.width());
   add_all(x, w.r, w.h, l.type, n);
   rms_norm_rows(w.h, w.normed, l.type, batch.rows, l.width(), l.after);
   project(w.normed, l.type, batch.rows, w.products, {{&l.gate, output(l, w.gate)}, {&l.up, output(l, w.up)}});
-  add_update(l.updates[4], w.normed, batch.rows, w.gate, w.inner);
-  add_update(l.updates[5], w.normed, batch.rows, w.up, w.inner);
-  activate_all(Activation::silu, w.gate, w.up, w.gate, l.type, (size_t)batch.rows * l.gate.N);
+  end_linear(l, 4, w.normed, batch.rows, l.gate, w.gate, w.inner);
+  end_linear(l, 5, w.normed, batch.rows, l.up, w.up, w.inner);
+  activate_all(l.activation, w.gate, w.up, w.gate, l.type, (size_t)batch.rows * l.gate.N);
   project(w.gate, l.type, batch.rows, w.products, {{&l.down, output(l, w.r)}});
-  add_update(l.updates[6], w.gate, batch.rows, w.r, w.inner);
+  end_linear(l, 6, w.gate, batch.rows, l.down, w.r, w.inner);
+  norm_all(l, l.after_feed_forward, w.r, batch.rows, l.width());
   add_all(w.h, w.r, y, l.type, n);
 }
 

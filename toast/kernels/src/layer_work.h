@@ -1,4 +1,5 @@
-// A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals.
+// A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
+// what Qwen2 (biases), Qwen3 (norms of queries and keys) and Gemma 3 (norms before the residuals, GELU) add.
 // Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
@@ -19,12 +20,16 @@ struct LowRank {
 
 struct Layer {
   QuantWeights q, k, v, o, gate, up, down;
-  Norm before, after;  // around attention
+  Norm before, after;  // of what attention and the feed-forward block get
   int heads, kv_heads, D;
   float scale;
   Rope rope;
-  Type type;                         // of all states
-  std::array<LowRank, 7> updates{};  // of q, k, v, o, gate, up, down; where there are any, states are float32
+  Type type;                            // of all states
+  std::array<LowRank, 7> updates{};     // of q, k, v, o, gate, up, down; where there are any, states are float32
+  std::array<const char*, 7> biases{};  // of the same, of `type`; null: none
+  // Without a weight, none: of each head's q and k, and of what attention and the feed-forward block give.
+  Norm q_norm{}, k_norm{}, after_attention{}, after_feed_forward{};
+  Activation activation = Activation::silu;
 
   int width() const { return q.K; }
 };

@@ -241,7 +241,9 @@ struct Panel {
 
   void unpack_scales(int c, const Chunk& to) const {
     toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.scales, w, n0, first(c), count(c), to.scales);
-    toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.biases, w, n0, first(c), count(c), to.biases);
+    if (w.biases) return toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.biases, w, n0, first(c), count(c), to.biases);
+    vf by = set1(middle(w));
+    for (int i = 0; i < count(c) * COLUMNS; i += W) store(to.biases + i, by * load(to.scales + i));
   }
   void unpack(int c, const Chunk& to) const {
     unpack_scales(c, to);

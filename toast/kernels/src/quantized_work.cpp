@@ -2,6 +2,7 @@
 #include "quantized_work.h"
 
 #include <algorithm>
+#include <atomic>
 #include <numeric>
 
 #include "threads.h"
@@ -89,6 +90,22 @@ void project(const char* x, Type type, int rows, char* memory, std::initializer_
     jobs.push_back({*w, order, order, rows, out});
   }
   run(jobs, q, x, type);
+}
+
+bool is_centred(const QuantWeights& w) {
+  constexpr size_t some = 1 << 12;
+  size_t n = (size_t)w.N * (w.K / w.group), one = size_of(w.type);
+  std::atomic<bool> centred{true};
+  parallel((n + some - 1) / some, [&](int task) {
+    float scales[some], biases[some];
+    size_t first = task * some, count = std::min(some, n - first);
+    if (!centred.load(std::memory_order_relaxed)) return;
+    kernels().to_f32((const char*)w.scales + first * one, w.type, scales, count);
+    kernels().to_f32((const char*)w.biases + first * one, w.type, biases, count);
+    for (size_t i = 0; i < count; i++)
+      if (biases[i] != middle(w) * scales[i]) return centred.store(false);
+  });
+  return centred;
 }
 
 size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all) {

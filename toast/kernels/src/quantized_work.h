@@ -53,4 +53,7 @@ void project(const char* x, Type type, int rows, char* memory, std::initializer_
 // What project() needs for one product, or several of one x, with any of these matrices.
 size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all);
 
+// Whether every bias is -scale * 2^(bits - 1): then w need not have any. Reads both.
+bool is_centred(const QuantWeights& w);
+
 }  // namespace toast

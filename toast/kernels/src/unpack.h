@@ -130,7 +130,7 @@ static inline const char* next_panel(const QuantWeights& w, int n0, size_t step)
   size_t scale =
       (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
   prefetch(w.scales, scale, COLUMNS * one);
-  prefetch(w.biases, scale, COLUMNS * one);
+  if (w.biases) prefetch(w.biases, scale, COLUMNS * one);
   return next;
 }
 
@@ -138,7 +138,7 @@ static inline const char* next_panel(const QuantWeights& w, int n0, size_t step)
 static inline void prefetch_panel(const QuantWeights& w, int n0) {
   size_t at = (size_t)n0 * w.K, n = (size_t)(w.N - n0 < COLUMNS ? w.N - n0 : COLUMNS) * w.K, one = size_of(w.type);
   prefetch(w.scales, at / w.group * one, n / w.group * one);
-  prefetch(w.biases, at / w.group * one, n / w.group * one);
+  if (w.biases) prefetch(w.biases, at / w.group * one, n / w.group * one);
   prefetch(w.w, at * w.bits / 8, n * w.bits / 8);
 }
 

@@ -27,7 +27,9 @@ struct Column {
 
   int code(size_t k) const { return code_at(w.w + n * w.K * w.bits / 8, k, w.bits); }
   float scale(size_t k) const { return value_at(w.scales, w.type, (n * w.K + k) / w.group); }
-  float bias(size_t k) const { return value_at(w.biases, w.type, (n * w.K + k) / w.group); }
+  float bias(size_t k) const {
+    return w.biases ? value_at(w.biases, w.type, (n * w.K + k) / w.group) : middle(w) * scale(k);
+  }
 };
 
 }  // namespace toast::TOAST_VARIANT

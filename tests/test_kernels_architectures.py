@@ -1,0 +1,181 @@
+"""Models beyond Llama's own file whose layers are one op: the bits are those of MLX-LM's code."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from test_kernels_fast import bits
+
+from toast import kernels
+from toast.generation.decoder import architecture
+from toast.kernels import known
+
+ext = pytest.importorskip("toast.kernels._ext")
+
+ARGS = {
+    "hidden_size": 64,
+    "num_hidden_layers": 4,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 50,
+    "rope_theta": 10000.0,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+}
+WINDOW = 20
+GEMMA = {
+    "query_pre_attn_scalar": 16,
+    "sliding_window": WINDOW,
+    "sliding_window_pattern": 2,
+    "rope_local_base_freq": 100.0,
+}
+# file -> more settings, its model's class, the kinds of its model and its blocks
+MODELS = {
+    "qwen2": ({}, "Qwen2Model", "TransformerBlock"),
+    "qwen3": ({}, "Qwen3Model", "TransformerBlock"),
+    "phi3": ({"partial_rotary_factor": 0.5}, "Phi3Model", "TransformerBlock"),
+    "gemma3_text": (GEMMA, "Gemma3Model", "Gemma3Block"),
+}
+
+
+@pytest.fixture(autouse=True)
+def installed():
+    if kernels.install() == "off":
+        pytest.skip("no kernels on this device")
+
+
+def make(name, dtype=mx.float32, **more):
+    """A small quantised model with weights of all sizes, norms and biases that are not one or zero."""
+    import mlx.nn as nn
+    from mlx.utils import tree_map
+
+    module = architecture(name, {"model_type": name})
+    kernels.install_nn()
+    model = module.Model(module.ModelArgs.from_dict({**ARGS, "model_type": name, **MODELS[name][0], **more}))
+    if name == "gemma3_text":
+        model.sanitize({})
+    mx.random.seed(3)
+    model.update(tree_map(lambda x: x + 0.1 * mx.random.normal(x.shape), model.parameters()))
+    model.set_dtype(dtype)
+    nn.quantize(model, 32, 4)
+    mx.eval(model.parameters())
+    return model
+
+
+def caches(model, *, narrow=False):
+    from mlx_lm.models.cache import make_prompt_cache
+
+    found = make_prompt_cache(model)
+    for cache, layer in zip(found, model.layers, strict=True):
+        if narrow:
+            empty = mx.zeros((1, layer.fused.kv_heads, 0, layer.fused.head_dims), layer.fused.kv_dtype)
+            cache.keys, cache.values = empty, empty
+    return found
+
+
+def logits(model, pieces, cache):
+    return [bits(model(mx.array([piece]), cache)) for piece in pieces]
+
+
+def ways(model, name, monkeypatch, pieces):
+    """The logits of all layers as one op, of one op for each, and of MLX-LM's own code."""
+    _, whole, block = MODELS[name]
+    yield logits(model, pieces, caches(model))
+    assert type(model.model.fused) is type(model.layers[1].fused) is ext.DecoderLayers
+    monkeypatch.setattr(type(model.model), "__call__", known.originals[whole])
+    yield logits(model, pieces, caches(model))
+    monkeypatch.setattr(type(model.layers[0]), "__call__", known.originals[block])
+    yield logits(model, pieces, caches(model, narrow=True))
+
+
+def pieces_of(*lengths, steps):
+    tokens = np.random.default_rng(0).integers(0, 50, sum(lengths) + steps).tolist()
+    found = []
+    for length in lengths:
+        found.append(tokens[:length])
+        tokens = tokens[length:]
+    return found + [[token] for token in tokens]
+
+
+DTYPES = [mx.float32, mx.float16, mx.bfloat16]
+EVERY = [(name, dtype) for name in MODELS for dtype in DTYPES if name != "gemma3_text" or dtype == mx.float32]
+
+
+@pytest.mark.parametrize(("name", "dtype"), EVERY)
+def test_layers_are_their_parts(name, dtype, monkeypatch):
+    """Pieces of a prompt, and steps past the cache's growth; with Gemma's, past its windows, too."""
+    model = make(name, dtype)
+    pieces = pieces_of(13, 240, 1, steps=12)
+    one, each, parts = ways(model, name, monkeypatch, pieces)
+    for a, b, c in zip(one, each, parts, strict=True):
+        assert np.isfinite(a.view(np.uint32).view(np.float32) if dtype == mx.float32 else 0).all()
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize(
+    "lengths", [(1,), (WINDOW,), (WINDOW - 1,), (WINDOW + 1,), (3, 5), (3, WINDOW + 9), (WINDOW, 2)]
+)
+def test_a_ring_is_mlx_lms(lengths, monkeypatch):
+    """Prompts around the window, then steps until the ring has gone round twice."""
+    model = make("gemma3_text")
+    pieces = pieces_of(*lengths, steps=2 * WINDOW + 3)
+    one, each, parts = ways(model, "gemma3_text", monkeypatch, pieces)
+    for a, b, c in zip(one, each, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+def test_a_ring_that_is_trimmed_goes_on():
+    model = make("gemma3_text")
+    pieces = pieces_of(6, steps=8)
+    cache = caches(model)
+    expected = logits(model, pieces, cache)
+    cache = caches(model)
+    logits(model, pieces[:5], cache)
+    assert [one.trim(2) for one in cache] == [2] * 4
+    for a, b in zip(expected[3:], logits(model, pieces[3:], cache), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_how_a_prompt_is_cut_changes_nothing():
+    """Pieces that a ring takes as one op and pieces that it does not store the same."""
+    model = make("gemma3_text")
+    tokens = pieces_of(WINDOW + 9, steps=0)[0]
+    last = [logits(model, [tokens[:n], tokens[n:], [7]], caches(model))[-1] for n in (1, 5, WINDOW, WINDOW + 3)]
+    for other in last[1:]:
+        np.testing.assert_array_equal(last[0], other)
+
+
+def test_rings_are_not_put_side_by_side():
+    assert not kernels.supports_ragged_batch(make("gemma3_text"))
+    assert kernels.supports_ragged_batch(make("qwen3"))
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "phi3", "gemma3_text"])
+def test_texts_side_by_side_are_each_alone(name):
+    from test_kernels_modules import batch_is_single
+
+    batch_is_single(make(name))
+
+
+def test_half_precision_gemma_goes_the_unfused_way():
+    """Its residuals are clipped, and its GELU is rounded before it is multiplied."""
+    model = make("gemma3_text", mx.float16)
+    logits(model, [[1, 2], [3]], caches(model))
+    assert model.layers[0].fused is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_biases_of_symmetric_codes_are_not_read(dtype, monkeypatch):
+    """Zero in the middle of all codes: a layer as one op takes the biases from the scales, MLX-LM's code reads them."""
+    model = make("qwen3", dtype)
+    for layer in model.layers:
+        for part in (layer.self_attn.q_proj, layer.self_attn.o_proj, layer.mlp.up_proj, layer.mlp.down_proj):
+            part.biases = part.scales * -8
+    one, each, parts = ways(model, "qwen3", monkeypatch, pieces_of(13, 5, steps=3))
+    for a, b, c in zip(one, each, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)

@@ -1,0 +1,187 @@
+"""Which of MLX-LM's classes are known, by the code of their __call__; and what a known decoder layer is made of.
+
+Knows models' modules as Python has them; knows no cache and no op. A dozen model files repeat Llama's code word for
+word: what counts is the code, not the file.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import mlx.core as mx
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Norm = tuple[mx.array, float]
+
+# Kind -> its file and class in MLX-LM, and what that class refers to in __call__. If a release says something else, it
+# is left alone.
+NAMES = {
+    "Attention": ("llama", "Attention", (
+        "shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "rope", "offset",
+        "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "MLP": ("llama", "MLP", ("down_proj", "swiglu", "gate_proj", "up_proj")),
+    "TransformerBlock": ("llama", "TransformerBlock", (
+        "self_attn", "input_layernorm", "mlp", "post_attention_layernorm")),
+    "LlamaModel": ("llama", "LlamaModel", (
+        "embed_tokens", "len", "layers", "create_attention_mask", "fa_idx", "swa_idx", "sliding_window", "zip",
+        "use_sliding", "norm")),
+    "Qwen2Model": ("qwen2", "Qwen2Model", (
+        "embed_tokens", "pipeline_rank", "pipeline_size", "len", "pipeline_layers", "create_attention_mask", "mx",
+        "distributed", "recv_like", "zip", "send", "depends", "keys", "all_gather", "shape", "norm")),
+    "Qwen3Attention": ("qwen3", "Attention", (
+        "shape", "q_proj", "k_proj", "v_proj", "q_norm", "reshape", "n_heads", "transpose", "k_norm", "n_kv_heads",
+        "rope", "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "Qwen3Model": ("qwen3", "Qwen3Model", (
+        "embed_tokens", "len", "layers", "create_attention_mask", "zip", "norm")),
+    "Phi3Attention": ("phi3", "Attention", (
+        "shape", "qkv_proj", "n_heads", "head_dim", "mx", "split", "n_kv_heads", "reshape", "transpose", "rope",
+        "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "Phi3MLP": ("phi3", "MLP", ("gate_up_proj", "mx", "split", "down_proj", "swiglu")),
+    "Phi3Model": ("phi3", "Phi3Model", (
+        "embed_tokens", "len", "layers", "create_attention_mask", "zip", "norm")),
+    "Gemma3Attention": ("gemma3_text", "Attention", (
+        "shape", "q_proj", "k_proj", "v_proj", "reshape", "n_heads", "transpose", "n_kv_heads", "q_norm", "k_norm",
+        "rope", "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "Gemma3MLP": ("gemma3_text", "MLP", ("down_proj", "nn", "gelu_approx", "gate_proj", "up_proj")),
+    "Gemma3Block": ("gemma3_text", "TransformerBlock", (
+        "self_attn", "input_layernorm", "clip_residual", "post_attention_layernorm", "mlp",
+        "pre_feedforward_layernorm", "post_feedforward_layernorm")),
+    "Gemma3Model": ("gemma3_text", "Gemma3Model", (
+        "embed_tokens", "mx", "array", "args", "hidden_size", "bfloat16", "astype", "dtype", "len", "layers",
+        "create_attention_mask", "sliding_window_pattern", "window_size", "enumerate", "zip", "norm")),
+}  # fmt: skip
+
+originals: dict[str, Any] = {}  # kind -> __call__ as MLX-LM wrote it, of the files that are loaded
+replacements: dict[str, Any] = {}  # kind -> what stands in its place
+
+
+def remember() -> None:
+    """Note the code of the known classes whose files are loaded by now."""
+    for name, (module, cls, _) in NAMES.items():
+        home = sys.modules.get(f"mlx_lm.models.{module}")
+        if home and name not in originals:
+            originals[name] = getattr(home, cls).__call__
+
+
+def kind(function: Any) -> str | None:
+    """Which of the known classes a __call__ belongs to by its code, or None."""
+    for name, fused in replacements.items():
+        if function is fused:
+            return name
+    code = getattr(function, "__code__", None)
+    for name, original in originals.items():
+        known = original.__code__
+        if code is None or not code.co_names == NAMES[name][2] == known.co_names:
+            continue
+        if (code.co_code, code.co_consts) == (known.co_code, known.co_consts):
+            return name
+    return None
+
+
+def layer_parts(block: Any) -> dict[str, Any] | None:
+    """What ext.DecoderLayers takes for a block, but for its rope; None where it has no such form."""
+    attention, mlp = block.self_attn, block.mlp
+    ways = kind(type(block).__call__), kind(type(attention).__call__), kind(type(mlp).__call__)
+    linears = _linears(attention, mlp, ways[1:])
+    norms = NORMS.get(ways[0] or "", _no_norms)(block, ways[1])
+    if linears is None or norms is None:
+        return None
+    updates = [_update(linear) for linear in linears]
+    linears = [linear.linear if update else linear for linear, update in zip(linears, updates, strict=True)]
+    if not all(map(_is_affine, linears)):
+        return None
+    return {
+        "linears": [(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
+        "biases": [x.get("bias") for x in linears],
+        "updates": updates,
+        "norms": norms,
+        "activation": "gelu_approx" if ways[2] == "Gemma3MLP" else "silu",
+        "heads": attention.n_heads,
+        "kv_heads": attention.n_kv_heads,
+        "scale": attention.scale,
+    }
+
+
+# ---------------------------------------------------------------- linear layers: q, k, v, o, gate, up, down
+
+
+def _linears(attention: Any, mlp: Any, ways: tuple[str | None, ...]) -> list[Any] | None:
+    if ways[0] in ("Attention", "Qwen3Attention", "Gemma3Attention"):
+        linears = [attention.q_proj, attention.k_proj, attention.v_proj]
+    elif ways[0] == "Phi3Attention" and _is_affine(attention.qkv_proj):
+        rows = [n * attention.head_dim for n in (attention.n_heads, attention.n_kv_heads, attention.n_kv_heads)]
+        linears = _rows_of(attention.qkv_proj, rows)
+    else:
+        return None
+    linears.append(attention.o_proj)
+    if ways[1] in ("MLP", "Gemma3MLP"):
+        return [*linears, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
+    if ways[1] == "Phi3MLP" and _is_affine(mlp.gate_up_proj):
+        half = mlp.gate_up_proj.weight.shape[0] // 2
+        return [*linears, *_rows_of(mlp.gate_up_proj, [half, half]), mlp.down_proj]
+    return None
+
+
+def _rows_of(linear: Any, counts: list[int]) -> list[Any]:
+    """A quantised layer's output in parts, each a layer of its own over the same memory."""
+    import mlx.nn as nn
+
+    parts, start = [], 0
+    for count in counts:
+        part = nn.QuantizedLinear.__new__(nn.QuantizedLinear)
+        nn.Module.__init__(part)
+        part.group_size, part.bits, part.mode = linear.group_size, linear.bits, linear.mode
+        for name in ("weight", "scales", "biases", "bias"):
+            if name in linear:
+                part[name] = linear[name][start : start + count]
+        parts.append(part)
+        start += count
+    return parts
+
+
+def _update(linear: Any) -> tuple[mx.array, mx.array, float] | None:
+    """(a, b, scale) of an adapter's layer that adds no more than that: x W + scale (x a) b."""
+    if type(linear).__name__ != "LoRALinear" or linear.gain is not None:
+        return None
+    return linear.lora_a, linear.lora_b, linear.scale
+
+
+def _is_affine(linear: Any) -> bool:
+    return type(linear).__name__ == "QuantizedLinear" and linear.mode == "affine"
+
+
+# ---------------------------------------------------------------- norms: before attention and the feed-forward block,
+# of q and k, before both residuals
+
+
+def _llama_norms(block: Any, attention: str | None) -> list[Norm | None] | None:
+    norms = [block.input_layernorm, block.post_attention_layernorm]
+    if attention == "Qwen3Attention":
+        norms += [block.self_attn.q_norm, block.self_attn.k_norm]
+    if any(type(norm).__name__ != "RMSNorm" for norm in norms) or attention == "Gemma3Attention":
+        return None
+    found: list[Norm | None] = [(norm.weight, norm.eps) for norm in norms]
+    return found + [None] * (6 - len(found))
+
+
+def _gemma_norms(block: Any, attention: str | None) -> list[Norm | None] | None:
+    """Gemma's weights are what is added to one."""
+    if attention != "Gemma3Attention":
+        return None
+    norms = [block.input_layernorm, block.pre_feedforward_layernorm, block.self_attn.q_norm, block.self_attn.k_norm]
+    norms += [block.post_attention_layernorm, block.post_feedforward_layernorm]
+    return [(1.0 + norm.weight, norm.eps) for norm in norms]
+
+
+def _no_norms(block: Any, attention: str | None) -> None:
+    return None
+
+
+NORMS: dict[str, Callable[[Any, str | None], list[Norm | None] | None]] = {
+    "TransformerBlock": _llama_norms,
+    "Gemma3Block": _gemma_norms,
+}
