@@ -28,7 +28,7 @@ class ToastError(Exception):
 
 
 class HelpRequested(Exception):
-    """Help or the version was asked for: the text goes to standard output, the status is 0."""
+    """Help ("help") or the version ("version") was asked for: it goes to standard output, the status is 0."""
 
 
 class UsageError(ToastError):
@@ -37,6 +37,14 @@ class UsageError(ToastError):
 
 class BadInput(ToastError):
     """A file or a record cannot be used."""
+
+
+class NoFile(BadInput):
+    """There is no file of this name."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class BadModel(ToastError):
@@ -59,4 +67,7 @@ def not_numbers(name: str) -> BadModel:
 
 def os_error(error: OSError, what: str) -> BadInput:
     """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
-    return BadInput(f"cannot {what}: {error.strerror or error}")
+    message = f"cannot {what}: {error.strerror or error}"
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        return NoFile(message, error.filename)
+    return BadInput(message)
