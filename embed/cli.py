@@ -1,7 +1,7 @@
 """The commands of this package: declarations, and the verb each one calls."""
 
 from toast import start  # noqa: F401, I001  before anything that takes time
-from toast.command import Call, command
+from toast.command import Call, command, silent
 from toast.errors import Exit, UsageError
 from toast.options import (
     EMPTY_OK,
@@ -37,25 +37,36 @@ def embed(
     call: Call,
     files: list[str] = Argument([], metavar="FILE", help="Text to read; standard input when none is given."),
     model: str = Option(
-        "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="Embedding model: a name, a folder."
+        "minilm", "-m", "--model", env="EMBED_MODEL", metavar="MODEL", help="A name, a folder, org/name.", group="Model"
     ),
     kind: str = Option(
         "document", "--as", choices=("query", "document"), help="Use the model's prompt for queries or for documents."
     ),
+    long: str = Option(
+        "truncate",
+        "--long",
+        choices=("truncate", "error", "mean"),
+        help="What to do with records over the model's limit; mean: in pieces, averaged.",
+    ),
+    batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed at once."),
     dims: int | None = Option(
-        None, "--dims", metavar="N", min=1, help="Cut vectors to this many numbers and renormalise."
+        None,
+        "--dims",
+        metavar="N",
+        min=1,
+        help="Cut vectors to this many numbers and renormalise.",
+        group="Vectors",
+        without="all",
     ),
     precision: str = Option(
         "f32", "--precision", choices=("f32", "f16", "int8", "binary"), help="Type of the numbers."
     ),
     no_normalize: bool = Option(False, "--no-normalize", help="Leave the vectors' lengths as the model gives them."),
-    long: str = Option(
-        "truncate",
-        "--long",
-        choices=("truncate", "error", "mean"),
-        help="What to do with records over the model's limit.",
+    json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
+    raw: bool = Option(
+        False, "--raw", help="Write bare little-endian rows, without a header; these may be concatenated."
     ),
-    batch: int = Option(128, "--batch", metavar="N", min=1, help="Records computed at once."),
+    join: bool = Option(False, "--join", help="FILEs are .npy, @LIST names some: write the rows of all."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     parquet: bool = PARQUET,
@@ -63,26 +74,24 @@ def embed(
     on_error: str = ON_ERROR,
     source: str | None = SOURCE,
     first: int | None = START,
-    json: bool = Option(False, "--json", help='Write JSON lines: {"index", "embedding"}.'),
-    raw: bool = Option(
-        False, "--raw", help="Write bare little-endian rows, without a header; these may be concatenated."
-    ),
-    join: bool = Option(False, "--join", help="FILEs are .npy: write the rows of all."),
 ) -> None:
-    """Turn each record (a line) into a vector: embed < file.txt > vectors.npy
+    """Turn each record (a line) into a vector.
 
-    embed *.txt | python -c 'import sys, numpy; print(numpy.load(sys.stdin.buffer).shape)'
+    Vectors are written as .npy, a row for each record in their order.
 
-    embed --field body --json < notes.jsonl | head -1
-
-    embed --parquet --field body articles.parquet > vectors.parquet
+    $ embed < notes.txt > vectors.npy
+    $ embed *.txt > vectors.npy
+    > python -c 'import numpy; print(numpy.load("vectors.npy").shape)'
+    $ embed --field body --json < notes.jsonl | head -1
+    $ embed --parquet --field body articles.parquet > vectors.parquet
     """
     if join:
         settings = {"--dims": dims, "--json": json, "--raw": raw, "--parquet": parquet, "--jsonl": jsonl, "-0": nul}
         refuse_with("--join", settings)
+        from embed.inputs import listed
         from embed.join import join as join_files
 
-        return join_files(call, files)
+        return join_files(call, listed(call, files))
     read = _rows if parquet else Records
     need_with("--json", {"--source": source, "--start": first}, there=json)
     records = read(
@@ -101,12 +110,28 @@ def index(
         [], metavar="PATH", help="Files and directories; without any, records on standard input."
     ),
     output: str | None = Option(
-        None, "-o", "--output", metavar="FILE", help="Build FILE, replacing it when all is done."
+        None, "-o", "--output", metavar="INDEX", help="Build INDEX, replacing it when all is done.", group="Index"
     ),
     update: str | None = Option(
-        None, "-u", "--update", metavar="FILE", help="Bring FILE up to date, or make it; embeds only new text."
+        None, "-u", "--update", metavar="INDEX", help="Bring INDEX up to date, or make it; embeds only new text."
     ),
-    merge: bool = Option(False, "--merge", help="PATHs are indexes, @FILE a list of some: join them."),
+    model: str | None = Option(
+        None,
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="Embedding model; -u keeps to its own.",
+        without="$EMBED_MODEL, else minilm",
+    ),
+    chunk: str | None = Option(
+        None,
+        "--chunk",
+        choices=("auto", "paragraphs", "lines"),
+        help="Cut files at sections, at paragraphs or at lines.",
+        without="auto",
+    ),
+    exact: bool = Option(False, "--exact", help="Keep float32 vectors too; the index is five times as large."),
+    merge: bool = Option(False, "--merge", help="PATHs are indexes, @LIST names some: join them."),
     split: int | None = Option(
         None, "--split", metavar="N", min=2, help="PATH is an index: make N of it, FILE-1.db to FILE-N.db of -o FILE."
     ),
@@ -115,43 +140,38 @@ def index(
         "--files-from",
         metavar="FILE",
         help="Read the names of all files from FILE (-: standard input), one a line (-0: NUL). With -u, others are dropped.",
+        group="Files",
     ),
-    model: str | None = Option(
-        None,
-        "-m",
-        "--model",
-        metavar="MODEL",
-        help="Embedding model, else $EMBED_MODEL, else minilm; -u keeps to its own.",
-    ),
-    chunk: str | None = Option(
-        None,
-        "--chunk",
-        choices=("auto", "paragraphs", "lines"),
-        help="Cut files at sections, at paragraphs or at lines [auto].",
-    ),
-    exact: bool = Option(False, "--exact", help="Keep float32 vectors too; the index is five times as large."),
-    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
-    hidden: bool = Option(False, "--hidden", help="Hidden files and folders, too."),
     exclude: list[str] = Option(
-        [], "--exclude", metavar="GLOB", help="Skip files and folders like GLOB, as of search --path; may be repeated."
+        [], "--exclude", metavar="GLOB", help="Skip files and folders like GLOB, as of search --path."
     ),
+    hidden: bool = Option(False, "--hidden", help="Hidden files and folders, too."),
+    largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
-    on_error: str = ON_ERROR,
-    id: str | None = Option(None, "--id", metavar="NAME", help="The field that identifies a record; implies --jsonl."),
+    id: str | None = Option(
+        None,
+        "--id",
+        metavar="NAME",
+        help="The field that identifies a record; implies --jsonl.",
+        group="Records",
+        empty=False,
+    ),
     parquet: bool = PARQUET,
+    on_error: str = ON_ERROR,
     source: str | None = SOURCE,
     first: int | None = START,
     empty_ok: bool = EMPTY_OK,
 ) -> int:
-    """Make one searchable file of text: index docs/ > docs.db
+    """Make one searchable file of text.
 
-    index -u docs.db docs/
+    $ index docs/ > docs.db
+    $ index -u docs.db docs/
+    $ find . -name '*.md' -print0 | index -0 --files-from - > notes.db
+    $ index --field body --id key < articles.jsonl > articles.db
 
-    find . -name '*.md' -print0 | index -0 --files-from - > notes.db
-
-    index --field body --id key < articles.jsonl > articles.db
+    Status 1: No text was found.
     """
     from embed import documents
     from embed import index as verb
@@ -198,7 +218,7 @@ def index(
     return Exit.OK if empty_ok and status == Exit.NONE else status
 
 
-@command
+@silent("No hits on standard output, no warnings: the status is the answer, as of grep -q.")
 def search(
     call: Call,
     query: str | None = Argument(None, metavar="QUERY", help="What to look for."),
@@ -207,7 +227,7 @@ def search(
         metavar="FILE",
         help="Indexes, texts (searched section by section), directories, @LIST of such names; else standard input (line by line), else the nearest .index.db.",
     ),
-    index: list[str] = Option([], "-i", "--index", metavar="FILE", help="An index to search; may be repeated."),
+    index: list[str] = Option([], "-i", "--index", metavar="INDEX", help="An index, or @LIST of some.", group="What"),
     queries: str | None = Option(
         None, "--queries", metavar="FILE", help="Answer each query of FILE: a line, or a JSON object with a text."
     ),
@@ -218,13 +238,6 @@ def search(
         False,
         "--dupes",
         help="In place of QUERY: groups of what says nearly the same; each line of a FILE is a record.",
-    ),
-    k: int | None = Option(
-        None, "-k", metavar="N", min=1, help="At most N hits for a query [10]; of --dupes, N groups [all]."
-    ),
-    mode: str = Option("hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked."),
-    threshold: float | None = Option(
-        None, "--threshold", metavar="S", help="Only hits that score at least S; 0: all. Of --dupes, the cosine [0.95]."
     ),
     path: list[str] = Option(
         [],
@@ -238,7 +251,27 @@ def search(
         metavar="FIELD=VALUE",
         help="Only records with this value; also !=, <, <=, >, >=, and author.name. More than one: with all of them.",
     ),
-    per_file: int | None = Option(None, "--per-file", metavar="N", min=1, help="At most N hits of a file."),
+    mode: str = Option(
+        "hybrid", "--mode", choices=("hybrid", "vector", "lexical"), help="How hits are ranked.", group="Ranking"
+    ),
+    k: int | None = Option(
+        None,
+        "-k",
+        metavar="N",
+        min=1,
+        help="At most N hits for a query; of --dupes, N groups.",
+        without="10; all of --dupes",
+    ),
+    threshold: float | None = Option(
+        None,
+        "--threshold",
+        metavar="S",
+        help="Only hits that score at least S; 0: all. Of --dupes, the cosine.",
+        without="a floor for the best hit; 0.95 of --dupes",
+    ),
+    per_file: int | None = Option(
+        None, "--per-file", metavar="N", min=1, help="At most N hits of a file.", without="any number"
+    ),
     rerank: bool = Option(
         False, "--rerank", help="Sort the best hits again by a model that reads them with the query."
     ),
@@ -246,9 +279,16 @@ def search(
         "minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="The model of --rerank."
     ),
     model: str | None = Option(
-        None, "-m", "--model", metavar="MODEL", help="Where to find the embedding model of the index."
+        None,
+        "-m",
+        "--model",
+        metavar="MODEL",
+        help="Where to find the embedding model of the index.",
+        without="its name",
     ),
-    paths: bool = Option(False, "-l", "--files-with-matches", help="Print the paths of the best -k files."),
+    paths: bool = Option(
+        False, "-l", "--files-with-matches", help="Print the paths of the best -k files.", group="Hits"
+    ),
     count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits among the -k best."),
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
@@ -259,20 +299,24 @@ def search(
     color: str = Option(
         "auto", "--color", choices=("auto", "always", "never"), help="Colours, and on a terminal links to the files."
     ),
-    lines: bool = Option(False, "--lines", help="Each line of a FILE is a record, as of standard input."),
+    lines: bool = Option(
+        False, "--lines", help="Each line of a FILE is a record, as of standard input.", group="Records"
+    ),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
 ) -> int:
-    """Find what answers a query: search "how do I install it" < docs.db
+    """Find what answers a query, by its meaning and by its words.
 
-    search "query" notes.md todo.txt        without an index
+    $ search "how do I install it" < docs.db
+    $ search "what is left to do" notes.md todo.txt
+    $ search --like notes.md -i docs.db
+    $ search --dupes < notes.txt
+    $ search -q "zebra" < docs.db || echo "no zebra"
+    $ search -k 50 --json "disk full" < docs.db |
+    > rerank --field text "disk full" | head -5
 
-    search --like draft.md -i docs.db; search --dupes < lines.txt
-
-    if search -q "zebra" < docs.db; then ...        -q: no output, the status answers
-
-    search -k 50 --json "query" < docs.db | rerank --field text "query" | head -5
+    Status 1: Nothing was found; of --dupes, no two are alike.
     """
     from embed import hits
     from embed import inputs as sources
@@ -291,6 +335,8 @@ def search(
     if dupes:
         around = {"-A": after, "-B": before, "-C": context}
         refuse_with("--dupes", {"-l": paths, "-c": count, "--per-file": per_file, "--rerank": rerank, **around})
+        if threshold is not None and not 0 <= threshold <= 1:
+            raise UsageError(f"--threshold of --dupes must be from 0 to 1, not {threshold:g}", "it is a cosine")
     if like is not None:
         refuse_with("--like", {"--rerank": rerank})
     before, after = ((context or 0) if side is None else side for side in (before, after))
@@ -299,7 +345,7 @@ def search(
         many=queries is not None, grouped=dupes, color=color,
     )  # fmt: skip
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
-    files = sources.listed(call, files)
+    index, files = sources.listed(call, index), sources.listed(call, files)
     inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes)
     wanted = verb.Wanted(
         k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),

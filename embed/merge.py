@@ -36,9 +36,9 @@ SAME = ("digest", "dims", "exact")
 
 
 def merge(call: Call, paths: list[str], output: str | None) -> None:
-    """Join the indexes named by `paths`, into the file `output` or to standard output."""
-    if len(paths) < 2:
-        raise UsageError("--merge joins two indexes or more", "index --merge a.db b.db > c.db")
+    """Join the indexes named by `paths`, one at least, into the file `output` or to standard output."""
+    if not paths:
+        raise UsageError("--merge joins indexes that are named", "index --merge a.db b.db > c.db")
     if not output:
         pipes.refuse_terminal(call, "index --merge ... > index.db, or -o index.db")
     made = _settings(call, paths)

@@ -43,41 +43,51 @@ def rerank(
         env="RERANK_MODEL",
         metavar="MODEL",
         help="A cross-encoder, Qwen3-Reranker, late-interaction or embedding model: a name, a folder.",
+        group="Model",
     ),
-    k: int | None = Option(None, "-k", metavar="N", min=1, help="Only the best N records of each query."),
+    instruction: str | None = Option(
+        None, "--instruction", metavar="TEXT", help="What counts as an answer (Qwen3-Reranker)."
+    ),
+    long: str = Option(
+        "best",
+        "--long",
+        choices=("best", "truncate", "error"),
+        help="Records over the model's limit; best: the best of their windows.",
+    ),
+    query_field: str | None = Option(
+        None,
+        "--query-field",
+        metavar="FIELD",
+        help="Take the query from this field instead; implies --jsonl.",
+        group="Query",
+    ),
+    group: str | None = Option(
+        None, "--group", metavar="FIELD", help="Rank the records apart that differ in this field; implies --jsonl."
+    ),
+    k: int | None = Option(
+        None, "-k", metavar="N", min=1, help="Only the best N records of each query.", group="Answer", without="all"
+    ),
     threshold: float | None = Option(
         None, "--threshold", metavar="S", help="Only records that score at least S, with --raw-scores in logits."
     ),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB>RECORD; scores are from 0 to 1."),
     raw_scores: bool = Option(False, "--raw-scores", help="As --scores, with the model's logit as the score."),
-    long: str = Option(
-        "best",
-        "--long",
-        choices=("best", "truncate", "error"),
-        help="Records over the model's limit: best of their windows.",
-    ),
-    instruction: str | None = Option(
-        None, "--instruction", metavar="TEXT", help="What counts as an answer (Qwen3-Reranker)."
-    ),
-    group: str | None = Option(
-        None, "--group", metavar="FIELD", help="Rank the records apart that differ in this field; implies --jsonl."
-    ),
-    query_field: str | None = Option(
-        None, "--query-field", metavar="FIELD", help="Take the query from this field instead; implies --jsonl."
-    ),
+    json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
     on_error: str = ON_ERROR,
     empty_ok: bool = EMPTY_OK,
     first: int | None = START,
-    json: bool = Option(False, "--json", help='Write JSON lines: {"index", "score", "text"}.'),
 ) -> int:
-    """Sort records by relevance to a query, best first: rerank "query" < candidates.txt
+    """Sort records by relevance to a query, best first.
 
-    search -k 50 --json "query" < index.db | rerank --field text "query" | head -5
+    $ rerank "what is left to do" < todo.txt
+    $ search -k 50 --json "disk full" < docs.db |
+    > rerank --field text "disk full" | head -5
+    $ rerank --threshold 0.2 --scores "the disk is full" < log.txt
 
-    rerank --threshold 0.5 --scores "disk is full" < log.txt
+    Status 1: There are no records, or none scores --threshold.
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
@@ -102,7 +112,7 @@ def rerank(
 def classify(
     call: Call,
     files: list[str] = Argument([], metavar="FILE", help="Records to label; standard input when none is given."),
-    labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels."),
+    labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels.", group="Labels"),
     label_file: str | None = Option(
         None,
         "-L",
@@ -118,14 +128,11 @@ def classify(
         metavar="MODEL",
         help="A classifier, an NLI model, an LLM, an embedding model or a probe of --learn.",
     ),
-    k: int | None = Option(
-        None, "-k", metavar="N", min=1, help="Write the best N labels of each record, a line for each."
-    ),
     multi: bool = Option(
         False, "--multi", help="A record may have any number of labels: those that score at least the threshold."
     ),
     threshold: float | None = Option(
-        None, "--threshold", metavar="S", help="Only labels that score at least S (with --multi 0.5)."
+        None, "--threshold", metavar="S", help="Only labels that score at least S.", without="none; 0.5 of --multi"
     ),
     none: str | None = Option(
         None,
@@ -133,13 +140,12 @@ def classify(
         metavar="NAME",
         help="The label of records that no label is given, under a threshold or --multi.",
     ),
-    only: list[str] = Option(
-        [], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."
-    ),
-    invert: bool = Option(False, "--invert", help="With --only: the records without it."),
-    count: bool = Option(False, "-c", "--count", help="Write the number of records: with --only, else of each label."),
     hypothesis: str | None = Option(
-        None, "--hypothesis", metavar="TEXT", help='What an NLI model tests, {} for the label: "This example is {}."'
+        None,
+        "--hypothesis",
+        metavar="TEXT",
+        help="What an NLI model tests, {} for the label.",
+        without="This example is {}.",
     ),
     long: str = Option(
         "best",
@@ -147,11 +153,29 @@ def classify(
         choices=("best", "mean", "truncate", "error"),
         help="Records over the model's limit: each label's best score in their pieces, or the mean.",
     ),
+    k: int | None = Option(
+        None,
+        "-k",
+        metavar="N",
+        min=1,
+        help="Write the best N labels of each record, a line for each.",
+        group="Answer",
+        without="1",
+    ),
+    only: list[str] = Option(
+        [], "--only", metavar="LABEL", help="Write the bare records with this label, as grep would."
+    ),
+    invert: bool = Option(False, "--invert", help="With --only: the records without it."),
+    count: bool = Option(False, "-c", "--count", help="Write the number of records: with --only, else of each label."),
+    json: bool = Option(
+        False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}, and "index" with --start.'
+    ),
     learn: str | None = Option(
         None,
         "--learn",
         metavar="FILE",
         help='Learn a probe from JSON lines {"text", "label" or "labels"}, label<TAB>text lines or a folder; needs -o.',
+        group="Learning",
     ),
     output: str | None = Option(None, "-o", "--output", metavar="FILE", help="Where --learn writes the probe."),
     report: str | None = Option(
@@ -175,15 +199,15 @@ def classify(
     parquet: bool = PARQUET,
     source: str | None = SOURCE,
     first: int | None = START,
-    json: bool = Option(
-        False, "--json", help='Write JSON lines: {"label", "score", "labels", "text"}, and "index" with --start.'
-    ),
 ) -> int | None:
-    """Label each record, LABEL<TAB>SCORE<TAB>RECORD: classify -l bug,feature,question < issues.txt
+    """Label each record: LABEL<TAB>SCORE<TAB>RECORD.
 
-    classify -l spam,mail --only spam < inbox.txt
+    $ classify -l bug,feature,question < issues.txt
+    $ classify -l spam,mail --only spam < inbox.txt
+    $ classify --learn examples.jsonl -o issues.probe
+    > classify -m issues.probe < issues.txt
 
-    classify --learn examples.jsonl -L labels -o model.probe && classify -m model.probe < records.txt
+    Status 1: No record has a label; with --only, none has this one.
     """
     from rerank import classify as verb
     from rerank import labels as names

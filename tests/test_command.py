@@ -1,4 +1,4 @@
-"""One set of declarations, two parsers: the small one and Typer agree on every command line."""
+"""Declarations: what the parser makes of a command line. And a Call, statuses, signals."""
 
 import importlib
 import os
@@ -11,9 +11,9 @@ from command import command, environment, start
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from toast import options, usage
+from toast import options
 from toast.command import Call, Command, run
-from toast.errors import Exit, HelpRequested, ToastError
+from toast.errors import Exit, HelpRequested, ToastError, UsageError
 from toast.options import Argument, Option
 
 
@@ -33,57 +33,63 @@ def everything(
 
 
 EVERYTHING = Command(everything)
-FLAGS = ["-q", "-v", "-j", "-0", "-qv", "-jq0", "--json", "--no-input", "--strict", "--json=1", "--nope", "-z"]
-VALUED = ["-k", "--count", "-t", "--heat", "--as", "-s", "--stop", "-n", "--name", "-jk", "-qt"]
-VALUES = [
-    "5",
-    "0",
-    "-1",
-    "100",
-    "x",
-    "",
-    "1.5",
-    "nan",
-    "plain",
-    "fancy",
-    "-q",
-    "--",
-    "-",
-    "é",
-    "日本",
-    "a b",
-    "\udcff",
-    "=",
-    "1_0",
-]
+VALUES = {
+    "count": st.integers(1, 99).map(str), "heat": st.floats(0, 9).map(str), "kind": st.sampled_from(["plain", "fancy"]),
+    "stop": st.text(st.characters(codec="utf-8"), max_size=4), "name": st.text(max_size=4),
+}  # fmt: skip
+BY_NAME = {p.name: p for p in EVERYTHING.parameters}
+FLAGS = [name for name, p in BY_NAME.items() if p.type is bool]
 word = st.one_of(
-    st.sampled_from(FLAGS + VALUED + VALUES + ["-", "--"]),
-    st.builds(lambda flag, value: flag + "=" + value, st.sampled_from(VALUED), st.sampled_from(VALUES)),
-    st.builds(lambda flag, value: flag + value, st.sampled_from(["-k", "-t", "-n", "-qk"]), st.sampled_from(VALUES)),
+    st.sampled_from([flag for p in BY_NAME.values() for flag in p.flags]),
+    st.sampled_from(["-jk", "-qt", "-jq0", "--json=1", "--nope", "-z", "-count", "-", "--", "--count=x", "-k=5"]),
     st.text(max_size=4),
 )
 
 
-def told(parse, words):
-    """What a parser gives, all parameters filled in, or what it says is wrong; None when it leaves the line."""
-    try:
-        given = parse(words)
-    except HelpRequested:
-        return "help"
-    except ToastError as error:
-        return str(error)
-    return given if given is None else repr(options.fill(EVERYTHING.parameters, given, {}))
+@st.composite
+def meant(draw):
+    """(a well-formed command line, the words that it gives): options and operands in any order and spelling."""
+    names = draw(st.lists(st.sampled_from([*VALUES, *FLAGS]), max_size=6))
+    pieces, given = [], {}
+    for name in names:
+        flag = draw(st.sampled_from(BY_NAME[name].flags))
+        if name in FLAGS:
+            given[name] = True
+            pieces.append([flag])
+            continue
+        value = draw(VALUES[name])
+        given[name] = [*given.get(name, []), value] if BY_NAME[name].many else [value]
+        joined = [flag + value] if len(flag) == 2 and value and flag[1:] + value not in LONG else [flag, value]
+        pieces.append(draw(st.sampled_from([[flag, value], [f"{flag}={value}"] if len(flag) > 2 else joined])))
+    operands = draw(st.lists(st.text(max_size=4).filter(lambda word: word[:1] != "-"), min_size=1, max_size=3))
+    for _ in operands:  # they keep their order among options
+        pieces.insert(draw(st.integers(0, len(pieces))), [None])
+    words = [word for piece in pieces for word in piece]
+    left = iter(operands)
+    return [next(left) if word is None else word for word in words], given, operands
+
+
+LONG = {flag[1:] for p in (*EVERYTHING.parameters, options.HELP, options.VERSION) for flag in p.flags}
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(meant())
+def test_what_is_meant_is_parsed(line):
+    words, given, operands = line
+    parsed = options.parse(EVERYTHING.parameters, words)
+    values = options.values(EVERYTHING.parameters, {**given, "query": operands[:1]})
+    assert parsed == {**values, **({"files": operands[1:]} if operands[1:] else {})}, words
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(word, max_size=7))
-def test_the_small_parser_gives_what_typer_gives(words):
-    small = told(lambda words: options.parse(EVERYTHING.parameters, words), words)
-    typers = told(lambda words: usage.parse(EVERYTHING, words), words)
-    if small is not None:
-        assert small == typers
-    else:
-        assert not typers.startswith("{"), (words, typers)
+def test_any_words_give_values_or_a_line(words):
+    try:
+        EVERYTHING.parse(words, {})
+    except HelpRequested as asked:
+        assert str(asked) in ("help", "version")
+    except UsageError as error:
+        assert str(error) and "\n" not in str(error)
 
 
 @pytest.mark.parametrize(
@@ -91,31 +97,27 @@ def test_the_small_parser_gives_what_typer_gives(words):
     [
         (["-k", "0"], "--count must be from 1 to 99, not '0'"),
         (["--count=x"], "--count must be a whole number, not 'x'"),
+        (["-k=5"], "--count must be a whole number, not '=5' (-k 5)"),
         (["-t", "nan"], "--heat must be at least 0.0, not 'nan'"),
         (["--heat", "hot"], "--heat must be a number, not 'hot'"),
         (["--as", "bold"], "--as must be plain or fancy, not 'bold'"),
     ],
 )
-def test_both_parsers_say_the_same_of_a_wrong_value(words, said):
-    assert told(lambda words: options.parse(EVERYTHING.parameters, words), ["q", *words]) == said
-    assert told(lambda words: usage.parse(EVERYTHING, words), ["q", *words]) == said
+def test_a_wrong_value(words, said):
+    with pytest.raises(UsageError) as error:
+        options.parse(EVERYTHING.parameters, ["q", *words])
+    assert str(error.value) == said
+
+
+def test_the_last_of_two_counts():
+    assert options.parse(EVERYTHING.parameters, ["q", "-k1", "--count", "2", "-sa", "--stop=b"]) == {
+        "query": "q", "count": 2, "stop": ["a", "b"],
+    }  # fmt: skip
 
 
 def test_a_wrong_value_is_told_in_a_line():
     command("toast", "-n", "0", "hi").fails("toast: --max-tokens must be at least 1, not '0'\n")
     command("search", "-k", "0", "hi").fails("search: -k must be at least 1, not '0'\n")
-
-
-def test_help_names_what_a_value_may_be():
-    out = command("toast", "--help").ok().out.decode()
-    assert "[from 0 to 1]" in out and "[at least 0]" in out and "<error|truncate>" in out
-    words = {"_TOAST_COMPLETE": "complete_bash", "COMP_WORDS": "toast --long ", "COMP_CWORD": 2}
-    assert command("toast", env=words).ok().out.split() == [b"error", b"truncate"]
-
-
-@pytest.mark.parametrize("line", [["-k5", "q"], ["q", "--stop=a", "f", "-qv", "-s", "b"], ["--", "-q", "-k"]])
-def test_well_formed_lines_need_no_typer(line):
-    assert options.parse(EVERYTHING.parameters, line) is not None
 
 
 def test_environment_gives_the_default():
@@ -203,25 +205,8 @@ def test_soft_errors_and_cuts_become_statuses():
     assert run(Command(cut), ["-q"], quiet) == Exit.OK and quiet.said() == ""
 
 
-@pytest.mark.parametrize("flag", ["-h", "--help"])
-def test_help_goes_to_standard_output(flag):
-    out = command("embed", flag).ok().out.decode()
-    assert out.startswith("Usage: embed") and "Exit status" in out
-
-
 def test_version():
     assert command("embed", "--version").ok().out.startswith(b"embed (toast ")
-
-
-def test_completion_is_shown():
-    told = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}  # the shell is named instead
-    result = command("rerank", "--show-completion", "bash", env=told)
-    assert b"_RERANK_COMPLETE" in result.ok().out
-
-
-def test_completion_script():
-    out = command("embed", env={"_EMBED_COMPLETE": "source_bash"}).out
-    assert b"complete" in out and b"embed" in out
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -31,13 +31,16 @@ def test_every_file_stands_in_the_layout():
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_every_command_is_in_the_readme_and_has_help(name):
     out = command(name, "--help").ok().out.decode()
-    assert out.startswith("Usage: ") and "Exit status" in out and len(out.split("Options:")[0].split()) > 10
-    if name != "generate":
+    assert out.startswith("Usage: ") and "Exit status" in out
+    if name.startswith("toast-"):  # under which nothing else is found
+        assert name.removeprefix("toast-") in SCRIPTS and "`toast-COMMAND`" in read("README.md")
+    elif name != "generate":
         assert re.search(rf"`{name}\b", read("README.md"))
 
 
 def test_links_lead_somewhere():
-    for document in ["README.md", *(f"docs/{name}" for name in os.listdir(os.path.join(ROOT, "docs")))]:
+    pages = (os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(ROOT, "docs")) for name in names)
+    for document in ["README.md", *(os.path.relpath(page, ROOT) for page in pages)]:
         for target in re.findall(r"\]\((?!http)([^)#]+)", read(document)):
             assert os.path.exists(os.path.join(ROOT, os.path.dirname(document), target)), (document, target)
 

@@ -78,7 +78,8 @@ def test_filters_and_several_indexes(folder, model):
 
 def test_statuses_and_usage(folder, model):
     assert dupes(folder, model, stdin=b"").status == 1
-    assert dupes(folder, model, "--threshold", "1.1", stdin=b"the cat\nslow\n").status == 1
+    assert dupes(folder, model, "--threshold", "1", stdin=b"the cat\nslow\n").status == 1
+    dupes(folder, model, "--threshold", "1.1", "x.txt").fails("must be from 0 to 1, not 1.1")
     for words in (
         ["-l"],
         ["-c"],

@@ -23,6 +23,10 @@ BARE = (
     "errors",
     "terminal",
     "long_words",
+    "help",
+    "usage",
+    "spellings",
+    "operands",
 )
 CLIENT = ("client", "place", "protocol", "spawn")  # of the warm process: what runs before anything heavy is imported
 STDLIB_ONLY = {f"toast/{name}.py" for name in BARE} | {f"toast/warm/{name}.py" for name in CLIENT}
@@ -38,8 +42,8 @@ FLOORS = {
     "vocabulary": 4,
 }  # fmt: skip
 SHELL = {
-    "start", "command", "options", "usage", "pipes", "npy", "files", "records", "errors", "task", "loaded", "filters",
-    "__init__", "terminal", "long_words", "spool", "cancel", "parquet", "kept",
+    "start", "command", "options", "help", "usage", "spellings", "operands", "pipes", "npy", "files", "records",
+    "errors", "task", "loaded", "filters", "__init__", "terminal", "long_words", "spool", "cancel", "parquet", "kept",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

@@ -14,7 +14,7 @@ from command import BIN, Result, command, environment
 
 MODULES = {
     "toast": "toast.cli", "tokenize": "toast.cli", "embed": "embed.cli", "index": "embed.cli", "search": "embed.cli",
-    "rerank": "rerank.cli", "classify": "rerank.cli", "toasted": "toast.cli", "model": "toast.cli",
+    "rerank": "rerank.cli", "classify": "rerank.cli", "toasted": "toast.cli", "model": "toast.store.cli",
 }  # fmt: skip
 
 

@@ -7,7 +7,10 @@ from toast.options import FIELD, JSONL, NUL, Argument, Option, need_with, refuse
 from toast.pipes import clean
 from toast.records import Records
 
-MODEL = Option("smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", help="A name, a folder or a .gguf file.")
+MODEL = Option(
+    "smollm2", "-m", "--model", env="TOAST_MODEL", metavar="MODEL", group="Model",
+    help="A name, a folder, a .gguf file, org/name or ollama:name.",
+)  # fmt: skip
 
 
 @command
@@ -23,37 +26,85 @@ def toast(
     adapter: str | None = Option(
         None, "--adapter", metavar="FOLDER", help="A LoRA adapter of the model, MLX-LM's or PEFT's; -m takes one, too."
     ),
-    system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
-    files: list[str] = Option([], "-f", "--file", metavar="FILE", help="A file to read, under its name; repeatable."),
-    prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
-    no_template: bool = Option(False, "--no-template", help="Give the text as it is, without chat template."),
-    template: list[str] = Option(
-        [], "--template", metavar="KEY=VALUE", help="A variable of the chat template, as JSON or text; repeatable."
+    kv_bits: str | None = Option(
+        None, "--kv-bits", choices=("8", "4"), help="Keep what was read in fewer bits, for long contexts."
     ),
+    no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
+    files: list[str] = Option(
+        [], "-f", "--file", metavar="FILE", help="A file to read, under its name.", group="Question"
+    ),
+    system: str = Option("", "-s", "--system", metavar="TEXT|@FILE", help="System prompt."),
+    session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
+    forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
     think: str | None = Option(
         None, "--think", metavar="on|off|N", help="Whether to reason before the answer; N: in so many tokens at most."
     ),
+    template: list[str] = Option(
+        [], "--template", metavar="KEY=VALUE", help="A variable of the chat template, as JSON or text."
+    ),
+    no_template: bool = Option(False, "--no-template", help="Give the text as it is, without chat template."),
     long: str = Option(
         "error",
         "--long",
         choices=("error", "truncate"),
         help="What becomes of a prompt over the model's context; truncate cuts the middle of standard input.",
     ),
+    dry_run: bool = Option(False, "--dry-run", help="Only write the prompt and tell of its tokens; loads no weights."),
     max_tokens: int | None = Option(
         None,
         "-n",
         "--max-tokens",
         metavar="N",
         min=1,
-        help="Tokens of the answer, at most; without it, as many as the model's context holds.",
+        help="Tokens of the answer, at most.",
+        group="Answer",
+        without="what the context holds",
     ),
+    prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
+    stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text."),
+    code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
+    json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
+    logprobs: int | None = Option(
+        None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
+    ),
+    samples: int | None = Option(
+        None,
+        "--samples",
+        metavar="K",
+        min=1,
+        without="1",
+        help="K answers, a line each, with seeds from --seed on; over temperature 0 they differ.",
+    ),
+    repeat_input: bool = Option(
+        False, "--repeat-input", help="Write standard input as it came, then the answer, as editors' filters want it."
+    ),
+    no_loop_stop: bool = Option(False, "--no-loop-stop", help="Let an answer go on that only repeats itself."),
+    schema: str | None = Option(
+        None,
+        "--schema",
+        metavar="FILE|JSON",
+        help="The answer is JSON that is valid by this schema.",
+        group="Form of the answer",
+    ),
+    regex: str | None = Option(
+        None,
+        "--regex",
+        metavar="REGEX",
+        help=r"The answer matches this regular expression, in which \d, \w and \s are ASCII.",
+    ),
+    choice: str | None = Option(
+        None, "--choice", metavar="A,B,C|@FILE", help="The answer is one of these; a FILE holds one a line."
+    ),
+    grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
     temperature: float | None = Option(
         None,
         "-t",
         "--temperature",
         metavar="T",
         min=0,
-        help="0: always the likeliest token; over 0: drawn, the higher the freer; without it, as the model's files say.",
+        group="Sampling",
+        without="as the model's files say",
+        help="0: always the likeliest token; over 0: drawn, the higher the freer.",
     ),
     top_p: float | None = Option(
         None, "--top-p", metavar="P", min=0, max=1, help="Draw from the likeliest tokens that hold P."
@@ -77,59 +128,23 @@ def toast(
         help="Over 0: a token that would repeat the answer loses X, and more the longer it repeats; not in constraints.",
     ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
-    stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text; repeatable."),
-    code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
-    json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
-    logprobs: int | None = Option(
-        None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
+    each: bool = Option(
+        False, "--each", help="Every record of standard input is a question, every answer a line.", group="Records"
     ),
-    schema: str | None = Option(
-        None, "--schema", metavar="FILE|JSON", help="The answer is JSON that is valid by this schema."
-    ),
-    regex: str | None = Option(
-        None,
-        "--regex",
-        metavar="REGEX",
-        help=r"The answer matches this regular expression, in which \d, \w and \s are ASCII.",
-    ),
-    choice: str | None = Option(
-        None, "--choice", metavar="A,B,C|@FILE", help="The answer is one of these; a FILE holds one a line."
-    ),
-    grammar: str | None = Option(None, "--grammar", metavar="FILE", help="The answer follows this Lark grammar."),
-    session: str | None = Option(None, "--session", metavar="NAME", help="Go on with the conversation of this name."),
-    forget: bool = Option(False, "--forget", help="With --session: forget what was said; an INSTRUCTION begins anew."),
-    no_loop_stop: bool = Option(False, "--no-loop-stop", help="Let an answer go on that only repeats itself."),
-    kv_bits: str | None = Option(
-        None,
-        "--kv-bits",
-        metavar="8|4",
-        choices=("8", "4"),
-        help="Keep what was read in fewer bits, for long contexts.",
-    ),
-    no_cache: bool = Option(False, "--no-cache", help="Neither look for nor keep what was read of a prompt."),
-    dry_run: bool = Option(False, "--dry-run", help="Only write the prompt and tell of its tokens; loads no weights."),
-    samples: int | None = Option(
-        None,
-        "--samples",
-        metavar="K",
-        min=1,
-        help="K answers, a line each, with seeds from --seed on; over temperature 0 they differ.",
-    ),
-    repeat_input: bool = Option(
-        False, "--repeat-input", help="Write standard input as it came, then the answer, as editors' filters want it."
-    ),
-    each: bool = Option(False, "--each", help="Every record of standard input is a question, every answer a line."),
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
 ) -> int | None:
-    """Text in, instruction, text out: cat notes.md | toast "explain"
+    """Text in, an instruction, text out.
 
-    toast "what differs?" a.py b.py
+    Standard input, if there is any, is what the instruction is about. The answer is written as it comes.
 
-    toast --each "translate to French" < lines.txt
+    $ cat notes.md | toast "explain"
+    $ toast "what differs?" a.py b.py
+    $ toast --each "translate to French" < lines.txt
+    $ git diff | toast --strict -n 200 "a commit message for this" > message
 
-    git diff | toast --strict -n 200 "a commit message for this" > message
+    Status 1: With -x: no code block in the answer.
     """
     from toast import question
     from toast.session import Session
@@ -205,19 +220,21 @@ def toast(
 def tokenize(
     call: Call,
     model: str = MODEL,
-    ids: bool = Option(False, "--ids", help="Write token ids only, one a line."),
+    ids: bool = Option(False, "--ids", help="Write token ids only, one a line.", group="Form"),
     count: bool = Option(False, "--count", help="Write the number of tokens."),
     decode: bool = Option(False, "--decode", help="Read ids, write their text."),
     max: int | None = Option(None, "--max", metavar="N", min=1, help="Write the text's beginning, at most N tokens."),
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
     special: bool = Option(False, "--special", help="With the tokens that the model puts around a text."),
-    nul: bool = NUL,
+    nul: bool = Option(False, "-0", "--null", help="With --split: pieces end in NUL instead of a line break."),
 ) -> None:
-    """Text to tokens and back: tokenize --count < FILE
+    """Text to tokens and back.
 
-    tokenize --max 4000 < FILE | toast "explain"
+    Without options: a JSON object for each token, {"id", "text", "start", "stop"}.
 
-    tokenize --split 500 -0 < FILE | xargs -0 -n1 toast "summarise"
+    $ tokenize --count < notes.md
+    $ tokenize --max 4000 < notes.md | toast "explain"
+    $ tokenize --split 500 -0 < notes.md | xargs -0 -n1 toast "summarise"
     """
     from toast import tokenize as verb
 
@@ -231,141 +248,13 @@ def tokenize(
     verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
 
 
-# ---------------------------------------------------------------- model
-
-HERE = Argument(..., metavar="MODEL", help="As -m takes it: a name, a folder, a .gguf file, org/name, ollama:name.")
-DRY_RUN = Option(False, "--dry-run", help="Say what would be done.")
-
-
-def model_pull(call: Call, names: list[str] = Argument(..., metavar="NAME"), dry_run: bool = DRY_RUN) -> None:
-    """Fetch models: model pull org/name
-
-    org/name@revision, org/name:Q4_K_M (one GGUF file of several) and a hub's address are names, too.
-    """
-    from toast import model
-
-    model.pull(call, names, dry_run=dry_run)
-
-
-def model_ls(call: Call, json: bool = Option(False, "--json", help="Write a JSON object for each.")) -> int:
-    """List the models that are here: what for, how large, who keeps them."""
-    from toast import model
-
-    return model.ls(call, json=json)
-
-
-def model_show(call: Call, name: str = HERE, json: bool = Option(False, "--json", help="Write JSON.")) -> None:
-    """Say what a model is: its configuration, prompts, template, licence and files."""
-    from toast import model
-
-    model.show(call, name, json=json)
-
-
-def model_path(call: Call, name: str = HERE) -> None:
-    """Write where a model is: ls -l "$(model path minilm)" """
-    from toast import model
-
-    model.path(call, name)
-
-
-def model_rm(
-    call: Call,
-    names: list[str] = Argument([], metavar="MODEL", help="Without one: what was made of files that are gone."),
-    dry_run: bool = DRY_RUN,
-) -> None:
-    """Free the disk that models take, except what anything else uses."""
-    from toast import model
-
-    model.rm(call, names, dry_run=dry_run)
-
-
-def model_verify(call: Call, names: list[str] = Argument([], metavar="MODEL", help="All, without one.")) -> None:
-    """Compare models with the hashes that they came under."""
-    from toast import model
-
-    model.verify(call, names)
-
-
-def model_alias(
-    call: Call,
-    name: str = Argument("", metavar="[NAME]", help="A word."),
-    target: str = Argument("", metavar="[TARGET]", help="What it shall stand for."),
-    forget: bool = Option(False, "--forget", help="Let the name stand for nothing."),
-) -> None:
-    """Give a model a short name: model alias chat org/name-4bit"""
-    from toast import model
-
-    model.alias_of(call, name, target, forget=forget)
-
-
-def model_convert(
-    call: Call,
-    name: str = HERE,
-    target: str = Argument(..., metavar="TARGET", help="A folder, in MLX's layout, or NAME.gguf; a new one."),
-    kind: str | None = Option(
-        None, "--type", choices=("F16", "BF16", "F32", "Q8_0", "Q4_0"), help="What a GGUF file's matrices are (F16)."
-    ),
-) -> None:
-    """Write a model in another form: model convert chat.gguf chat
-
-    GGUF to a folder, or a folder to GGUF; of several parts of a GGUF file give any.
-    """
-    from toast import transform
-
-    transform.convert(call, name, target, kind=kind)
-
-
-def model_quantize(
-    call: Call,
-    name: str = HERE,
-    target: str = Argument(..., metavar="TARGET", help="The folder to write; a new one."),
-    bits: int | None = Option(None, "--bits", metavar="N", min=2, max=8, help="Bits of a weight: 2 to 6 or 8 (4)."),
-    group: int | None = Option(None, "--group", metavar="N", help="Weights that share a scale: 32, 64 or 128 (64)."),
-    mode: str = Option(
-        "affine", "--mode", choices=("affine", "mxfp4", "nvfp4", "mxfp8"), help="How; the others fix bits and group."
-    ),
-    layers: list[str] = Option(
-        [],
-        "--layer",
-        metavar="GLOB=BITS",
-        help="Other bits for layers, 16: as they are; the last that fits; repeatable.",
-    ),
-    text: str = Option(
-        "", "--text", metavar="FILE", help="Keep what this text's activations need (AWQ); takes longer."
-    ),
-) -> None:
-    """Write a model with smaller weights: model quantize org/name small --bits 4
-
-    Globs name layers as MLX-LM does: --layer lm_head=8 --layer 'layers.0.*=6'
-    """
-    from toast import transform
-    from toast.store import shrink
-
-    if mode != "affine":
-        refuse_with(f"--mode {mode}", {"--bits": bits, "--group": group})
-    if bits == 7 or group not in (None, *shrink.GROUPS):
-        raise UsageError(
-            f"{'--bits 7' if bits == 7 else f'--group {group}'}: bits are 2 to 6 or 8, groups 32, 64 or 128"
-        )
-    wanted = shrink.Wanted(bits or 4, group or 64, mode=mode, layers=shrink.layers_of(layers))
-    transform.quantize(call, name, target, wanted=wanted, text=text)
-
-
-MODEL_VERBS = (
-    model_pull, model_ls, model_show, model_path, model_rm, model_verify, model_alias, model_convert, model_quantize,
-)  # fmt: skip
-model = Group(
-    "model",
-    "The models that are here: fetch, list, show, check, name and remove them, or write them in another form.",
-    [Command(function, function.__name__.replace("_", " ")) for function in MODEL_VERBS],
-)
-
-
 # ---------------------------------------------------------------- toasted
 
 
 def toasted_status(call: Call, json: bool = Option(False, "--json", help="Write a JSON object.")) -> int:
-    """Say what the warm process has loaded, its memory, and how often it was used."""
+    """Say what the warm process has loaded, its memory, and how often it was used.
+
+    Status 1: There is none."""
     from toast.warm import control
 
     return control.status(call, json=json)
@@ -380,7 +269,9 @@ def toasted_stop(call: Call) -> None:
 
 def toasted_run(
     call: Call,
-    idle: str | None = Option(None, "--idle", metavar="TIME", help="Leave when nobody has asked for so long (10m)."),
+    idle: str | None = Option(
+        None, "--idle", metavar="TIME", help="Leave when nobody has asked for so long.", without="10m"
+    ),
 ) -> None:
     """Be the warm process, in the foreground: for launchd and systemd."""
     from toast.warm import control
@@ -390,7 +281,12 @@ def toasted_run(
 
 toasted = Group(
     "toasted",
-    "The warm process, a cache of loaded models: any command starts it (-p toasted, --warm 10m) and uses it.",
+    """The warm process, a cache of loaded models.
+
+    Any command starts it (-p toasted, --warm 10m) and uses it.
+
+    $ toasted status
+    """,
     [
         Command(function, function.__name__.replace("_", " "))
         for function in (toasted_status, toasted_stop, toasted_run)

@@ -11,8 +11,8 @@ import sys
 from _signal import SIG_DFL, SIGHUP, SIGINT, SIGTERM, default_int_handler, getsignal, signal
 
 from toast import options, pipes, start
-from toast.errors import Exit, HelpRequested, ToastError
-from toast.options import Parameter
+from toast.errors import Exit, HelpRequested, NoFile, ToastError
+from toast.options import Misread, Parameter
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,23 +22,24 @@ if TYPE_CHECKING:
 
 
 def _flag(name: str, *flags: str, help: str) -> Parameter:
-    return Parameter(False, *flags, help=help).bind(name, bool)  # noqa: FBT003  the default comes first
+    return Parameter(False, *flags, help=help, group="Every command").bind(name, bool)  # noqa: FBT003
 
 
 COMMON = [
     _flag("quiet", "-q", "--quiet", help="Print nothing but errors on standard error."),
     _flag("verbose", "-v", "--verbose", help="Say more on standard error."),
     _flag("no_input", "--no-input", help="Do not read standard input."),
-    _flag("strict", "--strict", help="Exit with 3 when an input or an answer was cut."),
+    _flag("strict", "--strict", help="End with status 3 when an input or an answer was cut."),
 ]
 WARM = [  # of the commands that the warm process runs
     Parameter(
-        None, "-p", choices=("toasted", "here"), metavar="toasted|here",
-        help="Run in the warm process, started where there is none, or here; without it, there if one is found.",
+        None, "-p", choices=("toasted", "here"), without="there if one is found",
+        help="Run in the warm process, which is started where there is none; or here.",
+        hint="it says where to run; a text needs no option",
     ).bind("place", str),
     Parameter(
         None, "--warm", env="TOAST_WARM", metavar="TIME",
-        help="Leave a warm process for the next time, until nobody has used it for so long (10m); off: use none.",
+        help="Leave a warm process for the next time, until nobody has used it for so long, as 10m; off: use none.",
     ).bind("warm_for", str),
 ]  # fmt: skip
 
@@ -139,10 +140,13 @@ class Command:
 
     commands: Mapping[str, Command] = {}  # of a Group
 
-    def __init__(self, function: Callable, name: str = "") -> None:
+    def __init__(self, function: Callable, name: str = "", *, quiet: str = "") -> None:
+        """quiet: what -q does here, where that is more than anywhere else."""
         self.function, self.name = function, name or function.__name__
         self.help = function.__doc__ or ""
-        self.shared = [*COMMON, *WARM] if self.name in SERVED else COMMON
+        self.shared = [*COMMON, *WARM] if self.name in SERVED else [*COMMON]
+        if quiet:
+            self.shared[0] = _flag("quiet", "-q", "--quiet", help=quiet)
         self.parameters = options.declared(function, self.shared)
 
     def __call__(self) -> None:
@@ -153,19 +157,19 @@ class Command:
         return self, words
 
     def parse(self, words: list[str], env: Mapping[str, str]) -> dict[str, Any]:
-        """Every parameter's value; raises UsageError, or HelpRequested for --help."""
-        given = options.parse(self.parameters, words)
-        if given is None:
+        """Every parameter's value; raises UsageError, or HelpRequested."""
+        try:
+            return options.fill(self.parameters, options.parse(self.parameters, words), env)
+        except Misread as found:
             from toast import usage
 
-            given = usage.parse(self, words)
-        return options.fill(self.parameters, given, env)
+            raise usage.explained(self, words, found) from None
 
 
 class Group:
-    """Commands under one name, of which the first word says which: `model pull NAME`."""
+    """Commands under one name, of which the first word says which: `model pull NAME`; flags of all may be before it."""
 
-    parameters: Sequence[Parameter] = ()
+    parameters: Sequence[Parameter] = COMMON
 
     def __init__(self, name: str, help: str, commands: list[Command]) -> None:
         self.name, self.help = name, help
@@ -176,16 +180,25 @@ class Group:
 
     def choose(self, words: list[str]) -> tuple[Command, list[str]]:
         """(the command that the first word names, the other words); HelpRequested, UsageError."""
-        if words and words[0] in self.commands:
-            return self.commands[words[0]], words[1:]
+        flags = [flag for p in COMMON for flag in p.flags]
+        at = next((i for i, word in enumerate(words) if word not in flags), len(words))
+        if at < len(words) and words[at] in self.commands:
+            return self.commands[words[at]], words[:at] + words[at + 1 :]
         from toast import usage
 
-        raise usage.choose(self, words)
+        raise usage.choice(self, words[at:])
 
 
 def command(function: Callable) -> Command:
-    """Declare a command: a function of a Call and of parameters whose defaults declare them."""
+    """Declare a command: a function of a Call and of parameters whose defaults declare them.
+
+    Its docstring is the help: a sentence, paragraphs, examples (lines that begin with "$ ") and what status 1 means."""
     return Command(function)
+
+
+def silent(help: str) -> Callable[[Callable], Command]:
+    """The same of a command of which -q silences more than of others: @silent("Print nothing ...")."""
+    return lambda function: Command(function, quiet=help)
 
 
 def named(name: str) -> Command:
@@ -207,8 +220,11 @@ def run(
     """Run a command for a caller; the exit status. Only signals pass through.
 
     elsewhere(call): the status where another process has run it, None where it is to run here."""
+    subject = command  # of --help
+    values: dict[str, Any] = {}
     try:
         chosen, rest = command.choose(words)
+        subject = chosen
         values = chosen.parse(rest, call.env)
         call = call.but(**{p.name: values.pop(p.name) for p in chosen.shared})
         if elsewhere and (done := elsewhere(call)) is not None:
@@ -216,9 +232,15 @@ def run(
         status = chosen.function(call, **values) or Exit.OK
     except BrokenPipeError:  # the reader has what it wanted
         return Exit.OK
-    except HelpRequested as answer:
-        return _say(call, str(answer))
+    except HelpRequested as asked:
+        from toast import help
+
+        return _say(call, help.version(call) if str(asked) == "version" else help.text(call, subject))
     except ToastError as error:
+        if isinstance(error, NoFile) and not error.hint:
+            from toast import operands
+
+            error.hint = operands.hint(call, values, error.name)
         return _failed(call, str(error))
     except OSError as error:
         name = f"{os.fsdecode(error.filename)}: " if error.filename else ""
@@ -290,10 +312,6 @@ def _let_go() -> None:
 def _main(command: Command | Group) -> None:
     pipes.hold_standard_descriptors()
     call = caller(command.name)
-    if os.environ.get(f"_{command.name}_COMPLETE".upper()):
-        from toast import usage
-
-        usage.complete(command, call)
     warmth = _Warmth(command.name, sys.argv[1:])
     try:
         _catch()

@@ -30,7 +30,7 @@ class ToastError(Exception):
 
 
 class HelpRequested(Exception):
-    """Help or the version was asked for: the text goes to standard output, the status is 0."""
+    """Help ("help") or the version ("version") was asked for: it goes to standard output, the status is 0."""
 
 
 class UsageError(ToastError):
@@ -59,6 +59,14 @@ class BadText(BadInput):
         return BadText(sorted({by + i // each for i in self.at}), self.what, self.hint)
 
 
+class NoFile(BadInput):
+    """There is no file of this name."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class BadModel(ToastError):
     """A model's files are incomplete, damaged or of the wrong kind."""
 
@@ -85,4 +93,7 @@ def no_numbers_of(name: str, at: list[int]) -> BadText:
 
 def os_error(error: OSError, what: str) -> BadInput:
     """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
-    return BadInput(f"cannot {what}: {error.strerror or error}")
+    message = f"cannot {what}: {error.strerror or error}"
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        return NoFile(message, error.filename)
+    return BadInput(message)

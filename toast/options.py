@@ -1,14 +1,12 @@
-"""Declarations of options and arguments, and the small parser that reads them.
+"""Declarations of options and arguments, and the parser that reads them.
 
-A command declares its parameters as the defaults of its function; `parse` reads a well-formed
-command line from them without importing Typer. Whatever it does not take as well-formed it leaves
-to `usage.py`, where Typer reads the same declarations and says what is wrong. Values are converted
-here for both.
+A command declares its parameters as the defaults of its function; help, manual pages and completions are written from
+the same. What is wrong with a command line is found here, and explained in `usage.py`.
 """
 
 from __future__ import annotations
 
-from toast.errors import UsageError
+from toast.errors import HelpRequested, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,15 +16,31 @@ if TYPE_CHECKING:
     Given = dict[str, Any]  # name of a parameter -> the words given for it, True for a flag
 
 
+class Misread(Exception):
+    """A command line that cannot be read. kind: of FAULTS; word: where; parameter: whose value, or which operand."""
+
+    FAULTS = ("unknown", "valued", "bare", "extra", "missing")
+
+    def __init__(self, kind: str, word: str = "", parameter: Parameter | None = None) -> None:
+        super().__init__(kind, word)
+        self.kind, self.word, self.parameter = kind, word, parameter
+
+
 class Parameter:
-    """One declared parameter; `name` and `type` come from the function that declares it."""
+    """One declared parameter; `name` and `type` come from the function that declares it.
+
+    group: the heading under which it and those declared after it stand in the help. without: what holds where it is not
+    given and the default does not tell. env: the variable that gives the default. empty: whether a value may be.
+    hint: what to type in place of a wrong value."""
 
     def __init__(
-        self, default: Any, *flags: str, help: str = "", metavar: str | None = None, choices: Sequence[str] = (),
-        min: float | None = None, max: float | None = None, env: str | None = None,
+        self, default: Any, *flags: str, help: str = "", metavar: str = "", choices: Sequence[str] = (),
+        min: float | None = None, max: float | None = None, env: str = "", group: str = "", without: str = "",
+        empty: bool = True, hint: str = "",
     ) -> None:  # fmt: skip
         self.default, self.flags, self.help, self.metavar = default, flags, help, metavar
         self.choices, self.min, self.max, self.env = choices, min, max, env
+        self.group, self.without, self.empty, self.hint = group, without, empty, hint
         self.name, self.many = "", False
         self.type: Any = str
 
@@ -41,6 +55,8 @@ class Parameter:
 
     def convert(self, word: str) -> Any:
         """The value of one word; UsageError when it is none."""
+        if not (word or self.empty):
+            raise UsageError(f"{self.long} is empty", f"{self.long} {self.metavar}")
         try:
             value = self.type(word)
         except ValueError:
@@ -55,8 +71,13 @@ class Parameter:
         return value
 
     def _refused(self, word: str, wanted: str) -> UsageError:
-        flag = next((flag for flag in self.flags if flag.startswith("--")), *self.flags[:1])
-        return UsageError(f"{flag} must be {wanted}, not {word!r}")
+        hint = f"{self.flags[0]} {word[1:]}" if word.startswith("=") and len(self.flags[0]) == 2 else self.hint
+        return UsageError(f"{self.long} must be {wanted}, not {word!r}", hint)
+
+    @property
+    def long(self) -> str:
+        """Its long flag, else its short one."""
+        return next((flag for flag in self.flags if flag.startswith("--")), *self.flags[:1])
 
     @property
     def range(self) -> str:
@@ -90,25 +111,36 @@ def whole(text: str) -> int | None:
 
 
 # shared by the commands that read records
-NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.")
-JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.")
-FIELD = Option(None, "--field", metavar="NAME", help="The field that holds the text (text); implies --jsonl.")
-PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.")
+RECORDS = "Records"
+NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.", group=RECORDS)
+JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.", group=RECORDS)
+FIELD = Option(
+    None, "--field", metavar="NAME", help="The field that holds the text; implies --jsonl.", without="text",
+    group=RECORDS, empty=False,
+)  # fmt: skip
+PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.", group=RECORDS)
 
 EMPTY_OK = Option(
-    False,
-    "--empty-ok",
+    False, "--empty-ok", group=RECORDS,
     help="No records are no failure: status 0, as of a shard that has none; records without an answer are still 1.",
+)  # fmt: skip
+SOURCE = Option(
+    None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.",
+    group=RECORDS, empty=False,
+)  # fmt: skip
+START = Option(
+    None, "--start", metavar="N", min=0, max=1 << 53, help="The number of the first record.", without="0", group=RECORDS
 )
-SOURCE = Option(None, "--source", metavar="NAME", help="What standard input is called in the answer, as a shard is.")
-START = Option(None, "--start", metavar="N", min=0, max=1 << 53, help="The number of the first record.")
-
 ON_ERROR = Option(
-    "stop",
-    "--on-error",
-    choices=("skip", "warn", "stop"),
+    "stop", "--on-error", choices=("skip", "warn", "stop"), group=RECORDS,
     help="What a bad record costs: itself and, at the end, status 2; itself alone; or all.",
-)
+)  # fmt: skip
+
+# of every command, beside its own
+HELP = Parameter(False, "-h", "--help", help="Write this help.")
+VERSION = Parameter(False, "--version", help="Write the version.")
+for _asked, _name in ((HELP, "help"), (VERSION, "version")):
+    _asked.name, _asked.type = _name, bool
 
 
 def refuse_with(flag: str, others: Mapping[str, object]) -> None:
@@ -133,33 +165,28 @@ def declared(function: Callable, common: Sequence[Parameter] = ()) -> list[Param
     return own + list(common)
 
 
-def parse(parameters: list[Parameter], words: list[str]) -> Given | None:
-    """What a well-formed command line gives, by name; None when Typer must look at it.
-
-    Raises UsageError when all that is wrong is a value."""
-    flags = {flag: p for p in parameters for flag in p.flags}
+def parse(parameters: Sequence[Parameter], words: list[str]) -> Given:
+    """What a command line gives, by name. Raises Misread, UsageError for a wrong value, HelpRequested."""
+    flags = {flag: p for p in (*parameters, HELP, VERSION) for flag in p.flags}
     given: Given = {}
     loose: list[str] = []
     rest = words[::-1]
-    try:
-        while rest:
-            word = rest.pop()
-            if word == "--":
-                loose += reversed(rest)
-                break
-            if len(word) < 2 or word[0] != "-":
-                loose.append(word)
-            elif word.startswith("--"):
-                _long(flags, word, rest, given=given)
-            else:
-                _short(flags, word, rest, given=given)
-        _operands([p for p in parameters if isinstance(p, Operand)], loose, given)
-    except (LookupError, ValueError):
-        return None
+    while rest:
+        word = rest.pop()
+        if word == "--":
+            loose += reversed(rest)
+            break
+        if len(word) < 2 or word[0] != "-":
+            loose.append(word)
+        elif word.startswith("--"):
+            _long(flags, word, rest, given=given)
+        else:
+            _short(flags, word, rest, given=given)
+    _operands([p for p in parameters if isinstance(p, Operand)], loose, given)
     return values(parameters, given)
 
 
-def values(parameters: list[Parameter], given: Given) -> Given:
+def values(parameters: Sequence[Parameter], given: Given) -> Given:
     """Values by name: of all words of a list, of the last one of anything else; a flag has none."""
     found = {}
     for p in parameters:
@@ -170,23 +197,39 @@ def values(parameters: list[Parameter], given: Given) -> Given:
 
 def _long(flags: dict[str, Parameter], word: str, rest: list[str], *, given: Given) -> None:
     flag, equals, value = word.partition("=")
-    parameter = flags[flag]
-    if parameter.type is bool:
-        if equals:
-            raise ValueError(word)
-        given[parameter.name] = True
+    parameter = flags.get(flag)
+    if parameter is None:
+        raise Misread("unknown", flag)
+    if parameter.type is not bool:
+        _take(parameter, value if equals else None, rest, given=given)
+    elif equals:
+        raise Misread("valued", value, parameter)
     else:
-        given.setdefault(parameter.name, []).append(value if equals else rest.pop())
+        _set(parameter, given)
 
 
 def _short(flags: dict[str, Parameter], word: str, rest: list[str], *, given: Given) -> None:
+    if len(word) > 2 and "-" + word.partition("=")[0] in flags:  # -model is no -m odel
+        raise Misread("unknown", word.partition("=")[0])
     for i in range(1, len(word)):
-        parameter = flags["-" + word[i]]
-        if parameter.type is bool:
-            given[parameter.name] = True
-        else:
-            given.setdefault(parameter.name, []).append(word[i + 1 :] or rest.pop())
-            return
+        parameter = flags.get("-" + word[i])
+        if parameter is None:
+            raise Misread("unknown", word if i == 1 else "-" + word[i])
+        if parameter.type is not bool:
+            return _take(parameter, word[i + 1 :] or None, rest, given=given)
+        _set(parameter, given)
+
+
+def _set(parameter: Parameter, given: Given) -> None:
+    if parameter in (HELP, VERSION):
+        raise HelpRequested(parameter.name)
+    given[parameter.name] = True
+
+
+def _take(parameter: Parameter, value: str | None, rest: list[str], *, given: Given) -> None:
+    if value is None and not rest:
+        raise Misread("bare", parameter=parameter)
+    given.setdefault(parameter.name, []).append(rest.pop() if value is None else value)
 
 
 def _operands(operands: list[Parameter], loose: list[str], given: Given) -> None:
@@ -196,11 +239,11 @@ def _operands(operands: list[Parameter], loose: list[str], given: Given) -> None
         else:
             words, loose = loose[:1], loose[1:]
         if not words and operand.default is ...:
-            raise LookupError(operand.name)
+            raise Misread("missing", parameter=operand)
         if words:
             given[operand.name] = words
     if loose:
-        raise LookupError(loose[0])
+        raise Misread("extra", loose[0])
 
 
 def fill(parameters: list[Parameter], given: Given, env: Mapping[str, str]) -> Given:

@@ -90,18 +90,9 @@ def check_operands(call: Call, instruction: str, names: list[str]) -> None:
         try:
             os.stat(name, dir_fd=call.cwd)
         except OSError:
-            words = _quoted(pipes.clean(" ".join([instruction, *names])))
-            hint = f"the instruction is one argument: {call.name} {words}; text goes in with echo"
-            raise UsageError(f"no file {pipes.clean(name)!r}", hint) from None
+            from toast import operands
 
-
-def _quoted(words: str) -> str:
-    """As a shell takes them for one argument."""
-    if not any(c in words for c in '"$`\\!'):
-        return f'"{words}"'
-    from shlex import quote
-
-    return quote(words)
+            raise UsageError(f"no file {pipes.clean(name)!r}", operands.unquoted(call, instruction, names)) from None
 
 
 def _warn_of_file(call: Call, instruction: str) -> None:

@@ -1,153 +1,125 @@
-"""Help, completion and error messages: the declarations of `options.py`, told to Typer.
+"""What is wrong with a command line, and what to type instead. Imported when something is.
 
-Imported only when somebody asks for help or types what the small parser does not take.
+Knows the declarations; what other programs say for them is in `spellings.py`.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-import io
-import re
-from contextlib import redirect_stderr, redirect_stdout, suppress
-
-import typer
-from typer.exceptions import Exit, TyperException
-
-from toast import options
+from toast import spellings
 from toast.errors import HelpRequested, UsageError
-from toast.options import Operand
+from toast.help import value
+from toast.operands import quoted
+from toast.options import HELP, VERSION, Operand
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, NoReturn
+    from toast.command import Command, Group
+    from toast.options import Misread
 
-    from toast.command import Call, Command, Group
-    from toast.options import Parameter
-
-SAME = {  # what other programs call the commands of a group
-    "list": "ls", "remove": "rm", "delete": "rm", "fetch": "pull", "get": "pull", "download": "pull", "install": "pull",
-    "info": "show", "inspect": "show", "check": "verify", "name": "alias", "where": "path", "export": "convert",
-    "start": "run", "serve": "run", "kill": "stop", "quit": "stop", "ps": "status",
-}  # fmt: skip
-EPILOG = "Exit status: 0 done; 1 nothing found; 2 any error; 3 with --strict, an input or an answer was cut."
+SHOWN = 3  # suggestions
 
 
-def parse(command: Command, words: list[str]) -> dict[str, Any]:
-    """What the command line gives, by name, as `options.parse`; raises HelpRequested or UsageError."""
-    spoken = io.StringIO()
-    try:
-        with redirect_stdout(spoken), redirect_stderr(spoken):
-            context = build(command).make_context(command.name, list(words))
-    except (Exit, SystemExit) as end:  # Typer's completion options end the process
-        if getattr(end, "exit_code", 0) or getattr(end, "code", 0):
-            raise UsageError(
-                spoken.getvalue().strip().rstrip("."), "bash, zsh, fish and powershell are known"
-            ) from None
-        raise HelpRequested(spoken.getvalue()) from None
-    except TyperException as error:
-        message = error.format_message().replace("Value error, ", "").rstrip(".")
-        hint = f"try: {command.name} --help"
-        if re.search(r"^no such option: -[^-]", message, re.IGNORECASE):
-            hint += "; text that begins with - comes after --"
-        raise UsageError(message[:1].lower() + message[1:], hint) from None
-    return options.values(command.parameters, {name: _words(value) for name, value in context.params.items()})
+def explained(command: Command, words: list[str], found: Misread) -> UsageError:
+    """What to raise for words that cannot be read."""
+    flags = [flag for p in (*command.parameters, HELP, VERSION) for flag in p.flags]
+    p = found.parameter
+    if found.kind == "unknown":
+        return UsageError(f"no such option: {found.word}", instead(command, found.word, flags))
+    if found.kind == "valued" and p:
+        return UsageError(f"{p.long} takes no value, but has {found.word!r}", f"{p.long} alone")
+    if found.kind == "bare" and p:
+        return UsageError(f"{p.long} needs a value", f"{p.flags[0]} {value(p)}")
+    if found.kind == "missing" and p:
+        return UsageError(f"{p.metavar} is missing", f"{called(command)}; try: {command.name} --help")
+    return UsageError(*extra(command, found.word))
 
 
-def _words(value: Any) -> Any:
-    """What was typed, as the small parser has it: a list of words, True for a flag, nothing."""
-    return [value] if isinstance(value, str) else value
+def called(command: Command) -> str:
+    """`model alias NAME TARGET`."""
+    return " ".join([command.name, *(p.metavar for p in command.parameters if isinstance(p, Operand))])
 
 
-def complete(command: Command | Group, call: Call) -> NoReturn:
-    """Answer the shell's completion request (Typer's protocol); does not return."""
-    build(command).main(prog_name=command.name, obj=call)
-    raise AssertionError("Typer ends the process")
+def extra(command: Command, word: str) -> tuple[str, str]:
+    """(what is wrong, what to type) with a word too many."""
+    if any(isinstance(p, Operand) for p in command.parameters):
+        return f"a word too many: {word!r}", called(command)
+    if command.name != "tokenize":
+        return f"{command.name.split()[-1]} takes no {word!r}", f"try: {command.name} --help"
+    text = " " in word or not ("." in word or "/" in word)
+    return "text comes on standard input", f"echo {quoted(word)} | tokenize" if text else f"tokenize < {word}"
 
 
-def _models(context: typer.Context, incomplete: str) -> list[str]:
-    """The models that are here, for `-m` and the tabulator key."""
-    from toast.store import inventory
+def instead(command: Command | Group, word: str, flags: list[str]) -> str:
+    """What is suggested for an option that there is not."""
+    if told := _elsewhere(command.name, word, flags):
+        return told
+    if near := nearest(word, flags):
+        return f"did you mean {' or '.join(near)}?"
+    if word.startswith("--"):
+        for other in mistyped(word, spellings.known(command.name)):
+            if told := _elsewhere(command.name, other, flags):
+                return told
+    hint = f"try: {command.name} --help"
+    return hint if word.startswith("--") else f"{hint}; text that begins with - comes after --"
 
-    return [name for name in inventory.names(context.obj) if name.startswith(incomplete)]
+
+def _elsewhere(command: str, word: str, flags: list[str]) -> str:
+    """What to type for another program's option, where this command has that; "" where it has not."""
+    told = spellings.option(command, word)
+    if not told.startswith("-"):
+        return told
+    meant, _, more = told.partition("; ")
+    return f"did you mean {meant}?{' ' * bool(more)}{more}" if meant.split()[0] in flags else ""
 
 
-def choose(group: Group, words: list[str]) -> HelpRequested | UsageError:
+def nearest(word: str, flags: list[str]) -> list[str]:
+    """The flags that are most likely meant: spelled another way, begun, or mistyped; none where none is near."""
+    plain = "--" + word.lower().strip("-").replace("_", "-")
+    if len(word) == 2 or plain in flags:
+        return [flag for flag in (plain, word.swapcase()) if flag in flags][:1]
+    long = [flag for flag in flags if flag.startswith("--")]
+    if begun := [flag for flag in long if flag.startswith(plain)][:SHOWN]:
+        return begun
+    return mistyped(plain, long)
+
+
+def mistyped(word: str, known: list[str]) -> list[str]:
+    """Those of the least distance, if that is at most a letter in three; of these, those with the same letters."""
+    far = {name: distance(word, name) for name in known}
+    least = min(far.values())
+    near = [name for name in known if far[name] == least and least <= len(word.strip("-")) // 3]
+    same = [name for name in near if sorted(name) == sorted(word)]
+    return (same or near)[:SHOWN]
+
+
+def distance(a: str, b: str) -> int:
+    """How many letters to add, drop, replace or swap with their neighbours (optimal string alignment)."""
+    before: list[int] = []
+    last = [*range(len(b) + 1)]
+    for i, x in enumerate(a, 1):
+        row = [i]
+        for j, y in enumerate(b, 1):
+            cost = min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                cost = min(cost, before[j - 2] + 1)
+            row.append(cost)
+        before, last = last, row
+    return last[-1]
+
+
+def choice(group: Group, words: list[str]) -> HelpRequested | UsageError:
     """What to raise where the first word names none of a group's commands: its help, or what is wrong."""
     word = words[0] if words else "--help"
+    if word in (*HELP.flags, "help"):
+        return HelpRequested("help")
+    if word in VERSION.flags:
+        return HelpRequested("version")
+    one_of = f"one of: {', '.join(group.commands)}"
     if word.startswith("-"):
-        spoken = io.StringIO()
-        with redirect_stdout(spoken), redirect_stderr(spoken), suppress(Exit, SystemExit, TyperException):
-            build(group).main([word], prog_name=group.name, standalone_mode=False)
-        if spoken.getvalue():
-            return HelpRequested(spoken.getvalue())
-    near = [SAME[word]] if SAME.get(word) in group.commands else difflib.get_close_matches(word, group.commands, 1)
-    hint = f"did you mean {group.name} {near[0]}?" if near else f"one of: {', '.join(group.commands)}"
+        return UsageError(f"{group.name} has no option {word} before its command", f"{group.name} COMMAND {word}")
+    near = [name for name in spellings.command(word) if name in group.commands]
+    near = near or [name for name in group.commands if name.startswith(word)] or mistyped(word, [*group.commands])
+    for other in [] if near else mistyped(word, spellings.command_words()):
+        near = [name for name in spellings.command(other) if name in group.commands]
+    hint = f"did you mean {' or '.join(f'{group.name} {name}' for name in near[:SHOWN])}?" if near else one_of
     return UsageError(f"{group.name} has no command {word!r}", hint)
-
-
-def build(command: Command | Group) -> Any:
-    """The command as Typer builds it from the same declarations."""
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, help=command.help)
-    settings: Any = {"help_option_names": ["-h", "--help"], "terminal_width": 100}
-    if not command.commands:
-        app.command(help=command.help, epilog=EPILOG, context_settings=settings)(_signature(command))
-        return typer.main.get_command(app)
-    app.callback(help=command.help, epilog=EPILOG, context_settings=settings)(_signature(command))
-    for name, part in command.commands.items():
-        app.command(name, help=part.help, epilog=EPILOG, context_settings=settings)(_signature(part))
-    return typer.main.get_command(app)
-
-
-def _signature(command: Command | Group) -> Any:
-    """A function with the signature that Typer expects for these parameters."""
-
-    def declared(**values: Any) -> dict[str, Any]:
-        return values
-
-    shape: Any = declared
-    parameters = [_parameter(p) for p in command.parameters]
-    parameters.append(_version(command))
-    shape.__signature__ = inspect.Signature(parameters)
-    shape.__annotations__ = {p.name: p.annotation for p in parameters}
-    shape.__name__ = command.name
-    return shape
-
-
-def _parameter(p: Parameter) -> inspect.Parameter:
-    kind: Any = bool if p.type is bool else str  # words: `options.py` makes values of them
-    annotation = list[kind] if p.many else kind
-    default: Any
-    shown: dict[str, Any] = {} if p.type is bool else {"metavar": p.metavar}
-    if p.choices:
-        shown = {"metavar": f"<{'|'.join(p.choices)}>", "autocompletion": lambda: list(p.choices)}
-    if p.metavar == "MODEL":
-        shown["autocompletion"] = _models
-    if isinstance(p, Operand):
-        default = ... if p.default is ... else None
-        info = typer.Argument(default, help=p.help, show_default=False, **shown)
-    else:
-        default = False if p.type is bool else None
-        info = typer.Option(default, *p.flags, help=_help(p), show_default=False, **shown)
-    return inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=info, annotation=annotation)
-
-
-def _help(p: Parameter) -> str:
-    notes = [f"${p.env}"] if p.env else []
-    notes += [p.range] if p.range else []
-    if p.type is not bool and p.default not in (None, [], ""):
-        notes.append(f"default: {p.default}")
-    return f"{p.help} [{', '.join(notes)}]" if notes else p.help
-
-
-def _version(command: Command | Group) -> inspect.Parameter:
-    def say(wanted: bool) -> None:  # noqa: FBT001  Typer calls it so
-        if wanted:
-            from toast import __version__
-
-            print(f"{command.name} (toast {__version__})")
-            raise typer.Exit()
-
-    info = typer.Option(False, "--version", callback=say, is_eager=True, expose_value=False)
-    info.help = "Print the version and exit."
-    return inspect.Parameter("version", inspect.Parameter.KEYWORD_ONLY, default=info, annotation=bool)

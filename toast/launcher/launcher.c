@@ -1,6 +1,7 @@
 // The executable of each command: what has to be right before Python runs, then Python in its place (execve).
 //
-// Built once a command with -DCOMMAND="embed" -DMODULE="embed.cli" (setup.py). It knows no options and reads no input.
+// Built once a command with -DCOMMAND="toast-embed" -DMODULE="embed.cli" -DFUNCTION="embed" (setup.py): its name here,
+// and what it is in Python. It knows no options and reads no input.
 //
 // 1. SIGINT waits (it is blocked) until toast/start.py can die of it in silence; Python would print where it was.
 // 2. Descriptors 0 to 2 are made such that Python starts: it refuses directories, and files that it opens would take

@@ -16,18 +16,10 @@ extern char** environ;
 // ---- whether to ask
 
 static int is_served(void) {
-  static const char* const SERVED[] = {"toast", "generate", "tokenize", "embed",
-                                       "index", "search",   "rerank",   "classify"};
+  static const char* const SERVED[] = {"toast", "tokenize", "embed", "index", "search", "rerank", "classify"};
   for (size_t i = 0; i < sizeof SERVED / sizeof *SERVED; i++)
-    if (!strcmp(COMMAND, SERVED[i])) return 1;
+    if (!strcmp(FUNCTION, SERVED[i])) return 1;
   return 0;
-}
-
-static int is_completing(void) {
-  char name[64] = "_" COMMAND "_COMPLETE";
-  for (char* c = name; *c; c++)
-    if (*c >= 'a' && *c <= 'z') *c -= 'a' - 'A';
-  return getenv(name) != NULL;
 }
 
 static int is_special(const char* path) {
@@ -52,7 +44,7 @@ static int asks_for_here(const char* word, const char* next) {
 
 int may_ask(char** words, int terminal) {
   const char* warm = getenv("TOAST_WARM");
-  if (!is_served() || is_completing() || (warm && !strcmp(warm, "off"))) return 0;
+  if (!is_served() || (warm && !strcmp(warm, "off"))) return 0;
   for (; *words; words++)
     if (is_own(*words, terminal) || asks_for_here(*words, words[1])) return 0;
   return 1;
@@ -105,8 +97,7 @@ int write_request(struct text* text, char** words) {
   identity("/proc/self/ns/mnt", mounts);
   int count = 0;
   while (words[count]) count++;
-  int ok = add(text, VERSION) && add(text, strcmp(COMMAND, "generate") ? COMMAND : "toast") &&
-           addf(text, "%o", (unsigned)mask) &&
+  int ok = add(text, VERSION) && add(text, FUNCTION) && addf(text, "%o", (unsigned)mask) &&
            addf(text, "%lld,%lld,%lld,%lld", limit_of(RLIMIT_AS), limit_of(RLIMIT_CPU), limit_of(RLIMIT_DATA),
                 limit_of(RLIMIT_FSIZE)) &&
            addf(text, "%s,%s", root, mounts) && addf(text, "%d", count);

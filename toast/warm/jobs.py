@@ -14,7 +14,7 @@ import threading
 from toast import options, pipes
 from toast.cancel import Cancelled, here
 from toast.command import SERVED, Call, Command, named, run
-from toast.errors import Exit, ToastError
+from toast.errors import Exit, HelpRequested, ToastError
 from toast.pipes import Passed
 from toast.warm import protocol
 
@@ -44,15 +44,15 @@ def check(request: Request) -> tuple[Command, int]:
     """The command of a request that this process can run as its caller would, and how long the process is to stay for
     the next one, 0 where that was not said; Refused.
 
-    Help, completion and mistakes are Typer's, which writes to the streams of its process: they run there."""
+    Help and mistakes are told by the caller itself."""
     command = declared(request.command)
     try:
         given = options.parse(command.parameters, request.words)
-        if given is None or given.get("place") == "here":
-            raise Refused("its words are not well-formed, or ask for it")
+        if given.get("place") == "here":
+            raise Refused("its words ask for it")
         warm = given.get("warm_for") or request.env.get("TOAST_WARM")
         lasting = protocol.lasting(warm) if warm else 0
-    except ToastError as error:
+    except (ToastError, options.Misread, HelpRequested) as error:
         raise Refused(str(error)) from error
     if warm and not lasting and not given.get("place"):
         raise Refused("it asks for none")

@@ -1,0 +1,1 @@
+"""What is written from the declarations: the reference, manual pages, completions. Not installed."""

@@ -1,0 +1,1 @@
+complete -c generate -w toast

@@ -1,0 +1,81 @@
+"""What an operand that is no file was most likely meant as: text, labels, words of a query or an instruction.
+
+Owns the lines that say what to type instead. Imported when a file is not there.
+"""
+
+from __future__ import annotations
+
+import os
+
+from toast import pipes
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from toast.command import Call
+
+FIRST = {"toast": "instruction", "search": "query", "rerank": "query"}  # what their first operand is
+MANY = ("files", "operands", "paths")  # how the others are called
+INSTEAD = ("queries", "like", "dupes", "query_field")  # options in whose place there is no query
+
+
+def hint(call: Call, values: Mapping[str, Any], name: str) -> str:
+    """What to type where the operand `name` of these values is no file; "" where nothing better is known."""
+    files: list[str] = next((values[kind] for kind in MANY if kind in values), [])
+    first = values.get(FIRST.get(call.name, ""))
+    if name not in files and name != first:
+        return ""
+    if instead := [kind for kind in INSTEAD if values.get(kind) not in (None, False)]:
+        return f"with --{instead[0].replace('_', '-')} there is no QUERY, every operand is a FILE"
+    if call.name in FIRST:
+        return unquoted(call, first or "", files)
+    if call.name == "classify" and "," in name and not (values["labels"] or values["label_file"]):
+        return f"labels come after -l: {shown(call.name, '-l', *files)}"
+    if call.name == "index":
+        return f"-o names the file to make: {shown('index', '-o', name)}" if name.endswith(".db") else ""
+    return "" if _is_name(name) else f"text goes in on standard input: echo {quoted(name)} | {call.name}"
+
+
+def unquoted(call: Call, first: str, names: list[str]) -> str:
+    """For operands of which some are no files: one sentence without quotes, or two things in the wrong order."""
+    there = [word for word in (first, *names) if _exists(call, word)]
+    words = [word for word in (first, *names) if word not in there]
+    if " " in first and first not in there:
+        text = next(word for word in names if word not in there)
+        line = f"echo {quoted(text)} | {shown(call.name, first)}"
+        return "" if _is_name(text) else f"text goes in on standard input: {line}"
+    if len(words) > 1 and _is_name(words[-1]):
+        return ""
+    what = FIRST[call.name]
+    said = f"the {what} is one argument" if len(words) > 1 else f"the {what} comes first"
+    return f"{said}: {shown(call.name, ' '.join(words), *there)}"
+
+
+def shown(*words: str) -> str:
+    """Words as a command line; those with blanks in quotes."""
+    return " ".join(quoted(word) if " " in word or not word else pipes.clean(word) for word in words)
+
+
+def quoted(words: str) -> str:
+    """As a shell takes them for one argument."""
+    words = pipes.clean(words)
+    if not any(c in words for c in '"$`\\!'):
+        return f'"{words}"'
+    from shlex import quote
+
+    return quote(words)
+
+
+def _exists(call: Call, name: str) -> bool:
+    try:
+        os.stat(name, dir_fd=call.cwd)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _is_name(word: str) -> bool:
+    """Whether a word looks like the name of a file."""
+    return " " not in word and ("/" in word or "." in word.strip("."))
