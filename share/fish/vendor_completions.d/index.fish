@@ -29,7 +29,7 @@ complete -c index -l parquet -d 'FILEs are Parquet, --field names the column wit
 complete -c index -l on-error -x -a 'skip warn stop' -d 'What a bad record costs: itself and, at the end, status 2; itself alone; or all. [default: stop]'
 complete -c index -l source -x -d 'What standard input is called in the answer, as a shard is.'
 complete -c index -l start -x -d 'The number of the first record. [from 0 to 9007199254740992, default: 0]'
-complete -c index -l empty-ok -d 'No records are no failure: status 0, as of a shard that has none.'
+complete -c index -l empty-ok -d 'No records are no failure: status 0, as of a shard that has none; records without an answer are still 1.'
 complete -c index -s q -l quiet -d 'Print nothing but errors on standard error.'
 complete -c index -s v -l verbose -d 'Say more on standard error.'
 complete -c index -l no-input -d 'Do not read standard input.'
