@@ -87,7 +87,7 @@ def _key(record: Record, field: str) -> str:
 
     data = record.data or {}
     if field not in data:
-        raise BadInput(f"{record.where}: no field {field!r}", "--group NAME")
+        raise BadInput(f"record {record.index + 1}: no field {field!r}", "--group NAME")
     return json.dumps(data[field], sort_keys=True)
 
 
@@ -96,7 +96,7 @@ def _query(query: object, record: Record | None = None) -> str:
         return pipes.clean(query)
     if record is None:
         raise UsageError("the query is empty", 'rerank "QUERY" < records')
-    raise BadInput(f"{record.where}: no query", "--query-field NAME")
+    raise BadInput(f"record {record.index + 1}: no query", "--query-field NAME")
 
 
 def _write(call: Call, members: list[Record], logits: list[float], *, scores: list[float], form: Form) -> int:
