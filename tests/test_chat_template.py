@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from binascii import crc32
 
 import pytest
 from hypothesis import given, settings
@@ -124,6 +125,16 @@ def test_templates_whose_questions_are_noted(source, tmp_path):
 def test_templates_that_look_further_into_contents(source, tmp_path):
     _, kept = learnt(source, tmp_path, [{"role": "user", "content": "hi"}])
     assert kept == [None], source
+
+
+def test_a_damaged_file_counts_as_none(tmp_path):
+    template, [_] = learnt(KEPT[3], tmp_path, [{"role": "user", "content": "hi"}])
+    [path] = (tmp_path / "cache").glob("*")
+    found = json.loads(path.read_bytes())
+    for cases in ([[[[0, "eq", [], True]], ["x"]]], [[[[0, "len", ["a"], True]], ["x"]]], [[[], [1]]], [1], "x", {},
+                  [[[[[], "eq", ["a"], True]], ["x"]]], [[[[0, ["eq"], ["a"], True]], ["x"]]]):  # fmt: skip
+        path.write_text(json.dumps(found | {"cases": cases, "sum": crc32(repr(cases).encode())}))
+        assert template.render([{"role": "user", "content": "a"}], str(tmp_path / "cache")) == "a"
 
 
 def test_chance_is_not_kept(tmp_path):

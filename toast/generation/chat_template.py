@@ -147,7 +147,8 @@ def _are_cases(cases: Any, count: int) -> bool:
 
     return all(
         all(isinstance(p, str) or is_number(p) for p in pieces)
-        and all(is_number(i) and how in ASKS and all(isinstance(x, str) for x in given) for i, how, given, _ in asked)
+        and all(is_number(i) and len(given) in ASKED_WITH[how] for i, how, given, _ in asked)
+        and all(isinstance(x, str) for _, _, given, _ in asked for x in given)
         for asked, pieces in cases
     )
 
@@ -165,6 +166,10 @@ ASKS: dict[str, Callable[..., bool]] = {
     "lstrip": lambda content, *x: content.lstrip(*x) == content,
     "rstrip": lambda content, *x: content.rstrip(*x) == content,
 }  # fmt: skip
+
+
+ASKED_WITH = {"bool": {0}, "strip": {0, 1}, "lstrip": {0, 1}, "rstrip": {0, 1}, "eq": {1}, "contains": {1},
+              "startswith": {1}, "endswith": {1}}  # fmt: skip  # how many texts
 
 
 def _joined(pieces: Pieces, messages: Messages) -> str:

@@ -35,9 +35,7 @@ def keep_for(call: Call) -> None:
     """Keep them in the caller's store from now on: they are the same in any."""
     global _store, _tell
     _store = os.path.join(home(call), "vocabularies")
-    seen = kept_here.memory is None and (
-        call.verbose or os.isatty(call.stderr)
-    )  # a process that stays has many
+    seen = kept_here.memory is None and (call.verbose or os.isatty(call.stderr))  # a process that stays has many
     _tell = call.warn if seen else None
 
 
