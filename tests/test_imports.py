@@ -27,6 +27,7 @@ BARE = (
     "usage",
     "spellings",
     "operands",
+    "json_text",
 )
 CLIENT = ("client", "place", "protocol", "spawn")  # of the warm process: what runs before anything heavy is imported
 STDLIB_ONLY = {f"toast/{name}.py" for name in BARE} | {f"toast/warm/{name}.py" for name in CLIENT}
@@ -44,6 +45,7 @@ FLOORS = {
 SHELL = {
     "start", "command", "options", "help", "usage", "spellings", "operands", "pipes", "npy", "files", "records",
     "errors", "task", "loaded", "filters", "__init__", "terminal", "long_words", "spool", "cancel", "parquet", "kept",
+    "json_text",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from time import perf_counter
 
+import mlx.core as mx
+
 from toast import kept, kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
+from toast.generation import last_row
+from toast.generation.generate import PIECE, Generation, Sequence, begun, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -189,7 +192,7 @@ def run(generation: Generation, last: int, answer: Answer, *, streamed: Streamed
 
 
 def _read(call: Call, request: Request, generation: Generation, *, ids: list[int], prefix: PrefixCache | None) -> float:
-    """Put all but the last of the ids into the caches; the seconds that it took."""
+    """Put the ids into the caches, the last one perhaps left to the generation; the seconds that it took."""
     model, caches, language = generation.model, generation.caches, request.engine.language
 
     def new() -> list[Any]:
@@ -203,10 +206,22 @@ def _read(call: Call, request: Request, generation: Generation, *, ids: list[int
                 prefill(model, caches, ids[known:pause], watch=bar.update)
                 prefix.mark(caches, pause)
                 known = pause
-        prefill(model, caches, ids[known:-1], watch=bar.update)
+        end = max(known, (len(ids) - known - 1) // PIECE * PIECE + known)
+        prefill(model, caches, ids[known:end], watch=bar.update)
+        _read_end(generation, ids[end:])
+        bar.update(len(ids) - end)
     seconds = perf_counter() - start
     call.info(f"{pipes.plural(len(ids), 'token')} in the prompt, {found} known, read in {seconds:.2f} s")
     return seconds
+
+
+def _read_end(generation: Generation, ids: list[int]) -> None:
+    """Put the last ids of a prompt into the caches: all, or all but the last where that one has to be apart."""
+    generation.first = last_row.logits(generation.model, generation.caches, ids)
+    if generation.first is None:
+        prefill(generation.model, generation.caches, ids[:-1])
+    else:
+        mx.eval(generation.first)
 
 
 def as_json(request: Request, text: str, reason: str | None, *, prompt: int, tokens: list[Token]) -> dict[str, Any]:

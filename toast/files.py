@@ -7,10 +7,9 @@ lock is free. Knows nothing of streams (`pipes.py`) or of what the bytes mean; s
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager, suppress
 from stat import S_ISDIR, S_ISREG
 
-from toast.errors import BadInput, os_error
+from toast.errors import BadInput, ignoring, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def sync(path: str) -> None:
 
 def keep_mode(fd: int, path: str, more: int = 0) -> None:
     """Give a file that will replace the one at `path` the permissions of that one, and `more`."""
-    with suppress(OSError):  # there is none
+    with ignoring(OSError):  # there is none
         os.fchmod(fd, os.stat(path).st_mode & 0o777 | more)
 
 
@@ -90,7 +89,7 @@ def state(folder: str) -> tuple[tuple[str, int, int, int], ...]:
     found = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(FileNotFoundError):
+            with ignoring(FileNotFoundError):
                 status = entry.stat()
                 found.append((entry.name, status.st_size, status.st_mtime_ns, status.st_ino))
     return tuple(sorted(found))
@@ -103,10 +102,9 @@ def allow_open(count: int) -> None:
     least, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + 64
     if least != resource.RLIM_INFINITY and least < wanted:
-        with suppress(OSError, ValueError):
-            resource.setrlimit(
-                resource.RLIMIT_NOFILE, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most)
-            )
+        with ignoring(OSError, ValueError):
+            soft = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
 
 
 # ---------------------------------------------------------------- locks
@@ -156,7 +154,7 @@ def open_own(path: str) -> int:
 
 def remove(fd: int, path: str) -> None:
     """Take the name away from the file behind `fd`, unless it belongs to another by now."""
-    with suppress(OSError):
+    with ignoring(OSError):
         if has_name(fd, path):
             os.unlink(path)
 
@@ -374,21 +372,29 @@ def no_room(reason: object) -> BadInput:
     return BadInput(f"cannot write the temporary file: {reason}", "TMPDIR=FOLDER names another folder")
 
 
-@contextmanager
-def named(call: Call, fd: int) -> Iterator[str]:
+class named:  # noqa: N801  a function to callers
     """A name for a private file, for as long as it takes to open it by name."""
-    path = _private(call)
+
+    def __init__(self, call: Call, fd: int) -> None:
+        self.fd, self.draft, path = fd, None, _private(call)
+        try:
+            self.name = give_name(fd, path)
+        except OSError:  # it had one, or there are no files without: a copy has
+            self.draft = _copied(fd, path)
+
+    def __enter__(self) -> str:
+        return self.draft.name if self.draft else self.name
+
+    def __exit__(self, *_: object) -> None:
+        self.draft.__exit__() if self.draft else remove(self.fd, self.name)
+
+
+def _copied(fd: int, path: str) -> Draft:
+    draft = Draft(path, 0o600, named=True)
     try:
-        name = give_name(fd, path)
-    except OSError:  # it had one, or there are no files without: a copy has
-        with Draft(path, 0o600, named=True) as draft:
-            at = 0
-            while chunk := os.pread(fd, 1 << 20, at):
-                write(draft.fd, chunk)
-                at += len(chunk)
-            yield draft.name
-        return
-    try:
-        yield name
-    finally:
-        remove(fd, name)
+        for at in range(0, os.fstat(fd).st_size, 1 << 20):
+            write(draft.fd, os.pread(fd, 1 << 20, at))
+    except BaseException:
+        draft.__exit__()
+        raise
+    return draft

@@ -8,7 +8,6 @@ nothing. Knows no tokenizers; standard library alone.
 from __future__ import annotations
 
 from bisect import bisect_left
-from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,9 +64,8 @@ def _kind(block: str) -> str:
     return "" if block.strip(" \t\r\n") else "blank"
 
 
-@cache
 def _cjk() -> re.Pattern[str]:
-    import re
+    import re  # which keeps what it has compiled
 
     return re.compile(CJK)
 

@@ -5,10 +5,9 @@ A person can read and edit the file: {"role", "content"} on a line. Knows no mod
 
 from __future__ import annotations
 
-import json
 import os
 
-from toast import files, pipes, store
+from toast import files, json_text, pipes, store
 from toast.errors import BadInput, UsageError, os_error
 
 TYPE_CHECKING = False
@@ -46,7 +45,7 @@ class Session:
 
     def _message(self, line: bytes, number: int) -> dict[str, Any]:
         try:
-            message = json.loads(line)
+            message = json_text.loads(line)
         except (ValueError, RecursionError):
             message = None
         if not isinstance(message, dict) or not all(isinstance(message.get(k), str) for k in ("role", "content")):

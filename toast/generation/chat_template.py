@@ -6,24 +6,26 @@ Does not know tokens. Source: transformers' utils/chat_template_utils.py, whose 
 
 from __future__ import annotations
 
-import json
 import os
 from binascii import crc32
 
-from toast import files
+from toast import files, json_text
 from toast.errors import BadInput, BadModel, told
 from toast.pipes import clean
 from toast.store.folder import blame, read_object
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from typing import Any
 
     Messages = list[dict[str, Any]]  # {"role", "content"}
     Variables = dict[str, Any]  # what a template may look at beside the messages
-    Pieces = list[str | int]  # texts, and numbers of the messages whose contents stand between them
+    from toast.generation.watched_template import Condition, Pieces, Watch
 
+    Cases = list[tuple[list[Condition], Pieces]]  # what was asked of contents, and what it came to
+
+CASES = 32  # of a template and roles that are kept
 LONGEST = 1 << 20  # characters of a template; those of today have 20,000
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -55,26 +57,35 @@ class Template:
     def render(self, messages: Messages, cache: str | None = None, variables: Variables | None = None) -> str:
         """The prompt of messages {"role", "content"}, ready for the assistant's turn.
 
-        cache: a folder for what a static template comes to, so that later processes do without jinja2 (70 ms to
+        cache: a folder for what the template came to before, so that later processes do without jinja2 (70 ms to
         import). Raises BadModel for a broken template, BadInput when the template refuses the messages."""
-        pieces = self._known(messages, cache, variables or {}) if cache else None
-        if pieces is None:
-            return self._render(messages, variables or {})
-        return "".join(messages[p]["content"] if isinstance(p, int) else p for p in pieces)
+        if cache is None or any(m.keys() != {"role", "content"} for m in messages):
+            return self._render(messages, variables)
+        facts = [self.source, self.tokens, [m["role"] for m in messages], *([variables] if variables else [])]
+        path = os.path.join(cache, f"{crc32(repr(facts).encode()):08x}.json")
+        cases = _read(path, facts, len(messages))
+        for conditions, pieces in cases or ():
+            if all(_holds(messages, condition) for condition in conditions):
+                return _joined(pieces, messages)
+        text = self._render(messages, variables)
+        if cases is not None:
+            self._learn(messages, variables or {}, text=text, cases=cases, facts=facts, path=path)
+        return text
 
-    def _render(self, messages: Messages, variables: Variables | None = None) -> str:
+    def _render(self, messages: Messages, variables: Variables | None = None, watch: Watch | None = None) -> str:
         import jinja2
 
         from toast.generation.sandbox import Deadline, TooMuch
 
         usual = {"tools": None, "documents": None, "add_generation_prompt": True}
         try:
-            env = environment(messages)
+            env = environment(messages, watch)
             if self.code is None:
                 self.code = env.compile(self.source or "")
             template = env.template_class.from_code(env, self.code, env.make_globals(None))
             with Deadline():
-                return clean(template.render(usual | self.tokens | (variables or {}) | {"messages": messages}))
+                text = template.render(usual | self.tokens | (variables or {}) | {"messages": messages})
+                return text if watch else clean(text)
         except jinja2.TemplateSyntaxError as error:
             raise BadModel(f"the model's chat template is broken in line {error.lineno}") from None
         except TooMuch as error:
@@ -84,60 +95,85 @@ class Template:
         except Exception as error:  # a program of its own: whatever it raises is its fault
             raise BadModel(f"the model's chat template fails: {told(error)}") from None
 
-    # ---- what a static template comes to: texts, and numbers of the messages between them
+    def _learn(
+        self, messages: Messages, variables: Variables, *, text: str, cases: Cases, facts: list[Any], path: str
+    ) -> None:
+        """Keep what the template came to for these messages; that nothing can be kept, where it cannot."""
+        import json
 
-    def _known(self, messages: Messages, cache: str, variables: Variables) -> Pieces | None:
-        """The pieces for messages of these roles; None when the template looks into the contents."""
-        roles = " ".join(m["role"] for m in messages)
-        if any(m.keys() != {"role", "content"} for m in messages):
-            return None
-        facts = [self.source, self.tokens, roles, *([variables] if variables else [])]
-        key = crc32(json.dumps(facts).encode())
-        path = os.path.join(cache, f"{key:08x}.json")
+        from toast.generation import watched_template
+
+        known: Cases | None = None
         try:
-            found = json.loads(files.read(path))
-            pieces = found["pieces"]
-            if found["for"] == facts and found["sum"] == _sum(pieces) and _are_pieces(pieces, len(messages)):
-                return pieces
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            pass
-        return self._learn(messages, variables, facts=facts, path=path)
-
-    def _learn(self, messages: Messages, variables: Variables, *, facts: list[Any], path: str) -> Pieces | None:
-        import re
-
-        from jinja2 import TemplateSyntaxError
-
-        from toast.generation import static_template
-
-        pieces: Pieces | None = None
-        source = self.source or ""
-        try:
-            static = static_template.is_static(environment().parse(source)) and "\0" not in source
-        except (TemplateSyntaxError, RecursionError):
-            return None  # `_render` will tell
-        if static:
-            marks = [{"role": m["role"], "content": f"\0{i}\0"} for i, m in enumerate(messages)]
-            marked = self._render(marks, variables)
-            pieces = [int(p) if i % 2 else p for i, p in enumerate(re.split("\0(\\d+)\0", marked))]
-        content = json.dumps({"for": facts, "sum": _sum(pieces), "pieces": pieces})
+            if "\0" not in (self.source or "") and watched_template.may_watch(environment().parse(self.source or "")):
+                found = watched_template.watched(messages, lambda marked, watch: self._render(marked, variables, watch))
+                if _joined(found[1], messages) != text:
+                    return
+                known = [found, *cases][:CASES]
+        except watched_template.Unwatched as ended:
+            if ended.once:
+                return
+        except (BadModel, BadInput):
+            return
+        content = json.dumps({"for": facts, "sum": _sum(json.loads(json.dumps(known))), "cases": known})
         try:
             os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
             files.replace(path, [content.encode()])
         except OSError:  # a cache that cannot be written is no reason to fail
             pass
-        return pieces
 
 
-def _sum(pieces: Any) -> int:
-    return crc32(json.dumps(pieces).encode())
+def _read(path: str, facts: list[Any], count: int) -> Cases | None:
+    """What is kept for these facts; None where it is known that nothing can be."""
+    try:
+        found = json_text.loads(files.read(path))
+        cases = found["cases"]
+        if found["for"] == facts and found["sum"] == _sum(cases) and (cases is None or _are_cases(cases, count)):
+            return cases
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        pass
+    return []
 
 
-def _are_pieces(pieces: Any, count: int) -> bool:
-    """Whether they are texts and numbers of messages; None says that a template is not static."""
-    if pieces is None:
-        return True
-    return isinstance(pieces, list) and all(isinstance(p, str) or (type(p) is int and 0 <= p < count) for p in pieces)
+def _sum(cases: Any) -> int:
+    return crc32(repr(cases).encode())
+
+
+def _are_cases(cases: Any, count: int) -> bool:
+    """Whether they are conditions and pieces for so many messages."""
+
+    def is_number(x: Any) -> bool:
+        return type(x) is int and 0 <= x < count
+
+    return all(
+        all(isinstance(p, str) or is_number(p) for p in pieces)
+        and all(is_number(i) and len(given) in ASKED_WITH[how] for i, how, given, _ in asked)
+        and all(isinstance(x, str) for _, _, given, _ in asked for x in given)
+        for asked, pieces in cases
+    )
+
+
+def _holds(messages: Messages, condition: Condition) -> bool:
+    """Whether what a template asked of a content has the same answer."""
+    number, how, given, answer = condition
+    return ASKS[how](messages[number]["content"], *given) is answer
+
+
+ASKS: dict[str, Callable[..., bool]] = {
+    "bool": bool, "eq": lambda content, x: content == x, "contains": lambda content, x: x in content,
+    "startswith": lambda content, x: content.startswith(x), "endswith": lambda content, x: content.endswith(x),
+    "strip": lambda content, *x: content.strip(*x) == content,
+    "lstrip": lambda content, *x: content.lstrip(*x) == content,
+    "rstrip": lambda content, *x: content.rstrip(*x) == content,
+}  # fmt: skip
+
+
+ASKED_WITH = {"bool": {0}, "strip": {0, 1}, "lstrip": {0, 1}, "rstrip": {0, 1}, "eq": {1}, "contains": {1},
+              "startswith": {1}, "endswith": {1}}  # fmt: skip  # how many texts
+
+
+def _joined(pieces: Pieces, messages: Messages) -> str:
+    return clean("".join(messages[p]["content"] if isinstance(p, int) else p for p in pieces))
 
 
 def _source(folder: str, config: dict[str, Any]) -> Any:
@@ -156,12 +192,13 @@ def _source(folder: str, config: dict[str, Any]) -> Any:
     return found
 
 
-def environment(messages: Messages | tuple = ()) -> Any:
+def environment(messages: Messages | tuple = (), watch: Watch | None = None) -> Any:
     """jinja2 as transformers sets it up: sandboxed, immutable, blocks trimmed, a few functions added; for one
-    rendering of these messages, which bounds what it may make."""
+    rendering of these messages, which bounds what it may make. watch: notes what is asked of them."""
     from jinja2 import TemplateError, ext, nodes
 
     from toast.generation.sandbox import Bounded
+    from toast.generation.watched_template import Watching
 
     class Generation(ext.Extension):
         """{% generation %}...{% endgeneration %} marks the assistant's words; here it is their text."""
@@ -181,10 +218,16 @@ def environment(messages: Messages | tuple = ()) -> Any:
 
         return datetime.now().strftime(form)
 
-    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: FBT001, FBT002  as templates call it
+    def tojson(value: Any, ensure_ascii: bool = False, **options: Any) -> str:  # noqa: FBT001, FBT002  templates' way
+        import json
+
         return json.dumps(value, ensure_ascii=ensure_ascii, **options)
 
-    env = Bounded(messages, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols])
+    env: Any = (Watching if watch else Bounded)(
+        messages, trim_blocks=True, lstrip_blocks=True, extensions=[Generation, ext.loopcontrols]
+    )
     env.filters["tojson"] = env.bounded("tojson", tojson)
     env.globals |= {"raise_exception": raise_exception, "strftime_now": strftime_now}
+    if watch:
+        env.begin(watch)
     return env

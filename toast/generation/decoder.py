@@ -7,15 +7,12 @@ model(ids (B, L), cache=caches) -> logits (B, L, V); the caches are changed in p
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
 
 import mlx.core as mx
 
 from toast import kernels
 from toast.errors import BadModel
-from toast.generation import corrections, windows
+from toast.generation import direct
 from toast.store import foreign, weights
 from toast.store.config import text_part
 from toast.store.folder import blame, read_config, read_object
@@ -23,9 +20,11 @@ from toast.store.folder import blame, read_config, read_object
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import ModuleType
     from typing import Any
 
     Config = dict[str, Any]
+    Tensors = dict[str, mx.array]
 
 # model_type -> file, where they differ; as in mlx_lm/utils.py
 FILES = {
@@ -44,17 +43,42 @@ METAL_ALONE = {"muse_spark"}
 
 
 def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
-    """(model, config) of the folder at `path`, weights mapped and read when first used; nothing else is pending, unless
-    it need not be `settled`.
+    """(model, config) of the folder at `path`, MLX-LM's class with its layers: weights mapped and read when first used;
+    nothing else is pending, unless it need not be `settled`.
 
     Raises BadModel when the folder is incomplete or MLX-LM has no such architecture."""
     config = read_config(path)
-    module: Any = architecture(path, config)
-    from toast.generation import fill  # MLX's layers, whose import the architecture's begins
+    architecture(path, config)
+    tensors, quantization = _tensors(path, config)
+    return _whole(path, config, tensors, quantization=quantization, settled=settled), config
 
-    tensors, part = weights.load(path), config
+
+def light(path: str) -> tuple[Any, Config]:
+    """The same for those who only call it: without layers where these are of the usual kind (`direct.py`)."""
+    config = read_config(path)
+    if not direct.may_be(config):
+        return load(path)
+    tensors, quantization = _tensors(path, config)
+
+    def whole() -> Any:
+        return _whole(path, config, tensors, quantization=quantization)
+
+    return direct.model(config, tensors, quantization, whole=whole) or whole(), config
+
+
+def _tensors(path: str, config: Config) -> tuple[Tensors, Any]:
+    """A checkpoint's tensors, and how they are quantised."""
+    tensors = weights.load(path)
     with blame(path):
-        tensors, quantization = foreign.understood(tensors, config)
+        return foreign.understood(tensors, config)
+
+
+def _whole(path: str, config: Config, tensors: Tensors, *, quantization: Any, settled: bool = True) -> Any:
+    """MLX-LM's model of these tensors."""
+    module: Any = architecture(path, config)
+    from toast.generation import corrections, fill, windows  # MLX's layers, whose import the architecture's begins
+
+    part = config
     if _file(config) is None:
         part, tensors = text_part(config), _text_tensors(tensors)
     tensors = _wrapped(module, part, tensors)
@@ -79,7 +103,7 @@ def load(path: str, *, settled: bool = True) -> tuple[Any, Config]:
         raise
     except Exception as error:  # whatever MLX-LM's classes make of these settings
         raise BadModel(f"{path}: not a whole {part.get('model_type')} model: {error}") from None
-    return model, config
+    return model
 
 
 def _arguments(module: Any, config: Config) -> Any:
@@ -137,6 +161,8 @@ def _arrays(node: Any) -> Iterator[mx.array]:
 
 def architecture(path: str, config: Config) -> ModuleType:
     """The module of MLX-LM that implements config["model_type"], or of a wrapper that it lacks the language model."""
+    from importlib import import_module
+
     name = _file(config) or _file(text_part(config))
     module: Any = None
     try:
@@ -158,6 +184,8 @@ def _file(config: Config) -> str | None:
         return "bailing_moe_v3"
     if kind == "llama4_text" and config.get("num_local_experts", 0) > 1:  # the file of that name has no experts
         return "llama4"
+    from importlib.util import find_spec
+
     parent = _parent()
     for name in (FILES.get(kind, kind), kind.replace("-", "_"), kind.replace("_", "-"), kind.removesuffix("_text")):
         fits = name.replace("-", "_").isidentifier()
@@ -169,6 +197,9 @@ def _file(config: Config) -> str | None:
 def _parent() -> ModuleType:
     """mlx_lm, or an empty module in its place: its own __init__ imports transformers (0.6 s)."""
     if "mlx_lm" not in sys.modules:
+        from importlib.util import find_spec
+        from types import ModuleType
+
         spec = find_spec("mlx_lm")
         parent = sys.modules["mlx_lm"] = ModuleType("mlx_lm")
         places: Any = spec and spec.submodule_search_locations
@@ -181,7 +212,8 @@ def caches(model: Any) -> list[Any]:
     if hasattr(model, "make_cache"):
         return model.make_cache()
     _parent()
-    cache = import_module("mlx_lm.models.cache")
+    from mlx_lm.models import cache
+
     return [cache.KVCache() for _ in model.layers]
 
 

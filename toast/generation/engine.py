@@ -118,11 +118,14 @@ class Reader:
 class LanguageModel(Reader):
     """The whole: immutable, for any number of uses at once. model: ids (B, L), cache=caches -> logits (B, L, V)."""
 
+    light = True  # nobody changes its layers
+
     def __init__(self, folder: str, adapter: str = "") -> None:
         from toast.generation import decoder
 
         super().__init__(folder, adapter)
-        self.model, self.config = decoder.load(folder)
+        plain = self.light and not adapter and kept.memory is None
+        self.model, self.config = decoder.light(folder) if plain else decoder.load(folder)
         if adapter:
             from toast.generation import lora
 
@@ -146,6 +149,8 @@ class LanguageModel(Reader):
 
 class Divided(LanguageModel):
     """One process's part of a language model that several share."""
+
+    light = False
 
     def __init__(self, folder: str) -> None:
         from toast.generation import distributed

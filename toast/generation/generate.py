@@ -152,7 +152,7 @@ class Sequence:
 
 
 class Generation:
-    """The tokens that follow a prompt whose last token is not in the caches yet.
+    """The tokens that follow a prompt whose last token is not in the caches yet, or one that was read to its end.
 
     top: None, or how many alternatives each token comes with. drafter: guesses that are verified many at once
     (speculative decoding, Leviathan et al. 2023); only for a greedy sampler and caches that can be trimmed, and the
@@ -168,12 +168,13 @@ class Generation:
         self.model, self.caches, self.sampler, self.name = model, caches, sampler, name
         self.sequence = sequence or Sequence()
         self.top, self.drafter, self.fed = top, drafter, 0
+        self.first: mx.array | None = None  # the logits after the prompt, where it was read to its end
 
     def run(self, last: int) -> Iterator[Token]:
         """Tokens after `last`, the prompt's last token; the one that ends the text is not among them."""
         sequence = self.sequence
-        logits = self._forward(mx.array([[last]]))[-1]
-        self.fed = 0
+        logits = self._forward(mx.array([[last]]))[-1] if self.first is None else self.first
+        self.first, self.fed = None, 0
         while sequence.reason is None:
             checkpoint()
             # 1) choose a token, and compute what may follow it before anybody looks at it

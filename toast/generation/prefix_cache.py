@@ -12,7 +12,6 @@ or not ours is as good as none.
 from __future__ import annotations
 
 import os
-import re
 from _blake2 import blake2b  # hashlib would load OpenSSL
 from array import array
 from functools import partial
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 BLOCK = 64
 CHAINS = 8  # prompts that begin with the same block, whose blocks are remembered to see where others leave them
 ENDS = 4  # ends of prompts that are kept after a chain of blocks
-KEY = re.compile("[0-9a-f]{40}")  # what is not called so is not ours
+HEX = frozenset("0123456789abcdef")
 READING = 2  # raise when models are read otherwise: windows, corrections
 
 
@@ -232,7 +231,7 @@ class PrefixCache:
     def _bound(self) -> None:
         """Delete the files used longest ago until the rest is within the limit."""
         with os.scandir(self.folder) as entries:
-            ours = ((e.path, e.stat(follow_symlinks=False)) for e in entries if KEY.fullmatch(e.name))
+            ours = ((e.path, e.stat(follow_symlinks=False)) for e in entries if _is_key(e.name))
             found = sorted((s.st_mtime_ns, s.st_size, path) for path, s in ours)
         total = sum(size for _, size, _ in found)
         for _, size, path in found:
@@ -248,6 +247,11 @@ class PrefixCache:
 def _chains_name(keys: list[str]) -> str:
     """Under which name the keys of prompts are that begin with the same block."""
     return blake2b(b"chains" + keys[0].encode(), digest_size=20).hexdigest()
+
+
+def _is_key(name: str) -> bool:
+    """What is not called so is not ours."""
+    return len(name) == 40 and HEX.issuperset(name)
 
 
 def _fingerprint(path: str) -> bytes:

@@ -6,11 +6,11 @@ the other, each at a multiple of 64. In the tree an array is {"dtype", "shape", 
 
 from __future__ import annotations
 
-import json
 from binascii import crc32
 
 import mlx.core as mx
 
+from toast import json_text
 from toast.store import safetensors
 
 TYPE_CHECKING = False
@@ -40,6 +40,8 @@ def pack(tree: Tree, key: str) -> list[bytes]:
         return found
 
     tree = described(tree)
+    import json
+
     sum = crc32(json.dumps(tree).encode())
     for part in parts:
         sum = crc32(part, sum)
@@ -50,11 +52,13 @@ def pack(tree: Tree, key: str) -> list[bytes]:
 
 def unpack(data: memoryview, key: str) -> Tree:
     """The tree of a file's bytes; None when they are not what `pack` made for this key."""
+    import json
+
     length = int.from_bytes(data[8:16], "little")
     if data[:8] != MAGIC or length > len(data) - 16:
         return None
     try:
-        header = json.loads(bytes(data[16 : 16 + length]))
+        header = json_text.loads(bytes(data[16 : 16 + length]))
         body = data[16 + length :]
         sum = crc32(body, crc32(json.dumps(header["tree"]).encode()))
         if header["key"] != key or header["size"] != len(body) or header["crc32"] != sum:

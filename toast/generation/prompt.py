@@ -6,7 +6,7 @@ back once the template's own control tokens are found. Knows no files and no mod
 
 from __future__ import annotations
 
-from toast import options
+from toast import json_text, options
 from toast.errors import ToastError, UsageError
 
 TYPE_CHECKING = False
@@ -65,15 +65,13 @@ class Think:
 
 def variables(words: list[str]) -> Variables:
     """KEY=VALUE each; a value is JSON, else text."""
-    import json
-
     found: Variables = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key.isidentifier() or key == "messages":
             raise UsageError(f"--template {word!r} is not KEY=VALUE", "--template enable_thinking=false")
         try:
-            found[key] = json.loads(value)
+            found[key] = json_text.loads(value)
         except (ValueError, RecursionError):
             found[key] = value
     return found

@@ -84,13 +84,13 @@ class Bounded(ImmutableSandboxedEnvironment):
 
     def made(self, value: Any) -> Any:
         """The value, if there is room for it."""
-        self.spend(len(value) if isinstance(value, str) else weigh(value, self.left))
+        self.spend(weigh(value, self.left))
         return value
 
     def concat(self, parts: Iterable[str]) -> str:
         kept = []
         for part in parts:
-            self.spend(len(part))
+            self.spend(str.__len__(part))
             kept.append(part)
         return "".join(kept)
 
@@ -198,7 +198,9 @@ def weigh(value: Any, most: int) -> int:
     while todo:
         one = todo.pop()
         inner: Any = ()
-        if isinstance(one, (str, bytes)):
+        if isinstance(one, str):
+            total += str.__len__(one)  # of a mark under a watch, too
+        elif isinstance(one, bytes):
             total += len(one)
         elif isinstance(one, int):
             total += 1 + one.bit_length() // 8

@@ -47,6 +47,8 @@ map_tensors: Callable[..., list[array]] | None = None  # (fd, [(offset, dtype, s
 linear: Callable[..., array] | None = None  # a linear layer with bias, activation and residual as one op
 after_attention: Callable[..., array] | None = None  # what follows attention in BERT's layer as one op
 encoder_layer: Callable[..., array] | None = None  # all of BERT's layer as one op
+DecoderLayers: Any = None  # layers of Llama's kind as one op
+Rope: Any = None  # their rotation
 
 _variant = "off"
 _decided: tuple[str, int] | None = None  # what the first Call asked for: variant, threads
@@ -117,7 +119,7 @@ def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None]
     variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
     warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
-    global _variant, map_tensors, linear, after_attention, encoder_layer
+    global _variant, map_tensors, linear, after_attention, encoder_layer, DecoderLayers, Rope
     import mlx.core as mx
 
     if _on_gpu():
@@ -139,6 +141,7 @@ def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None]
         replace(mx.array, "__matmul__", lambda a, b: ext.matmul(a, b))
     map_tensors, linear = ext.map_tensors, ext.linear
     after_attention, encoder_layer = ext.after_attention, ext.encoder_layer
+    DecoderLayers, Rope = ext.DecoderLayers, ext.Rope
     _variant = name
     return name
 
@@ -179,6 +182,8 @@ def fused_layers(model: Any) -> tuple[int, int]:
     """How many of a decoder's layers run as fused ops, and how many it has."""
     if _variant == "off":
         return 0, len(getattr(model, "layers", []))
+    if hasattr(type(model), "fused_layers"):
+        return model.fused_layers()
     from . import modules
 
     return modules.fused_layers(model)
@@ -191,10 +196,10 @@ def _replace(owner: Any, names: Iterable[str], ext: ModuleType) -> None:
 
 
 def _restore() -> None:
-    global _variant, _decided, map_tensors, linear, after_attention, encoder_layer
+    global _variant, _decided, map_tensors, linear, after_attention, encoder_layer, DecoderLayers, Rope
     restore()
     _variant, _decided = "off", None
-    map_tensors = linear = after_attention = encoder_layer = None
+    map_tensors = linear = after_attention = encoder_layer = DecoderLayers = Rope = None
 
 
 def _on_gpu() -> bool:

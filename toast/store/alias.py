@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 
+from toast import json_text
 from toast.errors import UsageError
 from toast.store.location import home
 
@@ -17,7 +17,7 @@ def read(call: Call) -> dict[str, str]:
     """name -> what it stands for; none where the file is damaged."""
     try:
         with open(_file(call), encoding="utf-8") as file:
-            known = json.load(file)
+            known = json_text.loads(file.read())
     except (OSError, ValueError, RecursionError):
         return {}
     return {k: v for k, v in known.items() if isinstance(v, str)} if isinstance(known, dict) else {}
@@ -40,6 +40,8 @@ def change(call: Call, name: str, target: str | None) -> None:
     else:
         known[name] = target
     os.makedirs(home(call), 0o700, exist_ok=True)
+    import json
+
     files.replace(_file(call), [json.dumps(known, ensure_ascii=False, indent=1).encode()], mode=0o600)
 
 

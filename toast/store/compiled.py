@@ -7,15 +7,16 @@ only the library reads it. What they hold is for `toast/vocabulary`; how one is 
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 
 from toast import files
+from toast import kept as kept_here
+from toast.errors import ignoring
 from toast.store.folder import read_tokenizer
 from toast.store.location import home
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from toast.command import Call
@@ -24,13 +25,18 @@ if TYPE_CHECKING:
 FORM = "1"  # raise when vocabularies are to be compiled anew
 SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
 
+PATIENCE = 1.0  # seconds of compiling, after which it is told
+
 _store: str | None = None  # where they are kept; None: nowhere
+_tell: Callable[[str], object] | None = None
 
 
 def keep_for(call: Call) -> None:
     """Keep them in the caller's store from now on: they are the same in any."""
-    global _store
+    global _store, _tell
     _store = os.path.join(home(call), "vocabularies")
+    seen = kept_here.memory is None and (call.verbose or os.isatty(call.stderr))  # a process that stays has many
+    _tell = call.warn if seen else None
 
 
 def tokenizer(path: str) -> Any:
@@ -50,7 +56,7 @@ def library(path: str) -> Any:
     key = _key(os.path.join(path, "tokenizer.json")) if _store else None
     if _store and key:
         made = os.path.join(_store, "".join(key))
-        with suppress(OSError):  # a store that cannot be written
+        with ignoring(OSError):  # a store that cannot be written
             if not _is_empty(made) and _mapped(made, path) is None:
                 _make(made, path, found)
                 _remove_others(_store, *key)
@@ -89,14 +95,19 @@ def _make(made: str, path: str, library: Any) -> None:
     except ImportError:
         return
     import json
+    from threading import Timer
 
     from toast.vocabulary.compile import Unknown, compiled
 
+    told = Timer(PATIENCE, _tell or str, [f"preparing the vocabulary of {path}, once"])
+    told.start()
     try:
         with open(os.path.join(path, "tokenizer.json"), encoding="utf-8") as file:
             form = compiled(json.load(file), library, os.path.realpath(file.name))
     except (Unknown, ValueError, RecursionError):
         form = b""
+    finally:
+        told.cancel()
     os.makedirs(os.path.dirname(made), 0o700, exist_ok=True)
     files.replace(made, [form])
 
@@ -119,16 +130,17 @@ def _key(file: str) -> tuple[str, str] | None:
     return digest(os.path.realpath(file)) + "-", digest(repr(state))
 
 
-def _library() -> tuple[str, int]:
-    """What changes with the library's version: it says what a letter is, and the compiled form keeps it."""
+def _library() -> str:
+    """The library's version, by what its installer noted: it says what a letter is, and the compiled form keeps it. Two
+    environments with the same one share what is compiled."""
     import sys
 
     for place in sys.path:
-        try:
-            return place, os.stat(os.path.join(place, "tokenizers", "__init__.py")).st_mtime_ns
-        except OSError:
-            continue
-    return "", 0
+        with ignoring(OSError):
+            changed = os.stat(os.path.join(place, "tokenizers", "__init__.py")).st_mtime_ns
+            named = [name for name in os.listdir(place) if name.startswith("tokenizers-") and name.endswith("-info")]
+            return named[0] if len(named) == 1 else f"{place} {changed}"
+    return ""
 
 
 def kept(call: Call) -> Iterator[tuple[str, str]]:
@@ -144,5 +156,5 @@ def _remove_others(parent: str, family: str, version: str) -> None:
     """Remove what the file gave before it was edited."""
     for name in os.listdir(parent):
         if name.startswith(family) and name != family + version:
-            with suppress(OSError):
+            with ignoring(OSError):
                 os.unlink(os.path.join(parent, name))

@@ -5,18 +5,16 @@ Knows nothing of tensors, of architectures or of where the folder came from.
 
 from __future__ import annotations
 
-import json
 import os
-from contextlib import contextmanager
 
-from toast import files
+from toast import files, json_text
 from toast.errors import BadModel, told
 from toast.store import plausible
 from toast.store.config import normalised
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from typing import Any
 
 
@@ -42,8 +40,10 @@ def read_json(path: str, name: str) -> Any:
     try:
         with open(files.open_regular(file), encoding="utf-8") as f:
             text = f.read()
-        value = json.loads(text)
+        value = json_text.loads(text)
         if "\\ud" in text or "\\uD" in text:  # half a surrogate pair is no text: a ValueError
+            import json
+
             json.dumps(value, ensure_ascii=False).encode()
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -85,6 +85,8 @@ def write_texts(path: str, texts: Mapping[str, Any]) -> None:
     """Put files into a folder: name -> text, or what JSON writes."""
     for name, content in texts.items():
         if not isinstance(content, str):
+            import json
+
             content = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
         files.replace(os.path.join(path, name), [content.encode()])
 
@@ -92,18 +94,23 @@ def write_texts(path: str, texts: Mapping[str, Any]) -> None:
 HOLDERS = "Transformer", "StaticEmbedding"  # kinds of modules that have weights and tokenizer beside them
 
 
-@contextmanager
-def blame(path: str) -> Iterator[None]:
+class blame:  # noqa: N801  it is called as a function; contextlib would load what takes 4 ms
     """What goes wrong while settings of this folder are put to use becomes a BadModel naming it."""
-    try:
-        yield
-    except BadModel as error:
-        told = error.message if path in error.message else f"{path}: {error.message}"
-        raise BadModel(told, error.hint) from None
-    except KeyError as error:
-        raise BadModel(f"{path}: no {error.args[0]!r} in its settings") from None
-    except (TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise BadModel(f"{path}: {error}") from None
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, BadModel):
+            told = error.message if self.path in error.message else f"{self.path}: {error.message}"
+            raise BadModel(told, error.hint) from None
+        if isinstance(error, KeyError):
+            raise BadModel(f"{self.path}: no {error.args[0]!r} in its settings") from None
+        if isinstance(error, (TypeError, AttributeError, ValueError, ArithmeticError)):
+            raise BadModel(f"{self.path}: {error}") from None
 
 
 def modules(path: str) -> list[tuple[str, str]]:

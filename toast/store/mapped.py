@@ -5,9 +5,7 @@ The library is loaded for what the compiled form leaves to it: pairs of texts, i
 
 from __future__ import annotations
 
-import json
-from functools import cached_property
-
+from toast import json_text
 from toast.store.folder import read_tokenizer
 
 TYPE_CHECKING = False
@@ -46,7 +44,9 @@ class Mapped:
 
     def __init__(self, vocabulary: Any, path: str) -> None:
         self._vocabulary, self._path = vocabulary, path
-        settings = json.loads(vocabulary.settings)
+        self._library: Any = None
+        self._all_added: dict[int, Added] | None = None
+        settings = json_text.loads(vocabulary.settings)
         self._before, self._after, self._trim = settings["before"], settings["after"], settings["trim"]
         self.spells_bytes: bool = settings["bytes"]
         self.source: str = settings["source"]
@@ -54,9 +54,11 @@ class Mapped:
         self.normalizer = Normalizer(self) if settings["normalizes"] else None
         self.pre_tokenizer = True if settings["cuts"] else None
 
-    @cached_property
+    @property
     def library(self) -> Any:
-        return read_tokenizer(self._path)
+        if self._library is None:
+            self._library = read_tokenizer(self._path)
+        return self._library
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> Any:
         """ids, offsets, special_tokens_mask as the library's Encoding has them."""
@@ -74,15 +76,11 @@ class Mapped:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self._vocabulary.decode(ids, skip_special_tokens)
 
-    @cached_property
+    @property
     def _added(self) -> dict[int, Added]:
-        return _tokens(self._vocabulary.added())
-
-    @cached_property
-    def _letters(self) -> list[str]:
-        from toast.vocabulary.alphabet import letters
-
-        return letters()
+        if self._all_added is None:
+            self._all_added = _tokens(self._vocabulary.added())
+        return self._all_added
 
     def added_in(self, text: str) -> dict[int, Added]:
         """Of the added tokens the special ones, those between bars (<|...|>) and those that are in a text."""
@@ -110,7 +108,9 @@ class Mapped:
             return None
         text = self._vocabulary.text(id)
         if self.spells_bytes and not flags & PLAIN:
-            return "".join(map(self._letters.__getitem__, text))
+            from toast.vocabulary.alphabet import letters
+
+            return "".join(map(letters().__getitem__, text))
         return text.decode(errors="replace")
 
     def token_to_id(self, token: str) -> int | None:

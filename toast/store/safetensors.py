@@ -6,10 +6,11 @@ Source: https://github.com/huggingface/safetensors#format
 
 from __future__ import annotations
 
-import json
 import os
 
 import mlx.core as mx
+
+from toast import json_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ def header(
         dtype, shape = tensors[name]
         start, end = end, end + sizes[name]
         entries[name] = {"dtype": NAMES[dtype], "shape": list(shape), "data_offsets": [start, end]}
+    import json
+
     text = json.dumps(entries, separators=separators).encode()
     text += b" " * (-(8 + len(text)) % alignment)
     return len(text).to_bytes(8, "little") + text, order
@@ -120,7 +123,7 @@ def parse(text: bytes, size: int) -> tuple[dict[str, str], dict[str, tuple[int, 
     Raises ValueError unless every tensor lies in the file and none on another.
     """
     try:
-        entries = json.loads(text)
+        entries = json_text.loads(text)
         metadata = entries.pop("__metadata__", None) or {}
         tensors = {name: _tensor(name, entry, base=8 + len(text), size=size) for name, entry in entries.items()}
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:

@@ -6,12 +6,11 @@ Does not know: what the tensors mean, or where the model came from.
 
 from __future__ import annotations
 
-import json
 import os
 
 import mlx.core as mx
 
-from toast import files, kernels
+from toast import files, json_text, kernels
 from toast.errors import BadModel
 from toast.store import safetensors
 
@@ -51,7 +50,7 @@ def indexed(index: str) -> list[str]:
     """The files that an index of tensors names; BadModel where it is none, or leads elsewhere."""
     try:
         with open(files.open_regular(index), encoding="utf-8") as f:
-            names = sorted(set(json.load(f)["weight_map"].values()))
+            names = sorted(set(json_text.loads(f.read())["weight_map"].values()))
     except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
         raise BadModel(f"{index}: not an index of tensors: {error}") from None
     for name in names:
