@@ -4,6 +4,7 @@ Knows nothing of streams or processes: `command.py` prints these and ends with t
 """
 
 from enum import IntEnum
+from errno import ENAMETOOLONG, ENOENT
 
 
 class Exit(IntEnum):
@@ -68,6 +69,6 @@ def not_numbers(name: str) -> BadModel:
 def os_error(error: OSError, what: str) -> BadInput:
     """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
     message = f"cannot {what}: {error.strerror or error}"
-    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+    if error.errno in (ENOENT, ENAMETOOLONG) and isinstance(error.filename, str):
         return NoFile(message, error.filename)
     return BadInput(message)
