@@ -3,17 +3,21 @@
 Knows nothing of streams or processes: `command.py` prints these and ends with them.
 """
 
-from enum import IntEnum
+from __future__ import annotations
+
 from errno import ENAMETOOLONG, ENOENT
 
 
-class Exit(IntEnum):
-    """The statuses of every command; the contract in docs/design.md says when."""
+class Exit(int):
+    """The statuses of every command; the contract in docs/design.md says when. No enum: that module takes longer to import than all of ours."""
 
-    OK = 0
-    NONE = 1  # nothing found: search, rerank --threshold, classify --only
-    ERROR = 2  # any error, "some records failed" and wrong usage included
-    CUT = 3  # only with --strict: an input or an answer was cut short
+    OK: Exit
+    NONE: Exit  # nothing found: search, rerank --threshold, classify --only
+    ERROR: Exit  # any error, "some records failed" and wrong usage included
+    CUT: Exit  # only with --strict: an input or an answer was cut short
+
+
+Exit.OK, Exit.NONE, Exit.ERROR, Exit.CUT = map(Exit, range(4))
 
 
 class ToastError(Exception):
