@@ -9,7 +9,9 @@ from errno import ENAMETOOLONG, ENOENT
 
 
 class Exit(int):
-    """The statuses of every command; the contract in docs/design.md says when. No enum: that module takes longer to import than all of ours."""
+    """The statuses of every command; the contract in docs/design.md says when.
+
+    No enum: that module takes longer to import than all of ours together."""
 
     OK: Exit
     NONE: Exit  # nothing found: search, rerank --threshold, classify --only
