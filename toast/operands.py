@@ -34,8 +34,6 @@ def hint(call: Call, values: Mapping[str, Any], name: str) -> str:
         return unquoted(call, first or "", files)
     if call.name == "classify" and "," in name and not (values["labels"] or values["label_file"]):
         return f"labels come after -l: {shown(call.name, '-l', *files)}"
-    if call.name == "index":
-        return f"-o names the file to make: {shown('index', '-o', name)}" if name.endswith(".db") else ""
     text = f"echo {quoted(name)} |" if name == short(name) else "... |"
     return "" if _is_name(name) else f"text goes in on standard input: {text} {call.name}"
 
