@@ -11,7 +11,7 @@ import stat
 
 from embed import formats
 from toast import pipes
-from toast.errors import NoFile, os_error
+from toast.errors import os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ class Walk:
         self.failed.add(path)
         if path not in self.told:
             self.told.add(path)
-            told = os_error(error, f"{verb} {path}")
-            if isinstance(told, NoFile) and path.endswith(".db"):
-                told.hint = f"index PATH -o {path} makes it"
-            self.call.error(str(told))
+            self.call.error(str(os_error(error, f"{verb} {path}")))
 
     def skip(self, why: str, path: str, *, told: str = "") -> None:
         """Pass over a file: counted, and said at once where it was named."""
