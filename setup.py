@@ -86,7 +86,14 @@ def kernels() -> dict[str, Any]:
     }
 
 
-class Launched(Distribution):
+class Ours(Distribution):
+    """With manual pages and completions in an editable install, too."""
+
+    def has_data(self) -> bool:
+        return self.has_data_files()  # editable_wheel asks by a name that distutils has no method of
+
+
+class Launched(Ours):
     """The commands that pyproject.toml names, as executables in place of scripts for Python."""
 
     launched: list[str]  # "embed = embed.cli:embed"
@@ -124,7 +131,9 @@ class BuildLauncher(build_scripts):
 
 
 if __name__ == "__main__":
-    built: dict[str, Any] = kernels() if wants_kernels(dict(os.environ)) else {}
+    built: dict[str, Any] = {"distclass": Ours}
+    if wants_kernels(dict(os.environ)):
+        built |= kernels()
     if wants_launcher(dict(os.environ)):
         built["distclass"] = Launched
         built["cmdclass"] = {**built.get("cmdclass", {}), "build_scripts": BuildLauncher}

@@ -176,7 +176,8 @@ def _missing(call: Call, writer: Writer, document: Document, *, update: bool) ->
     """A file that was named is not there: an update takes it out, anything else is told of it."""
     ids = [id for id, _ in database.file_versions(writer.db, database.stored(document.path))]
     if not (update and ids):
-        call.error(f"cannot open {document.path}: No such file or directory")
+        hint = f" (index PATH -o {document.path} makes it)" if document.path.endswith(".db") else ""
+        call.error(f"cannot open {document.path}: No such file or directory{hint}")
         return
     with transaction(writer.db):
         database.remove_documents(writer.db, ids, writer.embedder.dims)

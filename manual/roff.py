@@ -32,7 +32,7 @@ def page(command, names):
     """The manual page of a command, which names the others."""
     page = Page(command)
     lines = [r".\" Written from the declarations by python -m manual.write.",
-             f'.TH {page.name.upper()} 1 "{date()}" "toast {__version__}" "User Commands"',
+             f'.TH {page.name.upper()} 1 "{date()}" "toast {__version__}" "User Commands"\n.nh',
              ".SH NAME", rf"{page.name} \- {escaped(lower(page.summary))}"]  # fmt: skip
     lines += [".SH SYNOPSIS", *[line for part in page.commands or [page] for line in synopsis(part)][1:]]
     lines += [".SH DESCRIPTION", *paragraphs([page.summary, *page.paragraphs])]
@@ -74,7 +74,7 @@ def subcommand(page):
     lines = [f'.SS "{escaped(page.name)}"', *paragraphs([page.summary, *page.paragraphs])]
     own = [(heading, rows) for heading, rows in page.groups if heading != "Every command"]
     lines += [line for _, rows in own for line in table(rows)]
-    lines += [rf"Exit status {number}: {escaped(text)}" for number, text in page.statuses if number == "1"]
+    lines += [f".PP\nExit status 1: {escaped(text)}" for number, text in page.statuses if number == "1"]
     return lines + (examples(page) if page.examples else [])
 
 
@@ -93,4 +93,4 @@ def bold(term):
 
 
 def examples(page):
-    return [".PP", ".EX", *escaped("\n".join(page.examples)).split("\n"), ".EE"]
+    return [".PP", ".RS 4", ".EX", *escaped("\n".join(page.examples)).split("\n"), ".EE", ".RE"]

@@ -266,6 +266,7 @@ def test_empty_input_is_an_empty_index(tmp_path, model):
 
 
 def test_wrong_usage(tree, model):
+    command("index", "-m", model, "new.db", cwd=tree).fails("cannot open new.db", "index PATH -o new.db makes it")
     for words in (["-m", model], ["--chunk", "lines"], ["--exact"], ["-u", "x.db"], ["--id", "id"]):
         index(model, "--merge", "a.db", "b.db", *words, cwd=tree).fails("--merge", words[0])
     index(model, "--files-from", "list", "-", cwd=tree).fails("- names no file beside --files-from")

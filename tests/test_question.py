@@ -90,7 +90,7 @@ def test_files_as_operands(tmp_path):
     (["sum", "up", b"\xff"], '"sum up \ufffd"'),
 ])  # fmt: skip
 def test_an_instruction_without_quotes(tmp_path, words, typed):
-    toast(*words, cwd=tmp_path).fails("no file", f"the instruction is one argument: toast {typed}; text")
+    toast(*words, cwd=tmp_path).fails("no file", f"the instruction is one argument: toast {typed}")
 
 
 def test_a_file_where_the_instruction_stands(tmp_path):

@@ -40,7 +40,7 @@ def sources(folder, *endings):
 def sdist(tmp_path_factory):
     """The folder that the sdist of a clean copy unpacks to."""
     copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("sdist")
-    for name in OURS:
+    for name in (*OURS, "share"):
         shutil.copytree(os.path.join(ROOT, name), copy / name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in TOPS:
         shutil.copy(os.path.join(ROOT, name), copy / name)
@@ -72,7 +72,7 @@ def test_the_sdist_has_the_kernels(sdist):
     wanted = [*sources("toast/kernels", ".cpp", ".h", ".def", ".txt", ".py", ".pyi")]
     assert len(wanted) > 50
     wanted += sources("toast/vocabulary", ".cpp", ".h", ".txt", ".py", ".pyi")
-    wanted += [*sources("toast/launcher", "launcher.c", "toast-python")]
+    wanted += [*sources("toast/launcher", "launcher.c", "toast-python"), *sources("share", "")]
     assert not [path for path in wanted if not os.path.exists(sdist / path)]
 
 
@@ -112,7 +112,8 @@ def test_without_a_compiler_the_wheel_is_pure(sdist, tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         [entries] = [archive.read(name) for name in archive.namelist() if name.endswith("entry_points.txt")]
         assert b"embed = embed.cli:embed" in entries
-        assert not [name for name in archive.namelist() if ".data/" in name]
+        data = {name.partition(".data/data/")[2] for name in archive.namelist() if ".data/" in name}
+    assert data == set(sources("share", "")), "manual pages and completions, and nothing else"
 
 
 def assert_executables(bin, folder):
@@ -129,6 +130,8 @@ def assert_executables(bin, folder):
     assert (ran.returncode, ran.stderr) == (2, "search: cannot read standard input: Is a directory\n")
     ran = run(bin / "toast-python", "-c", "import sys; print(sys.executable)", cwd=folder)
     assert ran.stdout.startswith(str(bin))
+    for path in sources("share", ""):
+        assert os.path.getsize(bin.parent / path) == os.path.getsize(os.path.join(ROOT, path)), path
 
 
 @pytest.mark.slow

@@ -139,3 +139,31 @@ def _bert_tensors(rng, config, labels):
         prefix = ""
         linear("classifier", len(labels), D)
     return tensors
+
+
+def wide(folder):
+    """A llama whose layers are wide enough for groups of 64, with the words of the small oracle; its folder."""
+    import mlx.core as mx
+    from mlx.utils import tree_flatten
+
+    from toast.generation import decoder
+
+    llama = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "llama-causal")
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 256,
+              "intermediate_size": 512, "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+              "vocab_size": 660, "rms_norm_eps": 1e-5, "max_position_embeddings": 256, "rope_theta": 10000.0,
+              "tie_word_embeddings": False, "eos_token_id": 2}  # fmt: skip
+    module = decoder.architecture("wide", config)
+    mx.random.seed(5)
+    model = module.Model(module.ModelArgs.from_dict(config))
+    weights = dict(tree_flatten(model.parameters()))
+    for name in weights:  # a few inputs far larger than the others: what AWQ is for
+        if name.endswith("layernorm.weight"):
+            weights[name] = mx.where(mx.arange(256) % 37 == 0, 20.0, 1.0)
+    mx.save_safetensors(str(folder / "model.safetensors"), weights)
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        with open(os.path.join(llama, name)) as file:
+            (folder / name).write_text(file.read())
+    os.chmod(folder, 0o755)
+    return folder

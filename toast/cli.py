@@ -234,7 +234,7 @@ def tokenize(
 
     $ tokenize --count < notes.md
     $ tokenize --max 4000 < notes.md | toast "explain"
-    $ tokenize --split 500 -0 < notes.md | xargs -0 -n1 toast "summarise"
+    $ tokenize --split 500 -0 < notes.md | toast --each -0 "summarise"
     """
     from toast import tokenize as verb
 

@@ -5,9 +5,13 @@ Knows nothing of streams or processes: `command.py` prints these and ends with t
 
 from __future__ import annotations
 
+from errno import ENAMETOOLONG, ENOENT
 
-class Exit(int):  # no enum: importing that takes 4 ms
-    """The statuses of every command; the contract in docs/design.md says when."""
+
+class Exit(int):
+    """The statuses of every command; the contract in docs/design.md says when.
+
+    No enum: that module takes longer to import than all of ours together."""
 
     OK: Exit
     NONE: Exit  # nothing found: search, rerank --threshold, classify --only
@@ -108,6 +112,6 @@ def no_numbers_of(name: str, at: list[int]) -> BadText:
 def os_error(error: OSError, what: str) -> BadInput:
     """`cannot WHAT: reason`, e.g. `cannot open notes.txt: No such file or directory`."""
     message = f"cannot {what}: {error.strerror or error}"
-    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+    if error.errno in (ENOENT, ENAMETOOLONG) and isinstance(error.filename, str):
         return NoFile(message, error.filename)
     return BadInput(message)

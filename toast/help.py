@@ -119,8 +119,8 @@ def meaning(p: Parameter) -> str:
 
 def _environment(parameters: Iterable[Parameter]) -> Iterator[Row]:
     for p in parameters:
-        if p.env:
-            yield p.env, f"What {p.long} is without being given."
+        if name := p.env or p.without[1:].partition(",")[0] * p.without.startswith("$"):
+            yield name, f"What {p.long} is without being given."
         if p.name == "color":
             yield COLOURS
     yield from EVERYWHERE

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 FIRST = {"toast": "instruction", "search": "query", "rerank": "query"}  # what their first operand is
 MANY = ("files", "operands", "paths")  # how the others are called
+LONGEST = 60  # characters that a message repeats
 INSTEAD = ("queries", "like", "dupes", "query_field")  # options in whose place there is no query
 
 
@@ -33,13 +34,14 @@ def hint(call: Call, values: Mapping[str, Any], name: str) -> str:
         return unquoted(call, first or "", files)
     if call.name == "classify" and "," in name and not (values["labels"] or values["label_file"]):
         return f"labels come after -l: {shown(call.name, '-l', *files)}"
-    if call.name == "index":
-        return f"-o names the file to make: {shown('index', '-o', name)}" if name.endswith(".db") else ""
-    return "" if _is_name(name) else f"text goes in on standard input: echo {quoted(name)} | {call.name}"
+    text = f"echo {quoted(name)} |" if name == short(name) else "... |"
+    return "" if _is_name(name) else f"text goes in on standard input: {text} {call.name}"
 
 
 def unquoted(call: Call, first: str, names: list[str]) -> str:
     """For operands of which some are no files: one sentence without quotes, or two things in the wrong order."""
+    if any(len(name) > LONGEST or "\n" in name for name in names):
+        return f"text goes in on standard input: {shown(call.name, first)} < FILE"
     there = [word for word in (first, *names) if _exists(call, word)]
     words = [word for word in (first, *names) if word not in there]
     if " " in first and first not in there:
@@ -51,6 +53,12 @@ def unquoted(call: Call, first: str, names: list[str]) -> str:
     what = FIRST[call.name]
     said = f"the {what} is one argument" if len(words) > 1 else f"the {what} comes first"
     return f"{said}: {shown(call.name, ' '.join(words), *there)}"
+
+
+def short(word: str) -> str:
+    """A word as a message names it."""
+    word = pipes.clean(word)
+    return word if len(word) <= LONGEST else word[:LONGEST] + "..."
 
 
 def shown(*words: str) -> str:

@@ -92,7 +92,8 @@ def check_operands(call: Call, instruction: str, names: list[str]) -> None:
         except OSError:
             from toast import operands
 
-            raise UsageError(f"no file {pipes.clean(name)!r}", operands.unquoted(call, instruction, names)) from None
+            hint = operands.unquoted(call, instruction, names)
+            raise UsageError(f"no file {operands.short(name)!r}", hint) from None
 
 
 def _warn_of_file(call: Call, instruction: str) -> None:
