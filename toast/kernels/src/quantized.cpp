@@ -29,9 +29,10 @@ struct FreshCursor {
   inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
     constexpr int PUTS = 8 * PANEL, LINE = 64, EVERY = PUTS * LINE / (STEP_BYTES * BITS / 8);
     const char* next = next_panel<BITS>(*w, n0, step);
+    const size_t apart = (size_t)w->K / STEP * LINE;
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
       int put = 8 * p + j;
-      if (put % EVERY == 0) prefetch(next, put / EVERY * LINE, LINE);
+      if (put % EVERY == 0) prefetch(next, put / EVERY * apart, LINE);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; m++) dot[m][p].add(b, four(x[m]->q + 4 * j));
     });

@@ -120,12 +120,13 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
 }
 
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests
-// doubled the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights. Past the end it
-// does no harm.
+// doubled the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights, one line of each
+// of as many equal parts of the panel as a step has lines: the processor itself then asks for what follows in every one
+// of them. Past the end it does no harm.
 template <int BITS>
 static inline const char* next_panel(const QuantWeights& w, int n0, size_t step) {
   size_t k = step * STEP, at = (size_t)(n0 + COLUMNS) * w.K + k * COLUMNS, one = size_of(w.type);
-  const char* next = (const char*)w.w + at * BITS / 8;
+  const char* next = (const char*)w.w + (size_t)(n0 + COLUMNS) * w.K * BITS / 8 + step * 64;
   if (k % w.group) return next;
   size_t scale =
       (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
