@@ -15,6 +15,7 @@ from toast import loaded, pipes
 from toast.encoding.encoder import Encoder
 from toast.encoding.sentence_transformers import normalize
 from toast.errors import UsageError
+from toast.store.catalog import PURPOSES
 from toast.task import need
 
 TYPE_CHECKING = False
@@ -67,6 +68,8 @@ def open_engine(call: Call, name: str, use: Use) -> Any:
 
 
 def _model(call: Call, name: str, use: Use) -> Any:
+    if name in PURPOSES:
+        use.need_two()  # before it is fetched
     kind = need(call, name, "label", "generate", "embed", "adapt")
     if kind == "label":
         return _classifier(call, name, use)

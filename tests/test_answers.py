@@ -52,8 +52,10 @@ def test_a_record_without_a_token_has_no_label(engine, model, moods):
     stdin = b"".join(blank + b"\n" for blank in blanks)
     for row in rows(*words, stdin=stdin):
         assert row["label"] == "" and row["score"] == 0.5 and {one["score"] for one in row["labels"]} == {0.5}
-    for more in (["--only", "good"], ["--only", "bad"], ["--threshold", "0.1"]):
-        assert classify(*words, *more, stdin=stdin).out == b""
+    for label in ("good", "bad"):
+        assert classify(*words, "--only", label, stdin=stdin).out == b""
+    told = classify(*words, "--threshold", "0.1", stdin=stdin).out.splitlines()
+    assert len(told) == len(blanks) and all(line.startswith(b"\t") for line in told)
     many = rows(*words, "--multi", "--threshold", "0", stdin=stdin)
     assert len(many) == len(blanks) and all(row["labels"] == [] and row["score"] == 0 for row in many)
     assert classify(*words, "-c", stdin=stdin).out == b"good\t0\nbad\t0\n"
