@@ -31,7 +31,7 @@ test-engines:
 
 bench: models
 	$(BIN)/python -m pip install --quiet --group bench
-	$(BIN)/python tests/bench/table.py $(if $(PEERS),--peers $(PEERS)) $(if $(GGUF),--gguf $(GGUF)) --json docs/bench.json --markdown docs/bench.md --svg docs/images/speed.svg
+	$(BIN)/python tests/bench/table.py $(if $(PEERS),--peers $(PEERS)) $(if $(GGUF),--gguf $(GGUF)) --json docs/bench.json --markdown docs/speed.md --svg docs/images/speed.svg
 	$(BIN)/python tests/bench/session.py docs/images/session.svg
 
 docs: install

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Place = tuple[Opened, int]  # where a chunk is
 
-# the cosine of vectors of near-duplicates; docs/speed.md has the curve
+# the cosine of vectors of near-duplicates; docs/notebook.md has the curve
 THRESHOLD = 0.95
 
 

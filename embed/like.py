@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from embed.search import Opened
     from toast.command import Call
 
-WORDS = 16  # of a text that BM25 is asked for; docs/speed.md compares
+WORDS = 16  # of a text that BM25 is asked for; docs/notebook.md compares
 
 
 class Sample:

@@ -202,7 +202,7 @@ class Scale:
 
     def answers(self, cosine: float, bm25: float) -> bool:
         """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
-        the best of many chunks is high by chance. docs/speed.md has the curve."""
+        the best of many chunks is high by chance. docs/notebook.md has the curve."""
         if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
             return True
         return self._over_floor(cosine, bm25) >= 0
@@ -257,7 +257,7 @@ def weight(scores: Collection[float], count: int, *, height: float, ideal: float
 
     More, the further its best stands out: from all chunks, in standard deviations, and from the eleventh best; more,
     the more there is to find (`ideal`, all of the words' weight: long queries); less, the further the best cosine
-    stands out (`height`, on the scale of `hybrid`). docs/speed.md has what was tried.
+    stands out (`height`, on the scale of `hybrid`). docs/notebook.md has what was tried.
     """
     best = sorted(scores, reverse=True)[:11]
     if not best:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Setting = tuple[float, ...]  # first, prior, penalty of the intercepts, penalty of the rest
     Tried = tuple[Setting, np.ndarray, np.ndarray]  # with weights (K, D + 1) and held-out scores (N, K)
 
-# Chosen on nine collections, 2 to 64 examples of a label (docs/speed.md). All penalties are for a sum over rows.
+# Chosen on nine collections, 2 to 64 examples of a label (docs/notebook.md). All penalties are for a sum over rows.
 FIRSTS = (0.0, 0.5, 1.5)  # what the state of the first token counts beside the vector
 PRIORS = {1.0: 0.0, 0.5: -1.0, 0.25: -2.0, 0.0: -3.0}  # what the descriptions count -> how likely that is, a logarithm
 INTERCEPTS = (0.0, 4.0)  # penalties of the intercepts: how far the labels are as frequent as they seem

@@ -20,7 +20,7 @@ SCRIPTS = sorted(tomllib.loads(read("pyproject.toml"))["project"]["scripts"])
 
 
 def test_every_file_stands_in_the_layout():
-    layout = read("README.md").split("## Layout")[1]
+    layout = read("docs/contributing.md").split("## Layout")[1]
     for package in ("toast", "embed", "rerank"):
         for folder, _, names in os.walk(os.path.join(ROOT, package)):
             for name in names:

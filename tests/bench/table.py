@@ -1,6 +1,7 @@
 """Ours beside what people use instead: the same work, in turn, medians and spread, as a table and as a chart.
 
-table.py [--peers DIR] [--gguf FILE...] [--turns 5] [--json OUT.json] [--markdown OUT.md] [--svg OUT.svg]
+table.py [--peers DIR] [--gguf FILE...] [--turns 5] [--json OUT.json] [--markdown INTO.md] [--svg OUT.svg]
+INTO.md gets the table in the place of the one that it has.
 DIR is what tests/bench/peers.sh makes; what is not there has no column. A quiet machine, please: nothing else may run.
 """
 
@@ -20,6 +21,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 BIN = os.path.dirname(sys.executable)
 WORK = os.path.join(HERE, "work.py")
+BEGIN, END = "<!-- written by table.py -->\n", "<!-- until here -->\n"
 WORDS = "the of and time year people way day man thing woman life child world school state family".split()
 
 
@@ -151,9 +153,18 @@ def machine():
     return f"{model}, {len(os.sched_getaffinity(0))} cores, {time.strftime('%Y-%m-%d')}"
 
 
-def markdown(table, told):
+def put(table, path):
+    """The table into a document, in the place of the one that it has."""
+    with open(path, encoding="utf-8") as file:
+        text = file.read()
+    before, rest = text.split(BEGIN)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(before + BEGIN + markdown(table) + END + rest.split(END)[1])
+
+
+def markdown(table):
     """The table as GitHub shows it: median (least to most), and how many times better ours is."""
-    out = [f"{told}; medians of {table['turns']} in turn, least and most in brackets.", "",
+    out = [f"{table['machine']}; medians of {table['turns']} in turn, least and most in brackets.", "",
            "| work | toast | instead | ratio |", "|---|---|---|---|"]  # fmt: skip
     for row in table["rows"]:
         ours = row["toast"]
@@ -223,12 +234,12 @@ def main():
     table = {"machine": machine(), "turns": args.turns, "rows": [
         {"work": row.work, "unit": row.unit, **row.told(),
          "ratio": {name: row.ratio(name) for name in row.contenders if name != "toast"}} for row in found]}  # fmt: skip
-    text = markdown(table, table["machine"])
-    print(text, end="")
-    for path, written in ((args.json, json.dumps(table, indent=1) + "\n"), (args.markdown, text)):
-        if path:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(written)
+    print(markdown(table), end="")
+    if args.json:
+        with open(args.json, "w", encoding="utf-8") as file:
+            file.write(json.dumps(table, indent=1) + "\n")
+    if args.markdown:
+        put(table, args.markdown)
     if args.svg:
         chart(table, args.svg)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from toast.encoding.encoder import Encoder
 
 # Fitted to the judgements of three collections (TREC-QA, Cranfield, SciFact): their logistic slopes
-# and the middles, where half of such candidates are relevant, lie around these. docs/speed.md has what was tried.
+# and the middles, where half of such candidates are relevant, lie around these. docs/notebook.md has what was tried.
 COSINE, MAXSIM, NEAREST, OFFSET = 2.4, 6.4, 3.2, -8.8
 NEAR = 20  # tokens of a text that are looked at the other way round
 

@@ -108,7 +108,7 @@ NAMES = {"all-minilm-l6-v2": "minilm", "multilingual-e5-small": "e5", "smollm2-1
 
 # folder in the store -> a sampler's settings that suit the model where its own generation_config asks for none.
 # SmolLM2: greedy, as it answers best; without a penalty on repetition a third of everyday answers never end
-# (tests/bench/everyday.py; docs/speed.md has the table, its makers' temperature 0.2 and top-p 0.9 among it).
+# (tests/bench/everyday.py; docs/notebook.md has the table, its makers' temperature 0.2 and top-p 0.9 among it).
 SAMPLING: dict[str, dict[str, float]] = {"smollm2@q4": {"dry": 2.0, "end": 0.5}}
 
 

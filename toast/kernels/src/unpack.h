@@ -120,7 +120,7 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
 }
 
 // The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests
-// doubled the bandwidth of decoding (docs/speed.md). Asks for its scales; the caller for the weights, one line of each
+// doubled the bandwidth of decoding (docs/notebook.md). Asks for its scales; the caller for the weights, one line of each
 // of as many equal parts of the panel as a step has lines: the processor itself then asks for what follows in every one
 // of them. Past the end it does no harm.
 template <int BITS>
