@@ -77,7 +77,7 @@ static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
   both("rms_norm", [&](const Kernels& t, float* y) { t.rms_norm(x.data(), y, Type::f32, 3, n, norm); });
   both("layer_norm", [&](const Kernels& t, float* y) { t.layer_norm(x.data(), y, Type::f32, 3, n, norm); });
   both("softmax", [&](const Kernels& t, float* y) { t.softmax(x.data(), y, Type::f32, 3, n); });
-  for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu})
+  for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::sigmoid})
     both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
 }
 

@@ -24,7 +24,8 @@ PLAIN = {  # MLX's own, before install() replaces any
     "softmax": mx.softmax,
     "gelu": lambda x: x * (1 + mx.erf(x / math.sqrt(2))) / 2,
     "gelu_approx": lambda x: 0.5 * x * (1 + mx.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "silu": lambda x: x * mx.sigmoid(x),
+    "silu": lambda x, sigmoid=mx.sigmoid: x * sigmoid(x),
+    "sigmoid": mx.sigmoid,
 }
 attention = ext.scaled_dot_product_attention
 
@@ -102,7 +103,7 @@ def test_activations_equal_mlx(variant, dtype, shape, transposed):
     x, up = numbers(shape, dtype) * 4, numbers(shape, dtype, 1)
     if transposed:
         x, up = x.T, up.T
-    for name in ("gelu", "gelu_approx", "silu"):
+    for name in ("gelu", "gelu_approx", "silu", "sigmoid"):
         against_plain(getattr(ext, name), PLAIN[name], dtype, x)
     against_plain(ext.swiglu, lambda g, x: PLAIN["silu"](g) * x, dtype, x, up)
 
@@ -120,7 +121,7 @@ def test_gelu_is_exact_to_1e_6(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("name", ["gelu", "gelu_approx", "silu", "softmax", "rms_norm", "layer_norm"])
+@pytest.mark.parametrize("name", ["gelu", "gelu_approx", "silu", "sigmoid", "softmax", "rms_norm", "layer_norm"])
 @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf, 1e4, -1e4])
 def test_nan_and_infinity_travel_as_in_mlx(variant, name, odd):
     ext.choose(variant)

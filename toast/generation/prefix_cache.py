@@ -4,8 +4,9 @@ stays has them in memory, too.
 Owns the files, their keys and their bound. Knows caches; no text, no tokenizer.
 
 Caches of keys and values are kept in blocks of BLOCK tokens, each under a hash of all tokens up
-to its end; every other kind (rotating, state-space, ...) as snapshots: of a prompt's longest whole number of blocks, and
-where it leaves an earlier prompt that begins alike, so that a third one finds what they share. The key also covers the model's files and all versions that decide a bit. A file that is damaged
+to its end; every other kind (rotating, state-space, ...) as snapshots: of a prompt's longest whole number of
+blocks, and where it leaves an earlier prompt that begins alike, so that a third one finds what they share. The key also
+covers the model's files and all versions that decide a bit. A file that is damaged
 or not ours is as good as none.
 """
 

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
-VERSION = "6"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+VERSION = "7"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
-OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d")
+OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d", "sigmoid")
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 

@@ -1,5 +1,5 @@
-"""Replaces what MLX-LM does step by step in layers with a state: the gated delta rule, Mamba-2's and RWKV-7's, and gated
-delta nets whole.
+"""Replaces what MLX-LM does step by step in layers with a state: the gated delta rule, Mamba-2's and RWKV-7's, and
+gated delta nets whole.
 
 Knows MLX-LM's functions, and some of its methods by their code; what a release has changed is left alone. A batch with
 padding (`mask`, `lengths`) is MLX-LM's own to do.
@@ -27,6 +27,8 @@ ext: Any = None  # the extension, whose ops are used here; set by fuse()
 METHODS = {
     ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): 0xCBE83C30,
     ("qwen3_5", "GatedDeltaNet", "__call__"): 0x506F42AC,
+    ("qwen3_next", "Qwen3NextDecoderLayer", "__call__"): 0x1F324C66,
+    ("qwen3_5", "DecoderLayer", "__call__"): 0x1F324C66,
     ("rwkv7", "Rwkv7TimeMixing", "_wkv7"): 0x01B3FA2F,
 }
 
@@ -121,10 +123,19 @@ def _qwen35_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache
     return self.out_proj(_run(net, [project(inputs) for project in projections], cache))
 
 
+def _layer(self: Any, x: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
+    """Qwen3-Next's and Qwen3.5's layer, with our sums."""
+    mix = self.linear_attn if self.is_linear else self.self_attn
+    h = ext.add(x, mix(self.input_layernorm(x), mask, cache))
+    return ext.add(h, self.mlp(self.post_attention_layernorm(h)))
+
+
 FUNCTIONS = {("gated_delta", "gated_delta_update"): _gated_delta_update, ("ssm", "ssm_update"): _ssm_update}
 OURS = {
     ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): _next_net,
     ("qwen3_5", "GatedDeltaNet", "__call__"): _qwen35_net,
+    ("qwen3_next", "Qwen3NextDecoderLayer", "__call__"): _layer,
+    ("qwen3_5", "DecoderLayer", "__call__"): _layer,
     ("rwkv7", "Rwkv7TimeMixing", "_wkv7"): _wkv7,
 }
 

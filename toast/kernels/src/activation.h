@@ -39,6 +39,10 @@ struct GeluTanh {
   static inline vf of(vf x) { return x * sigmoid(set1(1.5957691216057308f) * fma(set1(0.044715f) * x * x, x, x)); }
 };
 
+struct Sigmoid {
+  static inline vf of(vf x) { return sigmoid(x); }
+};
+
 struct Silu {
   static inline vf of(vf x) { return x * sigmoid(x); }
 };

@@ -1,4 +1,4 @@
-// gelu (exact and tanh), silu, and each of them times a second input (GeGLU, SwiGLU).
+// gelu (exact and tanh), silu, the logistic function, and each of them times a second input (GeGLU, SwiGLU).
 // Element by element in float32; knows nothing of threads or arrays.
 #include "activation.h"
 #include "lanes.h"
@@ -16,7 +16,10 @@ static void run(const T* x, const T* up, T* y, size_t n) {
 static void activate(Activation f, const void* x, const void* up, void* y, Type type, size_t n) {
   with_type(type, [&](auto t) {
     using T = decltype(t);
-    auto go = f == Activation::gelu ? run<Gelu, T> : f == Activation::gelu_tanh ? run<GeluTanh, T> : run<Silu, T>;
+    auto go = f == Activation::gelu        ? run<Gelu, T>
+              : f == Activation::gelu_tanh ? run<GeluTanh, T>
+              : f == Activation::sigmoid   ? run<Sigmoid, T>
+                                           : run<Silu, T>;
     go((const T*)x, (const T*)up, (T*)y, n);
   });
 }

@@ -93,6 +93,7 @@ mx::array by_mlx(Activation f, const mx::array& x, const mx::Stream& s) {
     return mx::array((float)v, mx::issubdtype(x.dtype(), mx::floating) ? x.dtype() : mx::float32);
   };
   auto times = [&](const mx::array& a, const mx::array& b) { return mx::multiply(a, b, s); };
+  if (f == Activation::sigmoid) return mx::sigmoid(x, s);
   if (f == Activation::silu) return times(x, mx::sigmoid(x, s));
   if (f == Activation::gelu)
     return times(times(x, mx::add(number(1), mx::erf(times(x, number(std::sqrt(0.5))), s), s)), number(0.5));
@@ -117,6 +118,19 @@ mx::array activate(Activation f, const mx::array& x, const OptionalArray& up, mx
   return make("Activation", x.shape(), x.dtype(), s, std::move(inputs), eval);
 }
 
+// x + y: MLX's own does an element at a time.
+mx::array add(const mx::array& x, const mx::array& y) {
+  auto s = mx::to_stream({});
+  if (!ours(s) || !is_float(x.dtype()) || !x.size() || x.dtype() != y.dtype() || x.shape() != y.shape())
+    return mx::add(x, y, s);
+  auto eval = [](const Arrays& in, mx::array& out, const mx::Stream& s) {
+    auto x = contiguous(in[0], s).data<char>(), y = contiguous(in[1], s).data<char>();
+    allocate(out);
+    dispatch(s, [=, to = out.data<char>(), type = type_of(out), n = out.size()] { add_all(x, y, to, type, n); });
+  };
+  return make("Sum", x.shape(), x.dtype(), s, {x, y}, eval);
+}
+
 }  // namespace
 
 void bind_floats(nb::module_& m) {
@@ -130,6 +144,11 @@ void bind_floats(nb::module_& m) {
   define("gelu", Activation::gelu);
   define("gelu_approx", Activation::gelu_tanh);
   define("silu", Activation::silu);
+  m.def("add", &add, "x"_a, "y"_a);
+  m.def(
+      "sigmoid",
+      [](const mx::array& x, mx::StreamOrDevice where) { return activate(Activation::sigmoid, x, {}, where); },
+      nb::arg(), nb::kw_only(), stream);
   m.def(
       "swiglu", [](const mx::array& gate, const mx::array& x) { return activate(Activation::silu, gate, x, {}); },
       "gate"_a, "x"_a, "silu(gate) * x");

@@ -17,7 +17,7 @@ enum class Type : uint8_t { f32, f16, bf16 };
 inline size_t size_of(Type t) { return t == Type::f32 ? 4 : 2; }
 
 // ---- what happens to sums on their way out ----
-enum class Activation : uint8_t { gelu, gelu_tanh, silu, none };
+enum class Activation : uint8_t { gelu, gelu_tanh, silu, none, sigmoid };  // products end in no sigmoid
 // f(alpha sums + bias[n]) + beta c[m, n], where bias and c may be null and c's rows are c_row apart.
 struct Epilogue {
   const float* c = nullptr;
@@ -255,10 +255,10 @@ const Kernels& kernels();
 bool is_complete(const Kernels& k);
 
 // The files of a variant, each of which fills its part of the table.
-#define TOAST_KERNEL_FILES(F)                                                                                   \
-  F(convert)                                                                                                    \
-  F(quantize) F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(recurrence) F(mixer) F(scan) \
-      F(checksum)
+#define TOAST_KERNEL_FILES(F) \
+  F(convert)                  \
+  F(quantize)                 \
+  F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(recurrence) F(mixer) F(scan) F(checksum)
 
 #define TOAST_DECLARE_FILL(file) void fill_##file(Kernels&);
 #define VARIANT(name, runs_here, flags)  \

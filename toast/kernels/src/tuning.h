@@ -45,7 +45,7 @@ constexpr size_t ATTENTION_TASK_ROWS = 128;     // so that there are tasks for a
 constexpr size_t ATTENTION_PRODUCTS = 1 << 16;  // multiply-adds worth waking a thread for; 2026-11-23
 
 // ---- layers with a state (recurrence_work.cpp) ----
-constexpr size_t RECURRENCE_STEPS = 64;      // made ready at once: queries and keys stay in the second cache; 2026-11-30
+constexpr size_t RECURRENCE_STEPS = 64;  // made ready at once: queries and keys stay in the second cache; 2026-11-30
 constexpr size_t CONVOLVED_CHANNELS = 1024;  // of a task; 2026-11-30
 
 // ---- an encoder's layer (encoder_work.cpp) ----
