@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import mlx.core as mx
 import numpy as np
@@ -122,18 +120,3 @@ def test_an_answer_starts_light(folder):
     loaded = loaded_by("toast", "-m", folder, "-n", "1", "--no-input", "hello")
     heavy = {"mlx.nn", "mlx_lm.models.llama", "mlx_lm.models.cache", "numpy", "transformers"}
     assert "mlx.core" in loaded and not heavy & loaded
-
-
-def test_a_file_is_read_ahead(folder):
-    """On another thread, so that the first product finds its pages there."""
-    code = (
-        "import sys, time, mlx.core as mx; from toast import kernels; from toast.store import weights\n"
-        "kernels.install(); tensors = weights.load(sys.argv[1]); time.sleep(0.3)\n"
-        "rows = open('/proc/self/smaps').read().split('model.safetensors')[1].split('VmFlags')[0]\n"
-        "print([int(line.split()[1]) for line in rows.split('\\n') if line[:4] in ('Size', 'Rss:')])"
-    )
-    if not os.path.exists("/proc/self/smaps"):
-        pytest.skip("no /proc")
-    run = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True, check=True)
-    size, resident = json.loads(run.stdout)
-    assert resident >= 0.9 * size

@@ -4,13 +4,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <pthread.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
 #include <cstring>
-#include <thread>
 
 #include "bindings.h"
 #include "op.h"
@@ -38,28 +35,6 @@ struct Mapping {
   Mapping(const Mapping&) = delete;
 };
 
-constexpr size_t ALL_READ = size_t(1) << 30;  // of a larger file not all may be used: experts, say
-constexpr size_t AT_ONCE = size_t(2) << 20;   // whoever maps something else meanwhile waits for no more than that
-
-// Puts a file's pages into the page tables on another core while the model is being made; else each 64 KiB of them
-// interrupt the first product.
-void read_ahead(const std::shared_ptr<Mapping>& file) {
-#ifdef MADV_POPULATE_READ
-  if (file->size > ALL_READ) return;
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are for Python's thread
-  try {
-    std::thread([file] {
-      for (size_t at = 0; at < file->size; at += AT_ONCE)
-        if (madvise(file->data + at, std::min(AT_ONCE, file->size - at), MADV_POPULATE_READ)) return;
-    }).detach();
-  } catch (const std::system_error&) {  // no thread: the pages come as they are used
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#endif
-}
-
 using Tensor = std::tuple<size_t, mx::Dtype, std::vector<int>>;  // offset in the file, type, shape
 
 // MLX's allocator without a GPU keeps a buffer's size in the 8 bytes before its data. It only reads
@@ -84,7 +59,6 @@ std::vector<mx::array> map_tensors(int fd, const std::vector<Tensor>& tensors) {
   std::vector<mx::array> arrays;
   arrays.reserve(tensors.size());
   for (auto& t : tensors) arrays.push_back(mapped(file, t));
-  read_ahead(file);
   return arrays;
 }
 

@@ -104,8 +104,8 @@ void Merger::merge_short() {
 
 // The same with a heap: the time of a long word grows by n log n.
 void Merger::merge_long() {
-  struct Candidate {
-    uint32_t rank, at, token, size;  // size: of both, which tells a stale one
+  struct Candidate {  // stale where its place has a pair of another rank by now
+    uint32_t rank, at;
     bool operator<(const Candidate& o) const { return rank != o.rank ? rank > o.rank : at > o.at; }
   };
   auto& s = symbols_;
@@ -115,7 +115,7 @@ void Merger::merge_long() {
   room.reserve(n);
   std::priority_queue<Candidate> heap(std::less<Candidate>(), std::move(room));
   auto offer = [&](uint32_t a, uint32_t b) {
-    if (const Merge* m = form_.merge(s[a].token, s[b].token)) heap.push({m->rank, a, m->token, s[a].size + s[b].size});
+    if (const Merge* m = form_.merge(s[a].token, s[b].token)) heap.push({m->rank, a});
   };
   for (uint32_t i = 0; i < n; i++) {
     next[i] = i + 1;
@@ -126,10 +126,10 @@ void Merger::merge_long() {
     Candidate c = heap.top();
     heap.pop();
     uint32_t b = s[c.at].size ? next[c.at] : n;
-    if (b >= n || s[c.at].size + s[b].size != c.size) continue;
+    if (b >= n) continue;
     const Merge* now = form_.merge(s[c.at].token, s[b].token);
-    if (!now || now->token != c.token) continue;
-    s[c.at] = {c.token, c.size};
+    if (!now || now->rank != c.rank) continue;
+    s[c.at] = {now->token, s[c.at].size + s[b].size};
     s[b].size = 0;
     next[c.at] = next[b];
     if (next[b] < n) before[next[b]] = c.at;
