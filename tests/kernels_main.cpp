@@ -42,6 +42,18 @@ static void check_quantized(const Kernels& k, const Kernels& g, const Form& f) {
   expect(same(a, b), "unpacked once", f.M, f.N, f.K);
 }
 
+// Biases that the scales tell, read and not.
+static void check_centred(const Kernels& k, const Form& f) {
+  Problem p(f);
+  for (size_t i = 0; i < p.biases.size(); i++) p.biases[i] = middle(p.weights) * p.scales[i];
+  Quantized x(k, p.x, f.M, f.K, f.group, f.bits);
+  std::vector<float> a(f.M * f.N), b(a.size());
+  p.run(k, x, 0, f.M, 0, f.N, a);
+  p.weights.biases = nullptr;
+  p.run(k, x, 0, f.M, 0, f.N, b);
+  expect(same(a, b), "centred", f.M, f.N, f.bits);
+}
+
 static void check_matmul(const Kernels& k, int M, int K, int N, bool transposed) {
   Random random;
   auto a = random.numbers(M * K), b = random.numbers(K * N);
@@ -242,6 +254,9 @@ static void check(const Kernels& k, const Kernels& g) {
   check_quantized(k, g, {5, 40, 2560, 32, 4, false});  // several chunks of k, and parts of them
   check_quantized(k, g, {5, 40, 1664, 128, 8, false});
   check_quantized(k, g, {3, 33, 800, 32, 8, false});
+  for (auto kernels : {&k, &g})
+    for (int bits : {4, 8})
+      for (int M : {1, 7}) check_centred(*kernels, {M, 40, 800, 32, bits, false});
   for (int M : {1, 5, 9})
     for (int K : {1, 33, 600})
       for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);

@@ -242,8 +242,10 @@ class _Reader:
             self.matrix(f"{mlp}.up_proj", self.inner, self.hidden),
             self.matrix(f"{mlp}.down_proj", self.hidden, self.inner),
         ]  # fmt: skip
-        norms = [(self.norm(f"{name}.{which}_layernorm"), self.eps) for which in ("input", "post_attention")]
+        norms: list[Any] = [(self.norm(f"{name}.{which}_layernorm"), self.eps) for which in ("input", "post_attention")]
+        norms += [None] * 4  # of q, of k, before the residuals: Llama has none
         return kernels.DecoderLayers(
             linears=[matrix.linear() for matrix in matrices], norms=norms, rope=self.rope, heads=self.heads,
             kv_heads=self.kv_heads, scale=self.dims**-0.5, updates=[None] * len(matrices),
+            biases=[None] * len(matrices), activation="silu",
         )  # fmt: skip

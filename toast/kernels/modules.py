@@ -122,7 +122,8 @@ def _model(name: str) -> Callable[..., mx.array]:
     def call(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
         layers = _once(self, _stack)
         if layers is None or input_embeddings is not None or not _equally_far(cache, len(self.layers)):
-            return originals[name](self, inputs, cache, input_embeddings)
+            more = () if input_embeddings is None else (input_embeddings,)  # Phi-3's has no such argument
+            return originals[name](self, inputs, cache, *more)
         x = self.embed_tokens(inputs)
         masks = _masks(self, x, cache)
         ready = zip(cache, masks, strict=True)

@@ -20,19 +20,18 @@ static inline vi four(const void* x) {
 // to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
 template <int BITS, bool WHOLE>
 struct FreshCursor {
-  const QuantWeights* w;
   Rows<WHOLE> rows;
-  int n0;
   size_t step;
+  Ahead ahead;
 
   template <int MR>
   inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
-    constexpr int PUTS = 8 * PANEL, LINE = 64, EVERY = PUTS * LINE / (STEP_BYTES * BITS / 8);
-    const char* next = next_panel<BITS>(*w, n0, step);
-    const size_t apart = (size_t)w->K / STEP * LINE;
+    constexpr int PUTS = 8 * PANEL, LINES = Ahead::lines(BITS), EVERY = PUTS / LINES;
+    const size_t now = step;
+    ahead.ask_scales(now);
     unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
       int put = 8 * p + j;
-      if (put % EVERY == 0) prefetch(next, put / EVERY * apart, LINE);
+      if (put % EVERY == 0 && put / EVERY < LINES) ahead.ask_codes(now, put / EVERY);
 #pragma GCC unroll 4
       for (int m = 0; m < MR; m++) dot[m][p].add(b, four(x[m]->q + 4 * j));
     });
@@ -142,7 +141,8 @@ template <int BITS, bool WHOLE>
 static bool pack(const FreshCursor<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
   vi all{};
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
-    prefetch(next_panel<BITS>(*from.w, from.n0, step), 0, STEP_BYTES * BITS / 8);
+    from.ahead.ask_scales(step);
+    for (int part = 0; part < Ahead::lines(BITS); part++) from.ahead.ask_codes(step, part);
     unpack_step<BITS>(from.rows, step * STEP * BITS / 8, [&](int j, int p, vi w) {
       store_vi(to + (j * PANEL + p) * W * 4, w);
       if (BITS == 8 && SMALL < 8) all |= w;
@@ -237,7 +237,9 @@ struct Panel {
 
   int first(int c) const { return c * chunk; }  // group of chunk c
   int count(int c) const { return groups - first(c) < chunk ? groups - first(c) : chunk; }
-  FreshCursor<BITS, WHOLE> fresh(int c) const { return {&w, columns, n0, (size_t)first(c) * w.group / STEP}; }
+  FreshCursor<BITS, WHOLE> fresh(int c, const Ahead& ahead) const {
+    return {columns, (size_t)first(c) * w.group / STEP, ahead};
+  }
   Scales scales(int c, const Chunk& in) const { return {in.scales, in.biases, w.group, first(c), count(c), groups}; }
 
   void unpack_scales(int c, const Chunk& to) const {
@@ -248,17 +250,18 @@ struct Panel {
   }
   void unpack(int c, const Chunk& to) const {
     unpack_scales(c, to);
-    *to.small = pack(fresh(c), (size_t)count(c) * w.group / STEP, to.codes);
+    *to.small = pack(fresh(c, {w, n0 + COLUMNS}), (size_t)count(c) * w.group / STEP, to.codes);
   }
 
   // acc[M][COLUMNS]: in every chunk biases, products, outliers. chunk_memory: Chunk::bytes(w)
   void multiply(const QuantTask& t, const Outliers& outliers, char* chunk_memory, float* acc) const {
     char* unpacked = w.unpacked ? (char*)w.unpacked + n0 / COLUMNS * Chunk::bytes_of_panel(w) : nullptr;
+    Ahead ahead = n0 + COLUMNS < t.n1 ? Ahead(w, n0 + COLUMNS) : t.next ? Ahead(*t.next, t.next_n0) : Ahead(w, n0);
     for (int c = 0; first(c) < groups; c++) {
       Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
       if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
         unpack_scales(c, in);
-        multiply<BITS>(fresh(c), c, in, t, outliers, acc);
+        multiply<BITS>(fresh(c, ahead), c, in, t, outliers, acc);
         continue;
       }
       if (!unpacked) unpack(c, in);

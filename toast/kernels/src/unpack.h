@@ -119,21 +119,32 @@ static void unpack_scales(const void* base, const QuantWeights& w, int n0, int g
     unpack_scales<bf16>(rows, groups, g, n, out);
 }
 
-// The next panel's share of memory, one step at a time: its rows follow this panel's, and evenly spread requests
-// doubled the bandwidth of decoding (docs/notebook.md). Asks for its scales; the caller for the weights, one line of each
-// of as many equal parts of the panel as a step has lines: the processor itself then asks for what follows in every one
-// of them. Past the end it does no harm.
-template <int BITS>
-static inline const char* next_panel(const QuantWeights& w, int n0, size_t step) {
-  size_t k = step * STEP, at = (size_t)(n0 + COLUMNS) * w.K + k * COLUMNS, one = size_of(w.type);
-  const char* next = (const char*)w.w + (size_t)(n0 + COLUMNS) * w.K * BITS / 8 + step * 64;
-  if (k % w.group) return next;
-  size_t scale =
-      (at >> __builtin_ctz(w.group)) * one;  // a second division in every step took 8% of a single row's time
-  prefetch(w.scales, scale, COLUMNS * one);
-  if (w.biases) prefetch(w.biases, scale, COLUMNS * one);
-  return next;
-}
+// A panel's memory, asked for one step at a time while the one before it is multiplied: evenly spread requests doubled
+// the bandwidth of decoding (docs/notebook.md). A step asks for one line of each of as many equal parts of the panel as
+// a step has lines: the processor itself then asks for what follows in every one of them. Past the end it does no harm.
+struct Ahead {
+  static constexpr size_t LINE = 64;
+  static constexpr int lines(int bits) { return (STEP_BYTES * bits / 8 + LINE - 1) / LINE; }  // of weights, for a step
+  const char *codes, *scales, *biases;
+  size_t apart, group_bytes;
+  int group;
+
+  Ahead(const QuantWeights& w, int n0)
+      : apart(w.K / STEP * LINE), group_bytes(COLUMNS * size_of(w.type)), group(w.group) {
+    size_t at = (size_t)n0 * w.K, scale = at / w.group * size_of(w.type);
+    codes = (const char*)w.w + at * w.bits / 8;
+    scales = (const char*)w.scales + scale;
+    biases = w.biases ? (const char*)w.biases + scale : nullptr;
+  }
+  inline void ask_scales(size_t step) const {
+    size_t k = step * STEP;
+    if (k % group) return;
+    size_t at = (k >> __builtin_ctz(group)) * group_bytes;  // a division in every step took 8% of a single row's time
+    prefetch(scales, at, group_bytes);
+    if (biases) prefetch(biases, at, group_bytes);
+  }
+  inline void ask_codes(size_t step, int part) const { prefetch(codes, part * apart + step * LINE, LINE); }
+};
 
 // All of a task's first panel, which nobody asked for.
 static inline void prefetch_panel(const QuantWeights& w, int n0) {
