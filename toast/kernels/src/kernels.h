@@ -83,8 +83,6 @@ struct QuantTask {
   const int *rows, *to;
   int M, n0, n1;
   const Output& out;
-  const QuantWeights* next = nullptr;  // what this thread probably multiplies then, from column next_n0 on; or null
-  int next_n0 = 0;
 };
 
 // ---- float matrices ----

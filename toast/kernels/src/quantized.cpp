@@ -256,7 +256,7 @@ struct Panel {
   // acc[M][COLUMNS]: in every chunk biases, products, outliers. chunk_memory: Chunk::bytes(w)
   void multiply(const QuantTask& t, const Outliers& outliers, char* chunk_memory, float* acc) const {
     char* unpacked = w.unpacked ? (char*)w.unpacked + n0 / COLUMNS * Chunk::bytes_of_panel(w) : nullptr;
-    Ahead ahead = n0 + COLUMNS < t.n1 ? Ahead(w, n0 + COLUMNS) : t.next ? Ahead(*t.next, t.next_n0) : Ahead(w, n0);
+    Ahead ahead(w, n0 + COLUMNS);
     for (int c = 0; first(c) < groups; c++) {
       Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
       if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less

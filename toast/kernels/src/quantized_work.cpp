@@ -36,15 +36,11 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   return tasks;
 }
 
-// next: a task that this thread probably takes then, or null
-void run_task(const Task& t, const Task* next, const QuantizedRows& x, const QuantRows& all, const char* source,
-              Type type) {
+void run_task(const Task& t, const QuantizedRows& x, const QuantRows& all, const char* source, Type type) {
   const Job& j = *t.job;
   const int *rows = j.rows + t.m, *to = j.to + t.m;
   Scratch scratch(kernels().quantized_scratch(j.w, t.M));
-  kernels().quantized_matmul(
-      {j.w, all, rows, to, t.M, t.n0, t.n1, j.out, next ? &next->job->w : nullptr, next ? next->n0 : 0},
-      scratch.bytes());
+  kernels().quantized_matmul({j.w, all, rows, to, t.M, t.n0, t.n1, j.out}, scratch.bytes());
   for (int m = 0; m < t.M; m++)
     if (x.count()[rows[m]] < 0)
       kernels().quantized_row_exact(j.w, source + (size_t)rows[m] * x.K * size_of(type), type, to[m], t.n0, t.n1,
@@ -73,11 +69,7 @@ void QuantizedRows::fill(const char* x, Type type) const {
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type) {
   auto all = x.all();
   auto tasks = split(jobs);
-  int then = helpers();
-  parallel(tasks.size(), [&](int i) {
-    const Task* next = i + then < (int)tasks.size() ? &tasks[i + then] : nullptr;
-    run_task(tasks[i], next, x, all, source, type);
-  });
+  parallel(tasks.size(), [&](int i) { run_task(tasks[i], x, all, source, type); });
 }
 
 void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {
