@@ -1,6 +1,6 @@
 // Every constant that was chosen by measuring: what it does, why it is this large, and when that was measured.
-// docs/notebook.md, "Tuned constants", names the machine. None of them changes a bit of a result, but for those that say
-// so. Only C headers, as in vec.h.
+// docs/notebook.md, "Tuned constants", names the machine. None of them changes a bit of a result, but for those that
+// say so. Only C headers, as in vec.h.
 #pragma once
 #include <stddef.h>
 
