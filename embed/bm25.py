@@ -31,6 +31,7 @@ K1, B = 1.2, 0.75  # FTS5's
 PAIR = 0.08  # of the lesser weight of two words, where they stand side by side as in the query
 VERBATIM = 0.25  # of all weights, where the whole query stands there
 LEAST = 3  # words of such a query
+SAYS_NOTHING = 0.5  # of texts that a word is in
 PLACES = 10  # chunks that have it: where there are no more, they come first, as grep would have it
 SYLLABLE = 3  # letters that a part of a compound word has at least: those of RhoA and vCJD are no words
 NAMESAKES = 500  # chunks that have the query in their path or headings, above which it is no file's name
@@ -166,9 +167,18 @@ class Asked:
         whole.weight = VERBATIM * self.ideal
         return whole
 
+    @cached_property
+    def standing(self) -> Word | None:
+        """The query word for word; a single word, as well, unless it says nothing (`the`)."""
+        if self.whole or len(self.sequence) != 1 or not all(map(self._is_held, self.terms)):
+            return self.whole
+        if max(idf.shares(self.terms.values()).values()) > SAYS_NOTHING:
+            return None
+        return self._weighed([word for _, word in self.sequence])
+
     def verbatim(self, index: int) -> set[int]:
         """The chunks of an index that have the query word for word, where they are few in all."""
-        lexicon, whole = self.lexicons[index], self.whole
+        lexicon, whole = self.lexicons[index], self.standing
         if not whole or not 0 < sum(whole.held) <= PLACES or not whole.held[index]:
             return set()
         with damage(lexicon.name, lexicon.db):

@@ -214,7 +214,7 @@ def index(
         call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
         nul=nul, jsonl=jsonl or bool(id), field=field, id=id, on_error=on_error, called=source, first=first,
     )  # fmt: skip
-    status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact)
+    status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact, empty=empty_ok)
     return Exit.OK if empty_ok and status == Exit.NONE else status
 
 

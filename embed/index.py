@@ -18,7 +18,7 @@ from embed.walk import LARGE
 from embed.writer import BATCH, GENERATED, LATIN, UNREADABLE, Writer, below, unchanged
 from toast import pipes
 from toast.cancel import checkpoint
-from toast.errors import Exit, UsageError
+from toast.errors import BadInput, Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
 SAMPLE = 16  # chunks that are looked at for their script
@@ -44,9 +44,11 @@ def index(
     name: str | None,
     mode: str | None,
     exact: bool,
+    empty: bool = False,
 ) -> Exit:
     """Build an index of the source: to standard output, to the file `output`, or in place of `update`, if it is there.
 
+    empty: an index of nothing may take the place of one that is there.
     An update of nothing leaves the file as new as it would be (make looks at that)."""
     if update and not os.path.exists(call.path(update)):
         output, update = update, None
@@ -63,13 +65,31 @@ def index(
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if isinstance(source, Files) else [name for name, _ in source.inputs]
     key = key_of(call, meta, roots, path=output or update)
+    if output:
+        spare(call, output)
     build = Build(call, output or update, key=key, update=bool(update))
+    file = output or update
+    spared = file if file and not empty and os.path.exists(call.path(file)) else ""
     try:
-        return _build(call, build, source, meta=meta)
+        return _build(call, build, source, meta=meta, spared=spared)
     except schema.DamagedIndex:
         if not (build.resumed and isinstance(source, Files)):  # records cannot be read again
             raise
-        return _build(call, build, source, meta=meta)  # the part is gone: anew
+        return _build(call, build, source, meta=meta, spared=spared)  # the part is gone: anew
+
+
+def spare(call: Call, output: str) -> None:
+    """BadInput where something that is no index would be replaced."""
+    try:
+        fd = call.open(output)
+    except OSError:
+        return  # it is not there, or is told when it is written
+    try:
+        head = schema.head_of(fd, output)
+    finally:
+        os.close(fd)
+    if head and schema.kind(head) != "index":
+        raise BadInput(f"{output} is there, and no index", "rm it first, or choose another name")
 
 
 def _status(db: Connection) -> Exit:
@@ -77,17 +97,20 @@ def _status(db: Connection) -> Exit:
     return Exit.OK if database.counts(db)[1] else Exit.NONE
 
 
-def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any]) -> Exit:
+def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any], spared: str) -> Exit:
+    """spared: the index that is better than one of nothing."""
     with writing(build):
         db = build.open()
         _fill(call, db, source, meta=meta, update=build.update)
         status = _status(db)
-        if call.outcome.had_errors and not build.update and not database.counts(db)[0]:
+        lost = call.outcome.had_errors and not build.update and not database.counts(db)[0]
+        if lost or status == Exit.NONE and spared:
             build.discard()
         else:
             build.finish()
     if status == Exit.NONE and not call.outcome.had_errors:
-        call.warn("nothing to search: no text was found")
+        kept = f"; {spared} stays as it was (rm it, or --empty-ok)" if spared else ""
+        call.warn(f"nothing to search: no text was found{kept}")
     return status
 
 

@@ -87,6 +87,8 @@ class Inputs:
                 return schema.open_fd(call, call.stdin, STDIN), STDIN
         else:
             first = pipes.read_some(call.stdin)
+            if not first and not self.names and self._nearest_path(call):
+                return None  # what cron and ssh put there
             while first and len(first) < schema.HEADER and (more := pipes.read_some(call.stdin)):
                 first += more
             if schema.kind(first) != "text":
@@ -96,16 +98,21 @@ class Inputs:
         return self._texts(call, [], name=name, lexical=lexical)
 
     def _nearest(self, call: Call) -> Named:
-        folder = self.here = pipes.path_of(call.cwd)
-        while True:
-            path = os.path.join(folder, NEAREST)
-            if os.path.isfile(path):
-                self.folder = folder
-                return _opened(call, schema.open_file(call, path), path)
+        path = self._nearest_path(call)
+        if not path:
+            told = f"nothing to search: no input, and no {NEAREST} here or above"
+            raise BadInput(told, f"run: index . > {NEAREST}")
+        self.here, self.folder = pipes.path_of(call.cwd), os.path.dirname(path)
+        return _opened(call, schema.open_file(call, path), path)
+
+    def _nearest_path(self, call: Call) -> str:
+        """Where the nearest index is, here or above; "" where there is none."""
+        folder = pipes.path_of(call.cwd)
+        while not os.path.isfile(path := os.path.join(folder, NEAREST)):
             if folder == os.path.dirname(folder):
-                told = f"nothing to search: no input, and no {NEAREST} here or above"
-                raise BadInput(told, f"run: index . > {NEAREST}")
+                return ""
             folder = os.path.dirname(folder)
+        return path
 
     def _texts(
         self, call: Call, paths: list[str], *, name: str | None, lexical: bool, beside: Named | None = None

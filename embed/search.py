@@ -169,6 +169,8 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
         hits = by_line(hits, query, scale)
     if scale and hits:
         absolute(hits, scale)
+    if scale and wanted.threshold is None:
+        hits = [hit for hit in hits if hit.score > 0]  # what is no nearer than the mean of all was not found
     hits = wanted.choose(hits, wide)
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)

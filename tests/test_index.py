@@ -707,3 +707,26 @@ def test_a_terminal_sees_rate_and_remaining_time(tree, model):
     assert status == -signal.SIGINT and re.search(bar, seen), seen
     assert seen.endswith(b" \r") and b"\n" not in seen, seen  # wiped out again
     assert on_terminal("index", "-q", "docs/1.txt", "-o", "y.db", until=b"never", cwd=tree, env=env) == (0, b"")
+
+
+def test_an_index_of_nothing_replaces_none(model, tmp_path):
+    """A disk that is not mounted costs no index."""
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("a cat\n")
+    command("index", "-m", model, "-o", "x.db", "notes", cwd=tmp_path).ok()
+    made = (tmp_path / "x.db").read_bytes()
+    (tmp_path / "notes" / "a.txt").unlink()
+    for words in (["-m", model, "-o", "x.db", "notes"], ["-u", "x.db", "notes"], ["-m", model, "-o", "x.db"]):
+        result = command("index", *words, cwd=tmp_path)
+        assert result.status == 1 and b"x.db stays as it was" in result.err, result
+        assert (tmp_path / "x.db").read_bytes() == made
+    command("index", "-u", "x.db", "--empty-ok", "notes", cwd=tmp_path).ok(quiet=False)
+    assert command("search", "-q", "cat", "x.db", cwd=tmp_path).status == 1
+
+
+def test_what_is_no_index_is_not_replaced(model, tmp_path):
+    (tmp_path / "a.txt").write_text("a cat\n")
+    command("index", "-m", model, "-o", "a.txt", "a.txt", cwd=tmp_path).fails("a.txt is there, and no index")
+    assert (tmp_path / "a.txt").read_text() == "a cat\n"
+    (tmp_path / "empty.db").touch()  # as mktemp makes it
+    command("index", "-m", model, "-o", "empty.db", "a.txt", cwd=tmp_path).ok()

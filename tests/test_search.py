@@ -217,7 +217,7 @@ def test_a_query_without_words_is_left_to_the_vectors(made):
     found = search(made, "--mode", "lexical", "???", "-i", "x.db")
     assert (found.status, found.out, found.err) == (1, b"", b"")
     near = hits(search(made, "--mode", "vector", "--json", "???", "-i", "x.db"))
-    both = hits(search(made, "--json", "???", "-i", "x.db"))
+    both = hits(search(made, "--json", "--threshold", "0", "???", "-i", "x.db"))
     assert [hit["text"] for hit in both] == [hit["text"] for hit in near] and len(near) > 3
 
 
@@ -588,3 +588,29 @@ def test_the_model_must_be_the_same(made, tmp_path_factory):
     search(made, "dog", "-m", other, "-i", "x.db").fails("another model", "index")
     search(made, "dog", "-m", "none/such", "-i", "x.db").fails("none/such")
     assert search(made, "dog", "-m", other, "--mode", "lexical", "-i", "x.db").status == 0
+
+
+def test_the_nearest_index_is_searched_where_standard_input_is_an_empty_pipe(model, tmp_path):
+    """As under cron, over ssh and in CI."""
+    (tmp_path / "a.txt").write_text("a zebra\n")
+    command("index", "-m", model, "-o", ".index.db", "a.txt", cwd=tmp_path).ok()
+    assert b"a zebra" in shell(": | search zebra", cwd=tmp_path).ok().out
+    assert shell(": | search zebra -", cwd=tmp_path).status == 1
+
+
+def test_a_single_word_is_found_where_it_stands(model, tmp_path):
+    (tmp_path / "a.txt").write_text("zebra\n")
+    for name in "bcd":
+        (tmp_path / f"{name}.txt").write_text(f"the cat sat on the mat {name}\n" * 3)
+    found = command("search", "-m", model, "zebra", ".", cwd=tmp_path).ok().out.splitlines()
+    assert found[0] == b"a.txt:1:zebra"
+
+
+def test_what_scores_nothing_is_no_hit(model, tmp_path):
+    for i in range(40):
+        (tmp_path / f"{i}.txt").write_text(f"the dog ran to house {i}\n" if i else "a zebra\n")
+    rows, all = (
+        hits(command("search", "-m", model, "-k", "50", "--json", *more, "zebra", ".", cwd=tmp_path))
+        for more in ([], ["--threshold", "0"])
+    )
+    assert len(all) == 40 > len(rows) > 0 and all[: len(rows)] == rows and min(row["score"] for row in rows) > 0

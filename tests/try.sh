@@ -16,6 +16,6 @@ show 'index notes > "$db"'
 show 'search -k 5 "the disk is full" < "$db" | rerank -k 1 "the disk is full"'
 show 'classify -L labels.txt feedback.txt'
 show 'classify --group 4 feedback.txt'
-show 'echo "The landlord fixed the tap and we are happy" | toast --choice positive,negative "Is this positive or negative?"'
+show 'echo "Olga Petrova, born in 1984, lives in Oslo" | toast --schema form.json'
 show 'embed < feedback.txt | wc -c'
 printf '\nMore: docs/recipes.md. On your own PATH: PATH="%s:$PATH"\n' "$(cd ../.venv/bin && pwd)"

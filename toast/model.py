@@ -159,10 +159,10 @@ def path(call: Call, name: str) -> None:
 
 
 def rm(call: Call, names: list[str], *, dry_run: bool) -> None:
-    """Free what models take, and what was converted from files that are gone."""
+    """Free what models take; where none is named, what was converted from files that are gone."""
     from toast.store import remove
 
-    gone = remove.vanished(call)
+    gone = [] if names else remove.vanished(call)
     for name in names:
         if name in alias.read(call):
             if not dry_run:

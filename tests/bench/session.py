@@ -17,7 +17,7 @@ COMMANDS = [
     "classify -L labels.txt feedback.txt | head -4",
     'rerank -k 2 "trouble with a payment" feedback.txt',
     "classify --group 4 feedback.txt",
-    'echo "The landlord fixed the tap. Lovely!" | toast --choice positive,negative "Positive or negative?"',
+    'echo "Olga Petrova lives in Oslo" | toast --schema form.json',
 ]
 
 
