@@ -170,7 +170,7 @@ def markdown(table):
         ours = row["toast"]
         others = [name for name in row if name not in ("work", "unit", "toast", "ratio")]
         told = "<br>".join(f"{name}: {figure(row[name])}" for name in others)
-        ratios = "<br>".join(f"{row['ratio'][name]:.2g}" for name in others)
+        ratios = "<br>".join(f"{row['ratio'][name]:.3g}" for name in others)
         out.append(f"| {row['work']}, {row['unit']} | **{figure(ours)}** | {told} | {ratios} |")
     return "\n".join(out) + "\n"
 
@@ -226,6 +226,7 @@ def main():
         found = [row for row in rows(folder, args) if args.only in row.work]
         for row in found:
             row.turn(env)  # files into memory, warm processes up
+            time.sleep(2 if "TOAST_WARM" in row.contenders["toast"] else 0)
             row.found = {name: [] for name in row.contenders}
             for _ in range(args.turns):
                 row.turn(env)
