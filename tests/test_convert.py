@@ -151,7 +151,7 @@ def test_folder_has_tokenizer_template_and_ends(tmp_path):
 
 
 class FakeCall:
-    cwd, env = 0, {}
+    cwd, env, stderr, verbose = 0, {}, 2, False
 
     def __init__(self, home):
         self.env, self.said = {"TOAST_HOME": str(home)}, []

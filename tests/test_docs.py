@@ -49,3 +49,12 @@ def test_no_script_hides_a_package():
     """`python tests/bench/x.py` puts that folder first on the path: toast.py there would be `import toast`."""
     ours = {"toast", "embed", "rerank", *sys.stdlib_module_names}
     assert not {name.removesuffix(".py") for name in os.listdir(os.path.join(ROOT, "tests", "bench"))} & ours
+
+
+def test_the_table_is_what_was_measured(monkeypatch):
+    import json
+
+    monkeypatch.syspath_prepend(os.path.join(ROOT, "tests", "bench"))
+    import table
+
+    assert table.markdown(json.loads(read("docs/bench.json"))) in read("docs/speed.md")

@@ -37,7 +37,13 @@ def test_what_is_shown_is_what_happens(blocks, folder, real, own_store):
     if missing := sorted(name for name in needed if not shutil.which(name)):
         pytest.skip(f"not here: {', '.join(missing)}")
     store = own_store["TOAST_HOME"] or os.path.expanduser("~/.cache/toast")
-    env = {**real, "TOAST_HOME": store, "HOME": os.path.dirname(folder) + "/home", "COLUMNS": "80"}
+    env = {
+        **real,
+        "TOAST_HOME": store,
+        "HOME": os.path.dirname(folder) + "/home",
+        "COLUMNS": "80",
+        **dict.fromkeys(["MAKEFLAGS", "MAKELEVEL", "MFLAGS"]),
+    }
     for block in blocks:
         run(block, folder, env)
 

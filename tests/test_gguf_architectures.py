@@ -39,7 +39,7 @@ def fixture(name):
 class Call:
     """As much of a Call as the verb takes."""
 
-    cwd, env, stderr = 0, {}, 2
+    cwd, env, stderr, verbose = 0, {}, 2, False
 
     def path(self, name):
         return os.path.abspath(name)

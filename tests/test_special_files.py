@@ -66,7 +66,16 @@ def test_refused(tmp_path, model, use, make):
 @pytest.mark.parametrize("cache", ["prefix", "chat", "digests"])
 def test_a_cache_is_as_good_as_none(tmp_path, model, cache, make):
     home, tree = tmp_path / "home", tmp_path / "home" / cache
-    words = [*KEEPING_TOAST, "-m", LLAMA, "-t", "0", "-n", "3", "the cat sat on the mat and so did the dog " * 12]
+    words = [
+        *KEEPING_TOAST,
+        "-m",
+        LLAMA,
+        "-t",
+        "0",
+        "-n",
+        "3",
+        ("the cat sat on the mat and so did the dog " * 12).strip(),
+    ]
     if cache == "digests":
         (tmp_path / "docs").mkdir()
         (tmp_path / "docs/a.txt").write_text("a cat\n")

@@ -196,10 +196,13 @@ def chart(table, path):
         range(len(bars)), [ratio for _, ratio in bars], color=["#2f81f7" if r >= 1 else "#d29922" for _, r in bars]
     )
     for i, (_, ratio) in enumerate(bars):
-        axes.text(max(ratio, 1) * 1.05, i, f"{ratio:.2g}x", va="center", color=ink)
+        axes.text(max(ratio, 1) * 1.05, i, f"{ratio:.3g}x", va="center", color=ink)
     axes.axvline(1, color=ink, linewidth=1)
     axes.set_xscale("log")
     axes.set_xlim(min(0.5, *(ratio * 0.8 for _, ratio in bars)), max(ratio for _, ratio in bars) * 2)
+    ticks = [tick for tick in (1, 2, 5, 10, 20, 50, 100, 200) if tick <= axes.get_xlim()[1]]
+    axes.set_xticks(ticks, [f"{tick}x" for tick in ticks])
+    axes.minorticks_off()
     axes.set_yticks(range(len(bars)), [told for told, _ in bars], color=ink)
     axes.invert_yaxis()
     axes.tick_params(colors=ink, which="both")
