@@ -104,6 +104,7 @@ class Asked:
         self.terms: dict[str, str] = {}  # stem -> the first word that has it
         for stem, word in self.sequence:
             self.terms.setdefault(stem, word)
+        self.expected: dict[str, float] = {}  # word -> its share of texts before any is seen
         self.found = self._all_weighed(self.terms)
         self.parts = self._parts(extractor.compounds(text))
         self.weights = {stem: word.weight for stem, word in self.found.items()}
@@ -116,8 +117,8 @@ class Asked:
         return kept + self.parts + self._phrases() if kept else self.parts
 
     def _all_weighed(self, terms: dict[str, str]) -> dict[str, Word]:
-        expected = idf.shares(terms.values())
-        return {stem: self._weighed([word], expected[word]) for stem, word in terms.items()}
+        self.expected |= idf.shares(terms.values())
+        return {stem: self._weighed([word], self.expected[word]) for stem, word in terms.items()}
 
     def _parts(self, compounds: dict[str, list[tuple[str, str]]]) -> list[Word]:
         """The parts of compound words, beside them; of one that no chunk has, in its place."""
@@ -172,9 +173,8 @@ class Asked:
         """The query word for word; a single word, as well, unless it says nothing (`the`)."""
         if self.whole or len(self.sequence) != 1 or not all(map(self._is_held, self.terms)):
             return self.whole
-        if max(idf.shares(self.terms.values()).values()) > SAYS_NOTHING:
-            return None
-        return self._weighed([word for _, word in self.sequence])
+        [(stem, word)] = self.sequence
+        return None if self.expected[word] > SAYS_NOTHING else self.found.get(stem)
 
     def verbatim(self, index: int) -> set[int]:
         """The chunks of an index that have the query word for word, where they are few in all."""
