@@ -3,7 +3,6 @@ every command says in a line what is wrong, or answers right. The same damage ev
 times as much.
 """
 
-import gzip
 import json
 import os
 import sqlite3
@@ -356,7 +355,7 @@ FILES = {
     "a.html": test_formats.PAGE.replace("<title>", '<meta charset="koi8-r"><title>\xe9').encode("latin-1"),
     "b.docx": test_formats.DOCX, "c.odt": test_formats.ODT, "d.fodt": b"<?xml version='1.0' encoding='utf-8'?><p>x</p>",
     "d.epub": test_formats.EPUB, "e.ipynb": json.dumps(test_formats.NOTEBOOK).encode(), "f.eml": test_formats.MAIL,
-    "g.txt.gz": gzip.compress(LINES), "h.pdf": test_formats.pdf("the cat", "sat"), "i.txt": LINES,
+    "g.txt.gz": test_formats.zipped(LINES), "h.pdf": test_formats.pdf("the cat", "sat"), "i.txt": LINES,
 }  # fmt: skip
 
 
