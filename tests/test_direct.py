@@ -27,7 +27,16 @@ def our_kernels():
         pytest.skip("no kernels on this device")
 
 
-@pytest.fixture(scope="module", params=[(4, {}), (8, {"tie_word_embeddings": False}), (6, {"head_dim": 64})])
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}  # fmt: skip
+SETTINGS = [
+    (4, {}), (8, {"tie_word_embeddings": False}), (6, {"head_dim": 64}), (4, {"rope_scaling": LLAMA3}),
+    (4, {"model_type": "qwen2"}), (4, {"model_type": "qwen3", "head_dim": 64}),
+    (8, {"model_type": "qwen3", "head_dim": 32, "tie_word_embeddings": False, "rope_scaling": LLAMA3}),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=SETTINGS)
 def folder(request, tmp_path_factory):
     bits, settings = request.param
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1}  # of 32 dimensions
@@ -96,15 +105,24 @@ def test_the_last_row(folder, name, before):
         np.testing.assert_array_equal(np.array(a.keys[..., : len(ids), :]), np.array(b.keys[..., : len(ids), :]))
 
 
+LINEAR = {"rope_scaling": {"rope_type": "linear", "factor": 2.0}}
+WINDOW = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}
+
+
 @pytest.mark.parametrize(
-    "change",
-    [{"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, {"model_type": "mistral"}, {"rope_traditional": True}],
-)
-def test_what_is_not_surely_of_this_kind_is_the_whole_one(folder, tmp_path, change):
-    shutil.copytree(folder, tmp_path / "m")
+    ("kind", "change"),
+    [
+        ("llama", LINEAR), ("llama", {"model_type": "mistral"}), ("llama", {"rope_traditional": True}),
+        ("qwen2", LINEAR), ("qwen2", WINDOW), ("qwen3", LINEAR), ("qwen3", WINDOW), ("qwen3", {"attention_bias": True}),
+    ],
+)  # fmt: skip
+def test_what_is_not_surely_of_this_kind_is_the_whole_one(tmp_path, kind, change):
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32}
+    folder = llama(tmp_path / "m", bits=4, model_type=kind, **heads)
+    assert isinstance(decoder.light(folder)[0], Direct)
     config = json.loads((tmp_path / "m" / "config.json").read_bytes())
     (tmp_path / "m" / "config.json").write_text(json.dumps(config | change))
-    assert not isinstance(decoder.light(str(tmp_path / "m"))[0], Direct)
+    assert not isinstance(decoder.light(folder)[0], Direct)
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"intermediate_size": 32}])

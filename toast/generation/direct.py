@@ -1,4 +1,4 @@
-"""A quantised model of Llama's kind straight from its tensors, without MLX-LM's file, MLX's layers and what these
+"""A quantised Llama, Qwen 2 or Qwen 3 straight from its tensors, without MLX-LM's file, MLX's layers and what these
 import: a third of a short answer's time.
 
 Owns which settings and tensors it is sure of. The ops are those of the layers (`kernels/modules.py`), so bits are the
@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 
 BITS, GROUPS = {2, 3, 4, 5, 6, 8}, {32, 64, 128}
 SIZES = ("hidden_size", "num_hidden_layers", "intermediate_size", "num_attention_heads", "vocab_size")
-PLAIN = {"attention_bias": False, "mlp_bias": False, "rope_traditional": False, "rope_scaling": None,
-         "sliding_window": None, "layer_types": None}  # fmt: skip  # what other settings there are mean other ops
+PLAIN: dict[str, Config] = {  # model_type -> the settings whose other values mean other ops
+    "llama": {"attention_bias": False, "mlp_bias": False, "rope_traditional": False, "sliding_window": None,
+              "layer_types": None},
+    "qwen2": {"rope_traditional": False, "use_sliding_window": False},
+    "qwen3": {"attention_bias": False, "use_sliding_window": False},
+}  # fmt: skip
+BASES = {"llama": 10_000, "qwen2": 1_000_000}  # rope_theta where none is told; Qwen 3 tells
 STEP = 256  # positions that a cache grows by, as MLX-LM's
 
 
@@ -186,8 +191,11 @@ def may_be(config: Config) -> bool:
     if kernels.DecoderLayers is None:
         return False
     sizes = all(type(config.get(name)) is int and config[name] > 0 for name in SIZES)
-    plain = all(config.get(name, value) == value for name, value in PLAIN.items())
-    return config.get("model_type") == "llama" and "text_config" not in config and sizes and plain
+    settings = PLAIN.get(str(config.get("model_type")))
+    if settings is None or not sizes or "text_config" in config:
+        return False
+    scaling = config.get("rope_scaling") or {"rope_type": "llama3"}
+    return scaling.get("rope_type") == "llama3" and all(config.get(name, x) == x for name, x in settings.items())
 
 
 class _Reader:
@@ -200,9 +208,13 @@ class _Reader:
         self.hidden, self.count, self.inner, self.heads, self.vocabulary = (config[name] for name in SIZES)
         self.kv_heads = config.get("num_key_value_heads") or self.heads
         self.dims = config.get("head_dim") or self.hidden // self.heads
-        self.eps, self.base = config["rms_norm_eps"], config.get("rope_theta", 10000)
+        self.kind, self.eps = config["model_type"], config["rms_norm_eps"]
         self.tied = config.get("tie_word_embeddings", True)
-        self.rope = kernels.Rope(dims=self.dims, traditional=False, base=self.base, scale=1.0, freqs=None)
+        base, scaling = config.get("rope_theta") or BASES[self.kind], config.get("rope_scaling")
+        freqs = _llama3_frequencies(self.dims, base, scaling) if scaling else None
+        self.rope = kernels.Rope(
+            dims=self.dims, traditional=False, base=None if scaling else base, scale=1.0, freqs=freqs
+        )
 
     def _take(self, name: str, shape: tuple[int, ...]) -> mx.array:
         found = self.tensors[name]
@@ -211,8 +223,8 @@ class _Reader:
             raise ValueError(name)
         return found
 
-    def norm(self, name: str) -> mx.array:
-        return self._take(f"{name}.weight", (self.hidden,))
+    def norm(self, name: str, size: int | None = None) -> mx.array:
+        return self._take(f"{name}.weight", (size or self.hidden,))
 
     def matrix(self, name: str, rows: int, width: int) -> Matrix:
         """With the sizes that its tensors tell, and the settings must not contradict."""
@@ -243,9 +255,27 @@ class _Reader:
             self.matrix(f"{mlp}.down_proj", self.hidden, self.inner),
         ]  # fmt: skip
         norms: list[Any] = [(self.norm(f"{name}.{which}_layernorm"), self.eps) for which in ("input", "post_attention")]
-        norms += [None] * 4  # of q, of k, before the residuals: Llama has none
+        if self.kind == "qwen3":
+            norms += [(self.norm(f"{attention}.{which}_norm", self.dims), self.eps) for which in "qk"]
+        norms += [None] * (6 - len(norms))  # before the residuals: none of these has any
+        biases: list[Any] = [None] * len(matrices)
+        if self.kind == "qwen2":
+            biases[:3] = [self._take(f"{attention}.{x}_proj.bias", (n,)) for x, n in (("q", q), ("k", kv), ("v", kv))]
         return kernels.DecoderLayers(
             linears=[matrix.linear() for matrix in matrices], norms=norms, rope=self.rope, heads=self.heads,
             kv_heads=self.kv_heads, scale=self.dims**-0.5, updates=[None] * len(matrices),
-            biases=[None] * len(matrices), activation="silu",
+            biases=biases, activation="silu",
         )  # fmt: skip
+
+
+def _llama3_frequencies(dims: int, base: float, scaling: Config) -> mx.array:
+    """(dims // 2,): the wavelengths of rotary positions, long ones stretched, as Llama 3.1's model card defines it;
+    operation for operation as MLX-LM, for the same bits."""
+    factor, context = scaling["factor"], scaling.get("original_max_position_embeddings", 8192)
+    low, high = scaling.get("low_freq_factor", 1.0), scaling.get("high_freq_factor", 4.0)
+    plain = base ** (mx.arange(0, dims, 2) / dims)
+    lengths = 2 * mx.pi * plain
+    stretched = mx.where(lengths > context / low, plain * factor, plain)
+    share = (context / lengths - low) / (high - low)
+    between = (lengths > context / high) & (lengths < context / low)
+    return mx.where(between, stretched / ((1 - share) / factor + share), stretched)
