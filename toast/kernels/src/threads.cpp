@@ -56,7 +56,7 @@ struct Job {
   }
 };
 
-thread_local bool inside = false;  // within a task: it runs its own parallel\(\) alone
+thread_local bool inside = false;  // within a task: it runs its own parallel() alone
 
 class Pool {
  public:
