@@ -254,6 +254,8 @@ static void check(const Kernels& k, const Kernels& g) {
   check_quantized(k, g, {5, 40, 2560, 32, 4, false});  // several chunks of k, and parts of them
   check_quantized(k, g, {5, 40, 1664, 128, 8, false});
   check_quantized(k, g, {3, 33, 800, 32, 8, false});
+  check_quantized(k, g, {5, 40, 8192, 32, 4, false});  // rows that share the first cache's sets
+  check_quantized(k, g, {5, 72, 4096, 64, 8, false});
   for (auto kernels : {&k, &g})
     for (int bits : {4, 8})
       for (int M : {1, 7}) check_centred(*kernels, {M, 40, 800, 32, bits, false});

@@ -160,6 +160,17 @@ def test_a_row_does_not_depend_on_its_neighbours_or_the_threads(variant, group, 
         assert same_bits(other, results[0])
 
 
+@pytest.mark.parametrize("variant", VARIANTS[1:])
+@pytest.mark.parametrize(("k", "bits"), [(4096, 4), (8192, 4), (16384, 4), (2048, 8), (4096, 8), (16384, 3)])
+def test_rows_that_push_each_other_out_of_the_cache(variant, k, bits):
+    """Few rows of activations take weights copied to one piece, many take them unpacked: the bits are the same."""
+    ext.choose(variant)
+    x, w = spiky(40, k), weights(72, k, group=32, bits=bits)
+    y = ext.quantized_matmul(x, *w, group_size=32, bits=bits)
+    for few in (1, 2, 3, 4):
+        assert same_bits(ext.quantized_matmul(x[:few], *w, group_size=32, bits=bits), y[:few])
+
+
 def test_a_long_prompt_equals_its_rows():
     """Enough rows and columns for blocks of both, and for chunks of k, with outliers."""
     x = spiky(600, 2304)

@@ -24,7 +24,7 @@ def ours_tokens(name):
     from toast.generation import decoder
 
     call = ours_call()
-    model, _ = decoder.load(store.find(call, name))
+    model, _ = decoder.load(store.as_folder(call, name))
     mx.eval(model(mx.array([[5, 6, 7]])))  # the pages are there
     cache = make_prompt_cache(model)
     kernels.install_nn()

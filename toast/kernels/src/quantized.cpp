@@ -20,16 +20,23 @@ static inline vi four(const void* x) {
 // to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
 template <int BITS, bool WHOLE>
 struct FreshCursor {
+  static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
   Rows<WHOLE> rows;
   size_t step;
   Ahead ahead;
 
   template <int MR>
   inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
+    multiply(rows, step * BYTES, x, dot);
+    step++;
+  }
+  // of `from`, which has this step's codes at `at`
+  template <class R, int MR>
+  inline void multiply(const R& from, size_t at, const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) const {
     constexpr int PUTS = 8 * PANEL, LINES = Ahead::lines(BITS), EVERY = PUTS / LINES;
     const size_t now = step;
     ahead.ask_scales(now);
-    unpack_step<BITS>(rows, step++ * STEP * BITS / 8, [&](int j, int p, vi b) {
+    unpack_step<BITS>(from, at, [&](int j, int p, vi b) {
       int put = 8 * p + j;
       if (put % EVERY == 0 && put / EVERY < LINES) ahead.ask_codes(now, put / EVERY);
 #pragma GCC unroll 4
@@ -40,6 +47,38 @@ struct FreshCursor {
     float codes[COLUMNS];
     for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS);
     for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
+  }
+};
+
+// The same of rows that push each other out of the first cache, for they lie in the same sets: STEPS steps of each are
+// copied to one piece, a part of them at every step before.
+template <int BITS>
+struct CrowdedCursor : FreshCursor<BITS, true> {
+  using Fresh = FreshCursor<BITS, true>;
+  static constexpr int STEPS = tuning::NEAR_STEPS;
+  static constexpr size_t SIZE = STEPS * Fresh::BYTES;
+  uint8_t* near;  // [2][COLUMNS][SIZE]
+
+  template <int MR>
+  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
+    constexpr int PART = COLUMNS / STEPS;
+    const size_t piece = this->step / STEPS, at = this->step % STEPS;
+    if (!this->step) copy(0, 0, COLUMNS);
+    if ((piece + 1) * SIZE < this->rows.stride) copy(piece + 1, at * PART, PART);
+    Fresh::multiply(Near{place(piece)}, at * Fresh::BYTES, x, dot);
+    this->step++;
+  }
+
+ private:
+  struct Near {
+    static constexpr size_t stride = SIZE;
+    const uint8_t* first;
+    inline const uint8_t* operator()(int c) const { return first + c * SIZE; }
+    inline Near from(int c) const { return {(*this)(c)}; }
+  };
+  inline uint8_t* place(size_t piece) const { return near + piece % 2 * COLUMNS * SIZE; }
+  inline void copy(size_t piece, int first, int count) const {
+    for (int c = first; c < first + count; c++) memcpy(place(piece) + c * SIZE, this->rows(c) + piece * SIZE, SIZE);
   }
 };
 
@@ -240,6 +279,11 @@ struct Panel {
   FreshCursor<BITS, WHOLE> fresh(int c, const Ahead& ahead) const {
     return {columns, (size_t)first(c) * w.group / STEP, ahead};
   }
+  bool are_crowded() const {
+    size_t apart = columns.stride & -columns.stride;  // the largest power of two that divides it
+    if (apart > tuning::CACHE_WAY) apart = tuning::CACHE_WAY;
+    return COLUMNS * apart > tuning::CACHE_WAYS * tuning::CACHE_WAY;  // COLUMNS / (WAY / apart) rows in a set
+  }
   Scales scales(int c, const Chunk& in) const { return {in.scales, in.biases, w.group, first(c), count(c), groups}; }
 
   void unpack_scales(int c, const Chunk& to) const {
@@ -261,6 +305,11 @@ struct Panel {
       Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
       if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
         unpack_scales(c, in);
+        if constexpr (WHOLE && (BITS == 4 || BITS == 8))
+          if (are_crowded()) {
+            multiply<BITS>(CrowdedCursor<BITS>{fresh(c, ahead), in.codes}, c, in, t, outliers, acc);
+            continue;
+          }
         multiply<BITS>(fresh(c, ahead), c, in, t, outliers, acc);
         continue;
       }

@@ -15,6 +15,10 @@ constexpr size_t TASK_ELEMENTS = 1 << 14;  // of a norm or an activation, worth 
 // A tile: rows, and vectors of columns. 4 x 2 leaves registers for the weights; no shape is clearly faster; 2026-11-23
 constexpr int QUANTIZED_ROWS = 4, QUANTIZED_PANEL = 2;
 constexpr int CHUNK = 768;  // k unpacked at a time: such a panel fits the first cache. Decides bits; 2026-11-24
+// A panel's rows, one below the other, of which more lie in one set of the first cache than it has ways push each
+// other out of it: they are copied to one piece, so many steps at a time; 2026-11-30
+constexpr size_t CACHE_WAY = 4096, CACHE_WAYS = 8;
+constexpr int NEAR_STEPS = 4;
 // The outlier rule of quantize.cpp: no real layer loses more than 1%. These decide bits.
 constexpr float OUTLIER_ROW = 2;      // mean square over the typical one, in a row with outliers; 2026-11-24
 constexpr float OUTLIER_RATIO = 8;    // typical squares that an outlier is above the next one; 2026-11-24
