@@ -16,57 +16,33 @@ static inline vi four(const void* x) {
   return every(v);
 }
 
-// A cursor over a panel's weights along k, in two forms: multiply() adds products with the int8 groups of the next 32 k
-// to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
+// Where a panel's codes are read, from the file's rows: take(step, f) calls f(rows, at) for the codes of a step.
 template <int BITS, bool WHOLE>
-struct FreshCursor {
+struct InPlace {
   static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
   Rows<WHOLE> rows;
-  size_t step;
-  Ahead ahead;
-
-  template <int MR>
-  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
-    multiply(rows, step * BYTES, x, dot);
-    step++;
-  }
-  // of `from`, which has this step's codes at `at`
-  template <class R, int MR>
-  inline void multiply(const R& from, size_t at, const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) const {
-    constexpr int PUTS = 8 * PANEL, LINES = Ahead::lines(BITS), EVERY = PUTS / LINES;
-    const size_t now = step;
-    ahead.ask_scales(now);
-    unpack_step<BITS>(from, at, [&](int j, int p, vi b) {
-      int put = 8 * p + j;
-      if (put % EVERY == 0 && put / EVERY < LINES) ahead.ask_codes(now, put / EVERY);
-#pragma GCC unroll 4
-      for (int m = 0; m < MR; m++) dot[m][p].add(b, four(x[m]->q + 4 * j));
-    });
-  }
-  inline void code(int k, vf* to) const {
-    float codes[COLUMNS];
-    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(rows(c), step * STEP + k, BITS);
-    for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
+  template <class F>
+  inline void take(size_t step, F f) const {
+    f(rows, step * BYTES);
   }
 };
 
 // The same of rows that push each other out of the first cache, for they lie in the same sets: STEPS steps of each are
-// copied to one piece, a part of them at every step before.
+// copied to one piece, a part of them at every step before. Begins at 0.
 template <int BITS>
-struct CrowdedCursor : FreshCursor<BITS, true> {
-  using Fresh = FreshCursor<BITS, true>;
+struct Copied {
   static constexpr int STEPS = tuning::NEAR_STEPS;
-  static constexpr size_t SIZE = STEPS * Fresh::BYTES;
-  uint8_t* near;  // [2][COLUMNS][SIZE]
+  static constexpr size_t BYTES = STEP * BITS / 8, SIZE = STEPS * BYTES, ALL = 2 * COLUMNS * SIZE;
+  Rows<true> rows;
+  uint8_t* near;  // [ALL]
 
-  template <int MR>
-  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
+  template <class F>
+  inline void take(size_t step, F f) const {
     constexpr int PART = COLUMNS / STEPS;
-    const size_t piece = this->step / STEPS, at = this->step % STEPS;
-    if (!this->step) copy(0, 0, COLUMNS);
-    if ((piece + 1) * SIZE < this->rows.stride) copy(piece + 1, at * PART, PART);
-    Fresh::multiply(Near{place(piece)}, at * Fresh::BYTES, x, dot);
-    this->step++;
+    const size_t piece = step / STEPS, at = step % STEPS;
+    if (!step) copy(0, 0, COLUMNS);
+    if ((piece + 1) * SIZE < rows.stride) copy(piece + 1, at * PART, PART);
+    f(Near{place(piece)}, at * BYTES);
   }
 
  private:
@@ -78,7 +54,36 @@ struct CrowdedCursor : FreshCursor<BITS, true> {
   };
   inline uint8_t* place(size_t piece) const { return near + piece % 2 * COLUMNS * SIZE; }
   inline void copy(size_t piece, int first, int count) const {
-    for (int c = first; c < first + count; c++) memcpy(place(piece) + c * SIZE, this->rows(c) + piece * SIZE, SIZE);
+    for (int c = first; c < first + count; c++) memcpy(place(piece) + c * SIZE, rows(c) + piece * SIZE, SIZE);
+  }
+};
+
+// A cursor over a panel's weights along k, in two forms: multiply() adds products with the int8 groups of the next 32 k
+// to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
+template <int BITS, class Source>
+struct FreshCursor {
+  Source source;
+  size_t step;
+  Ahead ahead;
+
+  template <int MR>
+  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
+    constexpr int PUTS = 8 * PANEL, LINES = Ahead::lines(BITS), EVERY = PUTS / LINES;
+    const size_t now = step++;
+    ahead.ask_scales(now);
+    source.take(now, [&](const auto& rows, size_t at) {
+      unpack_step<BITS>(rows, at, [&](int j, int p, vi b) {
+        int put = 8 * p + j;
+        if (put % EVERY == 0 && put / EVERY < LINES) ahead.ask_codes(now, put / EVERY);
+#pragma GCC unroll 4
+        for (int m = 0; m < MR; m++) dot[m][p].add(b, four(x[m]->q + 4 * j));
+      });
+    });
+  }
+  inline void code(int k, vf* to) const {
+    float codes[COLUMNS];
+    for (int c = 0; c < COLUMNS; c++) codes[c] = code_at(source.rows(c), step * STEP + k, BITS);
+    for (int n = 0; n < PANEL; n++) to[n] = load(codes + n * W);
   }
 };
 
@@ -176,15 +181,17 @@ static void tiles(const Cursor& w, const Scales& p, const QuantRows& x, const in
 }
 
 // `steps` steps of `from` to memory; whether all are codes of SMALL bits.
-template <int BITS, bool WHOLE>
-static bool pack(const FreshCursor<BITS, WHOLE>& from, size_t steps, uint8_t* to) {
+template <int BITS, class Source>
+static bool pack(const FreshCursor<BITS, Source>& from, size_t steps, uint8_t* to) {
   vi all{};
   for (size_t step = from.step; step < from.step + steps; step++, to += STEP_BYTES) {
     from.ahead.ask_scales(step);
     for (int part = 0; part < Ahead::lines(BITS); part++) from.ahead.ask_codes(step, part);
-    unpack_step<BITS>(from.rows, step * STEP * BITS / 8, [&](int j, int p, vi w) {
-      store_vi(to + (j * PANEL + p) * W * 4, w);
-      if (BITS == 8 && SMALL < 8) all |= w;
+    from.source.take(step, [&](const auto& rows, size_t at) {
+      unpack_step<BITS>(rows, at, [&](int j, int p, vi w) {
+        store_vi(to + (j * PANEL + p) * W * 4, w);
+        if (BITS == 8 && SMALL < 8) all |= w;
+      });
     });
   }
   return BITS == 8 && SMALL < 8 && small(all);
@@ -273,11 +280,17 @@ struct Panel {
   int n0;
   Rows<WHOLE> columns{w.w + n0 * ((size_t)w.K * BITS / 8), (size_t)w.K * BITS / 8, w.N - n0};
   int groups = w.K / w.group, chunk = CHUNK / w.group;
+  using Near = uint8_t[Copied<BITS>::ALL];
 
   int first(int c) const { return c * chunk; }  // group of chunk c
   int count(int c) const { return groups - first(c) < chunk ? groups - first(c) : chunk; }
-  FreshCursor<BITS, WHOLE> fresh(int c, const Ahead& ahead) const {
-    return {columns, (size_t)first(c) * w.group / STEP, ahead};
+  // f(cursor) from chunk c on. near keeps what it has from chunk to chunk
+  template <class F>
+  auto fresh(int c, const Ahead& ahead, uint8_t* near, F f) const {
+    size_t step = (size_t)first(c) * w.group / STEP;
+    if constexpr (WHOLE && (BITS == 4 || BITS == 8))
+      if (are_crowded()) return f(FreshCursor<BITS, Copied<BITS>>{{columns, near}, step, ahead});
+    return f(FreshCursor<BITS, InPlace<BITS, WHOLE>>{{columns}, step, ahead});
   }
   bool are_crowded() const {
     size_t apart = columns.stride & -columns.stride;  // the largest power of two that divides it
@@ -292,28 +305,25 @@ struct Panel {
     vf by = set1(middle(w));
     for (int i = 0; i < count(c) * COLUMNS; i += W) store(to.biases + i, by * load(to.scales + i));
   }
-  void unpack(int c, const Chunk& to) const {
+  void unpack(int c, const Chunk& to, uint8_t* near) const {
     unpack_scales(c, to);
-    *to.small = pack(fresh(c, {w, n0 + COLUMNS}), (size_t)count(c) * w.group / STEP, to.codes);
+    size_t steps = (size_t)count(c) * w.group / STEP;
+    *to.small = fresh(c, {w, n0 + COLUMNS}, near, [&](auto from) { return pack(from, steps, to.codes); });
   }
 
   // acc[M][COLUMNS]: in every chunk biases, products, outliers. chunk_memory: Chunk::bytes(w)
   void multiply(const QuantTask& t, const Outliers& outliers, char* chunk_memory, float* acc) const {
     char* unpacked = w.unpacked ? (char*)w.unpacked + n0 / COLUMNS * Chunk::bytes_of_panel(w) : nullptr;
     Ahead ahead(w, n0 + COLUMNS);
+    alignas(64) Near near;
     for (int c = 0; first(c) < groups; c++) {
       Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
       if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
         unpack_scales(c, in);
-        if constexpr (WHOLE && (BITS == 4 || BITS == 8))
-          if (are_crowded()) {
-            multiply<BITS>(CrowdedCursor<BITS>{fresh(c, ahead), in.codes}, c, in, t, outliers, acc);
-            continue;
-          }
-        multiply<BITS>(fresh(c, ahead), c, in, t, outliers, acc);
+        fresh(c, ahead, near, [&](auto from) { multiply<BITS>(from, c, in, t, outliers, acc); });
         continue;
       }
-      if (!unpacked) unpack(c, in);
+      if (!unpacked) unpack(c, in, near);
       PackedCursor<BITS> codes{in.codes};
       if (*in.small)
         multiply<BITS == 8 ? SMALL : BITS>(codes, c, in, t, outliers, acc);
@@ -371,7 +381,8 @@ static size_t unpacked_bytes(const QuantWeights& w) { return (w.N + COLUMNS - 1)
 static void unpack(const QuantWeights& w, int n0, int n1, void* to) {
   panels(w, n0, n1, [&](const auto& panel) {
     char* at = (char*)to + panel.n0 / COLUMNS * Chunk::bytes_of_panel(w);
-    for (int c = 0; panel.first(c) < panel.groups; c++, at += Chunk::bytes(w)) panel.unpack(c, {at, w});
+    alignas(64) typename std::decay_t<decltype(panel)>::Near near;
+    for (int c = 0; panel.first(c) < panel.groups; c++, at += Chunk::bytes(w)) panel.unpack(c, {at, w}, near);
   });
 }
 

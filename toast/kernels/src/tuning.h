@@ -25,11 +25,11 @@ constexpr float OUTLIER_RATIO = 8;    // typical squares that an outlier is abov
 constexpr float OUTLIER_FAR = 4096;   // typical squares that make an outlier beside its equal; 2026-11-25
 constexpr int QUANTIZE_AHEAD = 1024;  // elements: a row may lie in the third cache, and is prefetched; 2026-11-24
 constexpr int QUANTIZE_ROWS = 16;     // of a task; 2026-11-23
-constexpr size_t TASK_ACTIVATIONS = 96 << 10;  // int8, bytes of a task: they stay in the second cache; 2026-11-24
-constexpr int UNPACKING_ROWS = 32;             // worth unpacking weights for; 2026-11-24
-constexpr size_t TASK_PRODUCTS = 1 << 16;      // multiply-adds worth waking a thread for; 2026-11-23
-constexpr int TASKS_A_THREAD = 4;              // so that threads end together; 2026-11-23
-constexpr int TASKS_A_THREAD_OF_FEW_ROWS = 2;  // each has a first panel that comes slowly; 2026-11-25
+constexpr size_t TASK_ACTIVATIONS = 256 << 10;  // int8, bytes of a task: they stay in the second cache; 2026-11-30
+constexpr int UNPACKING_ROWS = 128;             // worth unpacking weights for, a tenth of their products; 2026-11-30
+constexpr size_t TASK_PRODUCTS = 1 << 16;       // multiply-adds worth waking a thread for; 2026-11-23
+constexpr int TASKS_A_THREAD = 4;               // so that threads end together; 2026-11-23
+constexpr int TASKS_A_THREAD_OF_FEW_ROWS = 2;   // each has a first panel that comes slowly; 2026-11-25
 
 // ---- float products (dense.cpp, dense_work.cpp) ----
 // A tile by the number of vector registers: of 32, 24 sums, 3 columns and 1 broadcast; 2026-11-23
