@@ -89,6 +89,7 @@ class DecoderLayers:
         updates: Sequence[tuple[array, array, float] | None],
         biases: Sequence[array | None],
         activation: str,
+        experts: tuple[tuple[array, array | None, array | None, int, int], int, str] | None = None,
     ) -> None: ...
     @staticmethod
     def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...
