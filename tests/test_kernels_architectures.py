@@ -216,6 +216,7 @@ def test_a_mixture_is_its_parts(router, dtype, more, monkeypatch):
     model.model.embed_tokens.scales[7] = float("inf")
     pieces = [[8 if token == 7 else token for token in piece] for piece in pieces_of(3, 40, 1, steps=6)]
     one, each, parts = ways(model, "qwen3_moe", monkeypatch, [*pieces, [9, 7, 10], [11]])
+    assert model.model.fused.mixtures == sum("switch_mlp" in layer.mlp for layer in model.layers)
     for a, b, c in zip(one, each, parts, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)

@@ -74,6 +74,7 @@ class Rope:
     ) -> None: ...
 
 class DecoderLayers:
+    mixtures: int
     kv_heads: int
     head_dims: int
     kv_dtype: Dtype

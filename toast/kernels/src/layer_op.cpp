@@ -404,6 +404,12 @@ void bind_layer(nb::module_& m) {
           "its caches (1, heads, capacity, d), of all texts for every layer in turn -> states, y like x. Computing "
           "states\n"
           "writes into the caches, which must be computed and nobody else's; compute it before they are used.")
+      .def_prop_ro(
+          "mixtures",
+          [](const DecoderLayers& l) {
+            return std::count_if(l.layers.begin(), l.layers.end(), [](auto& one) { return one->experts.count > 0; });
+          },
+          "how many of them have experts")
       .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
       .def_prop_ro(
