@@ -91,6 +91,7 @@ static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
   both("softmax", [&](const Kernels& t, float* y) { t.softmax(x.data(), y, Type::f32, 3, n); });
   for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::sigmoid})
     both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
+  both("weighted_sum", [&](const Kernels& t, float* y) { t.weighted_sum(x.data(), x.data(), y, Type::f32, 3, n); });
 }
 
 static void check_rope(const Kernels& k, const Kernels& g, size_t half, bool traditional) {

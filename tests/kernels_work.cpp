@@ -20,12 +20,13 @@ struct Weights {
   }
 };
 
-// Layers with caches for two texts, which take rows of both, one text after the other, to the end.
+// Layers with caches for two texts, which take rows of both, one text after the other, to the end; the last of them a
+// mixture of experts.
 struct Decoder {
-  static constexpr int width = 64, heads = 4, kv_heads = 2, D = 16, hidden = 96, capacity = 9;
+  static constexpr int width = 64, heads = 4, kv_heads = 2, D = 16, hidden = 96, capacity = 9, experts = 5;
   Random random;
   std::vector<Weights> all;
-  std::vector<float> norms = random.numbers(2 * width);
+  std::vector<float> norms = random.numbers(2 * width), router = random.numbers(experts * width);
   Layers layers;
   Decoder() {
     constexpr int kv_width = kv_heads * D;
@@ -33,15 +34,21 @@ struct Decoder {
                         {kv_width, width},
                         {kv_width, width},
                         {width, width},
-                        {hidden, width},
-                        {hidden, width},
-                        {width, hidden}})
+                        {experts * hidden, width},
+                        {experts * hidden, width},
+                        {experts * width, hidden}})
       all.emplace_back(random, N, K);
+    all[4].w.N = all[5].w.N = hidden, all[6].w.N = width;  // the first one's
     Rope rope{D, false, 1, inverse_frequencies(10000, D / 2)};
     Norm before{norms.data(), nullptr, 1e-5f}, after{norms.data() + width, nullptr, 1e-5f};
     Layer l{all[0].w, all[1].w, all[2].w, all[3].w, all[4].w, all[5].w, all[6].w, before,
             after,    heads,    kv_heads, D,        0.25f,    rope,     Type::f32};
-    layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(l)};
+    Layer mixture = l;
+    mixture.experts = {experts, 2, Shares::normed, {}, {router.data(), Type::f32, 1, width, width, experts}};
+    ExpertWeights* stacks[] = {&mixture.experts.gate, &mixture.experts.up, &mixture.experts.down};
+    for (int i = 0; i < 3; i++)
+      *stacks[i] = {all[4 + i].w, std::shared_ptr<std::atomic<char>[]>(new std::atomic<char>[experts]())};
+    layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(mixture)};
   }
   // memory: keys and values of each layer in turn, of both texts; texts: whose each segment is
   std::vector<float> run(const std::vector<float>& x, const std::vector<int>& texts,

@@ -31,12 +31,22 @@ GEMMA = {
     "sliding_window_pattern": 2,
     "rope_local_base_freq": 100.0,
 }
+QWEN3_MOE = {
+    "num_experts": 16,
+    "num_experts_per_tok": 4,
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+    "decoder_sparse_step": 1,
+    "mlp_only_layers": [2],
+}
 # file -> more settings, its model's class, the kinds of its model and its blocks
 MODELS = {
     "qwen2": ({}, "Qwen2Model", "TransformerBlock"),
     "qwen3": ({}, "Qwen3Model", "TransformerBlock"),
     "phi3": ({"partial_rotary_factor": 0.5}, "Phi3Model", "TransformerBlock"),
     "gemma3_text": (GEMMA, "Gemma3Model", "Gemma3Block"),
+    "qwen3_moe": (QWEN3_MOE, "Qwen2Model", "TransformerBlock"),
+    "mixtral": ({"num_local_experts": 6, "num_experts_per_tok": 2}, "Qwen3Model", "MixtralBlock"),
 }
 
 
@@ -46,8 +56,8 @@ def installed():
         pytest.skip("no kernels on this device")
 
 
-def make(name, dtype=mx.float32, **more):
-    """A small quantised model with weights of all sizes, norms and biases that are not one or zero."""
+def make(name, dtype=mx.float32, form=lambda path, module: hasattr(module, "to_quantized"), **more):
+    """A small model with weights of all sizes, quantised as `form` says, norms and biases that are not one or zero."""
     import mlx.nn as nn
     from mlx.utils import tree_map
 
@@ -59,7 +69,11 @@ def make(name, dtype=mx.float32, **more):
     mx.random.seed(3)
     model.update(tree_map(lambda x: x + 0.1 * mx.random.normal(x.shape), model.parameters()))
     model.set_dtype(dtype)
-    nn.quantize(model, 32, 4)
+    for layer in model.layers:  # a router for which experts are alike
+        gate = getattr(layer.get("mlp") or layer.block_sparse_moe, "gate", None)
+        if gate is not None:
+            gate.weight = mx.concatenate([gate.weight[:-4], gate.weight[:4]])
+    nn.quantize(model, 32, 4, class_predicate=form)
     mx.eval(model.parameters())
     return model
 
@@ -154,7 +168,7 @@ def test_rings_are_not_put_side_by_side():
     assert kernels.supports_ragged_batch(make("qwen3"))
 
 
-@pytest.mark.parametrize("name", ["qwen2", "qwen3", "phi3", "gemma3_text"])
+@pytest.mark.parametrize("name", MODELS)
 def test_texts_side_by_side_are_each_alone(name):
     from test_kernels_modules import batch_is_single
 
@@ -179,3 +193,44 @@ def test_biases_of_symmetric_codes_are_not_read(dtype, monkeypatch):
     for a, b, c in zip(one, each, parts, strict=True):
         np.testing.assert_array_equal(a, b)
         np.testing.assert_array_equal(a, c)
+
+
+ROUTERS = {
+    "4 bits": lambda path, module: hasattr(module, "to_quantized"),
+    "8 bits": lambda path, module: (
+        hasattr(module, "to_quantized") and (not path.endswith("gate") or {"bits": 8, "group_size": 64})
+    ),
+    "float": lambda path, module: hasattr(module, "to_quantized") and not path.endswith("gate"),
+}
+
+
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("more", [
+    {}, {"norm_topk_prob": False}, {"num_experts": 96, "num_experts_per_tok": 8},
+    {"num_experts_per_tok": 16}, {"num_experts_per_tok": 1, "decoder_sparse_step": 2, "mlp_only_layers": []},
+])  # fmt: skip
+def test_a_mixture_is_its_parts(router, dtype, more, monkeypatch):
+    """Few rows and many, experts that the router cannot tell apart, layers without any, numbers that are not finite."""
+    model = make("qwen3_moe", dtype, form=ROUTERS[router], **more)
+    model.model.embed_tokens.scales[7] = float("inf")
+    pieces = [[8 if token == 7 else token for token in piece] for piece in pieces_of(3, 40, 1, steps=6)]
+    one, each, parts = ways(model, "qwen3_moe", monkeypatch, [*pieces, [9, 7, 10], [11]])
+    assert model.model.fused.mixtures == sum("switch_mlp" in layer.mlp for layer in model.layers)
+    for a, b, c in zip(one, each, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
+@pytest.mark.parametrize("change", [
+    lambda mlp: setattr(mlp.gate, "bias", mx.zeros(16)), lambda mlp: setattr(mlp, "sharding_group", object()),
+    lambda mlp: setattr(mlp.switch_mlp.up_proj, "bias", mx.zeros((16, 32))),
+    lambda mlp: setattr(mlp, "top_k", 17),
+])  # fmt: skip
+def test_other_mixtures_go_the_unfused_way(change):
+    from toast.kernels import modules
+
+    model = make("qwen3_moe")
+    change(model.layers[0].mlp)
+    assert modules._make_layer(model.layers[0]) is None
+    assert modules._make_layer(model.layers[1]) is not None

@@ -74,6 +74,7 @@ class Rope:
     ) -> None: ...
 
 class DecoderLayers:
+    mixtures: int
     kv_heads: int
     head_dims: int
     kv_dtype: Dtype
@@ -89,6 +90,7 @@ class DecoderLayers:
         updates: Sequence[tuple[array, array, float] | None],
         biases: Sequence[array | None],
         activation: str,
+        experts: tuple[tuple[array, array | None, array | None, int, int], int, str] | None = None,
     ) -> None: ...
     @staticmethod
     def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...

@@ -7,6 +7,7 @@ word: what counts is the code, not the file.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 import mlx.core as mx
 
@@ -37,6 +38,22 @@ NAMES = {
         "rope", "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
     "Qwen3Model": ("qwen3", "Qwen3Model", (
         "embed_tokens", "len", "layers", "create_attention_mask", "zip", "norm")),
+    "Qwen3Experts": ("qwen3_moe", "Qwen3MoeSparseMoeBlock", (
+        "sharding_group", "sum_gradients", "gate", "mx", "softmax", "top_k", "argpartition", "stop_gradient",
+        "take_along_axis", "norm_topk_prob", "sum", "switch_mlp", "astype", "dtype", "distributed", "all_sum")),
+    "MixtralAttention": ("mixtral", "MixtralAttention", (
+        "shape", "q_proj", "k_proj", "v_proj", "reshape", "num_heads", "transpose", "num_key_value_heads", "rope",
+        "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "MixtralExperts": ("mixtral", "MixtralSparseMoeBlock", (
+        "gate", "num_experts_per_tok", "mx", "stop_gradient", "argpartition", "take_along_axis", "softmax",
+        "switch_mlp", "sum")),
+    "MixtralBlock": ("mixtral", "MixtralDecoderLayer", (
+        "self_attn", "input_layernorm", "block_sparse_moe", "post_attention_layernorm")),
+    "SwitchGLU": ("switch_layers", "SwitchGLU", (
+        "mx", "expand_dims", "stop_gradient", "size", "_gather_sort", "up_proj", "gate_proj", "down_proj",
+        "activation", "_scatter_unsort", "shape", "squeeze")),
+    "SwitchLinear": ("switch_layers", "QuantizedSwitchLinear", (
+        "mx", "gather_qmm", "get", "group_size", "bits", "mode", "global_scale", "expand_dims")),
     "Phi3Attention": ("phi3", "Attention", (
         "shape", "qkv_proj", "n_heads", "head_dim", "mx", "split", "n_kv_heads", "reshape", "transpose", "rope",
         "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
@@ -55,12 +72,18 @@ NAMES = {
         "create_attention_mask", "sliding_window_pattern", "window_size", "enumerate", "zip", "norm")),
 }  # fmt: skip
 
+# file -> others, whose classes it has word for word
+REPEATED = {"qwen3_moe": ("qwen2", "qwen3"), "mixtral": ("qwen3",)}
+
 originals: dict[str, Any] = {}  # kind -> __call__ as MLX-LM wrote it, of the files that are loaded
 replacements: dict[str, Any] = {}  # kind -> what stands in its place
 
 
 def remember() -> None:
-    """Note the code of the known classes whose files are loaded by now."""
+    """Note the code of the known classes whose files are loaded by now, and of those that these repeat."""
+    for file, others in REPEATED.items():
+        for other in others if f"mlx_lm.models.{file}" in sys.modules else ():
+            import_module(f"mlx_lm.models.{other}")
     for name, (module, cls, _) in NAMES.items():
         home = sys.modules.get(f"mlx_lm.models.{module}")
         if home and name not in originals:
@@ -84,7 +107,7 @@ def kind(function: Any) -> str | None:
 
 def layer_parts(block: Any) -> dict[str, Any] | None:
     """What ext.DecoderLayers takes for a block, but for its rope; None where it has no such form."""
-    attention, mlp = block.self_attn, block.mlp
+    attention, mlp = block.self_attn, block.get("mlp") or block.block_sparse_moe
     ways = kind(type(block).__call__), kind(type(attention).__call__), kind(type(mlp).__call__)
     linears = _linears(attention, mlp, ways[1:])
     norms = NORMS.get(ways[0] or "", _no_norms)(block, ways[1])
@@ -100,8 +123,9 @@ def layer_parts(block: Any) -> dict[str, Any] | None:
         "updates": updates,
         "norms": norms,
         "activation": "gelu_approx" if ways[2] == "Gemma3MLP" else "silu",
-        "heads": attention.n_heads,
-        "kv_heads": attention.n_kv_heads,
+        "experts": _experts(mlp, ways[2]),
+        "heads": attention.num_heads if ways[1] == "MixtralAttention" else attention.n_heads,
+        "kv_heads": attention.num_key_value_heads if ways[1] == "MixtralAttention" else attention.n_kv_heads,
         "scale": attention.scale,
     }
 
@@ -110,7 +134,7 @@ def layer_parts(block: Any) -> dict[str, Any] | None:
 
 
 def _linears(attention: Any, mlp: Any, ways: tuple[str | None, ...]) -> list[Any] | None:
-    if ways[0] in ("Attention", "Qwen3Attention", "Gemma3Attention"):
+    if ways[0] in ("Attention", "Qwen3Attention", "Gemma3Attention", "MixtralAttention"):
         linears = [attention.q_proj, attention.k_proj, attention.v_proj]
     elif ways[0] == "Phi3Attention" and _is_affine(attention.qkv_proj):
         rows = [n * attention.head_dim for n in (attention.n_heads, attention.n_kv_heads, attention.n_kv_heads)]
@@ -123,6 +147,8 @@ def _linears(attention: Any, mlp: Any, ways: tuple[str | None, ...]) -> list[Any
     if ways[1] == "Phi3MLP" and _is_affine(mlp.gate_up_proj):
         half = mlp.gate_up_proj.weight.shape[0] // 2
         return [*linears, *_rows_of(mlp.gate_up_proj, [half, half]), mlp.down_proj]
+    if ways[1] in EXPERTS and _is_mixture(mlp):
+        return [*linears, mlp.switch_mlp.gate_proj, mlp.switch_mlp.up_proj, mlp.switch_mlp.down_proj]
     return None
 
 
@@ -151,7 +177,34 @@ def _update(linear: Any) -> tuple[mx.array, mx.array, float] | None:
 
 
 def _is_affine(linear: Any) -> bool:
-    return type(linear).__name__ == "QuantizedLinear" and linear.mode == "affine"
+    return type(linear).__name__ in ("QuantizedLinear", "QuantizedSwitchLinear") and linear.mode == "affine"
+
+
+# ---------------------------------------------------------------- mixtures of experts
+
+EXPERTS = {"Qwen3Experts", "MixtralExperts"}
+
+
+def _is_mixture(mlp: Any) -> bool:
+    """Whether its experts are quantised SwiGLU, and its router is a matrix and no more."""
+    experts, router = mlp.switch_mlp, mlp.gate
+    parts = [kind(type(experts[name]).__call__) for name in ("gate_proj", "up_proj", "down_proj")]
+    known = kind(type(experts).__call__) == "SwitchGLU" and parts == ["SwitchLinear"] * 3
+    plain = type(router).__name__ == "Linear" or _is_affine(router)
+    whole = getattr(mlp, "sharding_group", None) is None and type(experts.activation).__name__ == "SwiGLU"
+    return known and plain and whole and "bias" not in router
+
+
+def _experts(mlp: Any, way: str | None) -> tuple[Any, int, str] | None:
+    """The router, how many experts see a row, and what they are weighed by; None where there are none."""
+    if way not in EXPERTS:
+        return None
+    router = mlp.gate
+    sizes = (router.group_size, router.bits) if "scales" in router else (0, 0)
+    parts = (router.weight, router.get("scales"), router.get("biases"), *sizes)
+    if way == "MixtralExperts":
+        return parts, mlp.num_experts_per_tok, "used"
+    return parts, mlp.top_k, "normed" if mlp.norm_topk_prob else "all"
 
 
 # ---------------------------------------------------------------- norms: before attention and the feed-forward block,
@@ -183,5 +236,6 @@ def _no_norms(block: Any, attention: str | None) -> None:
 
 NORMS: dict[str, Callable[[Any, str | None], list[Norm | None] | None]] = {
     "TransformerBlock": _llama_norms,
+    "MixtralBlock": _llama_norms,
     "Gemma3Block": _gemma_norms,
 }

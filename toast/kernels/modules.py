@@ -150,7 +150,7 @@ def _masks(model: Any, x: mx.array, caches: Sequence[Any]) -> list[Any]:
     return [whole if i % every == every - 1 else local for i in range(len(caches))]
 
 
-BLOCKS = {name: _block(name) for name in ("TransformerBlock", "Gemma3Block")}
+BLOCKS = {name: _block(name) for name in ("TransformerBlock", "MixtralBlock", "Gemma3Block")}
 MODELS = {name: _model(name) for name in ("LlamaModel", "Qwen2Model", "Qwen3Model", "Phi3Model", "Gemma3Model")}
 replacements.update({"Attention": _attention} | BLOCKS | MODELS)
 

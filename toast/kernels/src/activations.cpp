@@ -1,4 +1,4 @@
-// gelu (exact and tanh), silu, the logistic function, and each of them times a second input (GeGLU, SwiGLU).
+// gelu (exact and tanh), silu, the logistic function, and each of them times a second input (GeGLU, SwiGLU); sums.
 // Element by element in float32; knows nothing of threads or arrays.
 #include "activation.h"
 #include "lanes.h"
@@ -33,9 +33,34 @@ static void add(const void* x, const void* y, void* sum, Type type, size_t n) {
   });
 }
 
+// The first n lanes of x, rounded to T.
+template <class T>
+static inline vf rounded(vf x, int n) {
+  T t[W];
+  store_some(t, x, n);
+  return load_some(t, n);
+}
+template <>
+inline vf rounded<float>(vf x, int) {
+  return x;
+}
+
+static void weighted_sum(const void* x, const float* weights, void* y, Type type, size_t k, size_t n) {
+  with_type(type, [&](auto t) {
+    using T = decltype(t);
+    vectors(n, [&](size_t i, int m) {
+      vf sum = set1(0);
+      for (size_t j = 0; j < k; j++)
+        sum = sum + rounded<T>(load_some((const T*)x + j * n + i, m) * set1(weights[j]), m);
+      store_some((T*)y + i, sum, m);
+    });
+  });
+}
+
 void fill_activations(Kernels& k) {
   k.activate = activate;
   k.add = add;
+  k.weighted_sum = weighted_sum;
 }
 
 }  // namespace toast::TOAST_VARIANT

@@ -216,6 +216,8 @@ struct Kernels {
   void (*activate)(Activation f, const void* x, const void* up, void* y, Type type, size_t n);
   // x[n] y[n] -> x + y, which may be where x or y is.
   void (*add)(const void* x, const void* y, void* sum, Type type, size_t n);
+  // x[k, n] weights[k] -> y[n]: the sum, in order, of the products, each of which is rounded to `type`.
+  void (*weighted_sum)(const void* x, const float* weights, void* y, Type type, size_t k, size_t n);
 
   // ---- rotary positions (rope.cpp) ----------------------------------------------------------
   // inv_freqs[half] -> cosine[half], sine[half] of position * inv_freqs.

@@ -10,6 +10,7 @@
 
 #include "bindings.h"
 #include "cache_op.h"
+#include "experts_op.h"
 #include "layer_work.h"
 #include "matmul.h"
 #include "mlx/transforms.h"
@@ -32,7 +33,7 @@ using Update = std::tuple<mx::array, mx::array, float>;  // a (K, rank), b (rank
 
 // A layer's parts as arrays.
 struct LayerArrays {
-  std::vector<Affine> linears;                 // q, k, v, o, gate, up, down
+  std::vector<Affine> linears;                 // q, k, v, o, gate, up, down, the last three of all experts
   std::vector<std::optional<Update>> updates;  // of each, or none at all
   // weight and eps: before and after attention; of q and k, or none; after attention's and the other block's end
   std::vector<std::optional<std::pair<mx::array, float>>> norms;
@@ -41,6 +42,7 @@ struct LayerArrays {
   float scale;
   std::vector<OptionalArray> biases;  // of each linear layer, or none at all
   Activation activation;
+  std::optional<ExpertsTuple> experts;
 
   const mx::array& norm(int i) const { return norms[i]->first; }
 };
@@ -75,8 +77,10 @@ Arrays checked(const LayerArrays& l) {
     if (norm) add(norm->first);
   for (auto& bias : l.biases)
     if (bias) add(*bias);
-  for (auto& a : l.linears) {
-    refuse(a.w.ndim() != 2 || !is_supported(mx::array({1, a.bits ? a.width() : 0}, dtype, nullptr, {}), a),
+  for (size_t i = 0; i < l.linears.size(); i++) {
+    auto& a = l.linears[i];
+    refuse(a.w.ndim() != (l.experts && i > 3 ? 3 : 2) ||
+               !is_supported(mx::array({1, a.bits ? a.width() : 0}, dtype, nullptr, {}), a),
            "affine weights of 2 to 6 or 8 bits.");
     refuse(mx::promote_types(a.scales.dtype(), dtype) != dtype, "a dtype that products keep.");
     all.insert(all.end(), {a.w, a.scales, a.biases});
@@ -102,6 +106,7 @@ void check_shapes(const Layer& l, const LayerArrays& arrays) {
     refuse(arrays.biases[i] && arrays.biases[i]->size() != (size_t)linears[i]->N, "biases.");
   for (size_t i = 0; i < l.updates.size(); i++) {
     auto& u = l.updates[i];
+    refuse(l.experts.count && i > 3 && (u.a.N || l.biases[i]), "an expert's matrices and no more.");
     bool fits = u.a.K == linears[i]->K && u.a.N == u.b.K && u.b.N == linears[i]->N;
     refuse(u.a.N && !fits, "shapes of an update.");
   }
@@ -117,7 +122,7 @@ std::shared_ptr<const Layer> make_layer(const LayerArrays& arrays) {
   auto all = checked(arrays);
   auto w = [&](int i) {
     auto matrix = arrays.linears[i].matrix();
-    if (is_centred(matrix)) matrix.biases = nullptr;
+    if (!(arrays.experts && i > 3) && is_centred(matrix)) matrix.biases = nullptr;
     return matrix;
   };
   auto norm = [&](int i) {
@@ -146,6 +151,7 @@ std::shared_ptr<const Layer> make_layer(const LayerArrays& arrays) {
   for (size_t i = 0; i < arrays.updates.size(); i++)
     if (auto& update = arrays.updates[i])
       l.updates[i] = {matrix(std::get<0>(*update)), matrix(std::get<1>(*update)), std::get<2>(*update)};
+  if (arrays.experts) l.experts = make_experts(*arrays.experts, arrays.linears, arrays.norm(0).dtype(), all);
   check_shapes(l, arrays);
   auto owned = std::make_shared<Owned>(std::move(l), std::move(all));
   return {owned, &owned->first};
@@ -360,19 +366,27 @@ void bind_layer(nb::module_& m) {
           [](DecoderLayers* self, const std::vector<LinearTuple>& linears,
              const std::vector<std::optional<std::pair<mx::array, float>>>& norms, const Rope& rope, int heads,
              int kv_heads, float scale, const std::vector<std::optional<Update>>& updates,
-             const std::vector<OptionalArray>& biases, const std::string& activation) {
+             const std::vector<OptionalArray>& biases, const std::string& activation,
+             const std::optional<ExpertsTuple>& experts) {
             new (self) DecoderLayers(single(
-                linears, {{}, updates, norms, rope, heads, kv_heads, scale, biases, activation_named(activation)}));
+                linears,
+                {{}, updates, norms, rope, heads, kv_heads, scale, biases, activation_named(activation), experts}));
           },
           nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a, "updates"_a, "biases"_a,
-          "activation"_a,
+          "activation"_a, "experts"_a = nb::none(),
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
           "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of q's heads, "
           "of "
           "k's, and\n"
           "before both residuals; updates: an adapter's of each linear layer, (a, b, scale) or None, or none at all; "
           "biases: of\n"
-          "each, or None, or none at all; activation: silu or gelu_approx.")
+          "each, or None, or none at all; activation: silu or gelu_approx. experts, where gate, up and down are stacks "
+          "of "
+          "matrices:\n"
+          "((weight, scales, biases, group_size, bits) of the router, without scales where it is float; how many see a "
+          "row; what\n"
+          "they are weighed by: their part of the softmax over 'all', the same 'normed' to one, or of that over those "
+          "'used').")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def(
@@ -390,6 +404,12 @@ void bind_layer(nb::module_& m) {
           "its caches (1, heads, capacity, d), of all texts for every layer in turn -> states, y like x. Computing "
           "states\n"
           "writes into the caches, which must be computed and nobody else's; compute it before they are used.")
+      .def_prop_ro(
+          "mixtures",
+          [](const DecoderLayers& l) {
+            return std::count_if(l.layers.begin(), l.layers.end(), [](auto& one) { return one->experts.count > 0; });
+          },
+          "how many of them have experts")
       .def_prop_ro("kv_heads", [](const DecoderLayers& l) { return l.first().kv_heads; })
       .def_prop_ro("head_dims", [](const DecoderLayers& l) { return l.first().D; })
       .def_prop_ro(

@@ -6,6 +6,7 @@
 
 #include "dense_work.h"
 #include "floats_work.h"
+#include "pieces.h"
 #include "quantized_work.h"
 
 namespace toast {
@@ -13,22 +14,21 @@ namespace {
 
 // Where a layer's intermediate results lie in one piece of memory.
 struct Workspace {
-  char *normed, *rotated, *y, *r, *h, *gate, *up, *products, *inner;
-  size_t bytes = 0;
+  char *normed, *rotated, *y, *r, *h, *gate, *up, *products, *inner, *mixed;
+  size_t bytes;
 
   Workspace(const Layer& l, int rows, char* base) {
-    auto piece = [&](size_t n) {
-      char* at = base + bytes;
-      bytes += (n + 63) / 64 * 64;  // no line of the cache in two of them
-      return at;
-    };
+    Pieces piece{base};
     size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.q.N * one, wide = l.gate.N * one;
     normed = piece(x), rotated = piece(heads), y = piece(heads), r = piece(x), h = piece(x);
-    gate = piece(wide), up = piece(wide);
+    bool mixture = l.experts.count;
+    mixed = piece(mixture ? mix_bytes(l.experts, l.type, rows) : 0);
+    gate = piece(mixture ? 0 : wide), up = piece(mixture ? 0 : wide);
     products = piece(project_bytes(rows, {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}));
     int rank = 0;
     for (auto& u : l.updates) rank = std::max(rank, u.a.N);
     inner = piece((size_t)rank * rows * sizeof(float));
+    bytes = piece.bytes;
   }
 };
 
@@ -71,6 +71,17 @@ void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCaches& cache
   store_rows(v, l.type, batch, nullptr, caches.values);
 }
 
+// w.normed -> w.r
+void feed_forward(const Layer& l, int rows, const Workspace& w) {
+  if (l.experts.count) return mix(l.experts, l.activation, w.normed, l.type, rows, w.r, w.mixed);
+  project(w.normed, l.type, rows, w.products, {{&l.gate, output(l, w.gate)}, {&l.up, output(l, w.up)}});
+  end_linear(l, 4, w.normed, rows, l.gate, w.gate, w.inner);
+  end_linear(l, 5, w.normed, rows, l.up, w.up, w.inner);
+  activate_all(l.activation, w.gate, w.up, w.gate, l.type, (size_t)rows * l.gate.N);
+  project(w.gate, l.type, rows, w.products, {{&l.down, output(l, w.r)}});
+  end_linear(l, 6, w.gate, rows, l.down, w.r, w.inner);
+}
+
 }  // namespace
 
 size_t finish_layer_bytes(const Layer& l, int rows) { return Workspace(l, rows, nullptr).bytes; }
@@ -86,12 +97,7 @@ void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, 
   norm_all(l, l.after_attention, w.r, batch.rows, l.width());
   add_all(x, w.r, w.h, l.type, n);
   rms_norm_rows(w.h, w.normed, l.type, batch.rows, l.width(), l.after);
-  project(w.normed, l.type, batch.rows, w.products, {{&l.gate, output(l, w.gate)}, {&l.up, output(l, w.up)}});
-  end_linear(l, 4, w.normed, batch.rows, l.gate, w.gate, w.inner);
-  end_linear(l, 5, w.normed, batch.rows, l.up, w.up, w.inner);
-  activate_all(l.activation, w.gate, w.up, w.gate, l.type, (size_t)batch.rows * l.gate.N);
-  project(w.gate, l.type, batch.rows, w.products, {{&l.down, output(l, w.r)}});
-  end_linear(l, 6, w.gate, batch.rows, l.down, w.r, w.inner);
+  feed_forward(l, batch.rows, w);
   norm_all(l, l.after_feed_forward, w.r, batch.rows, l.width());
   add_all(w.h, w.r, y, l.type, n);
 }

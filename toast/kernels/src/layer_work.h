@@ -1,5 +1,6 @@
 // A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
-// what Qwen2 (biases), Qwen3 (norms of queries and keys) and Gemma 3 (norms before the residuals, GELU) add.
+// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts) and Gemma 3 (norms before the residuals,
+// GELU) add.
 // Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "cache_work.h"
+#include "experts_work.h"
 
 namespace toast {
 
@@ -19,8 +21,8 @@ struct LowRank {
 };
 
 struct Layer {
-  QuantWeights q, k, v, o, gate, up, down;
-  Norm before, after;  // of what attention and the feed-forward block get
+  QuantWeights q, k, v, o, gate, up, down;  // of a mixture, the first expert's
+  Norm before, after;                       // of what attention and the feed-forward block get
   int heads, kv_heads, D;
   float scale;
   Rope rope;
@@ -30,6 +32,7 @@ struct Layer {
   // Without a weight, none: of each head's q and k, and of what attention and the feed-forward block give.
   Norm q_norm{}, k_norm{}, after_attention{}, after_feed_forward{};
   Activation activation = Activation::silu;
+  Experts experts{};
 
   int width() const { return q.K; }
 };

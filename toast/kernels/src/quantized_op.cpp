@@ -158,33 +158,14 @@ mx::array linear(const mx::array& x, const mx::array& w, const OptionalArray& sc
   return multiply(x, a, extras, s);
 }
 
-// Sorts the pairs (row of x, row of out) by expert and makes one job of each expert that has any.
-struct Experts {
-  std::vector<int> rows, to;
-  std::vector<Job> jobs;
-
-  // a: a stack of an expert's weights each; lhs, rhs[n]: matrix of x, of `inputs` with M rows each, and expert
-  Experts(const Affine& a, const mx::array& lhs, const mx::array& rhs, int M, int inputs, Output out)
-      : rows(lhs.size() * M), to(lhs.size() * M) {
-    int n = lhs.size(), stack = a.w.size() / ((size_t)a.w.shape(-2) * a.w.shape(-1));
-    auto *l = lhs.data<uint32_t>(), *r = rhs.data<uint32_t>();
-    for (int i = 0; i < n; i++)
-      if (l[i] >= (uint32_t)inputs || r[i] >= (uint32_t)stack) throw std::out_of_range("[gather_qmm] index");
-    std::vector<int> start(stack + 1);
-    for (int i = 0; i < n; i++) start[r[i] + 1] += M;
-    std::partial_sum(start.begin(), start.end(), start.begin());
-    auto at = start;
-    for (int i = 0; i < n; i++)
-      for (int m = 0; m < M; m++) {
-        int p = at[r[i]]++;
-        rows[p] = l[i] * M + m;
-        to[p] = i * M + m;
-      }
-    for (int e = 0; e < stack; e++)
-      if (start[e + 1] > start[e])
-        jobs.push_back({a.matrix(e), &rows[start[e]], &to[start[e]], start[e + 1] - start[e], out});
-  }
-};
+// a: a stack of an expert's weights each; lhs, rhs[n]: matrix of x, of `inputs` with M rows each, and expert.
+Meetings meetings(const Affine& a, const mx::array& lhs, const mx::array& rhs, int M, int inputs) {
+  int n = lhs.size(), stack = a.w.size() / ((size_t)a.w.shape(-2) * a.w.shape(-1));
+  auto *l = lhs.data<uint32_t>(), *r = rhs.data<uint32_t>();
+  for (int i = 0; i < n; i++)
+    if (l[i] >= (uint32_t)inputs || r[i] >= (uint32_t)stack) throw std::out_of_range("[gather_qmm] index");
+  return {n * M, stack, [&](int p) { return r[p / M]; }, [&](int p) { return l[p / M] * M + p % M; }};
+}
 
 mx::array indices(const OptionalArray& given, const mx::array& a, const mx::Stream& s) {
   if (given) return mx::astype(*given, mx::uint32, s);
@@ -210,8 +191,8 @@ mx::array gather(const mx::array& x, const Affine& a, const mx::array& lhs, cons
       auto source = c[0].data<char>();
       if (fresh) q.fill(source, type_of(c[0]));
       int M = c[0].shape(-2);
-      Experts e(a, c[4], c[5], M, q.rows / M, to);
-      run(e.jobs, q, source, type_of(c[0]));
+      auto met = meetings(a, c[4], c[5], M, q.rows / M);
+      run(met.jobs([&](int e) { return a.matrix(e); }, to), q, source, type_of(c[0]));
     });
   };
   auto dtype = mx::promote_types(x.dtype(), a.scales.dtype());

@@ -72,24 +72,31 @@ void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* sourc
   parallel(tasks.size(), [&](int i) { run_task(tasks[i], x, all, source, type); });
 }
 
-void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {
-  int* order = (int*)memory;
-  std::iota(order, order + rows, 0);
+void run(const std::vector<Job>& jobs, const char* x, Type type, int rows, char* memory) {
   QuantizedRows q{};
-  std::vector<Job> jobs;
-  for (auto& [w, out] : products) {
-    if (q.rows && (w->group != q.group || form_for(w->bits) != q.bits)) {
-      run(jobs, q, x, type);
-      jobs.clear();
+  std::vector<Job> alike;
+  for (auto& job : jobs) {
+    auto& w = job.w;
+    if (q.rows && (w.group != q.group || form_for(w.bits) != q.bits)) {
+      run(alike, q, x, type);
+      alike.clear();
       q.rows = 0;
     }
     if (!q.rows) {
-      q = {rows, w->K, w->group, form_for(w->bits), memory + order_bytes(rows)};
+      q = {rows, w.K, w.group, form_for(w.bits), memory};
       q.fill(x, type);
     }
-    jobs.push_back({*w, order, order, rows, out});
+    alike.push_back(job);
   }
-  run(jobs, q, x, type);
+  run(alike, q, x, type);
+}
+
+void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {
+  int* order = (int*)memory;
+  std::iota(order, order + rows, 0);
+  std::vector<Job> jobs;
+  for (auto& [w, out] : products) jobs.push_back({*w, order, order, rows, out});
+  run(jobs, x, type, rows, memory + order_bytes(rows));
 }
 
 bool is_centred(const QuantWeights& w) {

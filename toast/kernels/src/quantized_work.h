@@ -2,6 +2,7 @@
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <initializer_list>
+#include <numeric>
 #include <vector>
 
 #include "kernels.h"
@@ -40,6 +41,34 @@ struct Job {
 
 // `source` is x as it was before it became int8, of `type`.
 void run(const std::vector<Job>& jobs, const QuantizedRows& x, const char* source, Type type);
+// The same for x[rows, K] itself, with project_bytes() of memory: it becomes int8 in each form that the jobs want.
+void run(const std::vector<Job>& jobs, const char* x, Type type, int rows, char* memory);
+
+// Which rows meet which of several matrices: pairs of both, sorted by the matrix, whose products are as many rows.
+struct Meetings {
+  std::vector<int> rows, to, start;  // matrix i has the pairs from start[i] on
+
+  // Pair p < n: row `row(p)` and matrix `matrix(p)` of `count`.
+  template <class M, class R>
+  Meetings(int n, int count, M matrix, R row) : rows(n), to(n), start(count + 1) {
+    for (int p = 0; p < n; p++) start[matrix(p) + 1]++;
+    std::partial_sum(start.begin(), start.end(), start.begin());
+    auto at = start;
+    for (int p = 0; p < n; p++) {
+      int i = at[matrix(p)]++;
+      rows[i] = row(p), to[i] = p;
+    }
+  }
+
+  // One for each matrix, weights(i), that any row meets.
+  template <class W>
+  std::vector<Job> jobs(W weights, Output out) const {
+    std::vector<Job> found;
+    for (size_t i = 0; i + 1 < start.size(); i++)
+      if (int M = start[i + 1] - start[i]) found.push_back({weights(i), &rows[start[i]], &to[start[i]], M, out});
+    return found;
+  }
+};
 
 // A matrix and where its product goes.
 struct Product {
