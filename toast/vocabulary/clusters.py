@@ -22,17 +22,17 @@ def kinds() -> list[tuple[int, int, int]]:
     from tokenizers import normalizers
 
     one = normalizers.Precompiled(_all_alike())
-    joined, prepended, held = (normal.each(one, form) for form in ("a{}", "{}a", "{}\u0301"))
-    followed = [normal.each(one, f"{before}{{}}\u0301") for before in FOLLOWED]
+    joined, prepended = (normal.each(one, form) for form in ("a{}", "{}a"))
     found = [(0, 0x20, CONTROL), (0x7F, 0x80, CONTROL), (*SYLLABLES, FOLLOWS)]
-    for code, *told in zip(normal.CODES, joined, prepended, held, *followed, strict=True):
-        kind = JOINS * (told[0] == "x") | PREPENDS * (told[1] == "x")
-        if code < 0x10000:  # a longer one is in no cluster of 5 bytes with a mark
-            kind |= CONTROL * (told[2] != "x")
-            whole = [len(text) == len(before) + 2 for text, before in zip(told[3:], FOLLOWED, strict=True)]
-            kind |= FOLLOWS * (any(whole) and not kind & JOINS)
-        if kind:
-            found.append((code, code + 1, kind))
+    for bit, lines in ((JOINS, joined), (PREPENDS, prepended)):
+        found += [(code, code + 1, bit) for code, line in zip(normal.CODES, lines, strict=True) if line == "x"]
+    short = [code for code in normal.CODES if code < 0x10000]  # a longer one is in no cluster of 5 bytes with a mark
+    held = normal.each(one, "{}\u0301", short)
+    found += [(code, code + 1, CONTROL) for code, line in zip(short, held, strict=True) if line != "x"]
+    for before in FOLLOWED:
+        lines = normal.each(one, f"{before}{{}}\u0301", short)
+        whole = "x" * (len(before) + 2)
+        found += [(code, code + 1, FOLLOWS) for code, line in zip(short, lines, strict=True) if line == whole]
     return found
 
 

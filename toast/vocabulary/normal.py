@@ -10,6 +10,8 @@ from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     Values = list[tuple[int, int, int]]  # (first, after the last, value)
 
 MAYBE = 64  # in a value: the character may change, or go together with the one before; below: rank of combining class
@@ -46,9 +48,9 @@ def tables(form: str) -> tuple[Values, bytes, bytes, bytes]:
     return _values(changed, dict(zip(CODES, full, strict=True))), rows.tobytes(), parts.tobytes(), composed.tobytes()
 
 
-def each(normalizer: object, form: str) -> list[str]:
+def each(normalizer: object, form: str, codes: Sequence[int] = CODES) -> list[str]:
     """What becomes of each character in a form like "{}"."""
-    given = "\n".join(form.format(chr(code)) for code in CODES)
+    given = "\n".join(form.format(chr(code)) for code in codes)
     return normalizer.normalize_str(given).split("\n")  # type: ignore[attr-defined]
 
 

@@ -8,7 +8,7 @@
 namespace vocabulary {
 namespace {
 
-constexpr size_t BLOCK = 256, OPEN = 1 << 14;  // units from which on holes are no longer looked for
+constexpr size_t BLOCK = 256, OPEN = 1 << 10;  // units from which on holes are no longer looked for
 
 class Maker {
  public:
