@@ -367,12 +367,20 @@ def test_words_of_every_pre_tokenizer(name):
 
 def big(folder, seed=0, pre=PRE["qwen2"]):
     """A folder whose tokenizer.json is large enough to be compiled."""
-    made = with_added(trained(pre, normalizer=normalizers.NFC()))
+    return grown(with_added(trained(pre, normalizer=normalizers.NFC())), folder, seed)
+
+
+def grown(made, folder, seed=0):
+    """A folder with a vocabulary that has many more tokens."""
     document = json.loads(made.to_str())
     pick = random.Random(seed)
     vocabulary = document["model"]["vocab"]
-    while len(vocabulary) < 20000:
-        vocabulary.setdefault("".join(pick.choices("abcdefgh", k=9)), len(vocabulary))
+    names = ("".join(pick.choices("abcdefgh", k=9)) for _ in range(20000))
+    if isinstance(vocabulary, list):
+        vocabulary += [[name, -30.0] for name in dict.fromkeys(names)]
+    else:
+        for name in names:
+            vocabulary.setdefault(name, len(vocabulary))
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as file:
         json.dump(document, file)
@@ -409,32 +417,54 @@ def test_a_vocabulary_is_compiled_once(tmp_path, kept):
     assert "".join(map(stream.add, second.encode(given_))) + stream.finish() == first.decode(first.encode(given_))
 
 
-def test_embedders_read_the_same(tmp_path, kept):
+def rows(tokens, inputs, **how):
+    """What Tokens says of inputs; what is cut, in all of its pieces."""
+    found = tokens.encode(inputs, **how)
+    return [[(r.ids, r.offsets, r.type_ids, r.special_tokens_mask) for r in (row, *row.overflowing)] for row in found]
+
+
+EMBEDDERS = {"merges": "qwen-2", "scores": "xlm-roberta", "pieces": "bert"}
+
+
+@pytest.mark.parametrize("kind", EMBEDDERS)
+def test_embedders_read_the_same(tmp_path, kept, kind):
+    from toast.encoding.quick import Quick
     from toast.encoding.tokens import Tokens
 
-    folder = big(tmp_path / "m")
-    by_library, mapped = Tokens(folder, 40), Tokens(folder, 40)
-    assert by_library.quick is None and mapped.quick is not None
-    inputs = ["The cat sat", "", "e\u0301 \u4f60\u597d <|a|> 123", "  "]
+    folder = grown(KINDS[EMBEDDERS[kind]](), tmp_path / "m")
+    by_library = Tokens(folder, 40)
+    by_library._load()  # which compiles it
+    mapped = Tokens(folder, 40)
+    assert isinstance(mapped.quick, Quick)
+    inputs = ["The cat sat", "", "e\u0301 \u4f60\u597d <|a|> 123", "  ", "the cat " * 100]
+    pairs = [("the cat", "sat"), ("", "the"), ("the cat", "the dog runs " * 50), ("the cat " * 60, "runs")]
     for special in (True, False):
-        rows = [
-            [(r.ids, r.offsets, r.type_ids) for r in t.encode(inputs, special=special)] for t in (by_library, mapped)
-        ]
-        assert rows[0] == rows[1]
+        assert rows(mapped, inputs, special=special) == rows(by_library, inputs, special=special)
+        assert rows(mapped, inputs, special=special, truncate=None) == rows(
+            by_library, inputs, special=special, truncate=None
+        )
+    for limit in (5, 7, 40):
+        assert rows(mapped, inputs, limit=limit) == rows(by_library, inputs, limit=limit)
     for t in (by_library, mapped):
         assert (t.special_tokens(), t.count("the cat"), t.id("the")) == (
-            0,
+            by_library.special_tokens(),
             by_library.count("the cat"),
             by_library.id("the"),
         )
     assert mapped.cut("the cat sat on the mat", 2) == by_library.cut("the cat sat on the mat", 2)
-    assert mapped._library is None
     long = "the cat " * 3000
     for whole in (False, True):
-        rows = [t.encode([long, "cat"], whole=whole) for t in (by_library, mapped)]
-        assert [r.ids for r in rows[0]] == [r.ids for r in rows[1]]
-        assert [bool(r.overflowing) for r in rows[0]] == [bool(r.overflowing) for r in rows[1]]
-    assert mapped.encode([("the cat", "sat")])[0].ids == by_library.encode([("the cat", "sat")])[0].ids
+        found = [t.encode([long, "cat"], whole=whole) for t in (by_library, mapped)]
+        assert [r.ids for r in found[0]] == [r.ids for r in found[1]]
+        assert [bool(r.overflowing) for r in found[0]] == [bool(r.overflowing) for r in found[1]]
+    if kind != "merges":  # whose template knows no pairs
+        for truncate, some in (("only_second", pairs[:3]), ("only_first", [*pairs[:2], pairs[3]]), (None, pairs)):
+            assert rows(mapped, some, truncate=truncate) == rows(by_library, some, truncate=truncate)
+        assert mapped.special_tokens(pair=True) == by_library.special_tokens(pair=True)
+        assert mapped._library is None
+    both_cut = [("the cat " * 60, "the dog runs " * 50)]
+    assert rows(mapped, both_cut) == rows(by_library, both_cut)
+    assert mapped._library is not None
 
 
 def test_constraints_see_the_same_tokens(tmp_path, kept):
