@@ -528,6 +528,27 @@ def test_commands_use_it(tmp_path):
     assert subprocess.run(ran, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize("name", ["xlm-roberta-embed", "bert-embed-mean", "xlm-roberta-crossencoder"])
+def test_commands_that_read_meaning_use_it(tmp_path, name):
+    folder, env = tmp_path / "m", {"TOAST_HOME": tmp_path / "home"}
+    shutil.copytree(os.path.join(ORACLES, name), folder)
+    with open(folder / "tokenizer.json", "a", encoding="utf-8") as file:
+        file.write("\n" * (1 << 18))  # a large file
+    given_ = ["The cat sat, \ufb01ne caf\u00e9 \u4f60\u597d", "a dog <mask> runs", "word " * 600]
+    asked = ["rerank", "-m", folder, "the cat"] if "cross" in name else ["embed", "-m", folder, "--long", "mean"]
+
+    def run():
+        return command(*asked, stdin="\n".join(given_).encode(), env=env).ok(quiet=False).out
+
+    kept_in = tmp_path / "home" / "vocabularies"
+    first = run()  # by the library, or by wordpiece.py
+    probe = "import sys; from toast.store import compiled; compiled._store = sys.argv[2]; compiled.library(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", probe, str(folder), str(kept_in)], check=True)
+    [made] = os.listdir(kept_in)
+    assert os.path.getsize(kept_in / made) > 0
+    assert run() == first
+
+
 def test_it_goes_with_its_model(tmp_path):
     env = {"TOAST_HOME": tmp_path / "home"}
     folder = big(tmp_path / "m")
