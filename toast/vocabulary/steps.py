@@ -128,32 +128,35 @@ class Steps:
 
     def _around(self, step: Json) -> None:
         """What is put around a text, and whether blanks belong to a token's place."""
-        if step["type"] == "ByteLevel":
-            if step["trim_offsets"]:
-                self.trim = 2 if step["add_prefix_space"] else 1
-            if self.before or self.after:
-                raise Unknown("steps after a template")
+        kind = step["type"]
+        if self.pair is not None:
+            raise Unknown(f"{kind} after a template")
+        if kind in ("ByteLevel", "RobertaProcessing") and step["trim_offsets"]:
+            self.trim = 2 if step["add_prefix_space"] else 1
+        if kind == "ByteLevel":
             return
-        if step["type"] != "TemplateProcessing" or self.before or self.after:
-            raise Unknown(f"{step['type']} around a text")
-        single = _parts(step, "single")
-        if single.count("A") != 1 or "B" in single or any(kind for _, kind in _types(step, "single")):
-            raise Unknown("a template of its own kind")
+        if kind in ("RobertaProcessing", "BertProcessing"):
+            first, last, of_second = step["cls"][1], step["sep"][1], int(kind[0] == "B")
+            between = [(last, 0)] if of_second else [(last, 0), (last, 0)]
+            single = [first, "A", last]
+            self.pair = [(first, 0), ("A", 0), *between, ("B", of_second), (last, of_second)]
+        elif kind == "TemplateProcessing":
+            single = [part for part, _ in _template(step, "single")]
+            self.pair = list(_template(step, "pair"))
+            if single.count("A") != 1 or "B" in single or any(of for _, of in _template(step, "single")):
+                raise Unknown("a template of its own kind")
+        else:
+            raise Unknown(f"{kind} around a text")
         at = single.index("A")
         self.before, self.after = single[:at], single[at + 1 :]
-        self.pair = list(_types(step, "pair"))
 
 
-def _types(step: Json, name: str) -> Iterator[tuple[int | str, int]]:
+def _template(step: Json, name: str) -> Iterator[tuple[int | str, int]]:
     """(the id of a token, or "A" or "B" for a text; its type) of what a template puts together."""
     for part in step[name]:
         [(kind, value)] = part.items()
         ids = [value["id"]] if kind == "Sequence" else step["special_tokens"][value["id"]]["ids"]
         yield from ((id, value["type_id"]) for id in ids)
-
-
-def _parts(step: Json, name: str) -> list[Any]:
-    return [part for part, _ in _types(step, name)]
 
 
 def flat(step: Json | None, name: str) -> list[Json]:
