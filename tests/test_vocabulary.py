@@ -273,6 +273,7 @@ def both(tmp_path_factory):
 @example(text="".join(PARTS))
 @example(text="a" * 300 + "\x04\x05b" + "\u4f60" * 200)
 @example(text="the " * 2000 + "x\x04y" * 10)
+@example(text="\u0e01" * 3000 + "the" * 2000)
 def test_the_same_tokens(both, kind, text):
     library, vocabulary, told = both(kind)
     found = vocabulary.encode(text, told["before"], told["after"], told["trim"])
