@@ -193,6 +193,7 @@ KINDS = {
     ),
     "unknown characters": lambda: pieces(LLAMA, None, replace(STRIP), falls_back=False),
     "roberta": lambda: around(with_added(trained([])), processors.RobertaProcessing, add_prefix_space=False),
+    "roberta with a blank": lambda: around(with_added(trained([])), processors.RobertaProcessing),
     "bert's template": lambda: around(trained([]), processors.BertProcessing),
     "nfkc": lambda: with_added(trained(PRE["gpt-2"], normalizer=steps(normalizers.NFKC, normalizers.Lowercase))),
     "charsmap of merges": lambda: pieces(steps(charsmap, SPACES, *LLAMA_STEPS), None, replace(STRIP)),
@@ -274,6 +275,7 @@ def both(tmp_path_factory):
 @example(text="".join(PARTS))
 @example(text="a" * 300 + "\x04\x05b" + "\u4f60" * 200)
 @example(text="the " * 2000 + "x\x04y" * 10)
+@example(text=" <b> \u3000<b>\n[C] <|a|> ")
 @example(text="\u0e01" * 3000 + "the" * 2000)
 def test_the_same_tokens(both, kind, text):
     library, vocabulary, told = both(kind)

@@ -60,11 +60,22 @@ Vocabulary::Vocabulary(const std::string& path) : form_(path), raw_(form_, 0), n
 Vocabulary::Vocabulary(const uint8_t* data, size_t size)
     : form_(data, size), raw_(form_, 0), normal_(form_, 1), steps_(form_) {}
 
-// Blanks, spelled as tokens spell them, that a token does not count as its own.
-static void trim_blanks(Token& t, std::string_view text, bool prefixed) {
+// Blanks that a token does not count as its own: spelled as tokens spell them, or in an added token as in the text.
+static void trim_blanks(Token& t, std::string_view text, bool added, bool prefixed) {
+  const uint8_t* p = bytes(text);
   size_t n = text.size(), left = 0, right = 0;
-  while (left < n && text[left] == ' ') left++;
-  while (right < n && text[n - 1 - right] == ' ') right++;
+  auto is_blank = [&](size_t at, size_t size) {
+    uint32_t c = vocabulary::decode(p + at, size);
+    return c == ' ' || (added && (is_space(c) || c == 0x120));  // which stands for a blank in tokens
+  };
+  for (size_t at = 0, size; at < n; at += size, left++) {
+    size = added ? std::min(width(p[at]), n - at) : 1;
+    if (!is_blank(at, size)) break;
+  }
+  for (size_t end = n, at; end; end = at, right++) {
+    for (at = end - 1; added && at && (p[at] & 0xc0) == 0x80;) at--;
+    if (!is_blank(at, end - at)) break;
+  }
   if (left && prefixed && left == 1 && t.begin == 0) left = 0;
   t.begin = std::min<size_t>(t.begin + left, t.end);
   if (right && t.end >= right) t.end = std::max<size_t>(t.end - right, t.begin);
@@ -82,10 +93,12 @@ std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
       at -= characters(text.substr(m.begin, done - m.begin));
     std::string_view part_ = text.substr(m.begin, m.end - m.begin);
     size_t size = characters(part_);
-    if (m.token)
+    if (m.token) {
       run.out.push_back({m.token->token, (uint32_t)at, (uint32_t)(at + size)});
-    else
+      if (trim) trim_blanks(run.out.back(), part_, true, trim == 2);
+    } else {
       part(run, part_, at);
+    }
     at += size;
     done = m.end;
   }
@@ -167,7 +180,7 @@ void Vocabulary::put(Run& run, std::string_view text, Count& count, const Places
     size_t begin = count.to(spot.begin);
     bool within = spot.begin < text.size() && (text[spot.begin] & 0xc0) == 0x80;
     Token t = places.token(spot.token, begin - within, count.to(spot.end));
-    if (run.trim) trim_blanks(t, shown ? *shown : form_.text(t.id), run.trim == 2);
+    if (run.trim) trim_blanks(t, shown ? *shown : form_.text(t.id), bool(shown), run.trim == 2);
     run.out.push_back(t);
   }
 }
