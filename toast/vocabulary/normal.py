@@ -1,4 +1,4 @@
-"""What the library's form NFC does to characters, as tables: it is asked, since it knows an older Unicode.
+"""What the library's forms NFC and NFKC do to characters, as tables: it is asked, since it knows an older Unicode.
 
 Source: Unicode Standard Annex 15, Unicode Normalization Forms. Knows no vocabulary; the algorithm is src/normal.cpp.
 """
@@ -10,6 +10,8 @@ from functools import cache
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     Values = list[tuple[int, int, int]]  # (first, after the last, value)
 
 MAYBE = 64  # in a value: the character may change, or go together with the one before; below: rank of combining class
@@ -23,30 +25,32 @@ LOWEST, CEDILLA = "\u0334", "\u0327"  # combining classes 1 and 202
 
 
 @cache
-def tables() -> tuple[Values, bytes, bytes, bytes]:
+def tables(form: str) -> tuple[Values, bytes, bytes, bytes]:
     """(value of characters, decompositions as code, begin, size; what they begin in; compositions as two and one)."""
     from tokenizers import normalizers
 
-    apart = _each(normalizers.NFD(), "{}")
-    whole = _each(normalizers.NFC(), "{}")
+    apart = each(normalizers.NFD(), "{}")
+    whole = each(getattr(normalizers, form)(), "{}")
+    full = each(normalizers.NFKD(), "{}") if form == "NFKC" else apart
     rows, parts, pairs = array("I"), array("I"), list[tuple[int, int, int]]()
-    for code, taken in zip(CODES, apart, strict=True):
+    for code, taken, all_taken in zip(CODES, apart, full, strict=True):
+        if all_taken != chr(code):
+            rows.extend((code, len(parts), len(all_taken)))
+            parts.extend(map(ord, all_taken))
         if taken == chr(code):
             continue
-        rows.extend((code, len(parts), len(taken)))
-        parts.extend(map(ord, taken))
         first = normalizers.NFC().normalize_str(taken[:-1])
         if len(first) == 1 and normalizers.NFC().normalize_str(taken) == chr(code):
             pairs.append((ord(first), ord(taken[-1]), code))
     composed = array("I", (code for pair in sorted(pairs) for code in pair))
     second = {pair[1] for pair in pairs} | {*VOWELS, *FINALS}
     changed = {code for code, now in zip(CODES, whole, strict=True) if now != chr(code)} | second
-    return _values(changed, dict(zip(CODES, apart, strict=True))), rows.tobytes(), parts.tobytes(), composed.tobytes()
+    return _values(changed, dict(zip(CODES, full, strict=True))), rows.tobytes(), parts.tobytes(), composed.tobytes()
 
 
-def _each(normalizer: object, form: str) -> list[str]:
+def each(normalizer: object, form: str, codes: Sequence[int] = CODES) -> list[str]:
     """What becomes of each character in a form like "{}"."""
-    given = "\n".join(form.format(chr(code)) for code in CODES)
+    given = "\n".join(form.format(chr(code)) for code in codes)
     return normalizer.normalize_str(given).split("\n")  # type: ignore[attr-defined]
 
 
@@ -55,8 +59,8 @@ def _values(changed: set[int], taken: dict[int, str]) -> Values:
 
     from tokenizers import normalizers
 
-    over = [line[:1] == LOWEST for line in _each(normalizers.NFD(), f"{{}}{LOWEST}")]  # the library's class is over 1
-    under = [line[:1] != CEDILLA for line in _each(normalizers.NFD(), f"{CEDILLA}{{}}")]  # it is from 1 to 201
+    over = [line[:1] == LOWEST for line in each(normalizers.NFD(), f"{{}}{LOWEST}")]  # the library's class is over 1
+    under = [line[:1] != CEDILLA for line in each(normalizers.NFD(), f"{CEDILLA}{{}}")]  # it is from 1 to 201
     classes = [combining(chr(code)) for code in CODES]
     ranks = {value: rank for rank, value in enumerate(sorted({0, *classes}))}
     found: Values = []

@@ -38,12 +38,6 @@ const Added* Finder::longest(const uint8_t* p, size_t n, size_t* size) const {
   return found;
 }
 
-// Unicode's White_Space.
-static bool is_space(uint32_t c) {
-  return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
-         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
-}
-
 static size_t spaces_before(const uint8_t* text, size_t at, size_t least) {
   while (at > least) {
     size_t k = at - 1;

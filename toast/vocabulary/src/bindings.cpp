@@ -165,8 +165,11 @@ nb::bytes build_form(nb::dict parts) {
   if (options.size() != sizeof(Options) / 4) throw nb::value_error("options");
   memcpy(&s.options, options.data(), sizeof(Options));
   const std::pair<const char*, Section> given[] = {
-      {"settings", SETTINGS}, {"class_at", CLASS_AT}, {"classes", CLASSES}, {"splits", SPLITS}, {"states", STATES},
-      {"quick_at", QUICK_AT}, {"quick", QUICK},       {"taken", TAKEN},     {"parts", PARTS},   {"composed", COMPOSED}};
+      {"settings", SETTINGS}, {"class_at", CLASS_AT}, {"classes", CLASSES}, {"splits", SPLITS},
+      {"states", STATES},     {"quick_at", QUICK_AT}, {"quick", QUICK},     {"taken", TAKEN},
+      {"parts", PARTS},       {"composed", COMPOSED}, {"steps", STEPS},     {"inserted", INSERTED},
+      {"charsmap", CHARSMAP}, {"replaced", REPLACED}, {"kind_at", KIND_AT}, {"kinds", KINDS},
+      {"spelled", SPELLED}};
   for (auto [name, section] : given) {
     nb::bytes b = nb::cast<nb::bytes>(parts[name]);
     s.sections[section].assign(b.c_str(), b.size());
@@ -188,6 +191,12 @@ nb::bytes build_form(nb::dict parts) {
   memcpy(s.merges.data(), merges.c_str(), merges.size());
   for (uint32_t x : s.merges)
     if (x >= s.texts.size()) throw nb::value_error("merges");
+  nb::bytes scores = nb::cast<nb::bytes>(parts["scores"]);
+  if (s.options.model == SCORED && scores.size() != 8 * (s.texts.size() + 1)) throw nb::value_error("scores");
+  s.scores.resize(scores.size() / 8);
+  memcpy(s.scores.data(), scores.c_str(), 8 * s.scores.size());
+  nb::bytes prefix = nb::cast<nb::bytes>(parts["prefix"]);
+  s.prefix.assign(prefix.c_str(), prefix.size());
   s.symbols = numbers(parts["symbols"]);
   if (s.symbols.size() != 256) throw nb::value_error("symbols");
   for (nb::handle entry : nb::cast<nb::list>(parts["added"])) {

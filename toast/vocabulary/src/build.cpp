@@ -3,7 +3,8 @@
 #include <map>
 #include <stdexcept>
 
-#include "merge.h"
+#include "double_array.h"
+#include "model.h"
 
 namespace vocabulary {
 namespace {
@@ -57,7 +58,7 @@ std::string merge_slots(const Source& s) {
 
 // Pairs of characters inside of what merges make.
 std::string safe_bits(const Source& s) {
-  if (!s.options.characters) return std::string(1, '\xff');
+  if (!s.options.characters || s.options.model != MERGED) return std::string(1, '\xff');
   std::string bits(1 << 17, '\0');
   uint64_t mask = 8 * bits.size() - 1;
   for (size_t k = 2; k < s.merges.size(); k += 3) {
@@ -73,6 +74,24 @@ std::string safe_bits(const Source& s) {
     }
   }
   return bits;
+}
+
+std::vector<Unit> token_trie(const Source& s) {
+  std::vector<std::pair<std::string_view, uint32_t>> keys;
+  for (uint32_t i = 0; i < s.texts.size(); i++)
+    if (s.findable[i] && !s.texts[i].empty()) keys.push_back({s.texts[i], i});
+  return double_array(std::move(keys));
+}
+
+// The base of the unit that a text leads to; 0, which nothing follows, where it leads nowhere.
+uint32_t base_after(const std::vector<Unit>& units, const std::string& text) {
+  uint32_t base = units[0].base;
+  for (uint8_t c : text) {
+    const Unit& next = units[base ^ c];
+    if ((next.label & 255) != c) return 0;
+    base = next.base;
+  }
+  return base;
 }
 
 struct Trie {
@@ -143,12 +162,12 @@ void mark_alone(const Source& s, std::string& file) {
   std::string flags = raw(s.flags);
   {
     Form form((const uint8_t*)file.data(), file.size());
-    Merger merger(form, 0);
+    Model model(form, 0);
     std::vector<Piece> found;
     for (uint32_t i = 0; i < s.texts.size(); i++) {
       if (!s.findable[i] || s.texts[i].empty()) continue;
       found.clear();
-      merger.encode((const uint8_t*)s.texts[i].data(), s.texts[i].size(), found);
+      model.encode((const uint8_t*)s.texts[i].data(), s.texts[i].size(), found);
       if (found.size() == 1 && found[0].token == i) flags[i] |= ALONE;
     }
   }
@@ -159,7 +178,14 @@ void mark_alone(const Source& s, std::string& file) {
 
 std::string build(const Source& s) {
   auto sections = s.sections;
-  append(sections[OPTIONS], s.options);
+  Options options = s.options;
+  if (options.model != MERGED) {
+    auto trie = token_trie(s);
+    options.continues = base_after(trie, s.prefix);
+    sections[TRIE] = raw(trie);
+    sections[SCORES] = raw(s.scores);
+  }
+  append(sections[OPTIONS], options);
   for (const std::string& text : s.texts) {
     append(sections[TEXT_AT], (uint32_t)sections[TEXT].size());
     sections[TEXT] += text;

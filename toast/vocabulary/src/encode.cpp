@@ -1,6 +1,7 @@
 #include "encode.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace vocabulary {
 
@@ -19,31 +20,69 @@ struct Spot {
 };
 
 struct Vocabulary::Run {
-  Merger merger;
+  Model model;
   int trim;
   std::vector<Token> out;
   std::vector<Spot> spots;
   std::vector<Piece> pieces;
   std::vector<Match> matches;
-  std::string normal;
-  std::vector<uint32_t> origin;
+  Normal normal;
+  std::string spelled, word;  // with U+2581 for blanks: by the normalizer, by Metaspace
 };
 
-Vocabulary::Vocabulary(const std::string& path) : form_(path), raw_(form_, 0), normal_(form_, 1) {}
-Vocabulary::Vocabulary(const uint8_t* data, size_t size) : form_(data, size), raw_(form_, 0), normal_(form_, 1) {}
+// Where the characters of a part of the text come from. extra: characters that were put before it.
+struct Vocabulary::Places {
+  const uint32_t* origin;  // of each character, counted from first on; null: each is as far from there as here
+  size_t first, extra = 0;
 
-// Blanks, spelled as tokens spell them, that a token does not count as its own.
-static void trim_blanks(Token& t, std::string_view text, bool prefixed) {
+  Places after(size_t n) const { return {origin ? origin + n : nullptr, origin ? first : first + n}; }
+  size_t at(size_t n) const { return origin ? first + origin[n] : first + n; }
+  Token token(uint32_t id, size_t begin, size_t end) const {
+    begin = begin > extra ? begin - extra : 0;
+    end = std::max(end, extra + 1) - extra;  // what was put before has the place of what it is before
+    return {id, (uint32_t)at(begin), (uint32_t)at(end - 1) + 1};
+  }
+};
+
+// Counts the characters before a byte, from where it was last asked about.
+struct Count {
+  std::string_view text;
+  size_t at = 0, byte = 0;
+
+  size_t to(size_t there) {
+    while (byte < there) at += (text[byte++] & 0xc0) != 0x80;
+    while (byte > there) at -= (text[--byte] & 0xc0) != 0x80;
+    return at;
+  }
+};
+
+Vocabulary::Vocabulary(const std::string& path) : form_(path), raw_(form_, 0), normal_(form_, 1), steps_(form_) {}
+Vocabulary::Vocabulary(const uint8_t* data, size_t size)
+    : form_(data, size), raw_(form_, 0), normal_(form_, 1), steps_(form_) {}
+
+// Blanks that a token does not count as its own: spelled as tokens spell them, or in an added token as in the text.
+static void trim_blanks(Token& t, std::string_view text, bool added, bool prefixed) {
+  const uint8_t* p = bytes(text);
   size_t n = text.size(), left = 0, right = 0;
-  while (left < n && text[left] == ' ') left++;
-  while (right < n && text[n - 1 - right] == ' ') right++;
+  auto is_blank = [&](size_t at, size_t size) {
+    uint32_t c = vocabulary::decode(p + at, size);
+    return c == ' ' || (added && (is_space(c) || c == 0x120));  // which stands for a blank in tokens
+  };
+  for (size_t at = 0, size; at < n; at += size, left++) {
+    size = added ? std::min(width(p[at]), n - at) : 1;
+    if (!is_blank(at, size)) break;
+  }
+  for (size_t end = n, at; end; end = at, right++) {
+    for (at = end - 1; added && at && (p[at] & 0xc0) == 0x80;) at--;
+    if (!is_blank(at, end - at)) break;
+  }
   if (left && prefixed && left == 1 && t.begin == 0) left = 0;
   t.begin = std::min<size_t>(t.begin + left, t.end);
   if (right && t.end >= right) t.end = std::max<size_t>(t.end - right, t.begin);
 }
 
 std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
-  Run run{Merger(form_, text.size()), trim, {}, {}, {}, {}, {}, {}};
+  Run run{Model(form_, text.size()), trim, {}, {}, {}, {}, {}, {}, {}};
   std::vector<Match> found;
   raw_.find(bytes(text), text.size(), found);
   size_t at = 0, done = 0;  // characters and bytes before
@@ -54,89 +93,95 @@ std::vector<Token> Vocabulary::encode(std::string_view text, int trim) const {
       at -= characters(text.substr(m.begin, done - m.begin));
     std::string_view part_ = text.substr(m.begin, m.end - m.begin);
     size_t size = characters(part_);
-    if (m.token)
+    if (m.token) {
       run.out.push_back({m.token->token, (uint32_t)at, (uint32_t)(at + size)});
-    else
+      if (trim) trim_blanks(run.out.back(), part_, true, trim == 2);
+    } else {
       part(run, part_, at);
+    }
     at += size;
     done = m.end;
   }
   return std::move(run.out);
 }
 
-// Text without added tokens of the raw kind. first: characters before it.
+// Text without added tokens of the raw kind: it is normalized, and searched for those of the other. first: characters
+// before it.
 void Vocabulary::part(Run& run, std::string_view text, size_t first) const {
   const Options& o = form_.options();
-  if (o.prefix < ALWAYS) return segment(run, text, first, true);
-  // Metaspace puts its blank before what is left of a text without any added token
-  std::vector<Match> found;
-  normal_.find(bytes(text), text.size(), found);
-  size_t at = 0, done = 0;
-  for (const Match& m : found) {
-    at += characters(text.substr(done, std::max(m.begin, done) - done));
-    std::string_view inside = text.substr(m.begin, m.end - m.begin);
-    size_t size = characters(inside);
-    if (m.token)
-      run.out.push_back({m.token->token, (uint32_t)(first + at), (uint32_t)(first + at + size)});
-    else
-      segment(run, inside, first + at, false);
-    at += size;
-    done = m.end;
+  Places places{nullptr, first};
+  if (steps_.run(text, run.normal)) {
+    text = run.normal.text;
+    places.origin = run.normal.origin.data();
+  }
+  if (text.empty()) return;
+  if (o.blanks && o.prefix < ALWAYS) {
+    places.extra = o.prefix == EACH;
+    spell(text, places.extra, run.spelled);
+    text = run.spelled;
+  }
+  run.matches.clear();
+  normal_.find(bytes(text), text.size(), run.matches);
+  Count count{text};
+  for (const Match& m : run.matches) {
+    if (m.token) {
+      run.spots.assign(1, {m.token->token, m.begin, m.end});
+      put(run, text, count, places, text.substr(m.begin, m.end - m.begin));
+    } else if (o.prefix >= ALWAYS) {
+      between(run, text.substr(m.begin, m.end - m.begin), places.after(count.to(m.begin)));
+    } else {
+      run.spots.clear();
+      words(run, text, m.begin, m.end);
+      put(run, text, count, places);
+    }
   }
 }
 
-// What is normalized, perhaps with added tokens of the normalized kind, and cut into words.
-void Vocabulary::segment(Run& run, std::string_view text, size_t first, bool finds) const {
+// Text between added tokens, for Metaspace.
+void Vocabulary::between(Run& run, std::string_view text, Places places) const {
+  if (!form_.options().drops_space) return spaced(run, text, places);
+  Count count{text};
+  size_t begin = 0, n;
+  for (size_t at = 0; at < text.size(); at += n) {
+    n = width(text[at]);
+    if (!is_space(vocabulary::decode(bytes(text) + at, n))) continue;
+    if (begin < at) spaced(run, text.substr(begin, at - begin), places.after(count.to(begin)));
+    begin = at + n;
+  }
+  if (begin < text.size()) spaced(run, text.substr(begin), places.after(count.to(begin)));
+}
+
+// What Metaspace sees as one.
+void Vocabulary::spaced(Run& run, std::string_view text, Places places) const {
   const Options& o = form_.options();
-  const std::vector<uint32_t>* origin = nullptr;  // of each character of a text that was normalized
-  if (o.nfc && !is_normal(form_, text)) {
-    normalize(form_, text, run.normal, run.origin);
-    text = run.normal;
-    origin = &run.origin;
+  bool wants = o.prefix == ALWAYS || (o.prefix == FIRST && !places.at(0));
+  places.extra = wants && text[0] != ' ' && text.substr(0, BLANK.size()) != BLANK;
+  spell(text, places.extra, run.word);
+  run.spots.clear();
+  words(run, run.word, 0, run.word.size());
+  Count count{run.word};
+  put(run, run.word, count, places);
+}
+
+// A text with U+2581 for its blanks, and one before it.
+void Vocabulary::spell(std::string_view text, bool before, std::string& out) const {
+  out = before ? BLANK : std::string_view();
+  for (size_t at = 0, found; at < text.size(); at = found + 1) {
+    found = std::min(text.find(' ', at), text.size());
+    out += text.substr(at, found - at);
+    if (found < text.size()) out += BLANK;
   }
-  size_t extra = 0;  // characters that were put before
-  if (o.blanks) {
-    extra = o.prefix == EACH || ((o.prefix == ALWAYS || (o.prefix == FIRST && !first)) && text[0] != ' ' &&
-                                 text.substr(0, BLANK.size()) != BLANK);
-    run.normal = extra ? BLANK : std::string_view();
-    for (char c : text)
-      if (c == ' ')
-        run.normal += BLANK;
-      else
-        run.normal += c;
-    text = run.normal;
-  }
-  run.matches.clear();
-  if (!finds || normal_.empty())
-    run.matches.push_back({nullptr, 0, text.size()});
-  else
-    normal_.find(bytes(text), text.size(), run.matches);
-  size_t at = 0, byte = 0;  // of the normalized text: characters and bytes
-  auto walk = [&](size_t to) {
-    while (byte < to) at += (text[byte++] & 0xc0) != 0x80;
-    while (byte > to) at -= (text[--byte] & 0xc0) != 0x80;
-  };
-  auto place = [&](size_t character) { return (uint32_t)(first + (character > extra ? character - extra : 0)); };
-  for (const Match& m : run.matches) {
-    run.spots.clear();
-    if (m.token)
-      run.spots.push_back({m.token->token, m.begin, m.end});
-    else
-      words(run, text, m.begin, m.end);
-    for (const Spot& spot : run.spots) {
-      walk(spot.begin);
-      bool within = spot.begin < text.size() && (text[spot.begin] & 0xc0) == 0x80;
-      size_t begin = at - within;
-      walk(spot.end);
-      Token t{spot.token, place(begin), place(at)};
-      if (origin && begin < at) {
-        t.begin = first + (*origin)[begin];
-        t.end = first + (*origin)[at - 1] + 1;
-      }
-      if (extra && at <= extra) t.end = first + 1;  // a blank that was put before has the place of what it is before
-      if (run.trim) trim_blanks(t, m.token ? text.substr(m.begin, m.end - m.begin) : form_.text(t.id), run.trim == 2);
-      run.out.push_back(t);
-    }
+}
+
+// The spots as tokens. shown: what their blanks are told from, instead of the tokens.
+void Vocabulary::put(Run& run, std::string_view text, Count& count, const Places& places,
+                     std::optional<std::string_view> shown) const {
+  for (const Spot& spot : run.spots) {
+    size_t begin = count.to(spot.begin);
+    bool within = spot.begin < text.size() && (text[spot.begin] & 0xc0) == 0x80;
+    Token t = places.token(spot.token, begin - within, count.to(spot.end));
+    if (run.trim) trim_blanks(t, shown ? *shown : form_.text(t.id), bool(shown), run.trim == 2);
+    run.out.push_back(t);
   }
 }
 
@@ -146,10 +191,11 @@ void Vocabulary::words(Run& run, std::string_view text, size_t begin, size_t end
                         [&](const uint8_t* a, const uint8_t* b) { pieces(run, text, a - p, b - p); });
 }
 
-// A word; of characters, in pieces that no token reaches over.
+// A word; of characters, in pieces that begin at a blank, or that no merge reaches over.
 void Vocabulary::pieces(Run& run, std::string_view text, size_t at, size_t end) const {
   const Options& o = form_.options();
   if (!o.characters) return piece(run, text, at, end);
+  if (o.model != MERGED && !o.cuts_blanks) return piece(run, text, at, end);
   size_t begin = at;
   uint32_t before = 0;
   bool known = true;  // the character before; unknown ones may go together
@@ -157,7 +203,8 @@ void Vocabulary::pieces(Run& run, std::string_view text, size_t at, size_t end) 
     n = width(text[at]);
     uint32_t c = vocabulary::decode(bytes(text) + at, n);
     bool knows = o.falls_back || is_known(text.substr(at, n));
-    if (at > begin && ((o.cuts_blanks && c == 0x2581) || ((known || knows) && !form_.inside(before, c)))) {
+    bool apart = o.model == MERGED && (known || knows) && !form_.inside(before, c);
+    if (at > begin && (apart || (o.cuts_blanks && c == 0x2581))) {
       piece(run, text, begin, at);
       begin = at;
     }
@@ -173,11 +220,12 @@ bool Vocabulary::is_known(std::string_view character) const {
 
 void Vocabulary::piece(Run& run, std::string_view text, size_t at, size_t end) const {
   run.pieces.clear();
-  run.merger.encode(bytes(text) + at, end - at, run.pieces);
-  if (run.merger.skipped()) return place_skipped(run, text.substr(at, end - at), at);
+  run.model.encode(bytes(text) + at, end - at, run.pieces);
+  if (run.model.skipped()) return place_skipped(run, text.substr(at, end - at), at);
+  size_t begin = at;
   for (const Piece& p : run.pieces) {
-    run.spots.push_back({p.token, at, at + p.size});
-    at += p.size;
+    if (p.size) begin = std::exchange(at, at + p.size);
+    run.spots.push_back({p.token, begin, at});
   }
 }
 
@@ -197,21 +245,6 @@ void Vocabulary::place_skipped(Run& run, std::string_view word, size_t at) const
   }
 }
 
-static bool is_utf8(std::string_view s) {
-  const uint8_t* p = bytes(s);
-  for (size_t i = 0, n = s.size(); i < n;) {
-    uint8_t c = p[i];
-    size_t size = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
-    if (!size || size > n - i) return false;
-    for (size_t k = 1; k < size; k++)
-      if ((p[i + k] & 0xc0) != 0x80) return false;
-    if (size == 3 && ((c == 0xe0 && p[i + 1] < 0xa0) || (c == 0xed && p[i + 1] > 0x9f))) return false;
-    if (size == 4 && ((c == 0xf0 && p[i + 1] < 0x90) || (c == 0xf4 && p[i + 1] > 0x8f))) return false;
-    i += size;
-  }
-  return true;
-}
-
 static int hex(char c) {
   return c >= '0' && c <= '9'   ? c - '0'
          : c >= 'a' && c <= 'f' ? c - 'a' + 10
@@ -223,6 +256,17 @@ static int hex(char c) {
 static int byte_of(std::string_view t) {
   if (t.size() != 6 || t.substr(0, 3) != "<0x" || t[5] != '>' || hex(t[3]) < 0 || hex(t[4]) < 0) return -1;
   return hex(t[3]) * 16 + hex(t[4]);
+}
+
+// BERT's way to leave out blanks around punctuation, token by token.
+static void tidy(std::string& word) {
+  static constexpr std::pair<std::string_view, std::string_view> CHANGES[] = {
+      {" .", "."},   {" ?", "?"},           {" !", "!"},   {" ,", ","},     {" ' ", "'"},    {" n't", "n't"},
+      {" 'm", "'m"}, {" do not", " don't"}, {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"},
+  };
+  for (auto [from, to] : CHANGES)
+    for (size_t at = word.find(from); at != word.npos; at = word.find(from, at + to.size()))
+      word.replace(at, from.size(), to);
 }
 
 std::string Vocabulary::decode(const uint32_t* ids, size_t n, bool skip_special) const {
@@ -240,8 +284,15 @@ std::string Vocabulary::decode(const uint32_t* ids, size_t n, bool skip_special)
     uint8_t flags = form_.flags(ids[i]);
     if (!(flags & KNOWN) || (skip_special && flags & SPECIAL)) continue;
     std::string_view text = form_.text(ids[i]);
-    if (o.decoder == BYTES) {
-      out += text;
+    if (o.decoder == BYTES || o.decoder == SPACED || o.decoder == WORDS) {
+      std::string word = o.decoder == BYTES || first ? "" : " ";
+      if (o.decoder == WORDS && !first && text.starts_with("##"))
+        word = text.substr(2);
+      else
+        word += text;
+      if (o.decoder == WORDS && o.strip) tidy(word);
+      out += word;
+      first = false;
       continue;
     }
     int byte = o.decoder == PIECES ? byte_of(text) : -1;

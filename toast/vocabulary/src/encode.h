@@ -1,18 +1,22 @@
 // Text to tokens by a compiled vocabulary, and back.
 #pragma once
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "added.h"
-#include "merge.h"
+#include "model.h"
 #include "normal.h"
 #include "split.h"
+#include "steps.h"
 
 namespace vocabulary {
 
 struct Token {
   uint32_t id, begin, end;  // in characters of the text
 };
+
+struct Count;
 
 class Vocabulary {
  public:
@@ -28,8 +32,13 @@ class Vocabulary {
 
  private:
   struct Run;
+  struct Places;
   void part(Run& run, std::string_view text, size_t first) const;
-  void segment(Run& run, std::string_view text, size_t first, bool finds) const;
+  void between(Run& run, std::string_view text, Places places) const;
+  void spaced(Run& run, std::string_view text, Places places) const;
+  void spell(std::string_view text, bool before, std::string& out) const;
+  void put(Run& run, std::string_view text, Count& count, const Places& places,
+           std::optional<std::string_view> shown = {}) const;
   void words(Run& run, std::string_view text, size_t begin, size_t end) const;
   void pieces(Run& run, std::string_view text, size_t at, size_t end) const;
   void piece(Run& run, std::string_view text, size_t at, size_t end) const;
@@ -38,6 +47,7 @@ class Vocabulary {
 
   Form form_;
   Finder raw_, normal_;
+  Steps steps_;
 };
 
 }  // namespace vocabulary

@@ -15,6 +15,21 @@ static void require(bool holds) {
   if (!holds) throw std::runtime_error("not a compiled vocabulary");
 }
 
+bool is_utf8(std::string_view s) {
+  const uint8_t* p = (const uint8_t*)s.data();
+  for (size_t i = 0, n = s.size(); i < n;) {
+    uint8_t c = p[i];
+    size_t size = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : c < 0xf5 ? 4 : 0;
+    if (!size || size > n - i) return false;
+    for (size_t k = 1; k < size; k++)
+      if ((p[i + k] & 0xc0) != 0x80) return false;
+    if (size == 3 && ((c == 0xe0 && p[i + 1] < 0xa0) || (c == 0xed && p[i + 1] > 0x9f))) return false;
+    if (size == 4 && ((c == 0xf0 && p[i + 1] < 0x90) || (c == 0xf4 && p[i + 1] > 0x8f))) return false;
+    i += size;
+  }
+  return true;
+}
+
 static bool is_power(uint64_t n) { return n && !(n & (n - 1)); }
 
 Form::Form(const std::string& path) {
@@ -59,9 +74,13 @@ void Form::check() {
   require(is_power(slots) && is_power(merges) && is_power(count<uint8_t>(SAFE)));
   check_table(CLASS_AT, CLASSES, 255);
   check_table(QUICK_AT, QUICK, 256);
+  check_table(KIND_AT, KINDS, 256);
   check_normal();
   require(count<Node>(NODES) >= 3);
   check_splits();
+  check_steps();
+  require(options().model == MERGED || count<Unit>(TRIE));
+  require(options().model != SCORED || count<double>(SCORES) == tokens + 1);
   tokens_ = tokens;
   text_ = at<uint8_t>(TEXT);
   text_size_ = count<uint8_t>(TEXT);
@@ -77,10 +96,11 @@ void Form::check() {
 void Form::check_normal() const {
   auto valid = [](uint32_t c) { return c < 0xd800 || (c >= 0xe000 && c < 0x110000); };
   size_t parts = count<uint32_t>(PARTS);
-  for (size_t i = 0; i < count<Triple>(TAKEN); i++) {
-    const Triple& t = at<Triple>(TAKEN)[i];
-    require(t.b <= parts && t.c <= parts - t.b);
-  }
+  for (Section s : {TAKEN, SPELLED})
+    for (size_t i = 0; i < count<Triple>(s); i++) {
+      const Triple& t = at<Triple>(s)[i];
+      require(t.b <= parts && t.c <= parts - t.b);
+    }
   require(std::all_of(at<uint32_t>(PARTS), at<uint32_t>(PARTS) + parts, valid));
   for (size_t i = 0; i < count<Triple>(COMPOSED); i++) require(valid(at<Triple>(COMPOSED)[i].c));
 }
@@ -108,6 +128,20 @@ void Form::check_splits() const {
       uint16_t next = entries[s.begin + k] >> 1;
       require(next < s.states || next == DEAD);
     }
+  }
+}
+
+// What is put into texts is valid UTF-8.
+void Form::check_steps() const {
+  std::string_view inserted(at<char>(INSERTED), count<char>(INSERTED));
+  require(is_utf8(inserted) && is_utf8({at<char>(REPLACED), count<char>(REPLACED)}));
+  require(options().cuts <= count<Split>(SPLITS));
+  auto begins = [&](size_t i) { return i == inserted.size() || (inserted[i] & 0xc0) != 0x80; };
+  for (size_t i = 0; i < count<Step>(STEPS); i++) {
+    const Step& s = at<Step>(STEPS)[i];
+    if (s.kind != REPLACE) continue;
+    require(s.a < count<Split>(SPLITS) && s.b <= inserted.size() && s.c <= inserted.size() - s.b);
+    require(begins(s.b) && begins(s.b + s.c));
   }
 }
 

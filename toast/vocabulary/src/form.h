@@ -11,7 +11,7 @@
 namespace vocabulary {
 
 constexpr char MAGIC[8] = {'t', 'o', 'a', 's', 't', 'v', 'o', 'c'};
-constexpr uint32_t VERSION = 1;
+constexpr uint32_t VERSION = 2;
 constexpr uint32_t NONE = ~0u;
 constexpr uint32_t PROBES = 512;  // slots that are looked at for one key: what is made stays far below
 
@@ -27,7 +27,7 @@ enum Section : uint32_t {
   SAFE,      // bits (a power of two): hashes of pairs of characters that are inside of a token
   CLASS_AT,  // u16 (8704): for 128 code points each, their block in CLASSES
   CLASSES,   // u8 (128 a block): class of a code point for the automata
-  SPLITS,    // Split: the automata that cut a text, one after the other
+  SPLITS,    // Split: the automata that cut a text, one after the other, then those of what is replaced in it
   STATES,    // u16: their transitions
   QUICK_AT,  // as CLASS_AT
   QUICK,     // u8: rank of the combining class, + 64 where NFC may change something; 255: the library is needed
@@ -38,6 +38,15 @@ enum Section : uint32_t {
   CONTENTS,  // the bytes of the added tokens
   NODES,     // Node: tries of the added tokens' bytes; 0 and 1 are the roots, of the raw and of the normalized text
   EDGES,     // u32: byte | node << 8
+  STEPS,     // Step: what is done to a text first
+  INSERTED,  // UTF-8: what is put in the place of something
+  CHARSMAP,  // u32: SentencePiece's double array of what it replaces
+  REPLACED,  // UTF-8: what by, each up to a NUL
+  KIND_AT,   // as CLASS_AT
+  KINDS,     // u8: Kind
+  SPELLED,   // as TAKEN: a character and what it becomes by itself
+  TRIE,      // Unit: a double array of the tokens of Unigram and WordPiece
+  SCORES,    // f64 (tokens + 1): logarithms of Unigram's, and that of what is unknown
   SECTIONS
 };
 
@@ -46,19 +55,42 @@ enum Flag : uint8_t { KNOWN = 1, ALONE = 2, SPECIAL = 4, PLAIN = 8 };
 enum AddedFlag : uint32_t { ADDED_SPECIAL = 1, LSTRIP = 2, RSTRIP = 4, NORMALIZED = 16 };
 // Where a blank is put before a text: from ALWAYS on by Metaspace, which does not see added tokens.
 enum Prefix : uint32_t { NO_PREFIX, EACH, ALWAYS, FIRST, NEVER };
-enum Decoder : uint32_t { BYTES, PIECES, METASPACE };
+enum Decoder : uint32_t { BYTES, PIECES, METASPACE, SPACED, WORDS };
+enum ModelKind : uint32_t { MERGED, SCORED, LONGEST };  // byte-pair encoding, Unigram, WordPiece
+// What is done to a text. COMPOSE: NFC or NFKC, as the tables are; MAP: SentencePiece's table; REPLACE: what
+// split a finds, by INSERTED[b, b + c); STRIP: blanks (c: only U+0020) at its beginning (a) and its end (b); SPELL: to
+// each character by itself
+enum StepKind : uint32_t { COMPOSE, MAP, REPLACE, STRIP, SPELL };
+// Of characters. JOINS: goes together with the one before, PREPENDS: with the one after, CONTROL: with none, in a
+// grapheme cluster; FOLLOWS: with some that are before it. RESPELLED: is in SPELLED; GONE: becomes nothing; APART: gets
+// blanks around it; ASKED: the library is needed
+enum Kind : uint8_t {
+  JOINS = 1,
+  PREPENDS = 2,
+  CONTROL = 4,
+  FOLLOWS = 8,
+  RESPELLED = 16,
+  GONE = 32,
+  APART = 64,
+  ASKED = 128
+};
 
 struct Options {
   uint32_t characters;      // 0: symbols are bytes; 1: characters
   uint32_t falls_back;      // unknown characters become the tokens of their bytes
   uint32_t unknown, fuses;  // the token of an unknown symbol, NONE: it is left out; whether those in a row have one
   uint32_t ignores_merges;  // a word that is a token is that token
-  uint32_t nfc;             // texts are normalized
   uint32_t blanks;          // a blank becomes U+2581
   uint32_t prefix;          // Prefix
   uint32_t cuts_blanks;     // a word begins at each U+2581
   uint32_t decoder;         // Decoder
-  uint32_t strip;  // PIECES: so many blanks that a decoded text begins with; METASPACE: those of its first token
+  uint32_t strip;        // PIECES: so many blanks that a decoded text begins with; METASPACE: those of its first token;
+                         // WORDS: whether those before punctuation go
+  uint32_t model;        // ModelKind
+  uint32_t drops_space;  // a text is cut at white space, which is left out, before Metaspace
+  uint32_t cuts;         // how many of SPLITS cut a text
+  uint32_t longest;      // bytes of Unigram's longest token; characters of a word that WordPiece looks at
+  uint32_t continues;    // WordPiece: the base of the unit that its prefix of tokens inside of a word leads to
 };
 struct Merge {
   uint32_t left, right, rank, token;  // token NONE: an empty slot
@@ -68,6 +100,14 @@ struct Split {
 };
 struct Added {
   uint32_t token, flags, begin, size;
+};
+struct Step {
+  uint32_t kind, a, b, c;
+};
+// label: the byte that leads here, 0 for a unit that is free; above it token + 1, 0 for none. The unit that a byte
+// leads to is base ^ byte.
+struct Unit {
+  uint32_t base, label;
 };
 struct Node {
   uint32_t edges, added;  // edges: to those of the next node; added: index + 1
@@ -121,6 +161,14 @@ inline uint32_t decode(const uint8_t* p, size_t n) {
   return (p[0] & 7u) << 18 | (p[1] & 63u) << 12 | (p[2] & 63u) << 6 | (p[3] & 63u);
 }
 
+// Unicode's White_Space.
+inline bool is_space(uint32_t c) {
+  return (c >= 9 && c <= 13) || c == 32 || c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) ||
+         c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+bool is_utf8(std::string_view s);
+
 // The sum in a header, for a file whose ranges are inside of it.
 uint64_t sum_of(const uint8_t* data);
 
@@ -159,6 +207,7 @@ class Form {
   void check_normal() const;
   void check_table(Section first, Section second, size_t limit) const;
   void check_splits() const;
+  void check_steps() const;
 
   const uint8_t* data_ = nullptr;
   size_t size_ = 0, mapped_ = 0;

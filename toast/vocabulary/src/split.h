@@ -6,33 +6,12 @@ namespace vocabulary {
 
 class Splitter {
  public:
-  explicit Splitter(const Form& form)
-      : form_(form), splits_(form.at<Split>(SPLITS)), count_(form.count<Split>(SPLITS)) {}
+  explicit Splitter(const Form& form) : form_(form), splits_(form.at<Split>(SPLITS)), count_(form.options().cuts) {}
 
   // word(begin, end) for each word of [p, end), in order.
   template <typename F>
   void words(const uint8_t* p, const uint8_t* end, F&& word) const {
     step(0, p, end, word);
-  }
-
- private:
-  template <typename F>
-  void step(size_t i, const uint8_t* p, const uint8_t* end, F&& word) const {
-    if (p == end) return;
-    if (i == count_) return word(p, end);
-    const Split& split = splits_[i];
-    const uint8_t* rest = p;  // what no word has taken yet
-    while (p < end) {
-      const uint8_t* stop = match(split, p, end);
-      if (!stop) {
-        p += width(*p);
-        continue;
-      }
-      if (split.keeps_rest) step(i + 1, rest, p, word);
-      step(i + 1, p, stop, word);
-      rest = p = stop;
-    }
-    if (split.keeps_rest) step(i + 1, rest, end, word);
   }
 
   // Where the leftmost-first match that begins at p ends; null for none.
@@ -60,6 +39,26 @@ class Splitter {
       p += n;
     }
     return states[state * row + split.classes] & 1 ? end : found;
+  }
+
+ private:
+  template <typename F>
+  void step(size_t i, const uint8_t* p, const uint8_t* end, F&& word) const {
+    if (p == end) return;
+    if (i == count_) return word(p, end);
+    const Split& split = splits_[i];
+    const uint8_t* rest = p;  // what no word has taken yet
+    while (p < end) {
+      const uint8_t* stop = match(split, p, end);
+      if (!stop) {
+        p += width(*p);
+        continue;
+      }
+      if (split.keeps_rest) step(i + 1, rest, p, word);
+      step(i + 1, p, stop, word);
+      rest = p = stop;
+    }
+    if (split.keeps_rest) step(i + 1, rest, end, word);
   }
 
   const Form& form_;

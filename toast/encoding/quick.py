@@ -1,0 +1,77 @@
+"""Texts and pairs of them to tokens by a compiled vocabulary, cut as the tokenizers library cuts them.
+
+Owns the library's template of a pair and its truncation, as far as one text is cut; two that are cut at once are left
+to it. Does not know: the model's limit, batches.
+"""
+
+from __future__ import annotations
+
+from toast.encoding.wordpiece import Encoding, Unsure
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from toast.store.mapped import Mapped
+
+    Part = tuple[int | str, int]  # a token, or "A" or "B" for a text; its type
+
+CUT = {"only_first": 0, "only_second": 1}
+
+
+class Row(Encoding):
+    """What the library's Encoding says of a text or a pair of which a piece is here, and the further pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overflowing: list[Row] = []  # type: ignore[assignment]
+
+
+class Quick:
+    """A compiled vocabulary with the methods of wordpiece.WordPiece."""
+
+    shortens = False
+
+    def __init__(self, core: Mapped) -> None:
+        self.core, self.unknown, self.id = core, core.unknown, core.token_to_id
+        self.cuts_at_blanks = core.cuts_at_blanks()
+
+    def encode(
+        self, texts: tuple[str, ...], *, special: bool = True, truncate: str | None = None, limit: int | None = None
+    ) -> Any:
+        """One text or two; special: with the tokens around them. Unsure where the library is needed."""
+        if len(texts) == 1:
+            found = self.core.encode(texts[0], add_special_tokens=special)
+            if limit is None or len(found) <= limit:
+                return found
+        template = self._template(len(texts), special=special)
+        parts = [self.core.encode(text, add_special_tokens=False) for text in texts]
+        pieces = [list(zip(part.ids, part.offsets, strict=True)) for part in parts]
+        over = 0 if limit is None else len(template) - len(texts) + sum(map(len, pieces)) - limit
+        if over <= 0:
+            return _row(template, pieces)
+        cut = 0 if len(texts) == 1 else CUT.get(str(truncate), -1)
+        size = len(pieces[cut]) - over
+        if cut < 0 or cut >= len(texts) or size <= 0 or (len(texts) == 1 and truncate == "only_second"):
+            raise Unsure
+        whole, rows = pieces[cut], []
+        for at in range(0, len(whole), size):
+            pieces[cut] = whole[at : at + size]
+            rows.append(_row(template, pieces))
+        rows[0].overflowing = rows[1:]
+        return rows[0]
+
+    def _template(self, texts: int, *, special: bool) -> list[Part]:
+        found = self.core.template(pair=texts > 1)
+        if found is None:
+            raise Unsure
+        return [part for part in found if special or isinstance(part[0], str)]
+
+
+def _row(template: list[Part], pieces: list[list[tuple[int, tuple[int, int]]]]) -> Row:
+    found = Row()
+    for part, kind in template:
+        special = not isinstance(part, str)
+        inner = [(part, (0, 0))] if special else pieces["AB".index(str(part))]
+        found.add(((int(id), a, b) for id, (a, b) in inner), kind, special=special)
+    return found
