@@ -264,7 +264,7 @@ def expected_model(call: Call, indexes: list[Opened], name: str | None) -> str:
     expect_one_model(indexes)
     first = indexes[0]
     if first.digest:
-        model.check(call, name or first.model, expected=first.digest, index=first.name)
+        model.check(call, name or first.model, made=first.model, expected=first.digest, index=first.name)
     return name or first.model
 
 

@@ -118,6 +118,12 @@ def canonical(name: str) -> str:
     return NAMES.get(model.lower(), model) + at + variant
 
 
+def known(name: str) -> str:
+    """Which of the catalog's models a name means, in whatever variant; "" for any other model."""
+    ours = canonical(name)
+    return ours.partition("@")[0] if ours in VARIANTS else ""
+
+
 def instead(name: str) -> str:
     """What to give where a name to fetch says nothing: one that is much like it, else what there is."""
     from difflib import get_close_matches
