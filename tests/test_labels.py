@@ -14,7 +14,7 @@ def labels_of(model, tmp_path, lines, *words):
     """The labels of a file, as `-c` writes them."""
     (tmp_path / "l").write_text(lines)
     ran = command("classify", "-m", model, "-L", "l", "-c", *words, stdin=b"a cat\n", cwd=tmp_path)
-    return [line.split("\t")[0] for line in ran.ok().out.decode().splitlines()]
+    return [line.split("\t")[0] for line in ran.ok(quiet=False).out.decode().splitlines()]
 
 
 def learnt(model, tmp_path, text, *words, name="e"):
@@ -42,10 +42,16 @@ def jsonl(rows):
         (" a \n b:  \n", ["a", "b"]),
         ("bug: d\tx\nwish:\nidea:\t0.3\nask:\twhat: why\n", ["bug", "wish", "idea", "ask"]),
         ("a\tsome words\t0.7\nb\t0.2\nc: words: more\t.5\n", ["a", "b", "c"]),
+        ("error\\: fatal: it ends\na\\, b\\: c\nC\\d\\:\t0.3\n", ["error: fatal", "a, b: c", "C\\d:"]),
     ],
 )
 def test_lines_of_a_label_file(model, tmp_path, lines, names):
     assert labels_of(model, tmp_path, lines) == names
+
+
+def test_a_comma_of_a_label(model):
+    ran = command("classify", "-m", model, "-l", r"a\,b,c, d\,", "-c", stdin=b"a cat\n").ok()
+    assert [line.split(b"\t")[0] for line in ran.out.splitlines()] == [b"a,b", b"c", b"d,"]
 
 
 def test_a_description_goes_on_after_a_tab():

@@ -145,7 +145,11 @@ def obtain(call: Call, name: str) -> str:
     folder, source = VARIANTS[name]
     path = os.path.join(home(call), "models", folder)
     if not os.path.isdir(path):
-        from toast.store import pull
+        from toast.store import pull, sums
 
-        pull.once(call, path, source.make)
+        def make(call: Call, part: str) -> None:
+            source.make(call, part)
+            sums.write(part)
+
+        pull.once(call, path, make)
     return path

@@ -69,6 +69,8 @@ def model_rm(
 def model_verify(call: Call, names: list[str] = Argument([], metavar="MODEL", help="All, without one.")) -> None:
     """Compare models with the hashes that they came under.
 
+    Each file is ok, damaged (status 2), or has no hash, as those of programs that keep none.
+
     $ model verify minilm
     """
     from toast import model
