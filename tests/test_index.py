@@ -229,6 +229,14 @@ def test_records_keep_their_fields(tmp_path, model):
     index(model, "--field", "body", "--id", "none", stdin=lines, cwd=tmp_path).fails("no field 'none'")
 
 
+def test_a_text_and_an_id_inside_of_objects(tmp_path, model):
+    lines = b'{"doc": {"body": "the cat"}, "meta": {"key": 7}}\n'
+    index(model, "--field", "doc.body", "--id", "meta.key", "-o", "x.db", stdin=lines, cwd=tmp_path).ok()
+    (row,) = content(tmp_path / "x.db")[0]
+    assert (row[2], row[7]) == ("7", "the cat")
+    index(model, "--field", "doc.body", "--id", "meta.no", stdin=lines, cwd=tmp_path).fails("no field 'meta.no'")
+
+
 def test_ids_are_told_apart(tmp_path, model):
     def run(*ids):
         lines = "".join(f'{{"text": "cat", "id": {id}}}\n' for id in ids)
