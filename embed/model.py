@@ -5,7 +5,9 @@ Knows models by name and by the digest of their weights; nothing of tables or of
 
 from __future__ import annotations
 
-from toast.errors import BadInput
+import os
+
+from toast.errors import BadInput, UsageError
 from toast.store import alias, catalog
 from toast.store.fingerprint import digest
 
@@ -93,6 +95,12 @@ def _rows(array: mx.array, size: int) -> list[bytes]:
 
     whole, size = bytes(data(array)), size * array.shape[1]
     return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+def refuse_number(call: Call, name: str | None) -> None:
+    """UsageError for grep's `-m NUMBER`."""
+    if name and name.isdecimal() and not os.path.exists(call.path(name)):
+        raise UsageError("-m is the model, not the number of hits", f"-k {name}")
 
 
 def check(call: Call, name: str, *, made: str, expected: str, index: str) -> None:

@@ -57,7 +57,10 @@ def test_regex(name, regex):
     [
         ('{"name": "Olga", "age": 3}', 'none of name, age says .* "properties": {"name": {"type": "string"}}}'),
         ('{"done": true}', '"done": {"type": "boolean"}'),
-        ('{"a": {"b": 1}, "b": 1, "c": 1, "d": 1, "e": 1}', r'none of a, b, c, d, \.\.\. says .*"a": {"type": "object"}'),
+        (
+            '{"a": {"b": 1}, "b": 1, "c": 1, "d": 1, "e": 1}',
+            r'none of a, b, c, d, \.\.\. says .*"a": {"type": "object"}',
+        ),
         ('{"age": {"type": "integer"}}', '"properties": {"age": {"type": "integer"}}'),
         ('{"title": "any"}', "none of title says"),
     ],

@@ -150,7 +150,7 @@ def toast(
     from toast.session import Session
 
     # 1) what the options exclude
-    question.check_operands(call, instruction, operands)
+    question.check_operands(call, instruction, operands, alone=not (operands or files or system or session or each))
     need_with("--each", {"--jsonl": jsonl, "--field": field}, there=each)
     need_with("--each or --samples", {"-0": nul}, there=each or samples is not None)
     need_with("--session", {"--forget": forget}, there=session is not None)

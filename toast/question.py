@@ -84,8 +84,14 @@ def gather(
     return question
 
 
-def check_operands(call: Call, instruction: str, names: list[str]) -> None:
-    """UsageError for an operand that is no file: most likely a word of an instruction without quotes."""
+def check_operands(call: Call, instruction: str, names: list[str], *, alone: bool = False) -> None:
+    """UsageError for an operand that is no file, most likely a word of an instruction without quotes; and for one word
+    that is a command elsewhere. alone: there is nothing else that it could be about."""
+    if alone and instruction.isalpha() and (call.no_input or not pipes.is_fed(call.stdin)):
+        from toast import spellings
+
+        if told := spellings.verb(instruction):
+            raise UsageError(f"toast has no command {instruction!r}", told)
     for name in names:
         try:
             os.stat(name, dir_fd=call.cwd)

@@ -34,13 +34,12 @@ ONE, MANY, NAMED = (
 
 
 # of which a schema has one, unless it allows everything; `title` and the like ask for nothing
-KEYWORDS = frozenset(
-    "type enum const $ref $dynamicRef $recursiveRef allOf anyOf oneOf not if then else properties patternProperties "
-    "additionalProperties unevaluatedProperties propertyNames minProperties maxProperties required dependentRequired "
-    "dependentSchemas dependencies items prefixItems additionalItems unevaluatedItems contains minContains maxContains "
-    "minItems maxItems uniqueItems minLength maxLength pattern format minimum maximum exclusiveMinimum "
-    "exclusiveMaximum multipleOf".split()
-)
+KEYWORDS = {
+    *ONE, *MANY, *NAMED, "type", "enum", "const", "$ref", "$dynamicRef", "$recursiveRef", "minProperties",
+    "maxProperties", "required", "dependentRequired", "dependencies", "minContains", "maxContains", "minItems",
+    "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", *EXCLUDED,
+    "multipleOf",
+} - {"$defs", "definitions"}  # fmt: skip
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", type(None): "null"}
 
 
