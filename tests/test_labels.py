@@ -17,6 +17,18 @@ def labels_of(model, tmp_path, lines, *words):
     return [line.split("\t")[0] for line in ran.ok(quiet=False).out.decode().splitlines()]
 
 
+def test_an_example_without_text_is_left_out_and_told(model, tmp_path):
+    lines = [{"text": text, "label": label} for text, label in EXAMPLES]
+    empty = [{"text": "", "label": "sky"}, {"text": " \t", "label": "animal"}]
+    ran = learnt(model, tmp_path, jsonl([lines[0], *empty, *lines[1:]]), name="some").ok(quiet=False)
+    told, verdict = ran.err.decode().splitlines()
+    assert told == "classify: 2 examples without text left out, the first at some, line 2"
+    probe = (tmp_path / "x.probe").read_bytes()
+    assert learnt(model, tmp_path, jsonl(lines), name="some").ok(quiet=False).err.decode().splitlines() == [verdict]
+    assert (tmp_path / "x.probe").read_bytes() == probe
+    learnt(model, tmp_path, jsonl(empty), "-l", "sky,animal", "-q").fails("no examples")
+
+
 def learnt(model, tmp_path, text, *words, name="e"):
     (tmp_path / name).write_text(text)
     return command("classify", "--learn", name, "-o", "x.probe", "-m", model, *words, cwd=tmp_path)
@@ -152,6 +164,7 @@ def test_what_is_said_of_a_probe(model, tmp_path):
     said = learnt(model, tmp_path, jsonl({"text": text, "label": label} for text, label in EXAMPLES)).err.decode()
     assert said.startswith("classify: 8 examples, 2 labels: accuracy ") and said.count("\n") == 1
     assert "cross-validation" in said and "label names alone" in said and "largest class 0.50" in said
+    assert said.endswith("; of under 20 examples that says little\n")
     command("classify", "-q", "--learn", "e", "-o", "x.probe", "-m", model, cwd=tmp_path).ok()
 
 
