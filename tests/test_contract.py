@@ -23,8 +23,8 @@ COMMANDS = {
     "toast": lambda model: ["-m", QWEN, "-n", "4", "say it"],
     "tokenize": lambda model: ["-m", QWEN],
 }
-# what stands before the name of a file; the others take no files
-FILES = {"embed": [], "rerank": [], "classify": [], "index": [], "search": [], "toast": ["-f"]}
+# what stands before the name of a file
+FILES = {"embed": [], "rerank": [], "classify": [], "index": [], "search": [], "toast": ["-f"], "tokenize": []}
 RECORDS = ("embed", "rerank", "classify")  # a record in, a record out
 # their status when there is nothing to read; the others': 0
 NOTHING = {"rerank": 1, "classify": 1, "search": 1, "index": 1}

@@ -219,6 +219,9 @@ def toast(
 @command
 def tokenize(
     call: Call,
+    files: list[str] = Argument(
+        [], metavar="FILE", help="Text to read, one after the other; standard input when none is given."
+    ),
     model: str = MODEL,
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line.", group="Form"),
     count: bool = Option(False, "--count", help="Write the number of tokens."),
@@ -232,7 +235,7 @@ def tokenize(
 
     Without options: a JSON object for each token, {"id", "text", "start", "stop"}.
 
-    $ tokenize --count < notes.md
+    $ tokenize --count notes.md
     $ tokenize --max 4000 < notes.md | toast "explain"
     $ tokenize --split 500 -0 < notes.md | toast --each -0 "summarise"
     """
@@ -245,7 +248,7 @@ def tokenize(
     need_with("--split", {"-0": nul}, there=split is not None)
     plain = not (decode or max or split)
     need_with("--ids, --count or the form without options", {"--special": special}, there=plain)
-    verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
+    verb.run(call, files, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
 
 
 # ---------------------------------------------------------------- toasted

@@ -63,7 +63,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--chunk --chunk-size --size": "--split N",
         "--length --num --len -c --number --wc": "--count",
         "--detokenize --to-text -d": "--decode",
-        "--file --files -f": "tokenize < FILE",
+        "--file --files -f": "a FILE is named without an option, or comes by < FILE",
         "--special-tokens --add-special-tokens": "--special",
         "--json --jsonl": "tokenize without options writes JSON lines",
     },
