@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from toast.command import Call
 
+TELLING = 1.0  # seconds of waiting, after which it is told
 WRITERS = 100  # that may replace the same file at once
 UNNAMED = getattr(os, "O_TMPFILE", 0)
 CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -113,8 +114,8 @@ def allow_open(count: int) -> None:
 def lock(fd: int, waiting: Callable[[], object] | None = None) -> bool | None:
     """Lock a file or a folder until it is closed; False when somebody else has it locked.
 
-    waiting: is called before waiting for whoever has it. None: there are no locks here (some network file systems),
-    so what was left cannot be told from what is being written."""
+    waiting: is called once whoever has it has been waited for a second. None: there are no locks here (some network
+    file systems), so what was left cannot be told from what is being written."""
     import fcntl
 
     try:
@@ -122,11 +123,28 @@ def lock(fd: int, waiting: Callable[[], object] | None = None) -> bool | None:
     except BlockingIOError:
         if not waiting:
             return False
-        waiting()
-        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not _lock_soon(fd):
+            waiting()
+            fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError:
         return None
     return True
+
+
+def _lock_soon(fd: int) -> bool:
+    """Lock it within the time of which nobody has to be told."""
+    import fcntl
+    from time import monotonic, sleep
+
+    began = monotonic()
+    while monotonic() - began < TELLING:
+        sleep(min(0.05, 0.001 + (monotonic() - began) / 8))
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            pass
+    return False
 
 
 def has_name(fd: int, path: str) -> bool:
