@@ -164,8 +164,8 @@ def test_files_are_read_as_cat_would(form, tmp_path):
     (tmp_path / "b").write_bytes(whole[17:])
     words = ["tokenize", "-m", os.path.join(ORACLES, "qwen3-causal"), *form]
     want = command(*words, stdin=whole)
-    for given, stdin in ((["a", "b"], None), (["a", "-"], whole[17:])):
-        found = command(*words, *given, stdin=stdin, cwd=tmp_path)
+    for names, stdin in ((["a", "b"], None), (["a", "-"], whole[17:])):
+        found = command(*words, *names, stdin=stdin, cwd=tmp_path)
         assert (found.status, found.out, found.err) == (want.status, want.out, want.err)
     (tmp_path / "c").write_bytes(b"\xff")
     assert b"tokenize: c held 1 sequence of" in command(*words, "c", cwd=tmp_path).err
