@@ -264,7 +264,7 @@ def toasted_status(call: Call, json: bool = Option(False, "--json", help="Write 
 
 
 def toasted_stop(call: Call) -> None:
-    """Let the warm process finish what it is at, and leave."""
+    """Let the warm process finish what it is at, and leave; status 0 also where there is none."""
     from toast.warm import control
 
     control.stop(call)
@@ -276,7 +276,7 @@ def toasted_run(
         None, "--idle", metavar="TIME", help="Leave when nobody has asked for so long.", without="10m"
     ),
 ) -> None:
-    """Be the warm process, in the foreground: for launchd and systemd."""
+    """Be the warm process, in the foreground: for launchd and systemd; where there is one already, leave with 0."""
     from toast.warm import control
 
     control.run(call, idle)
@@ -289,6 +289,8 @@ toasted = Group(
     Any command starts it (-p toasted, --warm 10m) and uses it.
 
     $ toasted status
+
+    Status 1: Of status: there is none.
     """,
     [
         Command(function, function.__name__.replace("_", " "))
