@@ -248,7 +248,8 @@ def tokenize(
     need_with("--split", {"-0": nul}, there=split is not None)
     plain = not (decode or max or split)
     need_with("--ids, --count or the form without options", {"--special": special}, there=plain)
-    verb.run(call, files, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
+    form = asked[0] if asked else "tokens"
+    verb.run(call, model, form, files=files, limit=split or max or 0, special=special, nul=nul)
 
 
 # ---------------------------------------------------------------- toasted

@@ -117,8 +117,9 @@ def _boundary(tokenizer: Tokenizer, text: str, spans: Spans, *, limit: int, firs
 
 
 def run(
-    call: Call, files: list[str], model: str, form: str, *, limit: int = 0, special: bool = False, nul: bool = False
-) -> None:
+    call: Call, model: str, form: str, *,
+    files: list[str], limit: int = 0, special: bool = False, nul: bool = False,
+) -> None:  # fmt: skip
     """Read files or standard input, write what `form` asks for: tokens, ids, count, decode, max or split.
 
     limit: tokens, of max and split; nul: ends of pieces; special: with the tokens around a text."""
