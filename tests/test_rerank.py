@@ -388,14 +388,15 @@ def test_models_that_generate_text(model, tmp_path):
     del config["architectures"]
     (tmp_path / "m/config.json").write_text(json.dumps(config))
     command("rerank", "cat", "-m", tmp_path / "m", stdin=LINES).fails("generates text")
-    counts = command("classify", "-l", "a,b", "-c", "-m", tmp_path / "m", stdin=LINES).ok().out
+    counts = command("classify", "-l", "a,b", "-c", "-m", tmp_path / "m", stdin=LINES).ok(quiet=False).out
     assert counts.startswith(b"a\t")
 
 
 def test_an_embedder_that_is_a_language_model_inside():
     path = os.path.join(ORACLES, "qwen3-embed-last")
     assert len(ranked(path, stdin=b"cat\ndog\n")) == 2
-    assert command("classify", "-l", "a,b", "-c", "-m", path, stdin=LINES).ok().out.startswith(b"a\t")
+    counts = command("classify", "-l", "a,b", "-c", "-m", path, stdin=LINES).ok(quiet=False).out
+    assert counts.startswith(b"a\t")
     reranker = os.path.join(ORACLES, "qwen3-reranker")
     for words in (["classify", "-l", "a,b"], ["embed"]):
         command(*words, "-m", reranker, stdin=LINES).fails("ranks records", f"rerank -m {reranker}")
