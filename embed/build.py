@@ -41,7 +41,7 @@ class Build:
         # nobody can go on for a pipe: the next run's is another one
         self.keep = keep and bool(path or not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)))
         self.db: Connection = schema.connect("")  # until it is open
-        self.resumed = self.finishing = False
+        self.resumed = self.finishing = self.waited = False
         self.before = 0
 
     @property
@@ -57,7 +57,8 @@ class Build:
         except sqlite.Error as error:
             if (reading or self.base) and getattr(error, "sqlite_errorcode", 0) & 255 not in DISK:
                 raise
-            hint = "what is done is kept: run it again" if self.keep else "see to the disk and run it again"
+            kept = self.keep and self._is_worth_keeping()
+            hint = "what is done is kept: run it again" if kept else "see to the disk and run it again"
             raise BadInput(f"cannot write {self.told}: {error}", hint) from error
 
     # ---- beginning
@@ -128,7 +129,9 @@ class Build:
             files.remove(self.fd, self.part)
 
     def _wait(self) -> None:
-        self.call.warn(f"waiting for another run that writes {self.name}")
+        if not self.waited:
+            self.call.warn(f"waiting for another run that writes {self.name}")
+        self.waited = True
 
     def _mode(self) -> int:
         return 0o666 if self.path else 0o600
@@ -230,7 +233,7 @@ class Build:
 
     def abandon(self) -> None:
         """Leave a part for the next run, if one can go on with it and there is something to go on with."""
-        if self.keep and (self.resumed or self.finishing or self._has_grown()):
+        if self.keep and self._is_worth_keeping():
             self._close()
         else:
             self.discard()
@@ -240,6 +243,10 @@ class Build:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _is_worth_keeping(self) -> bool:
+        """Whether a later run would find something to go on with."""
+        return self.resumed or self.finishing or self._has_grown()
 
     def _has_grown(self) -> bool:
         try:

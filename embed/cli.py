@@ -320,8 +320,10 @@ def search(
     """
     from embed import hits
     from embed import inputs as sources
+    from embed import model as model_of
     from embed import search as verb
 
+    model_of.refuse_number(call, model)
     others = {"--queries": queries is not None, "--like": like is not None, "--dupes": dupes}
     if instead := [flag for flag, given in others.items() if given]:
         files = [query, *files] if query else files
@@ -346,7 +348,7 @@ def search(
     )  # fmt: skip
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
     index, files = sources.listed(call, index), sources.listed(call, files)
-    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes)
+    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes, query=query or "")
     wanted = verb.Wanted(
         k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
         per_file=per_file, paths=paths, model=model, rerank=rerank_model if rerank else None,

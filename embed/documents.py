@@ -11,7 +11,7 @@ from _blake2 import blake2b
 
 from toast import pipes
 from toast.errors import BadInput
-from toast.records import Records, split
+from toast.records import NOTHING, Records, inside, split
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ class RecordsOf:
 
     def _name(self, data: dict[str, Any], where: str) -> str:
         """The id as text. 1 and "1" would be the same text: such ids are not taken together."""
-        if self.id not in data:
+        id = inside(data, self.id or "")
+        if id is NOTHING:
             raise BadInput(f"{where}: no field {self.id!r}", "--id NAME")
-        id = data[self.id]
         if type(id) not in (str, int, float) or id == "" or SURROGATE.search(str(id)):
             raise BadInput(f"{where}: field {self.id!r} holds no id", "an id is a text or a number")
         if type(id) is not str or NUMBER.fullmatch(id):

@@ -6,10 +6,13 @@ descriptors (`toast/pipes.py`).
 
 from __future__ import annotations
 
+from bisect import bisect
+
 import mlx.core as mx
 
 from toast import npy, pipes
 from toast.encoding.encoder import Encoder
+from toast.errors import BadText
 from toast.spool import Spool
 from toast.store.safetensors import data
 
@@ -56,27 +59,48 @@ def embed(
     if not json:
         pipes.refuse_terminal(call, "embed ... > vectors.npy, or --json")
     windows = () if parquet and not (json or raw) else _windows(records, encoder)
+    places = Places()
     if json:
         _write_json(call, records, windows, encoder=encoder, precision=precision)
     elif parquet and not raw:
         _write_parquet(call, records, encoder, precision=precision)
     elif raw:
         _write_rows(
-            call, _texts(windows), encoder, precision=precision, write=lambda rows: pipes.write_all(call.stdout, rows)
-        )
+            call, places.texts(windows), encoder, precision=precision, places=places,
+            write=lambda rows: pipes.write_all(call.stdout, rows),
+        )  # fmt: skip
     else:
-        _write_npy(call, _texts(windows), encoder, precision=precision)
+        _write_npy(call, places.texts(windows), encoder, precision=precision, places=places)
     if encoder.cut:
         done = "averaged over its pieces" if encoder.long == "mean" else "cut"
         say = call.warn if encoder.long == "mean" else call.cut
         say(f"{pipes.plural(encoder.cut, 'record')} over {encoder.tokens.max_length} tokens {done}")
 
 
-def _texts(windows: Iterable[list[Record]]) -> Iterator[list[str]]:
-    return ([record.text for record in window] for window in windows)
+class Places:
+    """Where the texts of a run stand in its input, by their order: a mark for each stretch of lines without a gap."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.marks: list[tuple[int, Callable[..., str], str, int]] = []  # (first text, what names it, file, its line)
+
+    def texts(self, windows: Iterable[list[Record]]) -> Iterator[list[str]]:
+        """The texts of the records, whose places are noted as they go by."""
+        for window in windows:
+            for record in window:
+                first, _, file, line = self.marks[-1] if self.marks else (0, None, None, 0)
+                if record.records and (record.file, record.number - self.count) != (file, line - first):
+                    self.marks.append((self.count, record.records.where, record.file, record.number))
+                self.count += 1
+            yield [record.text for record in window]
+
+    def of(self, text: int) -> str:
+        """What a message calls the record of a text."""
+        first, where, file, line = self.marks[bisect(self.marks, text, key=lambda mark: mark[0]) - 1]
+        return where(file, line + text - first)
 
 
-def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, precision: str) -> None:
+def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, precision: str, places: Places) -> None:
     descr, form = FORMS[precision]
     rows = None
     if not npy.can_patch(call.stdout):
@@ -86,7 +110,7 @@ def _write_npy(call: Call, windows: Iterable[list[str]], encoder: Encoder, *, pr
         windows, rows = spool.windows(), spool.count
     columns = form(mx.zeros((1, encoder.dims))).shape[1]
     array = npy.Npy(call, descr, columns=columns, rows=rows)
-    _write_rows(call, windows, encoder, precision=precision, write=array.write, total=rows)
+    _write_rows(call, windows, encoder, precision=precision, places=places, write=array.write, total=rows)
     array.close()
 
 
@@ -96,14 +120,20 @@ def _write_rows(
     encoder: Encoder,
     *,
     precision: str,
+    places: Places,
     write: Callable[[memoryview], object],
     total: int | None = None,
 ) -> None:
-    form = FORMS[precision][1]
+    form, done = FORMS[precision][1], 0
     with pipes.progress(call, total) as bar:
         for window in windows:
-            if window:
-                write(memoryview(data(form(encoder.encode(window)))))
+            try:
+                rows = form(encoder.encode(window)) if window else None
+            except BadText as error:  # a header may have said how many rows there are: none is left out
+                raise error.of(places.of(done + error.at[0])) from None
+            if rows is not None:
+                write(memoryview(data(rows)))
+            done += len(window)
             bar.update(len(window))
 
 

@@ -119,7 +119,7 @@ def settings(
 ) -> tuple[str, str, bool]:
     """(model, chunker, exact) of an update: what the index was made with, unless something else was asked for."""
     made = database.settings(db)
-    model.check(call, name or made["model"], expected=made["digest"], index=update)
+    model.check(call, name or made["model"], made=made["model"], expected=made["digest"], index=update)
     if mode not in (None, made["chunk"]) or exact and not made["exact"]:
         raise UsageError(f"{update} was made with other settings", f"build it again: index -o {update} ...")
     return name or made["model"], made["chunk"], bool(made["exact"])

@@ -29,14 +29,15 @@ STDIN = "standard input"
 
 class Inputs:
     """What is searched: `open` gives the indexes. indexes: what must be none but one; lines: of files each line is a
-    record, as of standard input."""
+    record, as of standard input. query: what may have been meant as a file."""
 
     here = folder = ""  # the working directory, and where the nearest index is, if it is that
 
     def __init__(
         self, indexes: list[str], files: list[str], *,
-        nul: bool = False, jsonl: bool = False, field: str | None = None, lines: bool = False,
+        nul: bool = False, jsonl: bool = False, field: str | None = None, lines: bool = False, query: str = "",
     ) -> None:  # fmt: skip
+        self.query = query
         self.indexes, self.names = indexes, [*indexes, *files]
         self.nul, self.jsonl, self.field, self.lines = nul, jsonl, field, lines
 
@@ -101,7 +102,8 @@ class Inputs:
         path = self._nearest_path(call)
         if not path:
             told = f"nothing to search: no input, and no {NEAREST} here or above"
-            raise BadInput(told, f"run: index . > {NEAREST}")
+            meant = self.query and os.path.exists(call.path(self.query))
+            raise BadInput(told, f'search "..." {self.query}' if meant else f"run: index . > {NEAREST}")
         self.here, self.folder = pipes.path_of(call.cwd), os.path.dirname(path)
         return _opened(call, schema.open_file(call, path), path)
 

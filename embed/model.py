@@ -5,7 +5,10 @@ Knows models by name and by the digest of their weights; nothing of tables or of
 
 from __future__ import annotations
 
-from toast.errors import BadInput
+import os
+
+from toast.errors import BadInput, UsageError
+from toast.store import alias, catalog
 from toast.store.fingerprint import digest
 
 TYPE_CHECKING = False
@@ -94,9 +97,18 @@ def _rows(array: mx.array, size: int) -> list[bytes]:
     return [whole[at : at + size] for at in range(0, len(whole), size)]
 
 
-def check(call: Call, name: str, *, expected: str, index: str) -> None:
-    """BadInput unless the model is the one that the index was made with."""
-    if digest(call, name) != expected:
+def refuse_number(call: Call, name: str | None) -> None:
+    """UsageError for grep's `-m NUMBER`."""
+    if name and name.isdecimal() and not os.path.exists(call.path(name)):
+        raise UsageError("-m is the model, not the number of hits", f"-k {name}")
+
+
+def check(call: Call, name: str, *, made: str, expected: str, index: str) -> None:
+    """BadInput unless the model is the one that the index was made with, under the name `made`.
+
+    Another one of the catalog's is not fetched to be told so."""
+    ours, theirs = catalog.known(alias.target(call, name)), catalog.known(made)
+    if (ours and theirs and ours != theirs) or digest(call, name) != expected:
         file = "x.db" if index == "standard input" else index
         raise BadInput(
             f"{index} was made with another model than {name}",

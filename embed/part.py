@@ -12,7 +12,7 @@ import struct
 import time
 
 from embed import schema
-from toast import files
+from toast import files, locks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def hold(path: str, waiting: Callable[[], object]) -> int | None:
             os.close(fd)
             raise FileExistsError(17, "not a part of ours", path)
         try:
-            locked = files.lock(fd, waiting)
+            locked = locks.lock(fd, waiting)
         except BaseException:  # nobody waits for it any more
             os.close(fd)
             raise
@@ -113,7 +113,7 @@ def prune(folder: str) -> None:
             continue
         try:
             old = time.time() - os.fstat(fd).st_mtime > KEPT
-            if old and _begins_as_index(fd) and files.lock(fd) and files.has_name(fd, path):
+            if old and _begins_as_index(fd) and locks.lock(fd) and files.has_name(fd, path):
                 drop_journal(path)
                 files.remove(fd, path)
         except OSError:  # a journal that is not ours

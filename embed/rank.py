@@ -205,18 +205,21 @@ class Scale:
         the best of many chunks is high by chance. docs/notebook.md has the curve."""
         if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
             return True
-        return self._over_floor(cosine, bm25) >= 0
+        found, floor = self.measured(cosine, bm25)
+        return found >= floor
 
     def line_answers(self, cosines: Sequence[float], bm25: float) -> bool:
         """The same of the nearest of some lines: a log's chunk is about many things, and near to none of them."""
         if min(cosines) <= NOTHING:
             self.unrelated = 0.0  # few chunks may all be near; a line that is not shows what the model gives
-        return self._over_floor(max(cosines), bm25) >= LINE
+        found, floor = self.measured(max(cosines), bm25)
+        return found - floor >= LINE
 
-    def _over_floor(self, cosine: float, bm25: float) -> float:
+    def measured(self, cosine: float, bm25: float) -> tuple[float, float]:
+        """(what a query's best hit has, what it must have)."""
         floor = FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30)
         found = self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
-        return found - min(max(floor, FLOOR_LEAST), FLOOR_MOST)
+        return found, min(max(floor, FLOOR_LEAST), FLOOR_MOST)
 
 
 def hybrid(

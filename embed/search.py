@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
 
 LOOKED_AT = 3  # hits whose lines are looked at, where no chunk answers
+NAMED = 3  # indexes that -v names
 RERANKED = 50  # hits that --rerank looks at, at least
 
 
@@ -88,8 +89,8 @@ def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
 
 class Query:
     """A text; where vectors are asked for its own (float32, as bytes), the share of it that the model knows, what
-    gives vectors to other texts, and the model's cosine of unrelated ones. weights: what its words weigh, once it was
-    answered."""
+    gives vectors to other texts, and the model's cosine of unrelated ones. weights, floor: once it was answered, what
+    its words weigh, and what is to be said of the floor under its best hit."""
 
     def __init__(
         self, text: str, vector: bytes = b"", known: float = 0.0, *,
@@ -97,6 +98,7 @@ class Query:
     ) -> None:  # fmt: skip
         self.text, self.vector, self.known, self.encode, self.unrelated = text, vector, known, encode, unrelated
         self.weights: dict[str, float] = {}
+        self.floor = ""
 
     def near(self, texts: list[str]) -> list[float]:
         """The cosines of other texts, where there are vectors."""
@@ -129,18 +131,34 @@ def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Want
             [Query(text) for text in texts] if lexical or not texts else encode(call, texts, indexes, name=wanted.model)
         )
     judge = Judge(call, wanted.rerank) if wanted.rerank else None
+    if call.verbose:
+        call.info(searched(indexes, wanted))
     found = Exit.NONE
     for number, query in enumerate(queries):
         checkpoint()
         hits = answer(indexes, query, wanted=wanted, judge=judge) if query.text.strip() or wanted.like else []
         if hits:
             found = Exit.OK
+        floor = "no floor" if wanted.threshold is None else f"the threshold is {wanted.threshold:g}"
+        call.info(f"{pipes.plural(len(hits), 'hit')}; {query.floor or floor}")
         printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))
     if wanted.filter and (problem := wanted.filter.told()):
         call.warn(problem)
     if judge and judge.scorer.queries_cut:
         call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
+
+
+def searched(indexes: list[Opened], wanted: Wanted) -> str:
+    """What is searched, and how."""
+    counts = [database.counts(opened.db) for opened in indexes]
+    documents, chunks = (sum(column) for column in zip(*counts, strict=True))
+    names = ", ".join(opened.name for opened in indexes[:NAMED]) + ", ..." * (len(indexes) > NAMED)
+    left = [len(opened.allowed) for opened in indexes if opened.allowed is not None]
+    told = f"{pipes.plural(chunks, 'chunk')} of {pipes.plural(documents, 'document')} in {names}"
+    told += f", {sum(left)} of them after --path and --where" if left else ""
+    model = "" if wanted.mode == "lexical" else f" by {wanted.model or indexes[0].model}"
+    return f"{told}; {wanted.mode}{model}"
 
 
 def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge | None = None) -> list[Found]:
@@ -165,6 +183,9 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     lift(hits)
     hits.sort(key=lambda hit: (not hit.first, -hit.score))
     sure = not (scale and hits and wanted.threshold is None) or hits[0].first
+    if scale and hits and wanted.threshold is None:
+        measured = scale.measured(hits[0].cosine or 0.0, hits[0].bm25 or 0.0)
+        query.floor = "the best hit has {:.2f}, the floor is {:.2f}".format(*measured)
     if scale and not sure and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
         hits = by_line(hits, query, scale)
     if scale and hits:
@@ -264,7 +285,7 @@ def expected_model(call: Call, indexes: list[Opened], name: str | None) -> str:
     expect_one_model(indexes)
     first = indexes[0]
     if first.digest:
-        model.check(call, name or first.model, expected=first.digest, index=first.name)
+        model.check(call, name or first.model, made=first.model, expected=first.digest, index=first.name)
     return name or first.model
 
 

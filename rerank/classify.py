@@ -105,7 +105,7 @@ class Answer:
     """What is written of the records of one run, and how many have a label, or are wanted."""
 
     def __init__(self, call: Call, engine: Any, form: Form) -> None:
-        self.call, self.labels, self.form, self.found = call, engine.labels, form, 0
+        self.call, self.labels, self.form, self.found, self.without = call, engine.labels, form, 0, 0
         # nothing says one label rather than another: a text without a token has them all alike
         self.alike = 0.0 if form.multi else 1 / max(1, len(self.labels))
         names = self.labels if form.none is None else [*self.labels, form.none]
@@ -123,6 +123,7 @@ class Answer:
         if not form.writes(given):
             return b""
         self.found += bool(given or form.only or form.none is not None)
+        self.without += not (given or form.none is not None)
         for label in [label for label, _ in given] or ([form.none] if form.none is not None else []):
             self.counts[label] += 1
         scores = row or [self.alike] * len(self.labels)
@@ -136,6 +137,8 @@ class Answer:
             lines = [f"{label}\t{count}\n" for label, count in self.counts.items()]
             text = f"{self.found}\n" if self.form.only else "".join(lines)
             pipes.write_answer(self.call, text.encode())
+            if self.without and not self.form.only:
+                self.call.warn(f"{pipes.plural(self.without, 'record')} without a label (--none NAME counts them)")
         return Exit.OK if self.found else Exit.NONE
 
 

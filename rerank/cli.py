@@ -112,13 +112,15 @@ def rerank(
 def classify(
     call: Call,
     files: list[str] = Argument([], metavar="FILE", help="Records to label; standard input when none is given."),
-    labels: str | None = Option(None, "-l", "--labels", metavar="A,B,C", help="The labels.", group="Labels"),
+    labels: str | None = Option(
+        None, "-l", "--labels", metavar="A,B,C", help=r"The labels; \, is a comma within one.", group="Labels"
+    ),
     label_file: str | None = Option(
         None,
         "-L",
         "--label-file",
         metavar="FILE",
-        help="Labels, one on each line: label, or label: description; after a tab, the least score.",
+        help=r"Labels, one on each line: label, or label: description (\: is a colon within one); after a tab, the least score.",
     ),
     model: str = Option(
         "minilm",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from toast.command import Call
 
 LONGEST = 16 << 20  # bytes of a file of labels
+COMMA = re.compile(r"(?<!\\),")  # between labels
+AFTER = re.compile(r"\t|(?<!\\): |(?<!\\):(?=\t|$)")  # a label of a line
 
 
 class Label:
@@ -40,11 +42,12 @@ def read(call: Call, inline: str | None, file: str | None) -> list[Label]:
     """The labels of `a,b,c`, else those of the lines of a file, none of neither.
 
     A line is `label`, `label: description` or `label<TAB>description`, whichever of `: ` and a tab comes first; a
-    last field, after a tab, that is a number is the label's threshold. Raises UsageError.
+    last field, after a tab, that is a number is the label's threshold. A comma of `-l`, or a colon of a line, that
+    has a backslash before it is the label's own. Raises UsageError.
     """
     if inline is not None and file is not None:
         raise UsageError("labels are given twice", "-l or -L, not both")
-    found = [Label(spelled(name)) for name in inline.split(",")] if inline is not None else []
+    found = [Label(own(name)) for name in COMMA.split(inline)] if inline is not None else []
     if file is not None:
         found = [_of_line(line) for line in _lines(call, file) if line.strip()]
         if not found:
@@ -69,6 +72,11 @@ def spelled(value: Any) -> str:
     return ""
 
 
+def own(text: str) -> str:
+    """The name of a label whose own commas and colons have a backslash before them."""
+    return spelled(re.sub(r"\\([,:])", r"\1", text))
+
+
 def fault(name: str) -> str:
     """What is wrong with a name, nothing if it can be written on a line."""
     if not name:
@@ -86,10 +94,10 @@ def tell_cases(call: Call, names: Iterable[str]) -> None:
 
 
 def _of_line(line: str) -> Label:
-    own, tab, last = line.rpartition("\t")
+    before, tab, last = line.rpartition("\t")
     threshold = _number(last) if tab else None
-    name, *about = re.split(r"\t|: |:(?=\t|$)", line if threshold is None else own, maxsplit=1)
-    return Label(spelled(name), " ".join(pipes.clean("".join(about)).split()), threshold)
+    name, *about = AFTER.split(line if threshold is None else before, maxsplit=1)
+    return Label(own(name), " ".join(pipes.clean("".join(about)).split()), threshold)
 
 
 def _number(text: str) -> float | None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rerank.examples import Example
     from toast.command import Call
 
+FEW = 20  # examples, below which an accuracy may be chance: its standard error is up to 0.11 there
 KNOWN = 512  # vectors of examples that a probe keeps, at most
 
 
@@ -43,13 +44,21 @@ def learn(
     else:
         files.check_output(call, output)
         _check_apart(call, file, output)
-    taught = examples.read(call, file, field=field)
+    taught = _with_text(call, examples.read(call, file, field=field))
     known = _labels(call, file, taught, given=given, whence=whence)
     lesson = Lesson(call, model, taught, known=known)
     lesson.learn()
     call.warn(lesson.verdict())
     call.info(lesson.detail)
     write(call, output, lesson.probe(call, model))
+
+
+def _with_text(call: Call, taught: list[Example]) -> list[Example]:
+    """Those that have a text; the others, which teach nothing, are told of."""
+    empty = [example for example in taught if not example.text.strip()]
+    if empty:
+        call.warn(f"{pipes.plural(len(empty), 'example')} without text left out, the first at {empty[0].where}")
+    return [example for example in taught if example.text.strip()]
 
 
 def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label], whence: str) -> list[Label]:
@@ -168,15 +177,16 @@ class Lesson:
     def verdict(self) -> str:
         """What the probe is worth, in a line."""
         names = f"{pipes.plural(len(self.X), 'example')}, {pipes.plural(len(self.labels), 'label')}"
+        few = f"; of under {FEW} examples that says little" if len(self.X) < FEW else ""
         if self.many:
             held, alone = _f1(self.held >= 0.5, self.has), _f1(self.offsets >= 0, self.has)
-            return f"{names}: F1 {held:.2f} in cross-validation; by the label names alone {alone:.2f}"
+            return f"{names}: F1 {held:.2f} in cross-validation; by the label names alone {alone:.2f}{few}"
         y = self.rows.y
         held, alone = (np.mean(scores.argmax(axis=1) == y) for scores in (self.held, self.offsets))
         largest = np.bincount(y).max() / len(y)
         return (
             f"{names}: accuracy {held:.2f} in cross-validation; by the label names alone {alone:.2f}, "
-            f"by the largest class {largest:.2f}"
+            f"by the largest class {largest:.2f}{few}"
         )
 
     def probe(self, call: Call, model: str) -> probe.Probe:

@@ -11,13 +11,13 @@ from functools import partial
 from toast import pipes
 from toast.encoding.relevance import Relevance
 from toast.errors import BadInput, Exit, UsageError
+from toast.records import NOTHING, Record, Records, inside
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from toast.command import Call
-    from toast.records import Record, Records
 
     Group = tuple[str, list[Record]]  # query, its records
 
@@ -70,7 +70,7 @@ def _groups(records: Records, query: str, *, group: str | None, query_field: str
         return [(_query(query), list(records))]
     groups: dict[Any, Group] = {}
     for record in records:
-        asked = query if query_field is None else (record.data or {}).get(query_field)
+        asked = query if query_field is None else inside(record.data or {}, query_field)
         try:
             asked = _query(asked, record)
             key = asked if group is None else _key(record, group)
@@ -85,10 +85,10 @@ def _key(record: Record, field: str) -> str:
     """What a record's group is known by: 1 and "1" are two."""
     import json
 
-    data = record.data or {}
-    if field not in data:
+    found = inside(record.data or {}, field)
+    if found is NOTHING:
         raise BadInput(f"record {record.index + 1}: no field {field!r}", "--group NAME")
-    return json.dumps(data[field], sort_keys=True)
+    return json.dumps(found, sort_keys=True)
 
 
 def _query(query: object, record: Record | None = None) -> str:

@@ -44,15 +44,22 @@ class Result:
         return self
 
 
-def command(name, *args, stdin=b"", env=None, timeout=120, **options) -> Result:
-    """Run an installed command; stdin is bytes, or anything that subprocess takes."""
+def command(name, *args, stdin=None, env=None, timeout=120, **options) -> Result:
+    """Run an installed command; stdin is bytes, or anything that subprocess takes, None: nothing."""
     words = [os.path.join(BIN, name), *args]
-    given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    given = fed(name, stdin)
     kind = name, *sorted({str(arg).partition("=")[0] for arg in args if str(arg).startswith("-")})
     env = environment({COVERAGE: None if kind in _measured else _coverage, **(env or {})})
     _measured.add(kind)
     ran = subprocess.run(words, capture_output=True, env=env, timeout=timeout, **given, **options)
     return Result([name, *args], ran.returncode, ran.stdout, ran.stderr)
+
+
+def fed(name, stdin):
+    """Standard input for subprocess; None: an empty pipe, but of toast, which tells of that, /dev/null."""
+    if stdin is None:
+        stdin = subprocess.DEVNULL if name == "toast" else b""
+    return {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
 
 
 def shell(line, env=None, timeout=120, **options) -> Result:

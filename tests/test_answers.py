@@ -58,7 +58,9 @@ def test_a_record_without_a_token_has_no_label(engine, model, moods):
     assert len(told) == len(blanks) and all(line.startswith(b"\t") for line in told)
     many = rows(*words, "--multi", "--threshold", "0", stdin=stdin)
     assert len(many) == len(blanks) and all(row["labels"] == [] and row["score"] == 0 for row in many)
-    assert classify(*words, "-c", stdin=stdin).out == b"good\t0\nbad\t0\n"
+    counted = classify(*words, "-c", stdin=stdin)
+    assert counted.out == b"good\t0\nbad\t0\n"
+    assert counted.err == b"classify: %d records without a label (--none NAME counts them)\n" % len(blanks)
     assert classify(*words, "--only", "good", "--invert", stdin=b"\n").ok().out == b"\n"
 
 

@@ -53,6 +53,12 @@ def test_labels_are_those_of_classify(model, labels, tmp_path):
     assert toast.load(model).classify(TEXTS, labels) == expected
 
 
+def test_labels_that_a_line_would_cut(model):
+    names = ["error: fatal", "a, b", "C\\,d:", "plain"]
+    (found,) = toast.load(model).classify(["cat"], names, k=9)
+    assert sorted(one["label"] for one in found["labels"]) == sorted(names)
+
+
 def test_a_text_that_no_label_fits_keeps_its_place(model):
     found = toast.load(model).classify(["a", "b"], ["cat", "dog"], threshold=1.0)
     assert [one["label"] for one in found] == [None, None]

@@ -52,6 +52,24 @@ def test_regex(name, regex):
         assert re.fullmatch(regex, answer(name, "regex", regex, seed=seed))
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"name": "Olga", "age": 3}', 'none of name, age says .* "properties": {"name": {"type": "string"}}}'),
+        ('{"done": true}', '"done": {"type": "boolean"}'),
+        (
+            '{"a": {"b": 1}, "b": 1, "c": 1, "d": 1, "e": 1}',
+            r'none of a, b, c, d, \.\.\. says .*"a": {"type": "object"}',
+        ),
+        ('{"age": {"type": "integer"}}', '"properties": {"age": {"type": "integer"}}'),
+        ('{"title": "any"}', "none of title says"),
+    ],
+)
+def test_an_example_is_no_schema(text, told):
+    with pytest.raises(UsageError, match=told):
+        answer("qwen3-causal", "schema", text)
+
+
 def test_choice_and_grammar():
     found = {answer("qwen3-causal", "choice", 'yes,no,"maybe"', seed=s) for s in range(12)}
     assert found <= {"yes", "no", '"maybe"'} and len(found) > 1

@@ -23,8 +23,8 @@ COMMANDS = {
     "toast": lambda model: ["-m", QWEN, "-n", "4", "say it"],
     "tokenize": lambda model: ["-m", QWEN],
 }
-# what stands before the name of a file; the others take no files
-FILES = {"embed": [], "rerank": [], "classify": [], "index": [], "search": [], "toast": ["-f"]}
+# what stands before the name of a file
+FILES = {"embed": [], "rerank": [], "classify": [], "index": [], "search": [], "toast": ["-f"], "tokenize": []}
 RECORDS = ("embed", "rerank", "classify")  # a record in, a record out
 # their status when there is nothing to read; the others': 0
 NOTHING = {"rerank": 1, "classify": 1, "search": 1, "index": 1}
@@ -79,7 +79,10 @@ def test_reads_stdin_writes_stdout(filter):
 def test_empty_input(filter):
     name, words, _ = filter
     ran = command(name, *words, stdin=b"")
-    told = b"index: nothing to search: no text was found\n" if name == "index" else b""
+    told = {
+        "index": b"index: nothing to search: no text was found\n",
+        "toast": b"toast: standard input is empty: the instruction alone is answered (--no-input says so)\n",
+    }.get(name, b"")
     assert ran.status == NOTHING.get(name, 0) and ran.err == told, ran
 
 

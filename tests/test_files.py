@@ -12,6 +12,7 @@ import pytest
 from toast import files
 from toast.command import Call
 from toast.errors import BadInput
+from toast.locks import lock
 
 
 @pytest.fixture(params=["unnamed", "named"])
@@ -251,7 +252,11 @@ def test_only_files_are_read(path, tmp_path):
 def test_a_lock_is_held_by_one(path):
     files.replace(path, [b"x"])
     held, other = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
-    assert files.lock(held) is True and files.lock(other) is False
+    assert lock(held) is True and files.lock(other) is False
     waits = []
     threading.Timer(0.1, os.close, [held]).start()
-    assert files.lock(other, lambda: waits.append(1)) is True and waits == [1]
+    assert lock(other, lambda: waits.append(1)) is True and waits == []  # so short a wait is not told
+    threading.Timer(1.5, os.close, [other]).start()
+    third = os.open(path, os.O_RDWR)
+    assert lock(third, lambda: waits.append(1)) is True and waits == [1]
+    os.close(third)

@@ -87,6 +87,10 @@ def test_options_of_others_lead_to_ours():
                 assert told.startswith(f"did you mean {answer.partition(';')[0]}?"), (name, answer, told)
     names = {part for group in ("model", "toasted") for part in COMMANDS[group].commands}
     assert set(spellings.COMMANDS) <= names
+    for told in filter(None, map(str.split, spellings.VERBS.values())):
+        assert told[0] in ALL and (told[0] not in ("model", "toasted") or told[1] in names) or told[0] == "nothing", (
+            told
+        )
 
 
 def test_distances():

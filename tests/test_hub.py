@@ -300,7 +300,7 @@ def gguf():
 
 
 def says(name, env):
-    return command("toast", "-m", name, "--no-template", "-n", "3", "--json", "a", stdin=b"", env=env)
+    return command("toast", "-m", name, "--no-template", "-n", "3", "--json", "a", env=env)
 
 
 def test_gguf_files_of_a_repository(env, served, gguf):

@@ -19,6 +19,7 @@ BARE = (
     "cancel",
     "kept",
     "files",
+    "locks",
     "records",
     "errors",
     "terminal",
@@ -45,7 +46,7 @@ FLOORS = {
 SHELL = {
     "start", "command", "options", "help", "usage", "spellings", "operands", "pipes", "npy", "files", "records",
     "errors", "task", "loaded", "filters", "__init__", "terminal", "long_words", "spool", "cancel", "parquet", "kept",
-    "json_text",
+    "json_text", "locks",
 }  # fmt: skip
 LONGEST, DEEPEST = 400, 40  # lines of a file, and of a function without numbered steps
 

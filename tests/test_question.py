@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 
 import pytest
 from command import command, shell
@@ -45,6 +46,36 @@ def test_an_instruction_from_a_file(tmp_path):
     assert asked("as {{input}} is", stdin=b"in\n") == "in\n\nas {{input}} is"  # marks nothing in an argument
     (tmp_path / "p").write_text(" {{input}}\n{{input}}\n")
     toast("@p", cwd=tmp_path).fails("nothing to answer")
+
+
+def test_empty_input_is_told(tmp_path):
+    """What comes out of nothing is no answer about it; where nothing was given at all, none was meant."""
+    told = b"toast: standard input is empty: the instruction alone is answered (--no-input says so)\n"
+    (tmp_path / "f").write_text("text")
+    (tmp_path / "empty").write_text("")
+    with open(tmp_path / "empty") as empty:
+        for stdin in (b"", empty):
+            assert toast("-n", "2", "hi", stdin=stdin).ok(quiet=False).err == told
+            for words in (["-q", "hi"], ["--no-input", "hi"], ["hi", "f"], ["-f", "f", "hi"]):
+                toast("-n", "2", *words, stdin=stdin, cwd=tmp_path).ok()
+    toast("-n", "2", "hi", stdin=subprocess.DEVNULL).ok()
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"%PDF-1.4\n1 0 obj", "hi".encode("utf-16"), b"\0\xff" * 9000]
+)
+def test_what_is_no_text_is_refused(data, tmp_path):
+    (tmp_path / "f").write_bytes(data)
+    told = "no text (strings, pdftotext, pandoc or iconv"
+    toast("hi", stdin=data).fails(f"standard input is {told}")
+    toast("hi", "f", cwd=tmp_path).fails(f"f is {told}")
+    toast("@f", cwd=tmp_path).fails(f"f is {told}")
+
+
+def test_text_with_bytes_of_its_own():
+    """NUL in text, a byte that is no UTF-8, and a character that the first bytes end in."""
+    for data in (b"a\0b", b"a \xff b", b"\0" + b"a" * 8190 + "\u00e9".encode()):
+        assert toast("--dry-run", "-q", "--long", "truncate", "hi", stdin=data).ok().out
 
 
 def test_an_instruction_that_only_begins_like_one():

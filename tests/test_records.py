@@ -37,6 +37,9 @@ def test_split_gives_what_bytes_split_gives(parts, size):
         (b"a\0b\n", ["a\0b"], {}),
         (b'{"text": "x"}\n\n{"text": "y"}\n', ["x", "y"], {"jsonl": True}),
         (b'{"body": "\\ud800"}', ["?"], {"field": "body"}),
+        (b'{"a": {"b": "in", "c": {"d": "deep"}}}', ["in"], {"field": "a.b"}),
+        (b'{"a": {"b": "in", "c": {"d": "deep"}}}', ["deep"], {"field": "a.c.d"}),
+        (b'{"a": {"b": "in"}, "a.b": "its own"}', ["its own"], {"field": "a.b"}),
     ],
 )
 def test_records(data, texts, options):
@@ -62,6 +65,12 @@ def test_bad_json_records(data, said):
     with pytest.raises(BadInput) as error:
         list(records.Records(call_on(data), jsonl=True))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b'{"a": {}}', b'{"a": "b"}', b'{"a": [{"b": "x"}]}', b'{"b": "x"}'])
+def test_a_field_that_is_in_nothing(data):
+    with pytest.raises(BadInput, match=r"line 1: no field 'a\.b'"):
+        list(records.Records(call_on(data), field="a.b"))
 
 
 def test_bad_json_between_nuls():

@@ -101,7 +101,7 @@ def test_an_answer_that_repeats_itself_ends(more, real):
 
 @pytest.mark.model
 def test_the_default_model_ends_by_itself(real):
-    for words, stdin in ((("write a haiku about pipes",), b""), (("explain",), b"x = [i * i for i in range(9)]\n")):
+    for words, stdin in ((("write a haiku about pipes",), None), (("explain",), b"x = [i * i for i in range(9)]\n")):
         ran = command("toast", "--json", *words, stdin=stdin, env=real).ok()
         assert b'"finish_reason": "stop"' in ran.out
 
@@ -115,7 +115,7 @@ def test_every_way_to_ask_gives_the_same_answer(instruction, real, tmp_path):
     store = real["TOAST_HOME"] or os.path.expanduser("~/.cache/toast")
     os.symlink(os.path.join(store, "models"), tmp_path / "models")
 
-    def said(*more, stdin=b""):
+    def said(*more, stdin=None):
         return command("toast", *words, *more, stdin=stdin, env=home).ok(quiet=False).out.decode()
 
     whole = said("--no-cache")

@@ -133,6 +133,20 @@ def test_group_field_with_one_query(model):
     assert [json.loads(line)["g"] for line in out.splitlines()] == [0, 1]
 
 
+def test_fields_inside_of_objects(model):
+    """As --where has them, in all three places."""
+    rows = [("cat", "a dog"), ("sky", "blue sky"), ("cat", "the cat")]
+
+    def ran(lines, *words):
+        out = command("rerank", "--json", "-m", model, *words, stdin="\n".join(lines).encode()).ok().out
+        return [json.loads(line)["text"] for line in out.splitlines()]
+
+    plain = [json.dumps({"q": q, "text": text}) for q, text in rows]
+    inside = [json.dumps({"a": {"q": q}, "b": {"text": text}}) for q, text in rows]
+    assert ran(plain, "--query-field", "q") == ran(inside, "--query-field", "a.q", "--field", "b.text")
+    assert ran(plain, "--group", "q", "cat") == ran(inside, "--group", "a.q", "--field", "b.text", "cat")
+
+
 def test_groups_are_told_apart(model):
     lines = [json.dumps({"g": g, "text": "cat"}) for g in (1, "1", 1, [1])]
     words = ["rerank", "--group", "g", "-k1", "--json", "-m", model, "cat"]
@@ -374,14 +388,15 @@ def test_models_that_generate_text(model, tmp_path):
     del config["architectures"]
     (tmp_path / "m/config.json").write_text(json.dumps(config))
     command("rerank", "cat", "-m", tmp_path / "m", stdin=LINES).fails("generates text")
-    counts = command("classify", "-l", "a,b", "-c", "-m", tmp_path / "m", stdin=LINES).ok().out
+    counts = command("classify", "-l", "a,b", "-c", "-m", tmp_path / "m", stdin=LINES).ok(quiet=False).out
     assert counts.startswith(b"a\t")
 
 
 def test_an_embedder_that_is_a_language_model_inside():
     path = os.path.join(ORACLES, "qwen3-embed-last")
     assert len(ranked(path, stdin=b"cat\ndog\n")) == 2
-    assert command("classify", "-l", "a,b", "-c", "-m", path, stdin=LINES).ok().out.startswith(b"a\t")
+    counts = command("classify", "-l", "a,b", "-c", "-m", path, stdin=LINES).ok(quiet=False).out
+    assert counts.startswith(b"a\t")
     reranker = os.path.join(ORACLES, "qwen3-reranker")
     for words in (["classify", "-l", "a,b"], ["embed"]):
         command(*words, "-m", reranker, stdin=LINES).fails("ranks records", f"rerank -m {reranker}")

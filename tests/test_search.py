@@ -5,6 +5,7 @@ import math
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import sqlite3
@@ -182,6 +183,25 @@ def test_filters_apply_before_the_best_are_taken(made):
         assert [hit["path"] for hit in found] == ["docs/sky.txt"]
     assert hits(search(made, "a", "--json", "--path", "docs/deep/*", "-i", "x.db"))[0]["path"] == "docs/deep/pipe.txt"
     assert search(made, "dog", "--path", "*.c", "-i", "x.db").status == 1
+
+
+def test_verbose_tells_what_is_searched_and_what_a_hit_must_have(made, model):
+    def told(*words):
+        found = search(made, "-v", *words, "x.db")
+        quiet = search(made, *words, "x.db")
+        assert (found.status, found.out, quiet.err) == (quiet.status, quiet.out, b"")
+        return found.err.decode().splitlines()
+
+    of = "search: 7 chunks of 3 documents in x.db"
+    what, how = told("the cat")
+    assert what == f"{of}; hybrid by {model}"
+    assert re.fullmatch(r"search: [1-9]\d* hits?; the best hit has \d\.\d\d, the floor is \d\.\d\d", how)
+    what, how = told("--mode", "lexical", "the cat")
+    assert what == f"{of}; lexical" and how.endswith("hits; no floor")
+    assert told("--mode", "vector", "--threshold", "1.5", "cat")[1] == "search: 0 hits; the threshold is 1.5"
+    assert told("--path", "sky.txt", "--mode", "lexical", "zebra") == [
+        f"{of}, 2 of them after --path and --where; lexical", "search: 0 hits; no floor",
+    ]  # fmt: skip
 
 
 def test_statuses(made, model):

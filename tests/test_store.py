@@ -10,10 +10,10 @@ import pytest
 from command import command, environment
 from gguf_file import gguf
 
-from toast import store
+from toast import model, store
 from toast.command import Call
 from toast.errors import ModelNotFound
-from toast.store import catalog, fingerprint, pull
+from toast.store import catalog, fingerprint, pull, quantize
 
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "a"]
 FACTS = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": TOKENS,
@@ -93,6 +93,32 @@ def test_uv_is_asked_when_there_is_no_pip(tmp_path, monkeypatch):
     (tmp_path / "uv").chmod(0o755)
     words = pull._installer(caller(tmp_path, PATH=str(tmp_path)))
     assert words[0] == str(tmp_path / "uv") and words[1:3] == ["pip", "install"]
+
+
+def test_what_was_fetched_is_compared_with_its_hashes(tmp_path, wheel, monkeypatch):
+    """As sha256sum does; the list itself is none of the files, and a copy in other numbers has none."""
+    monkeypatch.setitem(catalog.VARIANTS, "tiny@f32", ("tiny@f32", wheel[1]))
+    call, out = caller(tmp_path, TOAST_HOME=str(tmp_path)), tmp_path / "out"
+
+    def verified():
+        with out.open("wb") as file:
+            model.verify(call.but(stdout=file.fileno()), ["tiny@f32"])
+        return out.read_text()
+
+    folder = catalog.obtain(call, "tiny@f32")
+    assert sorted(os.listdir(folder)) == ["SHA256SUMS", "weights"]
+    with open(f"{folder}/SHA256SUMS", "rb") as sums:
+        assert sums.read().decode() == f"{hashlib.sha256(b'w' * 1000).hexdigest()}  weights\n"
+    assert verified() == f"ok\t{folder}/weights\n" and not call.outcome.had_errors
+    quantize.copy_rest(folder, str(tmp_path / "copy"))
+    assert os.listdir(tmp_path / "copy") == ["weights"]
+    with open(f"{folder}/weights", "a") as file:
+        file.write("!")
+    assert verified() == f"damaged\t{folder}/weights\n" and call.outcome.had_errors
+    os.unlink(f"{folder}/weights")
+    assert verified() == f"damaged\t{folder}/weights\n"
+    os.unlink(f"{folder}/SHA256SUMS")
+    assert verified() == ""
 
 
 def test_a_tampered_wheel_is_refused(tmp_path, wheel):

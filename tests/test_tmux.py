@@ -81,6 +81,13 @@ def test_progress_tells_how_much_is_left_and_goes_away(terminal, tmp_path):
     assert "records/s" not in screen.split("done-0")[0].split("\n")[-1]
 
 
+def test_an_answer_that_comes_as_a_whole_shows_that_it_grows(terminal):
+    terminal.type(r"toast --regex '(.|\n)*' 'Tell a long story about a lighthouse' | wc -l; echo done-$?")
+    terminal.until(r"^\d+ tokens \[\d+:\d\d, .*tokens?/s\]|^\d+ tokens .*s/token\]")
+    screen = terminal.until("^done-0")
+    assert "tokens [" not in screen, screen
+
+
 def test_wide_characters_are_counted(terminal, tmp_path):
     (tmp_path / "wide.txt").write_text("日本語の文章 " * 30 + "cat\n")
     terminal.type("search --threshold 0 cat wide.txt; echo done-$?")

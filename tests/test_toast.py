@@ -189,7 +189,8 @@ def test_a_broken_model_folder_is_told_of(tmp_path, name, change, said):
 
 
 def test_binary_and_endless_input(tmp_path):
-    ran = toast("-n", "2", "what is it", stdin=bytes(range(256)))
+    toast("what is it", stdin=bytes(range(256))).fails("standard input is no text")
+    ran = toast("-n", "2", "what is it", stdin=bytes(range(1, 256)))
     assert ran.status == 0 and b"invalid UTF-8" in ran.err, ran
     toast("explain", stdin=b"x" * 10_000_000).fails("at least", "tokens")
     ran = toast("--long", "truncate", "-n", "2", "explain", stdin=b"a cat\n" * 1_000_000, timeout=20)

@@ -156,6 +156,23 @@ def test_a_long_text_is_encoded_in_pieces(end):
     assert len(list(t.pieces(f"a cat sat.{end}" * 20000))) > 2
 
 
+@pytest.mark.parametrize("form", [["--count"], ["--ids"], ["--max", "5"], ["--split", "4"], []])
+def test_files_are_read_as_cat_would(form, tmp_path):
+    """One text, whatever it is cut at: here within a character."""
+    whole = "a cat sat here, \u00e9t\u00e9, on a mat\n".encode()
+    (tmp_path / "a").write_bytes(whole[:17])
+    (tmp_path / "b").write_bytes(whole[17:])
+    words = ["tokenize", "-m", os.path.join(ORACLES, "qwen3-causal"), *form]
+    want = command(*words, stdin=whole)
+    for names, stdin in ((["a", "b"], None), (["a", "-"], whole[17:])):
+        found = command(*words, *names, stdin=stdin, cwd=tmp_path)
+        assert (found.status, found.out, found.err) == (want.status, want.out, want.err)
+    (tmp_path / "c").write_bytes(b"\xff")
+    assert b"tokenize: c held 1 sequence of" in command(*words, "c", cwd=tmp_path).err
+    assert b"tokenize: the text held 2 sequences of" in command(*words, "c", "c", cwd=tmp_path).err
+    assert command(*words, "--no-input", cwd=tmp_path).ok().out == (b"0\n" if form == ["--count"] else b"")
+
+
 def test_tokens_have_their_place_in_the_text():
     text = "def f(x): é"
     found = tokenize.tokens(tokenizer("llama3-rope-causal"), text)

@@ -59,8 +59,10 @@ def uses(folder):
         "code": ["-x"], "logprobs": ["--logprobs", "2"], "samples": ["--samples", "2", "-t", "1"],
         "each": ["--each"],
     }  # fmt: skip
-    tokenize = {"model": ["-m", BERT], "decode": (["--decode"], b"5 6 7\n"), "nul": ["--split", "2", "-0"],
-                "special": ["--special", "--ids"]}  # fmt: skip
+    tokenize = {
+        "files": ["a.txt", "b.txt"], "model": ["-m", BERT], "decode": (["--decode"], b"5 6 7\n"),
+        "nul": ["--split", "2", "-0"], "special": ["--special", "--ids"],
+    }  # fmt: skip
     model = {"model": ["-m", BERT], "source": ["--source", "shard-3", "--json"]}
     embed = {**RECORDS, **model, "files": ["a.txt", "b.txt"]}
     index = {

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 
-from command import BIN, Result, command, environment
+from command import BIN, Result, command, environment, fed
 
 MODULES = {
     "toast": "toast.cli", "tokenize": "toast.cli", "embed": "embed.cli", "index": "embed.cli", "search": "embed.cli",
@@ -66,13 +66,11 @@ class Warm:
         ran = command("toasted", "status", "--json", env=self.env)
         return json.loads(ran.out) if ran.status == 0 else None
 
-    def run(self, client, name, *words, stdin=b"", env=None, **options):
+    def run(self, client, name, *words, stdin=None, env=None, **options):
         """A command as a client of this process."""
         line = [*words_of(client, name), *words]
-        given = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
-        ran = subprocess.run(
-            line, capture_output=True, env=environment({**self.env, **(env or {})}), timeout=120, **given, **options
-        )
+        env = environment({**self.env, **(env or {})})
+        ran = subprocess.run(line, capture_output=True, env=env, timeout=120, **fed(name, stdin), **options)
         return Result([name, *words], ran.returncode, ran.stdout, ran.stderr)
 
     def popen(self, client, name, *words, env=None, **options):

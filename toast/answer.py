@@ -175,13 +175,14 @@ class Streamed:
             self.done = end
 
 
-def run(generation: Generation, last: int, answer: Answer, *, streamed: Streamed) -> list[Token]:
-    """Hand the answer's text on as it is settled; its tokens. last: the prompt's last token."""
+def run(generation: Generation, last: int, answer: Answer, *, streamed: Streamed, bar: Any) -> list[Token]:
+    """Hand the answer's text on as it is settled; its tokens. last: the prompt's last token. bar: counts them."""
     tokens = []
     streamed.put(len(answer.text))
     for token in generation.run(last):
         tokens.append(token)
         streamed.add(token)
+        bar.update()
         if answer.over:
             generation.sequence.stop()
             break
@@ -321,7 +322,8 @@ def _give(call: Call, request: Request, generation: Generation, *, ids: list[int
 
     patience = PATIENCE if writer.at_once else 1
     streamed = Streamed(answer, generation.sequence, write=write, patience=patience)
-    tokens = run(generation, ids[-1], answer, streamed=streamed)
+    with pipes.NoProgress() if at_once else pipes.progress(call, None, "token") as bar:
+        tokens = run(generation, ids[-1], answer, streamed=streamed, bar=bar)
     rate = len(generation.sequence.ids) / max(perf_counter() - began, 1e-9)
     if guide is not None:
         guide.check()

@@ -162,9 +162,10 @@ def _described(labels: Mapping[str, str] | Sequence[str]) -> list[tuple[str, str
 
 def _label(name: str, about: str) -> str:
     """A line of a file of labels."""
-    if "\n" in name + about or "\t" in name + about or ": " in name:
+    if "\n" in name + about or "\t" in name + about:
         raise BadInput(f"label {name!r} cannot be a line of `label: description`")
-    return f"{name}: {about}\n" if about else f"{name}\n"
+    own = name.replace(",", "\\,").replace(":", "\\:")  # as -L has them
+    return f"{own}: {about}\n" if about else f"{own}\n"
 
 
 def _close(call: Call) -> None:

@@ -150,7 +150,7 @@ def toast(
     from toast.session import Session
 
     # 1) what the options exclude
-    question.check_operands(call, instruction, operands)
+    question.check_operands(call, instruction, operands, alone=not (operands or files or system or session or each))
     need_with("--each", {"--jsonl": jsonl, "--field": field}, there=each)
     need_with("--each or --samples", {"-0": nul}, there=each or samples is not None)
     need_with("--session", {"--forget": forget}, there=session is not None)
@@ -219,6 +219,9 @@ def toast(
 @command
 def tokenize(
     call: Call,
+    files: list[str] = Argument(
+        [], metavar="FILE", help="Text to read, one after the other; standard input when none is given."
+    ),
     model: str = MODEL,
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line.", group="Form"),
     count: bool = Option(False, "--count", help="Write the number of tokens."),
@@ -232,7 +235,7 @@ def tokenize(
 
     Without options: a JSON object for each token, {"id", "text", "start", "stop"}.
 
-    $ tokenize --count < notes.md
+    $ tokenize --count notes.md
     $ tokenize --max 4000 < notes.md | toast "explain"
     $ tokenize --split 500 -0 < notes.md | toast --each -0 "summarise"
     """
@@ -245,7 +248,8 @@ def tokenize(
     need_with("--split", {"-0": nul}, there=split is not None)
     plain = not (decode or max or split)
     need_with("--ids, --count or the form without options", {"--special": special}, there=plain)
-    verb.run(call, model, asked[0] if asked else "tokens", limit=split or max or 0, special=special, nul=nul)
+    form = asked[0] if asked else "tokens"
+    verb.run(call, model, form, files=files, limit=split or max or 0, special=special, nul=nul)
 
 
 # ---------------------------------------------------------------- toasted
@@ -261,7 +265,7 @@ def toasted_status(call: Call, json: bool = Option(False, "--json", help="Write 
 
 
 def toasted_stop(call: Call) -> None:
-    """Let the warm process finish what it is at, and leave."""
+    """Let the warm process finish what it is at, and leave; status 0 also where there is none."""
     from toast.warm import control
 
     control.stop(call)
@@ -273,7 +277,7 @@ def toasted_run(
         None, "--idle", metavar="TIME", help="Leave when nobody has asked for so long.", without="10m"
     ),
 ) -> None:
-    """Be the warm process, in the foreground: for launchd and systemd."""
+    """Be the warm process, in the foreground: for launchd and systemd; where there is one already, leave with 0."""
     from toast.warm import control
 
     control.run(call, idle)
@@ -286,6 +290,8 @@ toasted = Group(
     Any command starts it (-p toasted, --warm 10m) and uses it.
 
     $ toasted status
+
+    Status 1: Of status: there is none.
     """,
     [
         Command(function, function.__name__.replace("_", " "))

@@ -1,4 +1,4 @@
-"""Files put in place whole, files without a name, and locks.
+"""Files put in place whole, and files without a name.
 
 What is found under a name is foreign until it is proven ours: it is no link and a regular file of this user, and its
 lock is free. Knows nothing of streams (`pipes.py`) or of what the bytes mean; standard library alone.
@@ -10,6 +10,7 @@ import os
 from stat import S_ISDIR, S_ISREG
 
 from toast.errors import BadInput, ignoring, os_error
+from toast.locks import lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,26 +108,7 @@ def allow_open(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
 
 
-# ---------------------------------------------------------------- locks
-
-
-def lock(fd: int, waiting: Callable[[], object] | None = None) -> bool | None:
-    """Lock a file or a folder until it is closed; False when somebody else has it locked.
-
-    waiting: is called before waiting for whoever has it. None: there are no locks here (some network file systems),
-    so what was left cannot be told from what is being written."""
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not waiting:
-            return False
-        waiting()
-        fcntl.flock(fd, fcntl.LOCK_EX)
-    except OSError:
-        return None
-    return True
+# ---------------------------------------------------------------- whose a file is
 
 
 def has_name(fd: int, path: str) -> bool:

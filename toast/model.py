@@ -187,13 +187,23 @@ def _below(folder: str) -> list[str]:
 
 def verify(call: Call, names: list[str]) -> None:
     """Read models whole and compare them with the hashes that they came under; all of them where none is named."""
+    from toast.store import sums
+
     models = [_found(call, name) for name in names] or list(inventory.models(call))
-    for file in dict.fromkeys(os.path.realpath(f) for model in models for f in inventory.files(model.path)):
-        right = hub.is_intact(file)
+    known = {path: digest for model in models for path, digest in sums.of(model.path).items()}
+    here = [os.path.realpath(f) for model in models for f in inventory.files(model.path)]
+    unknown = 0
+    for file in dict.fromkeys([*here, *known]):
+        if os.path.basename(file) == sums.NAME:
+            continue
+        right = sums.holds(file, known[file]) if file in known else hub.is_intact(file)
         word = {True: "ok", False: "damaged", None: "no hash"}[right]
         pipes.write_all(call.stdout, f"{word}\t".encode() + os.fsencode(file) + b"\n")
+        unknown += right is None
         if right is False:
             call.error(f"{file} is damaged (model rm it, then model pull it)")
+    if unknown:
+        call.warn(f"{pipes.plural(unknown, 'file')} came without a hash to compare with")
 
 
 def alias_of(call: Call, name: str, target: str, *, forget: bool) -> None:

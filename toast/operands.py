@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import pipes
+from toast import pipes, spellings
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def hint(call: Call, values: Mapping[str, Any], name: str) -> str:
     """What to type where the operand `name` of these values is no file; "" where nothing better is known."""
     files: list[str] = next((values[kind] for kind in MANY if kind in values), [])
     first = values.get(FIRST.get(call.name, ""))
+    if name in values.get("index", []) and not _is_name(name):
+        return f"-i names an index: {shown(call.name, *filter(None, (name, first)), *files)}"
     if name not in files and name != first:
         return ""
     if instead := [kind for kind in INSTEAD if values.get(kind) not in (None, False)]:
@@ -35,7 +37,16 @@ def hint(call: Call, values: Mapping[str, Any], name: str) -> str:
     if call.name == "classify" and "," in name and not (values["labels"] or values["label_file"]):
         return f"labels come after -l: {shown(call.name, '-l', *files)}"
     text = f"echo {quoted(name)} |" if name == short(name) else "... |"
-    return "" if _is_name(name) else f"text goes in on standard input: {text} {call.name}"
+    return (
+        "" if _is_name(name) else f"text goes in on standard input: {text} {shown(call.name, *_labels(call, values))}"
+    )
+
+
+def _labels(call: Call, values: Mapping[str, Any]) -> list[str]:
+    """What `classify` has its labels from, or may have."""
+    if call.name != "classify" or values["model"] != "minilm" and not (values["labels"] or values["label_file"]):
+        return []
+    return ["-L", values["label_file"]] if values["label_file"] else ["-l", values["labels"] or "A,B,C"]
 
 
 def unquoted(call: Call, first: str, names: list[str]) -> str:
@@ -48,6 +59,8 @@ def unquoted(call: Call, first: str, names: list[str]) -> str:
         text = next(word for word in names if word not in there)
         line = f"echo {quoted(text)} | {shown(call.name, first)}"
         return "" if _is_name(text) else f"text goes in on standard input: {line}"
+    if call.name == "toast" and len(words) == 2 and not there and (told := spellings.verb(*words)):
+        return f"{told}; or as an instruction: {shown(call.name, ' '.join(words))}"
     if len(words) > 1 and _is_name(words[-1]):
         return ""
     what = FIRST[call.name]

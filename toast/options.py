@@ -115,7 +115,8 @@ RECORDS = "Records"
 NUL = Option(False, "-0", "--null", help="Records end in NUL instead of a line break, in and out.", group=RECORDS)
 JSONL = Option(False, "--jsonl", help="Records are JSON objects, one on each line.", group=RECORDS)
 FIELD = Option(
-    None, "--field", metavar="NAME", help="The field that holds the text; implies --jsonl.", without="text",
+    None, "--field", metavar="NAME", help="The field that holds the text, as body or article.body; implies --jsonl.",
+    without="text",
     group=RECORDS, empty=False,
 )  # fmt: skip
 PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.", group=RECORDS)
@@ -133,7 +134,7 @@ START = Option(
 )
 ON_ERROR = Option(
     "stop", "--on-error", choices=("skip", "warn", "stop"), group=RECORDS,
-    help="What a bad record costs: itself and, at the end, status 2; itself alone; or all.",
+    help="Of a bad record: skip leaves it out, status 2 at the end; warn leaves it out, no error; stop ends, status 2.",
 )  # fmt: skip
 
 # of every command, beside its own

@@ -14,7 +14,7 @@ from toast.errors import BadInput, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from typing import Any
 
     from toast.command import Call
@@ -164,17 +164,23 @@ def say(fd: int, text: str, *, lines: bool = False) -> None:
 
 
 class Input:
-    """Standard input as text, read as far as it is asked for; invalid UTF-8 becomes U+FFFD and is told of."""
+    """The named files one after the other, else standard input, as text, read as far as it is asked for; invalid UTF-8
+    becomes U+FFFD and is told of."""
 
-    def __init__(self, call: Call) -> None:
-        check_input(call, "-", asked_for=False, takes_files=False)
-        self.call, self.data, self.ended = call, bytearray(), call.no_input
+    def __init__(self, call: Call, files: Sequence[str] = ()) -> None:
+        names = list(files) or ([] if call.no_input else ["-"])
+        for name in names:
+            check_input(call, name, asked_for=bool(files))
+        told = {name: "standard input" if name == "-" else name for name in names}
+        self.chunks = (chunk for name in names for chunk in read_chunks(call, name, told[name]))
+        self.what = told[names[0]] if len(names) == 1 else "the text"
+        self.call, self.data, self.ended = call, bytearray(), False
         self.whole, self.invalid = False, 0
 
     def head(self, size: int) -> str:
         """The text of the first `size` bytes, in whole characters, or all of it (`whole`)."""
         while len(self.data) <= size and not self.ended:
-            chunk = read_some(self.call.stdin)
+            chunk = next(self.chunks, b"")
             self.data += chunk
             self.ended = not chunk
         self.whole = self.ended and len(self.data) <= size
@@ -188,7 +194,7 @@ class Input:
     def warn(self) -> None:
         """Tell of what was not UTF-8 in what was read."""
         if self.invalid:
-            self.call.warn(f"standard input held {plural(self.invalid, 'sequence')} of invalid UTF-8, read as U+FFFD")
+            self.call.warn(f"{self.what} held {plural(self.invalid, 'sequence')} of invalid UTF-8, read as U+FFFD")
 
 
 def _invalid(text: str, data: bytes | bytearray) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+from codecs import utf_8_decode
 
 from toast import pipes
 from toast.errors import BadInput, UsageError, os_error
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 
 BYTES_PER_TOKEN = 128  # no vocabulary has longer tokens: input over this times the context cannot fit
 LONGEST = 64 << 20  # bytes of input that are cut rather than refused
+SNIFFED = 8192  # bytes that tell text from anything else
 RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
 TEXT = "@FILE; a text that begins with @ has a blank before it"
+EMPTY = "standard input is empty: the instruction alone is answered (--no-input says so)"
 INPUT = "{{input}}"  # in an instruction from a file: where standard input goes
 BREAKS = "\r\n"  # that end a text and are none of it
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
@@ -72,6 +75,8 @@ def gather(
     raw = b""
     if not (each or call.no_input) and pipes.is_fed(call.stdin):
         raw = _read(call, engine, call.stdin, limit=limit, what="standard input")
+        if not (raw or files) and instruction:
+            call.warn(EMPTY)
     bodies = [(pipes.clean(name), _file(call, engine, name, limit=limit)) for name in files]
     _warn_of_file(call, instruction)
     said = _said(call, engine, instruction, limit=limit)
@@ -84,8 +89,14 @@ def gather(
     return question
 
 
-def check_operands(call: Call, instruction: str, names: list[str]) -> None:
-    """UsageError for an operand that is no file: most likely a word of an instruction without quotes."""
+def check_operands(call: Call, instruction: str, names: list[str], *, alone: bool = False) -> None:
+    """UsageError for an operand that is no file, most likely a word of an instruction without quotes; and for one word
+    that is a command elsewhere. alone: there is nothing else that it could be about."""
+    if alone and instruction.isalpha() and (call.no_input or not pipes.is_fed(call.stdin)):
+        from toast import spellings
+
+        if told := spellings.verb(instruction):
+            raise UsageError(f"toast has no command {instruction!r}", told)
     for name in names:
         try:
             os.stat(name, dir_fd=call.cwd)
@@ -138,11 +149,24 @@ def _opened(call: Call, name: str) -> FileIO:
 
 def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str) -> bytes:
     data, whole = pipes.read_up_to(fd, limit, what)
+    if _is_binary(data[:SNIFFED]):
+        raise BadInput(f"{what} is no text", "strings, pdftotext, pandoc or iconv take the text out of it")
     if not whole:
         text, _ = pipes.decoded(data[: 1 << 20])
         hint = CUT.format(what) if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
         raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text))}", hint)
     return data
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether a file begins as no text does: as a PDF, or with NUL and bytes that are no UTF-8."""
+    if b"\0" not in head:
+        return head.startswith(b"%PDF-")
+    try:
+        utf_8_decode(head)  # which leaves a character at the end alone that is cut
+    except UnicodeDecodeError:
+        return True
+    return False
 
 
 def _text(call: Call, data: bytes, what: str) -> str:

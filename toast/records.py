@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Data = dict[str, Any]  # a record's JSON object
 
 
+NOTHING = object()  # what is under a name that an object does not have; null is something
+
+
 class Record:
     """One record: its bytes as they came, its text, its object when it came as JSON, its line, and how many records,
     bad ones included, were before it.
@@ -169,10 +172,10 @@ class Records:
         if not isinstance(data, dict):
             unit = "ends in NUL, one" if self.nul else "is one line"
             raise BadInput(f"{where}: not a JSON object", f'a record {unit} like {{"text": "..."}}')
-        text = data.get(self.field)
+        text = inside(data, self.field)
         if isinstance(text, str):
             return Record(raw, text.encode("utf-8", "replace").decode(), data, number=number)
-        if self.field in data:
+        if text is not NOTHING:
             raise BadInput(f"{where}: field {self.field!r} holds no text", "a text is a JSON string")
         fields = ", ".join(list(data)[:8]) or "no fields"
         raise BadInput(f"{where}: no field {self.field!r}", f"--field NAME; it has {fields}")
@@ -201,6 +204,16 @@ class Records:
         except UnicodeDecodeError:
             self.invalid += 1
             return raw.decode("utf-8", "replace")
+
+
+def inside(data: Data, name: str) -> Any:
+    """What an object has under a name, or by `author.name` inside of one that it has; NOTHING where there is none."""
+    found: Any = data
+    for part in [name] if name in data else name.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return NOTHING
+        found = found[part]
+    return found
 
 
 def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[list[bytes]]:

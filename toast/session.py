@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from toast import files, json_text, pipes, store
+from toast import files, json_text, locks, pipes, store
 from toast.errors import BadInput, UsageError, os_error
 
 TYPE_CHECKING = False
@@ -67,7 +67,7 @@ class Session:
             os.makedirs(folder, 0o700, exist_ok=True)
             turn = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                files.lock(turn, lambda: None)
+                locks.lock(turn, lambda: None)
                 said = files.read(path) if os.path.lexists(path) else b""
                 begun = bool(said) and not said.endswith(b"\n")  # an editor left the last line open
                 files.replace(path, [said, b"\n" * begun, *map(pipes.json_line, messages)], mode=0o600)

@@ -63,7 +63,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--chunk --chunk-size --size": "--split N",
         "--length --num --len -c --number --wc": "--count",
         "--detokenize --to-text -d": "--decode",
-        "--file --files -f": "tokenize < FILE",
+        "--file --files -f": "a FILE is named without an option, or comes by < FILE",
         "--special-tokens --add-special-tokens": "--special",
         "--json --jsonl": "tokenize without options writes JSON lines",
     },
@@ -94,14 +94,24 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--float32 --full": "--exact",
     },
     "search": {
-        "--limit --top --top-k --topk --top_n --top-n --num --number --max-results --results --count-max -n -N --max-count": "-k N",
+        "--limit --top --top-k --topk --top_n --top-n --num --number --max-results --results --count-max --max-count": "-k N",
+        "-n -N": "paths and lines are written anyway; -k N: at most N hits",
         "--format": "--json; without it PATH:LINE:TEXT",
         "--exclude --exclude-dir --ignore --not --iglob": "--path '!GLOB'",
         "--include --glob -g --type -t --filter --ext": "--path GLOB",
         "--meta --metadata --filter-by --having": "--where FIELD=VALUE",
-        "--query -e --regexp --pattern -F -E": 'the query needs no option: search "..."',
-        "--ignore-case --case-sensitive -s --smart-case -w --word-regexp": "words are found in any case and form",
-        "--line-number --with-filename -H": "paths and lines are written anyway",
+        "--query -e --regexp --pattern -F -E -G -P --fixed-strings --extended-regexp --perl-regexp --pcre2":
+            'the query is in plain words and needs no option: search "..."',
+        "--ignore-case --case-sensitive -s -S -y --smart-case -w --word-regexp -x --line-regexp":
+            "words are found in any case and form",
+        "--line-number --with-filename -H --heading --no-heading --no-line-number --no-filename --column --vimgrep":
+            "paths and lines are written anyway, as grep does",
+        "-a -I --binary --binary-files": "binary files are passed over",
+        "--unrestricted -u -uu --no-ignore --hidden": "index --hidden . > x.db has the hidden files, too",
+        "--multiline -U": "a section is searched as a whole",
+        "--only-matching -o": "lines are written whole; to a file: > FILE",
+        "--files-without-match -L": "-l; it lists the files with hits",
+        "--sort --sortr": "the best hits come first",
         "--files-with-match --files --names --list": "-l",
         "--min-score --score-threshold --cutoff --distance --similarity": "--threshold S",
         "--db --database --db-path --collection": "-i FILE",
@@ -116,7 +126,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--before": "-B N",
         "--around --lines-context": "-C N",
         "--full --content --text": "--json; its lines have the whole text",
-        "--questions --query-file --batch": "--queries FILE",
+        "--questions --query-file --batch -f": "--queries FILE",
     },
     "rerank": {
         "--limit --top --top-k --topk --top-n --num --head -n -N": "-k N",
@@ -154,6 +164,22 @@ COMMANDS = {  # of `model` and `toasted`
     "quantize": "quantise quant", "run": "start serve daemon up", "stop": "kill quit down shutdown",
     "status": "ps list ls info",
 }  # fmt: skip
+
+VERBS = {  # of programs that are one command, as instructions of `toast`: what does it here; NAME is the word after it
+    "list ls models list-models": "model ls", "pull fetch download install": "model pull NAME",
+    "rm remove delete uninstall": "model rm NAME", "show inspect": "model show NAME",
+    "run": 'toast -m NAME "..."', "chat repl": 'toast --session NAME "..."', "ps status": "toasted status",
+    "serve server daemon start": "nothing has to be started; toasted run stays loaded", "stop": "toasted stop",
+    "quantize": "model quantize --help", "convert": "model convert --help", "help": "toast --help",
+    "version": "toast --version", "index": "index --help", "search": "search --help", "embed": "embed --help",
+    "rerank": "rerank --help", "classify": "classify --help", "tokenize": "tokenize --help",
+}  # fmt: skip
+
+
+def verb(word: str, name: str = "NAME") -> str:
+    """What to type for another program's command, "" where that is none."""
+    told = next((answer for words, answer in VERBS.items() if word in words.split()), "")
+    return told.replace("NAME", name)
 
 
 def option(command: str, word: str) -> str:

@@ -9,6 +9,7 @@ import os
 
 from toast import kept
 from toast.errors import BadModel
+from toast.store import alias, catalog
 from toast.store.adapter import is_adapter
 from toast.store.folder import modules, read_config, read_json, read_object, transformer
 from toast.store.resolve import find
@@ -67,12 +68,23 @@ def purpose(path: str) -> str:
 
 def need(call: Call, name: str, *purposes: str) -> str:
     """The purpose of the model called `name`; BadModel, which names its command, unless it is one of these."""
+    expect(call, name, *purposes)
     path = find(call, name, *purposes)
     found = kept.of(kept.folder(path), "purpose", lambda: purpose(path), size=len)
+    _expect(name, found, purposes)
+    return found
+
+
+def expect(call: Call, name: str, *purposes: str) -> None:
+    """The same BadModel of a model of the catalog, which is not fetched to be told so."""
+    if ours := catalog.known(alias.target(call, name)):
+        _expect(name, catalog.PURPOSES[ours], purposes)
+
+
+def _expect(name: str, found: str, purposes: tuple[str, ...]) -> None:
     if found not in purposes:
         told, command = SAID[found]
         raise BadModel(f"{name} {told}", command.format(name))
-    return found
 
 
 def _judges(path: str) -> bool:

@@ -116,11 +116,14 @@ def _boundary(tokenizer: Tokenizer, text: str, spans: Spans, *, limit: int, firs
 # ---------------------------------------------------------------- the verb
 
 
-def run(call: Call, model: str, form: str, *, limit: int = 0, special: bool = False, nul: bool = False) -> None:
-    """Read standard input, write what `form` asks for: tokens, ids, count, decode, max or split.
+def run(
+    call: Call, model: str, form: str, *,
+    files: list[str], limit: int = 0, special: bool = False, nul: bool = False,
+) -> None:  # fmt: skip
+    """Read files or standard input, write what `form` asks for: tokens, ids, count, decode, max or split.
 
     limit: tokens, of max and split; nul: ends of pieces; special: with the tokens around a text."""
-    source, tokenizer = pipes.Input(call), tokenizer_for(call, model)
+    source, tokenizer = pipes.Input(call, files), tokenizer_for(call, model)
     if form == "max":
         _write_head(call, tokenizer, source, limit=limit)
         source.warn()

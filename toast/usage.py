@@ -8,7 +8,6 @@ from __future__ import annotations
 from toast import spellings
 from toast.errors import HelpRequested, UsageError
 from toast.help import value
-from toast.operands import quoted
 from toast.options import HELP, VERSION, Operand
 
 TYPE_CHECKING = False
@@ -43,10 +42,7 @@ def extra(command: Command, word: str) -> tuple[str, str]:
     """(what is wrong, what to type) with a word too many."""
     if any(isinstance(p, Operand) for p in command.parameters):
         return f"a word too many: {word!r}", called(command)
-    if command.name != "tokenize":
-        return f"{command.name.split()[-1]} takes no {word!r}", f"try: {command.name} --help"
-    text = " " in word or not ("." in word or "/" in word)
-    return "text comes on standard input", f"echo {quoted(word)} | tokenize" if text else f"tokenize < {word}"
+    return f"{command.name.split()[-1]} takes no {word!r}", f"try: {command.name} --help"
 
 
 def instead(command: Command | Group, word: str, flags: list[str]) -> str:

@@ -17,7 +17,7 @@ from toast.store import adapter as adapters
 from toast.store import catalog
 from toast.store.config import text_part
 from toast.store.folder import read_config
-from toast.task import need
+from toast.task import expect, need
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,6 +164,7 @@ def open_language(call: Call, name: str, adapter: str | None = None, *, weights:
 
     weights: False where nothing is asked of it but to read. Raises UsageError, ModelNotFound, BadModel."""
     purposes = "generate", "judge"
+    expect(call, name, *purposes)
     base, beside = adapters.resolve(call, name, *purposes, adapter=adapter)
     need(call, base, *purposes)
     kind: Any = LanguageModel if weights else Reader

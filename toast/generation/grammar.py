@@ -33,6 +33,16 @@ ONE, MANY, NAMED = (
 )  # fmt: skip
 
 
+# of which a schema has one, unless it allows everything; `title` and the like ask for nothing
+KEYWORDS = {
+    *ONE, *MANY, *NAMED, "type", "enum", "const", "$ref", "$dynamicRef", "$recursiveRef", "minProperties",
+    "maxProperties", "required", "dependentRequired", "dependencies", "minContains", "maxContains", "minItems",
+    "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", *EXCLUDED,
+    "multipleOf",
+} - {"$defs", "definitions"}  # fmt: skip
+TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", type(None): "null"}
+
+
 class Grammar:
     """text: what the engine reads. large: whether it may need more than the engine's own limits. json: whether what it
     allows is JSON. literals: texts that a schema names. loose_keys: whether an object's names may run out."""
@@ -90,6 +100,8 @@ class Grammar:
             raise UsageError(f"--schema is not JSON: {error}") from None
         if not isinstance(schema, (dict, bool)):
             raise UsageError("--schema is not a JSON schema: neither an object nor true or false")
+        if schema and isinstance(schema, dict) and KEYWORDS.isdisjoint(schema):  # an example, or its fields
+            raise UsageError(f"--schema: none of {_names(schema)} says what an answer must be", _like(schema))
         try:
             for part in list(_subschemas(schema)):
                 self._read(part)
@@ -116,6 +128,19 @@ class Grammar:
             part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
         else:
             part["pattern"] = pattern
+
+
+def _names(schema: dict[str, Any]) -> str:
+    """The first names of an object, as a message has them."""
+    return brief(", ".join(list(schema)[:4]) + ", ..." * (len(schema) > 4))
+
+
+def _like(example: dict[str, Any]) -> str:
+    """How a schema begins for what is like an example."""
+    name, value = next(iter(example.items()))
+    asks = isinstance(value, dict) and not KEYWORDS.isdisjoint(value)
+    field = value if asks else {"type": TYPES.get(type(value), "object")}
+    return "write " + brief(json.dumps({"type": "object", "properties": {name: field}}, ensure_ascii=False))
 
 
 def _const(part: dict[str, Any]) -> list[Any]:

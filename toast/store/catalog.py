@@ -118,6 +118,12 @@ def canonical(name: str) -> str:
     return NAMES.get(model.lower(), model) + at + variant
 
 
+def known(name: str) -> str:
+    """Which of the catalog's models a name means, in whatever variant; "" for any other model."""
+    ours = canonical(name)
+    return ours.partition("@")[0] if ours in VARIANTS else ""
+
+
 def instead(name: str) -> str:
     """What to give where a name to fetch says nothing: one that is much like it, else what there is."""
     from difflib import get_close_matches
@@ -151,7 +157,11 @@ def fetched(call: Call, name: str) -> str:
     folder, source = VARIANTS[name]
     path = os.path.join(home(call), "models", folder)
     if not os.path.isdir(path):
-        from toast.store import pull
+        from toast.store import pull, sums
 
-        pull.once(call, path, source.make)
+        def make(call: Call, part: str) -> None:
+            source.make(call, part)
+            sums.write(part)
+
+        pull.once(call, path, make)
     return path

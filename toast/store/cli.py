@@ -69,6 +69,8 @@ def model_rm(
 def model_verify(call: Call, names: list[str] = Argument([], metavar="MODEL", help="All, without one.")) -> None:
     """Compare models with the hashes that they came under.
 
+    Each file is ok, damaged (status 2), or has no hash, as those of programs that keep none.
+
     $ model verify minilm
     """
     from toast import model
@@ -163,6 +165,8 @@ model = Group(
 
     $ model pull org/name
     $ model ls
+
+    Status 1: Of ls: no model is here.
     """,
     [Command(function, function.__name__.replace("_", " ")) for function in MODEL_VERBS],
 )

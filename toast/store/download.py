@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from urllib.parse import quote, urljoin, urlsplit
 
-from toast import files, pipes
+from toast import files, locks, pipes
 from toast.errors import BadModel, ModelNotFound, ToastError, os_error
 from toast.store import hub
 
@@ -224,7 +224,7 @@ def _open_part(call: Call, blob: str, file: File) -> int | None:
     path = f"{blob}.incomplete"
     while not os.path.exists(blob):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | files.FOUND, 0o666)
-        files.lock(fd, lambda: call.warn(f"waiting for another process that fetches {file.name}"))
+        locks.lock(fd, lambda: call.warn(f"waiting for another process that fetches {file.name}"))
         if files.has_name(fd, path) and not os.path.exists(blob):
             return fd
         files.remove(fd, path)  # the other process has given the one before it the blob's name, or has removed it

@@ -13,7 +13,7 @@ import stat
 import subprocess
 import sys
 
-from toast import files
+from toast import files, locks
 from toast.errors import ModelNotFound, os_error
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ def _part(call: Call, path: str) -> str:
             lock = _own_folder(part)
             if lock is None:
                 break
-            locked = files.lock(lock, lambda: _tell(call, path))
+            locked = locks.lock(lock, lambda: _tell(call, path))
             if locked is None and not new:
                 os.close(lock)
                 break
@@ -81,7 +81,7 @@ def clear(part: str) -> None:
     """Remove a folder that nobody fills any longer."""
     lock = _own_folder(part)
     if lock is not None:
-        if files.lock(lock):
+        if locks.lock(lock):
             shutil.rmtree(part, ignore_errors=True)
         os.close(lock)
 

@@ -13,7 +13,7 @@ import shutil
 import mlx.core as mx
 
 from toast import files
-from toast.store import safetensors, weights
+from toast.store import safetensors, sums, weights
 from toast.store.folder import read_config
 
 TYPE_CHECKING = False
@@ -29,7 +29,7 @@ FUSED = {
     ("q", "k", "v"): "qkv",
 }
 OTHER_WEIGHTS = ("*.safetensors", "*.bin", "*.onnx", "*.h5", "*.msgpack", "*.ot", "*.gguf")
-OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache")
+OTHER_FORMS = ("*.index.json", "onnx", "openvino", ".git*", ".cache", sums.NAME)
 
 
 def quantize(folder: str, out: str, bits: int = 8, *, group: int = 64) -> None:

@@ -19,7 +19,7 @@ from stat import S_ISSOCK
 from time import monotonic
 
 import toast
-from toast import files, kept, loaded
+from toast import files, kept, loaded, locks
 from toast.warm import jobs, life, place, protocol
 from toast.warm.jobs import Job, Refused, Workers
 
@@ -302,7 +302,7 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
     os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
     place.check(path)
     lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    if not files.lock(lock):
+    if not locks.lock(lock):
         os.close(lock)
         return None
     try:

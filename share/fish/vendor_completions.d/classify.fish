@@ -10,8 +10,8 @@ for f in "$ollama"/*/*; do [ -f "$f" ] && f=${f#"$ollama"/} && echo "ollama:${f%
 [ -r "$store"/aliases.json ] && sed -n "s/^ *\\"\\([^\\"]*\\)\\": .*/\\1/p" "$store"/aliases.json'
 end
 
-complete -c classify -s l -l labels -x -d 'The labels.'
-complete -c classify -s L -l label-file -r -d 'Labels, one on each line: label, or label: description; after a tab, the least score.'
+complete -c classify -s l -l labels -x -d 'The labels; \\, is a comma within one.'
+complete -c classify -s L -l label-file -r -d 'Labels, one on each line: label, or label: description (\\: is a colon within one); after a tab, the least score.'
 complete -c classify -s m -l model -r -a '(__toast_models)' -d 'A classifier, an NLI model, an LLM, an embedding model or a probe of --learn. [default: minilm, $EMBED_MODEL]'
 complete -c classify -l multi -d 'A record may have any number of labels: those that score at least the threshold.'
 complete -c classify -l threshold -x -d 'Only labels that score at least S. [default: none; 0.5 of --multi]'
@@ -31,8 +31,8 @@ complete -c classify -l next -x -d 'Write the N records to label next: uncertain
 complete -c classify -l group -x -d 'Put the records into K groups: their size, words and typical record. [at least 1]'
 complete -c classify -s 0 -l null -d 'Records end in NUL instead of a line break, in and out.'
 complete -c classify -l jsonl -d 'Records are JSON objects, one on each line.'
-complete -c classify -l field -x -d 'The field that holds the text; implies --jsonl. [default: text]'
-complete -c classify -l on-error -x -a 'skip warn stop' -d 'What a bad record costs: itself and, at the end, status 2; itself alone; or all. [default: stop]'
+complete -c classify -l field -x -d 'The field that holds the text, as body or article.body; implies --jsonl. [default: text]'
+complete -c classify -l on-error -x -a 'skip warn stop' -d 'Of a bad record: skip leaves it out, status 2 at the end; warn leaves it out, no error; stop ends, status 2. [default: stop]'
 complete -c classify -l empty-ok -d 'No records are no failure: status 0, as of a shard that has none; records without an answer are still 1.'
 complete -c classify -l parquet -d 'FILEs are Parquet, --field names the column with the text.'
 complete -c classify -l source -x -d 'What standard input is called in the answer, as a shard is.'

@@ -35,7 +35,7 @@ complete -c search -l color -x -a 'auto always never' -d 'Colours, and on a term
 complete -c search -l lines -d 'Each line of a FILE is a record, as of standard input.'
 complete -c search -s 0 -l null -d 'Records end in NUL instead of a line break, in and out.'
 complete -c search -l jsonl -d 'Records are JSON objects, one on each line.'
-complete -c search -l field -x -d 'The field that holds the text; implies --jsonl. [default: text]'
+complete -c search -l field -x -d 'The field that holds the text, as body or article.body; implies --jsonl. [default: text]'
 complete -c search -s q -l quiet -d 'No hits on standard output, no warnings: the status is the answer, as of grep -q.'
 complete -c search -s v -l verbose -d 'Say more on standard error.'
 complete -c search -l no-input -d 'Do not read standard input.'

@@ -46,7 +46,7 @@ complete -c toast -l seed -x -d 'Another seed, another draw. [from 0 to 18446744
 complete -c toast -l each -d 'Every record of standard input is a question, every answer a line.'
 complete -c toast -s 0 -l null -d 'Records end in NUL instead of a line break, in and out.'
 complete -c toast -l jsonl -d 'Records are JSON objects, one on each line.'
-complete -c toast -l field -x -d 'The field that holds the text; implies --jsonl. [default: text]'
+complete -c toast -l field -x -d 'The field that holds the text, as body or article.body; implies --jsonl. [default: text]'
 complete -c toast -s q -l quiet -d 'Print nothing but errors on standard error.'
 complete -c toast -s v -l verbose -d 'Say more on standard error.'
 complete -c toast -l no-input -d 'Do not read standard input.'

@@ -1,7 +1,7 @@
 # fish completion of toasted; written from the declarations by manual.write
 complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -f -a status -d 'Say what the warm process has loaded, its memory, and how often it was used.'
-complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -f -a stop -d 'Let the warm process finish what it is at, and leave.'
-complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -f -a run -d 'Be the warm process, in the foreground: for launchd and systemd.'
+complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -f -a stop -d 'Let the warm process finish what it is at, and leave; status 0 also where there is none.'
+complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -f -a run -d 'Be the warm process, in the foreground: for launchd and systemd; where there is one already, leave with 0.'
 complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -s q -l quiet -d 'Print nothing but errors on standard error.'
 complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -s v -l verbose -d 'Say more on standard error.'
 complete -c toasted -n 'not __fish_seen_subcommand_from status stop run' -l no-input -d 'Do not read standard input.'

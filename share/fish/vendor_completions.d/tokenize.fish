@@ -26,4 +26,3 @@ complete -c tokenize -s p -x -a 'toasted here' -d 'Run in the warm process, whic
 complete -c tokenize -l warm -x -d 'Leave a warm process for the next time, until nobody has used it for so long, as 10m; off: use none. [$TOAST_WARM]'
 complete -c tokenize -s h -l help -d 'Write this help.'
 complete -c tokenize -l version -d 'Write the version.'
-complete -c tokenize -f
