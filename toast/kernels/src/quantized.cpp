@@ -22,7 +22,7 @@ struct InPlace {
   static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
   Rows<WHOLE> rows;
   template <class F>
-  inline void take(size_t step, F f) const {
+  TOAST_INLINE void take(size_t step, F f) const {
     f(rows, step * BYTES);
   }
 };
@@ -37,7 +37,7 @@ struct Copied {
   uint8_t* near;  // [ALL]
 
   template <class F>
-  inline void take(size_t step, F f) const {
+  TOAST_INLINE void take(size_t step, F f) const {
     constexpr int PART = COLUMNS / STEPS;
     const size_t piece = step / STEPS, at = step % STEPS;
     if (!step) copy(0, 0, COLUMNS);
@@ -67,7 +67,7 @@ struct FreshCursor {
   Ahead ahead;
 
   template <int MR>
-  inline void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
+  TOAST_INLINE void multiply(const Block* const* x, Dot<BITS> (&dot)[MR][PANEL]) {
     constexpr int PUTS = 8 * PANEL, LINES = Ahead::lines(BITS), EVERY = PUTS / LINES;
     const size_t now = step++;
     ahead.ask_scales(now);
@@ -93,7 +93,7 @@ struct PackedCursor {
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
 
   template <int AS, int MR>
-  inline void multiply(const Block* const* x, Dot<AS> (&dot)[MR][PANEL]) {
+  TOAST_INLINE void multiply(const Block* const* x, Dot<AS> (&dot)[MR][PANEL]) {
 #pragma GCC unroll 8
     for (int j = 0; j < STEP / 4; j++) {
       vi b[PANEL];
@@ -121,7 +121,7 @@ struct Scales {
 // acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first
 // chunk begins at 0.
 template <int BITS, int STEPS, int MR, class Cursor>
-static inline void tile(Cursor w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
+[[gnu::noinline]] static void tile(Cursor w, const Scales& p, const QuantRows& x, const int* rows, float* acc) {
   const Block* block[MR];
   const float* sum[MR];
   vf a[MR][PANEL];

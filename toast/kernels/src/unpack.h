@@ -39,7 +39,7 @@ static inline vi four_codes(const vi* w, int j) {
 
 // 32 codes of each of W columns: w[BITS] dwords. A row has at least 16 bytes, and none beside it are read.
 template <int BITS, class R>
-static inline void load_codes(const R& row, size_t at, vi* w) {
+static TOAST_INLINE void load_codes(const R& row, size_t at, vi* w) {
   vi some[4];
   if (BITS < 4) {
     size_t back = at + 16 > row.stride ? at + 16 - row.stride : 0;
@@ -54,7 +54,7 @@ static inline void load_codes(const R& row, size_t at, vi* w) {
 
 // 32 k of PANEL vectors of columns, from MLX's packing: put(dword, vector, bytes) as soon as they are there.
 template <int BITS, class R, class Put>
-static inline void unpack_step(const R& rows, size_t at, Put put) {
+static TOAST_INLINE void unpack_step(const R& rows, size_t at, Put put) {
   for (int p = 0; p < PANEL; p++) {
     auto row = rows.from(p * W);
     if (BITS != 4 && BITS != 8) {
@@ -136,14 +136,14 @@ struct Ahead {
     scales = (const char*)w.scales + scale;
     biases = w.biases ? (const char*)w.biases + scale : nullptr;
   }
-  inline void ask_scales(size_t step) const {
+  TOAST_INLINE void ask_scales(size_t step) const {
     size_t k = step * STEP;
     if (k % group) return;
     size_t at = (k >> __builtin_ctz(group)) * group_bytes;  // a division in every step took 8% of a single row's time
     prefetch(scales, at, group_bytes);
     if (biases) prefetch(biases, at, group_bytes);
   }
-  inline void ask_codes(size_t step, int part) const { prefetch(codes, part * apart + step * LINE, LINE); }
+  TOAST_INLINE void ask_codes(size_t step, int part) const { prefetch(codes, part * apart + step * LINE, LINE); }
 };
 
 // All of a task's first panel, which nobody asked for.

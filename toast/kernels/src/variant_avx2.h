@@ -92,7 +92,7 @@ constexpr int SMALL = 6;
 static inline bool small(vi all) { return _mm256_testz_si256(all, _mm256_set1_epi8((char)192)); }
 
 template <class Rows>
-static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
+static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
   vi z[4];
   for (int i = 0; i < 4; i++)
     z[i] = _mm256_loadu2_m128i((const __m128i*)(row(4 + i) + at), (const __m128i*)(row(i) + at));

@@ -84,7 +84,7 @@ static inline bool small(vi) { return false; }
 
 // w[j] = dword j of the 16 bytes at row(c) + at, one lane per column c of W.
 template <class Rows>
-static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
+static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
   vi z[4];
   for (int i = 0; i < 4; i++) {
     vi q = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i*)(row(i) + at)));

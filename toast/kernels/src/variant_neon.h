@@ -83,7 +83,7 @@ constexpr int SMALL = 8;  // no way of their own for codes of fewer bits
 static inline bool small(vi) { return false; }
 
 template <class Rows>
-static inline void load_columns(const Rows& row, size_t at, vi w[4]) {
+static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
   uint32x4_t z[4];
   for (int i = 0; i < 4; i++) z[i] = vreinterpretq_u32_u8(vld1q_u8(row(i) + at));
   uint32x4x2_t a = vtrnq_u32(z[0], z[1]), b = vtrnq_u32(z[2], z[3]);

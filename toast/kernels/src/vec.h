@@ -10,6 +10,9 @@
 #include "kernels.h"
 #include "tuning.h"
 
+// What an innermost loop is made of: the compiler leaves it out of line where a function grows large.
+#define TOAST_INLINE inline __attribute__((always_inline))
+
 #define TOAST_STRING(text) #text
 #define TOAST_VARIANT_HEADER(variant) TOAST_STRING(variant_##variant.h)
 #define TOAST_HEADER_OF(variant) TOAST_VARIANT_HEADER(variant)
