@@ -62,6 +62,7 @@ struct Copied {
 // to `dot`; code() gives the codes of one k from there on. Fresh: unpack in registers and use at once, for 1 to 4 rows.
 template <int BITS, class Source>
 struct FreshCursor {
+  static constexpr int MOST = ROWS;
   Source source;
   size_t step;
   Ahead ahead;
@@ -87,9 +88,51 @@ struct FreshCursor {
   }
 };
 
+#ifdef TOAST_ALONG_K
+// The same for one row of activations, 4 steps at a time. Rows that share sets would wait for every line.
+template <int BITS>
+struct AlongCursor {
+  static constexpr int MOST = 1;                    // rows of activations
+  static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
+  Rows<true> rows;
+  size_t step;
+  Ahead ahead;
+  vi sums[PANEL][4];
+
+  TOAST_INLINE void multiply(const Block* const* x, Dot<BITS> (&dot)[1][PANEL]) {
+    if (step % 4 == 0) sum_up(*x);
+    ahead.ask_scales(step);
+    for (int p = 0; p < PANEL; p++) dot[0][p].sum = sums[p][step % 4];
+    step++;
+  }
+  TOAST_INLINE void sum_up(const Block* x) {
+    constexpr int LINES = 4 * Ahead::lines(BITS) / COLUMNS;  // to ask for, of each column
+    const size_t at = step * BYTES, left = (rows.stride - at) / BYTES;
+    const int count = left < 4 ? left : 4;
+    const int8_t* q[4];
+    for (int g = 0; g < 4; g++) q[g] = g < count ? x[g].q : nullptr;
+    vi activations[2];
+    load_activations<BITS>(q, activations);
+#pragma GCC unroll 2
+    for (int p = 0; p < PANEL; p++)
+      sum_along(
+          [&](int c) {
+            for (int line = (p * W + c) * LINES, end = line + LINES; line < end; line++)
+              ahead.ask_codes(step + line % 4, line / 4);
+            return dot_along<BITS>(rows(p * W + c) + at, count, activations);
+          },
+          sums[p]);
+  }
+  inline void code(int k, vf* to) const {
+    return FreshCursor<BITS, InPlace<BITS, true>>{{rows}, step, ahead}.code(k, to);
+  }
+};
+#endif
+
 // Packed: the panel was unpacked once to memory, for more rows.
 template <int BITS>
 struct PackedCursor {
+  static constexpr int MOST = ROWS;
   const uint8_t* at;  // [steps][8][PANEL][W] dwords
 
   template <int AS, int MR>
@@ -113,9 +156,10 @@ struct PackedCursor {
 };
 
 struct Scales {
-  const float *scales, *biases;  // [groups][COLUMNS]
-  int group, first, count;       // groups of k: size, first of the row, how many
-  int of_row;                    // groups in a row
+  const float *scales, *biases;  // [groups][COLUMNS]; no biases: `middle` times the scales
+  float middle;
+  int group, first, count;  // groups of k: size, first of the row, how many
+  int of_row;               // groups in a row
 };
 
 // acc[MR][COLUMNS] += rows of x, in their units, times the panel: the biases, then STEPS steps at a time. The first
@@ -130,12 +174,18 @@ template <int BITS, int STEPS, int MR, class Cursor>
     sum[m] = x.sum + (size_t)rows[m] * p.of_row + p.first;  // no division here: four cost a twelfth of a tile
     for (int n = 0; n < PANEL; n++) a[m][n] = p.first ? load(acc + m * COLUMNS + n * W) : set1(0);
   }
-  for (int g = 0; g < p.count; g++)
-    for (int n = 0; n < PANEL; n++) {
-      vf b = load(p.biases + g * COLUMNS + n * W);
+  auto add_biases = [&](const float* biases, float by) {
+    for (int g = 0; g < p.count; g++)
+      for (int n = 0; n < PANEL; n++) {
+        vf b = load(biases + g * COLUMNS + n * W);
 #pragma GCC unroll 4
-      for (int m = 0; m < MR; m++) a[m][n] = fma(b, set1(sum[m][g]), a[m][n]);
-    }
+        for (int m = 0; m < MR; m++) a[m][n] = fma(b, set1(by * sum[m][g]), a[m][n]);
+      }
+  };
+  if (p.biases)
+    add_biases(p.biases, 1);
+  else
+    add_biases(p.scales, p.middle);  // a power of two: the same bits
   const float *s = p.scales, *end = s + p.count * COLUMNS;
   int left = p.group;
   while (s < end) {
@@ -166,9 +216,11 @@ template <int BITS, int STEPS, int MR, class Cursor>
 template <int BITS, int STEPS, class Cursor>
 static void tiles(const Cursor& w, const Scales& p, const QuantRows& x, const int* rows, int M, float* acc) {
   int m = 0;
-  for (; m + ROWS <= M; m += ROWS) tile<BITS, STEPS, ROWS>(w, p, x, rows + m, acc + m * COLUMNS);
-  if (M - m == 3) tile<BITS, STEPS, 3>(w, p, x, rows + m, acc + m * COLUMNS);
-  if (M - m == 2) tile<BITS, STEPS, 2>(w, p, x, rows + m, acc + m * COLUMNS);
+  if constexpr (Cursor::MOST > 1) {
+    for (; m + ROWS <= M; m += ROWS) tile<BITS, STEPS, ROWS>(w, p, x, rows + m, acc + m * COLUMNS);
+    if (M - m == 3) tile<BITS, STEPS, 3>(w, p, x, rows + m, acc + m * COLUMNS);
+    if (M - m == 2) tile<BITS, STEPS, 2>(w, p, x, rows + m, acc + m * COLUMNS);
+  }
   if (M - m == 1) tile<BITS, STEPS, 1>(w, p, x, rows + m, acc + m * COLUMNS);
 }
 
@@ -297,13 +349,13 @@ struct Panel {
     if (apart > tuning::CACHE_WAY) apart = tuning::CACHE_WAY;
     return COLUMNS * apart > tuning::CACHE_WAYS * tuning::CACHE_WAY;  // COLUMNS / (WAY / apart) rows in a set
   }
-  Scales scales(int c, const Chunk& in) const { return {in.scales, in.biases, w.group, first(c), count(c), groups}; }
+  Scales scales(int c, const Chunk& in) const {
+    return {in.scales, w.biases ? in.biases : nullptr, middle(w), w.group, first(c), count(c), groups};
+  }
 
   void unpack_scales(int c, const Chunk& to) const {
     toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.scales, w, n0, first(c), count(c), to.scales);
-    if (w.biases) return toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.biases, w, n0, first(c), count(c), to.biases);
-    vf by = set1(middle(w));
-    for (int i = 0; i < count(c) * COLUMNS; i += W) store(to.biases + i, by * load(to.scales + i));
+    if (w.biases) toast::TOAST_VARIANT::unpack_scales<WHOLE>(w.biases, w, n0, first(c), count(c), to.biases);
   }
   void unpack(int c, const Chunk& to, uint8_t* near) const {
     unpack_scales(c, to);
@@ -320,7 +372,7 @@ struct Panel {
       Chunk in(unpacked ? unpacked + c * Chunk::bytes(w) : chunk_memory, w);
       if (WHOLE && t.M <= ROWS && !unpacked) {  // a short panel is unpacked even so: one instance of many less
         unpack_scales(c, in);
-        fresh(c, ahead, near, [&](auto from) { multiply<BITS>(from, c, in, t, outliers, acc); });
+        fresh(c, ahead, near, [&](auto from) { multiply_fresh(from, c, in, t, outliers, acc); });
         continue;
       }
       if (!unpacked) unpack(c, in, near);
@@ -331,6 +383,20 @@ struct Panel {
         multiply<BITS>(codes, c, in, t, outliers, acc);
     }
   }
+  template <class Source>
+  void multiply_fresh(const FreshCursor<BITS, Source>& from, int c, const Chunk& in, const QuantTask& t,
+                      const Outliers& outliers, float* acc) const {
+    multiply<BITS>(from, c, in, t, outliers, acc);
+  }
+#ifdef TOAST_ALONG_K
+  void multiply_fresh(const FreshCursor<BITS, InPlace<BITS, true>>& from, int c, const Chunk& in, const QuantTask& t,
+                      const Outliers& outliers, float* acc) const {
+    if constexpr (BITS == 4 || BITS == 8)
+      if (t.M == 1)
+        return multiply<BITS>(AlongCursor<BITS>{from.source.rows, from.step, from.ahead, {}}, c, in, t, outliers, acc);
+    multiply<BITS>(from, c, in, t, outliers, acc);
+  }
+#endif
   template <int AS, class Cursor>
   void multiply(const Cursor& weights, int c, const Chunk& in, const QuantTask& t, const Outliers& outliers,
                 float* acc) const {

@@ -100,6 +100,64 @@ static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
   w[3] = _mm512_unpackhi_epi64(c, d);
 }
 
+// Sums along k instead of across columns, for one row of activations: a row of weights is read a line at a time, and
+// nothing is moved between lanes before it is summed up.
+#define TOAST_ALONG_K
+
+// The activations of 4 groups [g], 4 lanes each, that meet the same byte of weights: with BITS 4 those of the low and
+// of the high codes, with 8 of groups 0 and 1, 2 and 3. q: their bytes; the groups that are not there are 0.
+template <int BITS>
+static TOAST_INLINE void load_activations(const int8_t* const q[4], vi x[2]) {
+  auto pair = [](const int8_t* a, const int8_t* b) {
+    __m256i low = _mm256_loadu_si256((const __m256i*)a);
+    __m256i high = b ? _mm256_loadu_si256((const __m256i*)b) : _mm256_setzero_si256();
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+  };
+  vi a = pair(q[0], q[1]), b = q[2] ? pair(q[2], q[3]) : _mm512_setzero_si512();
+  if (BITS == 8) {
+    x[0] = a, x[1] = b;
+    return;
+  }
+  vi even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  x[0] = _mm512_permutex2var_epi32(a, even, b);
+  x[1] = _mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+}
+
+// Of 4 groups [g] of a row at p, 4 lanes each, that together are the sum of the group. count: groups that are there.
+template <int BITS>
+static TOAST_INLINE vi dot_along(const uint8_t* p, int count, const vi x[2]) {
+  vi none = _mm512_setzero_si512();
+  auto there = [=](int dwords, int at) {
+    int n = count * BITS - at;  // of 4 bytes
+    return n >= dwords ? _mm512_loadu_si512(p + 4 * at) : _mm512_maskz_loadu_epi32(first(n > 0 ? n : 0), p + 4 * at);
+  };
+  if (BITS == 4) {
+    vi w = there(16, 0);
+    return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(none, low_nibbles(w), x[0]), high_nibbles(w), x[1]);
+  }
+  vi a = _mm512_dpbusd_epi32(none, there(16, 0), x[0]), b = _mm512_dpbusd_epi32(none, there(16, 16), x[1]);
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+// What dot_along() gave for W rows to the sums of W columns, for each of 4 groups.
+template <class F>
+static TOAST_INLINE void sum_along(F of_row, vi sums[4]) {
+  vi z[4];
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; i++) {
+    vi v[4] = {of_row(4 * i), of_row(4 * i + 1), of_row(4 * i + 2), of_row(4 * i + 3)};
+    vi a = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    vi b = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    z[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+  }
+  vi a = _mm512_shuffle_i32x4(z[0], z[1], 0x44), b = _mm512_shuffle_i32x4(z[2], z[3], 0x44);
+  vi c = _mm512_shuffle_i32x4(z[0], z[1], 0xee), d = _mm512_shuffle_i32x4(z[2], z[3], 0xee);
+  sums[0] = _mm512_shuffle_i32x4(a, b, 0x88);
+  sums[1] = _mm512_shuffle_i32x4(a, b, 0xdd);
+  sums[2] = _mm512_shuffle_i32x4(c, d, 0x88);
+  sums[3] = _mm512_shuffle_i32x4(c, d, 0xdd);
+}
+
 // The low or high 16 bits of each lane as `T`, and a whole lane as a float.
 static inline vf lanes(vi x, int half, f16) {
   return widen(_mm512_cvtepi32_epi16(half ? _mm512_srli_epi32(x, 16) : x), f16{});
