@@ -21,7 +21,7 @@ def ours_tokens(name):
     from mlx_lm.models.cache import make_prompt_cache
 
     from toast import kernels, store
-    from toast.generation import decoder
+    from toast.generation import decoder, last_row
 
     call = ours_call()
     model, _ = decoder.load(store.as_folder(call, name))
@@ -30,9 +30,10 @@ def ours_tokens(name):
     kernels.install_nn()
 
     def evaluate(ids):
-        token = mx.argmax(model(mx.array([ids]), cache=cache)[:, -1:], -1)
-        mx.eval(token)
-        return token.item()
+        logits = last_row.logits(model, cache, ids)  # as `toast` does, and llama.cpp
+        if logits is None:
+            logits = model(mx.array([ids]), cache=cache)[0, -1]
+        return mx.argmax(logits).item()
 
     return evaluate
 
