@@ -12,7 +12,7 @@ from tiny_adapter import llama
 
 from toast import kernels
 from toast.errors import BadModel
-from toast.generation import decoder, last_row
+from toast.generation import decoder, direct, last_row
 from toast.generation.direct import Direct
 from toast.generation.generate import prefill
 
@@ -123,6 +123,13 @@ def test_what_is_not_surely_of_this_kind_is_the_whole_one(tmp_path, kind, change
     config = json.loads((tmp_path / "m" / "config.json").read_bytes())
     (tmp_path / "m" / "config.json").write_text(json.dumps(config | change))
     assert not isinstance(decoder.light(folder)[0], Direct)
+
+
+@pytest.mark.parametrize("scaling", ["linear", 2.0, ["llama3"], True])
+def test_scaling_of_another_shape_is_not_of_this_kind(folder, scaling):
+    with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    assert direct.may_be(config) and not direct.may_be(config | {"rope_scaling": scaling})
 
 
 @pytest.mark.parametrize("change", [{"num_hidden_layers": 1}, {"num_hidden_layers": 3}, {"intermediate_size": 32}])

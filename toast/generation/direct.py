@@ -195,7 +195,8 @@ def may_be(config: Config) -> bool:
     if settings is None or not sizes or "text_config" in config:
         return False
     scaling = config.get("rope_scaling") or {"rope_type": "llama3"}
-    return scaling.get("rope_type") == "llama3" and all(config.get(name, x) == x for name, x in settings.items())
+    llama3 = isinstance(scaling, dict) and scaling.get("rope_type") == "llama3"
+    return llama3 and all(config.get(name, x) == x for name, x in settings.items())
 
 
 class _Reader:
