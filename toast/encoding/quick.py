@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from toast.store.mapped import Mapped
 
     Part = tuple[int | str, int]  # a token, or "A" or "B" for a text; its type
+    Piece = tuple[int, tuple[int, int]]  # a token and its place
 
+ALONE: list[Part] = [("A", 0)]  # a template with nothing around a text
 CUT = {"only_first": 0, "only_second": 1}
 
 
@@ -44,9 +46,11 @@ class Quick:
             found = self.core.encode(texts[0], add_special_tokens=special)
             if limit is None or len(found) <= limit:
                 return found
-        template = self._template(len(texts), special=special)
-        parts = [self.core.encode(text, add_special_tokens=False) for text in texts]
-        pieces = [list(zip(part.ids, part.offsets, strict=True)) for part in parts]
+            template = self._template(1, special=special)
+            pieces = [_pieces(found, template)]
+        else:
+            template = self._template(2, special=special)
+            pieces = [_pieces(self.core.encode(text, add_special_tokens=False), ALONE) for text in texts]
         over = 0 if limit is None else len(template) - len(texts) + sum(map(len, pieces)) - limit
         if over <= 0:
             return _row(template, pieces)
@@ -61,6 +65,13 @@ class Quick:
         rows[0].overflowing = rows[1:]
         return rows[0]
 
+    def sure(self, texts: tuple[str, ...], **how: Any) -> Any:
+        """The same; None where the library is needed."""
+        try:
+            return self.encode(texts, **how)
+        except Unsure:
+            return None
+
     def _template(self, texts: int, *, special: bool) -> list[Part]:
         found = self.core.template(pair=texts > 1)
         if found is None:
@@ -68,7 +79,14 @@ class Quick:
         return [part for part in found if special or isinstance(part[0], str)]
 
 
-def _row(template: list[Part], pieces: list[list[tuple[int, tuple[int, int]]]]) -> Row:
+def _pieces(found: Any, template: list[Part]) -> list[Piece]:
+    """The tokens of a text without those that a template puts around it."""
+    before = next(i for i, (part, _) in enumerate(template) if isinstance(part, str))
+    end = len(found) - (len(template) - 1 - before)
+    return list(zip(found.ids[before:end], found.offsets[before:end], strict=True))
+
+
+def _row(template: list[Part], pieces: list[list[Piece]]) -> Row:
     found = Row()
     for part, kind in template:
         special = not isinstance(part, str)

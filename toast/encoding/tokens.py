@@ -91,8 +91,11 @@ class Tokens:
         if not whole and any(len(x) > HEAD for pair in inputs for x in ([pair] if isinstance(pair, str) else pair)):
             inputs = [self._shorter(x, truncate, limit) for x in inputs]
         found = self._quickly(inputs, special=special, truncate=truncate, limit=limit if truncate else None)
-        if found is None:
-            found = self._by_library(inputs, special=special, truncate=truncate, limit=limit)
+        left = [i for i, row in enumerate(found) if row is None]
+        if left:
+            rest = self._by_library([inputs[i] for i in left], special=special, truncate=truncate, limit=limit)
+            for i, row in zip(left, rest, strict=True):
+                found[i] = row
         return [without(row, self._unknown()) for row in found] if self.skips_unknown else found
 
     def _unknown(self) -> int | None:
@@ -191,22 +194,21 @@ class Tokens:
             except Exception as error:  # the limit is smaller than the special tokens, or than what may not be cut
                 raise BadModel(f"{self.file}: a limit of {limit} tokens is too small: {error}") from None
 
-    def _quickly(
-        self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int | None
-    ) -> list[Any] | None:
-        """The same without the library, for few short inputs; None where it is needed or there already."""
+    def _quickly(self, inputs: Sequence[Text], *, special: bool, truncate: str | None, limit: int | None) -> list[Any]:
+        """The same without the library, by a compiled vocabulary or for few short inputs; None for each that the
+        library is needed for, and for all where it is there already."""
         texts = [(x,) if isinstance(x, str) else x for x in inputs]
         self._left -= sum(len(text) for pair in texts for text in pair)
-        mapped = isinstance(self.quick, Quick)
-        if not self.quick or self._library is not None or (self._left < 0 and not mapped):
-            return None
+        none = [None] * len(texts)
+        if not self.quick or self._library is not None:
+            return none
+        if isinstance(self.quick, Quick):
+            return [self.quick.sure(pair, special=special, truncate=truncate, limit=limit) for pair in texts]
         try:
-            if mapped:
-                return [self.quick.encode(pair, special=special, truncate=truncate, limit=limit) for pair in texts]
-            found = [self.quick.encode(pair, special=special) for pair in texts]
+            found = [self.quick.encode(pair, special=special) for pair in texts] if self._left >= 0 else none
         except wordpiece.Unsure:
-            return None
-        return None if limit and any(len(row.ids) > limit for row in found) else found
+            return none
+        return none if limit and any(row and len(row.ids) > limit for row in found) else found
 
 
 def _mapped(path: str) -> Quick | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from toast.errors import BadModel, ignoring
 from toast.store.location import home
 
 TYPE_CHECKING = False
@@ -148,12 +149,14 @@ def obtain(call: Call, name: str) -> str:
 
         fetched(call, name)
         compiled.keep_for(call)
-        compiled.library(path)  # which compiles it: the first use is as quick as the others
+        with ignoring(BadModel):  # who reads the vocabulary tells what is wrong with it
+            if os.path.isfile(os.path.join(path, "tokenizer.json")):
+                compiled.library(path)  # which compiles it: the first use is as quick as the others
     return path
 
 
 def fetched(call: Call, name: str) -> str:
-    """The same without one."""
+    """The folder, fetched or made if need be; its vocabulary is not compiled."""
     folder, source = VARIANTS[name]
     path = os.path.join(home(call), "models", folder)
     if not os.path.isdir(path):

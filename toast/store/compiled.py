@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toast.command import Call
     from toast.store.mapped import Mapped
 
-FORM = "2"  # raise when vocabularies are to be compiled anew
+FORM = 2  # VERSION of form.h; raise both when vocabularies are to be compiled anew
 SMALL = 1 << 18  # bytes of a tokenizer.json that the library reads as fast
 
 PATIENCE = 1.0  # seconds of compiling, after which it is told
@@ -53,7 +53,7 @@ def mapped(path: str) -> Mapped | None:
 def library(path: str) -> Any:
     """The library's tokenizer of a folder; a compiled form is made beside it, if there is none yet. BadModel."""
     found = read_tokenizer(path)
-    key = _key(os.path.join(path, "tokenizer.json")) if _store else None
+    key = _key(os.path.join(path, "tokenizer.json")) if _store and _extension() else None
     if _store and key:
         made = os.path.join(_store, "".join(key))
         with ignoring(OSError):  # a store that cannot be written
@@ -68,17 +68,27 @@ def added_in(core: Any, text: str) -> dict[int, Any]:
     return core.added_in(text) if hasattr(core, "added_in") else core.get_added_tokens_decoder()
 
 
-def _mapped(made: str, path: str) -> Mapped | None:
-    """The compiled form, None where there is none that can be used."""
+def _extension() -> Any:
+    """toast.vocabulary._ext; None without it, and for one that was built for another form."""
     try:
         from toast.vocabulary import _ext
-
-        vocabulary = _ext.Vocabulary(made)
-        from toast.store.mapped import Mapped
-
-        return Mapped(vocabulary, path)
-    except (ImportError, RuntimeError):  # no extension; no compiled form
+    except ImportError:
         return None
+    return _ext if getattr(_ext, "VERSION", None) == FORM else None
+
+
+def _mapped(made: str, path: str) -> Mapped | None:
+    """The compiled form, None where there is none that can be used."""
+    extension = _extension()
+    if extension is None:
+        return None
+    try:
+        vocabulary = extension.Vocabulary(made)
+    except RuntimeError:  # no compiled form
+        return None
+    from toast.store.mapped import Mapped
+
+    return Mapped(vocabulary, path)
 
 
 def _is_empty(made: str) -> bool:
@@ -90,10 +100,6 @@ def _is_empty(made: str) -> bool:
 
 
 def _make(made: str, path: str, library: Any) -> None:
-    try:
-        from toast.vocabulary import _ext  # noqa: F401
-    except ImportError:
-        return
     from threading import Timer
 
     from toast.vocabulary.compile import Unknown, compiled

@@ -1,6 +1,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+VERSION: int  # of the form that it reads and makes
+
 class Encoding:
     ids: list[int]
     offsets: list[tuple[int, int]]

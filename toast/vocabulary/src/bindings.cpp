@@ -218,6 +218,7 @@ nb::bytes build_form(nb::dict parts) {
 }  // namespace
 
 NB_MODULE(_ext, m) {
+  m.attr("VERSION") = VERSION;
   nb::class_<Encoding>(m, "Encoding")
       .def_prop_ro("ids", &Encoding::ids)
       .def_prop_ro("offsets", &Encoding::offsets)

@@ -5,12 +5,6 @@
 
 namespace vocabulary {
 
-static const uint8_t* bytes(std::string_view s) { return (const uint8_t*)s.data(); }
-
-static size_t characters(std::string_view s) {
-  return std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xc0) != 0x80; });
-}
-
 constexpr std::string_view BLANK = "\xe2\x96\x81";  // U+2581
 
 // A token and where it is in a part of the text, in bytes.

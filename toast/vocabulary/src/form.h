@@ -2,6 +2,7 @@
 // Nothing in it is trusted: sizes are checked when it is opened, whatever leads from one section to another is
 // checked where it is used, so that a damaged file gives wrong tokens at worst.
 #pragma once
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -150,6 +151,13 @@ inline uint64_t hash(const uint8_t* p, size_t n) {
 }
 
 inline uint64_t hash(uint32_t a, uint32_t b) { return mix(((uint64_t)a << 32 | b) * 0x9e3779b97f4a7c15ull); }
+
+inline const uint8_t* bytes(std::string_view s) { return (const uint8_t*)s.data(); }
+
+// How many characters there are in valid UTF-8.
+inline size_t characters(std::string_view s) {
+  return std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xc0) != 0x80; });
+}
 
 // The length of the character that begins with this byte, in valid UTF-8.
 inline size_t width(uint8_t first) { return first < 0x80 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4; }

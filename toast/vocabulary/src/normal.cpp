@@ -32,8 +32,6 @@ constexpr uint8_t RANK = 63, MAYBE = 64, UNSURE = 255;
 constexpr uint32_t S = 0xac00, L = 0x1100, V = 0x1161, T = 0x11a7, L_COUNT = 19, V_COUNT = 21, T_COUNT = 28;
 constexpr uint32_t S_COUNT = L_COUNT * V_COUNT * T_COUNT;
 
-const uint8_t* bytes(std::string_view s) { return (const uint8_t*)s.data(); }
-
 uint8_t kind(const Form& form, uint32_t c) {
   uint8_t found = form.look(QUICK_AT, QUICK, c);
   if (found == UNSURE) throw Unsure{};

@@ -9,12 +9,6 @@
 
 namespace vocabulary {
 
-static const uint8_t* bytes(std::string_view s) { return (const uint8_t*)s.data(); }
-
-static size_t characters(std::string_view s) {
-  return std::count_if(s.begin(), s.end(), [](char c) { return (c & 0xc0) != 0x80; });
-}
-
 constexpr size_t SHORT_CLUSTER = 6;  // bytes from which a cluster is not looked up whole
 
 Steps::Steps(const Form& form) : form_(form) {
