@@ -17,7 +17,7 @@ try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
 
 test: lint models
-	$(BIN)/python -m coverage run -m pytest -n auto --dist loadfile
+	$(BIN)/python -m coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

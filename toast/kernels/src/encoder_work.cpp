@@ -25,7 +25,7 @@ struct Step {
 
 // Rows of a chunk whose widest state fits the second cache beside weights.
 size_t chunk_of(const AfterAttention& l) {
-  return std::max<size_t>(tuning::UNPACKING_ROWS, tuning::ENCODER_STATES / (l.F() * sizeof(float)));
+  return std::max(tuning::ENCODER_ROWS, tuning::ENCODER_STATES / (l.F() * sizeof(float)));
 }
 
 void norm(const Norm& n, const float* x, float* y, int rows, int D) {

@@ -53,7 +53,8 @@ constexpr size_t RECURRENCE_STEPS = 64;  // made ready at once: queries and keys
 constexpr size_t CONVOLVED_CHANNELS = 1024;  // of a task; 2026-11-30
 
 // ---- an encoder's layer (encoder_work.cpp) ----
-constexpr size_t ENCODER_STATES = 384 << 10;  // bytes of a chunk's widest state, in the second cache; 2026-11-25
+// Bytes of a chunk's widest state, in the second cache, and the least rows that weights are unpacked for; 2026-11-25
+constexpr size_t ENCODER_STATES = 384 << 10, ENCODER_ROWS = 32;
 // With fewer chunks a thread the steps run one after the other, by all threads: of a layer, after attention; 2026-11-25
 constexpr int LAYER_TASKS_A_THREAD = 4, FEED_FORWARD_TASKS_A_THREAD = 2;
 
