@@ -147,7 +147,7 @@ def test_a_wheel_has_the_commands_as_executables(sdist, tmp_path):
 
 @pytest.mark.slow
 @needs_c_compiler
-@pytest.mark.parametrize("mode", ["compat", "lenient", "strict"])
+@pytest.mark.parametrize("mode", ["compat", *(pytest.param(x, marks=pytest.mark.long) for x in ("lenient", "strict"))])
 def test_an_editable_install_has_them_too(sdist, tmp_path, mode):
     copy = shutil.copytree(sdist, tmp_path / "copy")
     words = ["--editable", str(copy), "--config-settings", f"editable_mode={mode}"]
