@@ -13,14 +13,15 @@ from toast.errors import UsageError, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from toast.command import Call
 
 LONGEST = 16 << 20  # bytes of a file of labels
-COMMA = re.compile(r"(?<!\\),")  # between labels
-AFTER = re.compile(r"\t|(?<!\\): |(?<!\\):(?=\t|$)")  # a label of a line
+# between labels, and after a label of a line: group 1; what has a backslash before it is passed over
+COMMA = re.compile(r"\\[\\,]|(,)")
+AFTER = re.compile(r"\\[\\:]|(\t|: |:(?=\t|$))")
 
 
 class Label:
@@ -38,16 +39,16 @@ def described(name: str) -> str:
     return name.replace("_", " ")
 
 
-def read(call: Call, inline: str | None, file: str | None) -> list[Label]:
-    """The labels of `a,b,c`, else those of the lines of a file, none of neither.
+def read(call: Call, inline: str | Sequence[tuple[str, str]] | None, file: str | None) -> list[Label]:
+    """The labels of `a,b,c`, or of names and descriptions, else those of the lines of a file, none of neither.
 
     A line is `label`, `label: description` or `label<TAB>description`, whichever of `: ` and a tab comes first; a
     last field, after a tab, that is a number is the label's threshold. A comma of `-l`, or a colon of a line, that
-    has a backslash before it is the label's own. Raises UsageError.
+    has a backslash before it is the label's own, and so is the second of two backslashes. Raises UsageError.
     """
     if inline is not None and file is not None:
         raise UsageError("labels are given twice", "-l or -L, not both")
-    found = [Label(own(name)) for name in COMMA.split(inline)] if inline is not None else []
+    found = _of_words(inline) if isinstance(inline, str) else [Label(spelled(n), _plain(a)) for n, a in inline or ()]
     if file is not None:
         found = [_of_line(line) for line in _lines(call, file) if line.strip()]
         if not found:
@@ -72,11 +73,6 @@ def spelled(value: Any) -> str:
     return ""
 
 
-def own(text: str) -> str:
-    """The name of a label whose own commas and colons have a backslash before them."""
-    return spelled(re.sub(r"\\([,:])", r"\1", text))
-
-
 def fault(name: str) -> str:
     """What is wrong with a name, nothing if it can be written on a line."""
     if not name:
@@ -93,11 +89,28 @@ def tell_cases(call: Call, names: Iterable[str]) -> None:
             call.warn(f"labels {other!r} and {name!r} differ in case alone, and are two")
 
 
+def _of_words(text: str) -> list[Label]:
+    ends = [mark.span() for mark in COMMA.finditer(text) if mark[1]]
+    starts = [0, *(after for _, after in ends)]
+    stops = [*(before for before, _ in ends), len(text)]
+    return [Label(_own(text[a:b], ",")) for a, b in zip(starts, stops, strict=True)]
+
+
 def _of_line(line: str) -> Label:
     before, tab, last = line.rpartition("\t")
     threshold = _number(last) if tab else None
-    name, *about = AFTER.split(line if threshold is None else before, maxsplit=1)
-    return Label(own(name), " ".join(pipes.clean("".join(about)).split()), threshold)
+    rest = line if threshold is None else before
+    start, stop = next((mark.span() for mark in AFTER.finditer(rest) if mark[1]), (len(rest), len(rest)))
+    return Label(_own(rest[:start], ":"), _plain(rest[stop:]), threshold)
+
+
+def _own(text: str, separator: str) -> str:
+    """The name of a label whose own separators and backslashes may have a backslash before them."""
+    return spelled(re.sub(rf"\\([\\{separator}])", r"\1", text))
+
+
+def _plain(about: str) -> str:
+    return " ".join(pipes.clean(about).split())
 
 
 def _number(text: str) -> float | None:

@@ -63,8 +63,10 @@ def _with_text(call: Call, taught: list[Example]) -> list[Example]:
 
 def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label], whence: str) -> list[Label]:
     """The labels to learn: those given, else those of the examples."""
+    if not taught:
+        raise BadInput(f"{file}: no examples", examples.LIKE)
     names = examples.names_of(call, taught)
-    listed = bool(taught and taught[0].listed)
+    listed = bool(taught[0].listed)
     found = given or [Label(name) for name in names]
     if len(found) < 2 - listed:
         count = pipes.plural(len(found), "label")
@@ -79,8 +81,6 @@ def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label],
     for label in found:
         if label.name not in names:
             call.warn(f"label {label.name!r} has no example: it is known by its description alone")
-    if not taught:
-        raise BadInput(f"{file}: no examples", examples.LIKE)
     return found
 
 

@@ -54,14 +54,23 @@ def test_labels_are_those_of_classify(model, labels, tmp_path):
 
 
 def test_labels_that_a_line_would_cut(model):
-    names = ["error: fatal", "a, b", "C\\,d:", "plain"]
-    (found,) = toast.load(model).classify(["cat"], names, k=9)
-    assert sorted(one["label"] for one in found["labels"]) == sorted(names)
+    names = ["error: fatal", "a, b", "C\\,d:", "C:\\", "\\\\server", "plain"]
+    for given in (names, dict.fromkeys(names, "some words: more")):
+        (found,) = toast.load(model).classify(["cat"], given, k=9)
+        assert sorted(one["label"] for one in found["labels"]) == sorted(names)
+    with pytest.raises(toast.errors.ToastError, match="cannot be printed"):
+        toast.load(model).classify(["cat"], ["a\nb", "c"])
 
 
 def test_a_text_that_no_label_fits_keeps_its_place(model):
     found = toast.load(model).classify(["a", "b"], ["cat", "dog"], threshold=1.0)
     assert [one["label"] for one in found] == [None, None]
+
+
+def test_an_empty_text_is_none(capfd):
+    asked = {"max_tokens": 4, "temperature": 0}
+    assert toast.load(LLAMA).generate("hi", "", **asked) == toast.load(LLAMA).generate("hi", **asked)
+    assert "standard input" not in capfd.readouterr().err
 
 
 def test_an_answer_is_that_of_toast():

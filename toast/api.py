@@ -70,13 +70,9 @@ class Model:
         labels: names, or names with descriptions; none where the model has its own. A text that no label fits (with
         threshold or multi) has None or "" for its label.
         Options: multi, threshold, k, none, long, hypothesis."""
-        with _Run("classify", _records(texts)) as run, TemporaryFile() as named:
-            named.write("".join(_label(name, about) for name, about in _described(labels)).encode())
-            named.seek(0)
-            where = f"/dev/fd/{named.fileno()}" if labels else None
-            run(
-                self.name, given, ["multi", "threshold", "k", "none", "long", "hypothesis"], label_file=where, json=True
-            )
+        with _Run("classify", _records(texts)) as run:
+            named, own = _described(labels) or None, ["multi", "threshold", "k", "none", "long", "hypothesis"]
+            run(self.name, given, own, labels=named, json=True)
             found = {one["row"]: {key: one[key] for key in ("label", "score", "labels")} for one in run.objects()}
             if given.get("threshold") is not None and not given.get("multi") and given.get("none") is None:
                 nothing: dict[str, Any] = {"label": None, "score": None, "labels": []}
@@ -87,7 +83,7 @@ class Model:
         """The answer to an instruction about a text: `toast`. Options: all of its that do not concern files or records
         (max_tokens, temperature, seed, system, schema, session, ...)."""
         named = [p.name for p in options.declared(command.named("toast").function)]
-        with _Run("toast", None if text is None else text.encode("utf-8", "replace")) as run:
+        with _Run("toast", text.encode("utf-8", "replace") if text else None) as run:
             run(self.name, given, [name for name in named if name not in UNFIT], instruction=instruction)
             return run.answer.read().decode().removesuffix("\n")
 
@@ -158,14 +154,6 @@ def _described(labels: Mapping[str, str] | Sequence[str]) -> list[tuple[str, str
     if not all(isinstance(part, str) for pair in found for part in pair):
         raise BadInput("a label is no text", "names and descriptions are texts")
     return found
-
-
-def _label(name: str, about: str) -> str:
-    """A line of a file of labels."""
-    if "\n" in name + about or "\t" in name + about:
-        raise BadInput(f"label {name!r} cannot be a line of `label: description`")
-    own = name.replace(",", "\\,").replace(":", "\\:")  # as -L has them
-    return f"{own}: {about}\n" if about else f"{own}\n"
 
 
 def _close(call: Call) -> None:
