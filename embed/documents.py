@@ -11,7 +11,7 @@ from _blake2 import blake2b
 
 from toast import pipes
 from toast.errors import BadInput
-from toast.records import NOTHING, Records, inside, split
+from toast.records import NOTHING, Records, inside, split, without
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class RecordsOf:
         if record.data is None:
             return None, None
         name = self._name(record.data, where) if self.id else None
-        return name, _json({key: value for key, value in record.data.items() if key != self.field}, where)
+        return name, _json(without(record.data, self.field), where)
 
     def _name(self, data: dict[str, Any], where: str) -> str:
         """The id as text. 1 and "1" would be the same text: such ids are not taken together."""

@@ -101,9 +101,11 @@ class Inputs:
     def _nearest(self, call: Call) -> Named:
         path = self._nearest_path(call)
         if not path:
+            from toast import operands
+
             told = f"nothing to search: no input, and no {NEAREST} here or above"
             meant = self.query and os.path.exists(call.path(self.query))
-            raise BadInput(told, f'search "..." {self.query}' if meant else f"run: index . > {NEAREST}")
+            raise BadInput(told, f'search "..." {operands.shown(self.query)}' if meant else f"run: index . > {NEAREST}")
         self.here, self.folder = pipes.path_of(call.cwd), os.path.dirname(path)
         return _opened(call, schema.open_file(call, path), path)
 

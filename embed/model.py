@@ -107,8 +107,9 @@ def check(call: Call, name: str, *, made: str, expected: str, index: str) -> Non
     """BadInput unless the model is the one that the index was made with, under the name `made`.
 
     Another one of the catalog's is not fetched to be told so."""
-    ours, theirs = catalog.known(alias.target(call, name)), catalog.known(made)
-    if (ours and theirs and ours != theirs) or digest(call, name) != expected:
+    ours, theirs = (catalog.known(alias.target(call, model)) for model in (name, made))
+    other = name != made and ours and theirs and ours != theirs
+    if other or digest(call, name) != expected:
         file = "x.db" if index == "standard input" else index
         raise BadInput(
             f"{index} was made with another model than {name}",

@@ -203,10 +203,12 @@ class Scale:
     def answers(self, cosine: float, bm25: float) -> bool:
         """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
         the best of many chunks is high by chance. docs/notebook.md has the curve."""
-        if self.known < 1 and bm25 or bm25 >= ALL * self.ideal:
-            return True
         found, floor = self.measured(cosine, bm25)
-        return found >= floor
+        return self.has_words(bm25) or found >= floor
+
+    def has_words(self, bm25: float) -> bool:
+        """Whether its words alone make a hit one: almost all of them, or those that the model does not know."""
+        return bool(self.known < 1 and bm25) or bm25 >= ALL * self.ideal
 
     def line_answers(self, cosines: Sequence[float], bm25: float) -> bool:
         """The same of the nearest of some lines: a log's chunk is about many things, and near to none of them."""

@@ -90,7 +90,7 @@ def filter_of(call: Call, globs: list[str], where: list[str]) -> Filter | None:
 class Query:
     """A text; where vectors are asked for its own (float32, as bytes), the share of it that the model knows, what
     gives vectors to other texts, and the model's cosine of unrelated ones. weights, floor: once it was answered, what
-    its words weigh, and what is to be said of the floor under its best hit."""
+    its words weigh, and what decided whether there is a hit."""
 
     def __init__(
         self, text: str, vector: bytes = b"", known: float = 0.0, *,
@@ -140,13 +140,22 @@ def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Want
         if hits:
             found = Exit.OK
         floor = "no floor" if wanted.threshold is None else f"the threshold is {wanted.threshold:g}"
-        call.info(f"{pipes.plural(len(hits), 'hit')}; {query.floor or floor}")
+        if call.verbose:
+            which = f"{_short(query.text)}: " if len(queries) > 1 else ""
+            call.info(f"{which}{pipes.plural(len(hits), 'hit')}; {query.floor or floor}")
         printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))
     if wanted.filter and (problem := wanted.filter.told()):
         call.warn(problem)
     if judge and judge.scorer.queries_cut:
         call.cut(f"{pipes.plural(judge.scorer.queries_cut, 'query')} over the limit of {wanted.rerank} cut")
     return found
+
+
+def _short(text: str) -> str:
+    """A query as a message names it."""
+    from toast import operands
+
+    return operands.quoted(operands.short(text))
 
 
 def searched(indexes: list[Opened], wanted: Wanted) -> str:
@@ -182,12 +191,8 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
             hits += opened.find(found, wanted=wanted, scale=scale, k=wide + len(first), first=first)
     lift(hits)
     hits.sort(key=lambda hit: (not hit.first, -hit.score))
-    sure = not (scale and hits and wanted.threshold is None) or hits[0].first
     if scale and hits and wanted.threshold is None:
-        measured = scale.measured(hits[0].cosine or 0.0, hits[0].bm25 or 0.0)
-        query.floor = "the best hit has {:.2f}, the floor is {:.2f}".format(*measured)
-    if scale and not sure and not scale.answers(hits[0].cosine or 0.0, hits[0].bm25 or 0.0):
-        hits = by_line(hits, query, scale)
+        hits = over_the_floor(hits, query, scale)
     if scale and hits:
         absolute(hits, scale)
     if scale and wanted.threshold is None:
@@ -196,6 +201,21 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     if judge:
         hits = judge.sort(query.text, hits, wanted.mode)
     return [hit for hit in hits[: wanted.k] if wanted.threshold is None or hit.score >= wanted.threshold]
+
+
+def over_the_floor(hits: list[Found], query: Query, scale: rank.Scale) -> list[Found]:
+    """What was found if the best is a hit at all; query.floor says what decided."""
+    cosine, bm25 = hits[0].cosine or 0.0, hits[0].bm25 or 0.0
+    if hits[0].first or scale.has_words(bm25):
+        query.floor = "the words decide, not the floor"
+        return hits
+    query.floor = "the best hit has {:.2f}, the floor is {:.2f}".format(*scale.measured(cosine, bm25))
+    if scale.answers(cosine, bm25):
+        return hits
+    hits = by_line(hits, query, scale)
+    if hits:
+        query.floor = "a line decides, not the floor"
+    return hits
 
 
 def by_line(hits: list[Found], query: Query, scale: rank.Scale) -> list[Found]:

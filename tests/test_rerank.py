@@ -134,7 +134,7 @@ def test_group_field_with_one_query(model):
 
 
 def test_fields_inside_of_objects(model):
-    """As --where has them, in all three places."""
+    """`a.b` in all three places; of lists, into which --where looks, none takes a member."""
     rows = [("cat", "a dog"), ("sky", "blue sky"), ("cat", "the cat")]
 
     def ran(lines, *words):

@@ -193,9 +193,13 @@ def test_verbose_tells_what_is_searched_and_what_a_hit_must_have(made, model):
         return found.err.decode().splitlines()
 
     of = "search: 7 chunks of 3 documents in x.db"
-    what, how = told("the cat")
+    what, how = told("the red dog")
     assert what == f"{of}; hybrid by {model}"
     assert re.fullmatch(r"search: [1-9]\d* hits?; the best hit has \d\.\d\d, the floor is \d\.\d\d", how)
+    assert told("the cat")[1].endswith(" hits; the words decide, not the floor")
+    (made / "asked").write_text("the cat\nthe red dog\n")
+    _, one, two = told("--queries", "asked", "-i")
+    assert one.startswith('search: "the cat": ') and re.match(r'search: "the red dog": .* the floor is ', two)
     what, how = told("--mode", "lexical", "the cat")
     assert what == f"{of}; lexical" and how.endswith("hits; no floor")
     assert told("--mode", "vector", "--threshold", "1.5", "cat")[1] == "search: 0 hits; the threshold is 1.5"
@@ -264,6 +268,11 @@ def test_scripts_without_spaces(tmp_path, model):
         for mode in ("lexical", "hybrid"):
             found = search(tmp_path, "--json", "--mode", mode, query, "-i", "x.db")  # it is told that the model cannot
             assert json.loads(found.out.splitlines()[0])["start_line"] == line
+
+
+def test_a_query_that_is_a_file_is_quoted(tmp_path):
+    (tmp_path / "my notes.txt").write_text("a cat\n")
+    search(tmp_path, "my notes.txt", stdin=subprocess.DEVNULL).fails('(search "..." "my notes.txt")')
 
 
 def test_many_queries(made):

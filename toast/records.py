@@ -207,13 +207,32 @@ class Records:
 
 
 def inside(data: Data, name: str) -> Any:
-    """What an object has under a name, or by `author.name` inside of one that it has; NOTHING where there is none."""
+    """What an object has under a name, or by `author.name` inside of one that it has; NOTHING where there is none.
+
+    It is one value: unlike the conditions of `embed/filters.py`, it goes into no lists."""
     found: Any = data
-    for part in [name] if name in data else name.split("."):
+    for part in _path(data, name):
         if not isinstance(found, dict) or part not in found:
             return NOTHING
         found = found[part]
     return found
+
+
+def without(data: Data, name: str) -> Data:
+    """An object less what `inside` finds in it."""
+
+    def less(whole: Any, part: str, *rest: str) -> Any:
+        if not isinstance(whole, dict) or part not in whole:
+            return whole
+        kept = {part: less(whole[part], *rest)} if rest else {}
+        return {**{key: value for key, value in whole.items() if rest or key != part}, **kept}
+
+    found: Data = less(data, *_path(data, name))
+    return found
+
+
+def _path(data: Data, name: str) -> list[str]:
+    return [name] if name in data else name.split(".")
 
 
 def split(chunks: Iterable[bytes], separator: bytes) -> Iterator[list[bytes]]:

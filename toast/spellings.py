@@ -104,8 +104,9 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
             'the query is in plain words and needs no option: search "..."',
         "--ignore-case --case-sensitive -s -S -y --smart-case -w --word-regexp -x --line-regexp":
             "words are found in any case and form",
-        "--line-number --with-filename -H --heading --no-heading --no-line-number --no-filename --column --vimgrep":
+        "--line-number --with-filename -H --heading --column --vimgrep":
             "paths and lines are written anyway, as grep does",
+        "--no-heading --no-line-number --no-filename": "a line is PATH:LINE:TEXT; cut -d: -f3- leaves the text, --json has it apart",
         "-a -I --binary --binary-files": "binary files are passed over",
         "--unrestricted -u -uu --no-ignore --hidden": "index --hidden . > x.db has the hidden files, too",
         "--multiline -U": "a section is searched as a whole",
