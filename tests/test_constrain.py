@@ -62,12 +62,23 @@ def test_regex(name, regex):
             r'none of a, b, c, d, \.\.\. says .*"a": {"type": "object"}',
         ),
         ('{"age": {"type": "integer"}}', '"properties": {"age": {"type": "integer"}}'),
-        ('{"title": "any"}', "none of title says"),
+        ('{"title": "any", "author": "x"}', 'none of author says .*"author": {"type": "string"}'),
     ],
 )
 def test_an_example_is_no_schema(text, told):
     with pytest.raises(UsageError, match=told):
         answer("qwen3-causal", "schema", text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "any"}', '{"description": "words"}',
+        '{"$defs": {"a": {"type": "string"}}}', '{"nullable": true}', "{}", "true",
+    ],
+)  # fmt: skip
+def test_a_schema_of_annotations_allows_everything(text):
+    json.loads(answer("qwen3-causal", "schema", text))
 
 
 def test_choice_and_grammar():

@@ -40,6 +40,12 @@ KEYWORDS = {
     "maxItems", "uniqueItems", "minLength", "maxLength", "pattern", "format", "minimum", "maximum", *EXCLUDED,
     "multipleOf",
 } - {"$defs", "definitions"}  # fmt: skip
+# what says nothing of an answer, and stands in schemas all the same
+ANNOTATIONS = {
+    "$schema", "$id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$vocabulary", "$defs",
+    "definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "nullable",
+    "contentEncoding", "contentMediaType", "contentSchema", "discriminator", "externalDocs",
+}  # fmt: skip
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", type(None): "null"}
 
 
@@ -100,12 +106,12 @@ class Grammar:
             raise UsageError(f"--schema is not JSON: {error}") from None
         if not isinstance(schema, (dict, bool)):
             raise UsageError("--schema is not a JSON schema: neither an object nor true or false")
-        if schema and isinstance(schema, dict) and KEYWORDS.isdisjoint(schema):  # an example, or its fields
-            raise UsageError(f"--schema: none of {_names(schema)} says what an answer must be", _like(schema))
+        if isinstance(schema, dict) and (strange := _strange(schema)):  # an example, or its fields
+            raise UsageError(f"--schema: none of {_names(strange)} says what an answer must be", _like(strange))
         try:
             for part in list(_subschemas(schema)):
                 self._read(part)
-            return LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=JSON)
+            return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=JSON)
         except (ValueError, RecursionError) as error:
             raise UsageError(f"--schema is not supported as it is: {brief(str(error))}") from None
 
@@ -128,6 +134,13 @@ class Grammar:
             part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
         else:
             part["pattern"] = pattern
+
+
+def _strange(schema: dict[str, Any]) -> dict[str, Any]:
+    """What no schema has, of an object without a keyword of one."""
+    if not KEYWORDS.isdisjoint(schema):
+        return {}
+    return {name: value for name, value in schema.items() if name not in ANNOTATIONS}
 
 
 def _names(schema: dict[str, Any]) -> str:
