@@ -291,7 +291,7 @@ toasted = Group(
 
     $ toasted status
 
-    Status 1: Of status: there is none.
+    Status 1: `toasted status`: no process runs.
     """,
     [
         Command(function, function.__name__.replace("_", " "))

@@ -119,7 +119,10 @@ FIELD = Option(
     without="text",
     group=RECORDS, empty=False,
 )  # fmt: skip
-PARQUET = Option(False, "--parquet", help="FILEs are Parquet, --field names the column with the text.", group=RECORDS)
+PARQUET = Option(
+    False, "--parquet", group=RECORDS,
+    help="FILEs are Parquet; --field names the column with the text, article.body one that is called so.",
+)  # fmt: skip
 
 EMPTY_OK = Option(
     False, "--empty-ok", group=RECORDS,
@@ -134,7 +137,7 @@ START = Option(
 )
 ON_ERROR = Option(
     "stop", "--on-error", choices=("skip", "warn", "stop"), group=RECORDS,
-    help="Of a bad record: skip leaves it out, status 2 at the end; warn leaves it out, no error; stop ends, status 2.",
+    help="A bad record: skip and warn leave it out and say so, skip with status 2 at the end; stop ends with status 2.",
 )  # fmt: skip
 
 # of every command, beside its own

@@ -166,7 +166,7 @@ model = Group(
     $ model pull org/name
     $ model ls
 
-    Status 1: Of ls: no model is here.
+    Status 1: `model ls`: no model is here.
     """,
     [Command(function, function.__name__.replace("_", " ")) for function in MODEL_VERBS],
 )
