@@ -252,7 +252,7 @@ def test_only_files_are_read(path, tmp_path):
 def test_a_lock_is_held_by_one(path):
     files.replace(path, [b"x"])
     held, other = os.open(path, os.O_RDWR), os.open(path, os.O_RDWR)
-    assert lock(held) is True and files.lock(other) is False
+    assert lock(held) is True and lock(other) is False
     waits = []
     threading.Timer(0.1, os.close, [held]).start()
     assert lock(other, lambda: waits.append(1)) is True and waits == []  # so short a wait is not told
