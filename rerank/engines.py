@@ -56,7 +56,8 @@ class Use:
 def open_engine(call: Call, name: str, use: Use) -> Any:
     """The engine for a model. Raises UsageError, BadModel."""
     path = call.path(name)
-    if os.path.exists(path) and not (os.path.isdir(path) or path.endswith(".gguf")):
+    is_file = os.path.exists(path) and not (os.path.isdir(path) or path.endswith(".gguf"))
+    if is_file and name not in PURPOSES:  # a name of ours means the same in every folder
         from rerank import probe
 
         engine: Any = probe.Probed(call, path, use)

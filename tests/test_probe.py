@@ -239,6 +239,14 @@ def test_a_probe_works_from_other_folders(model, tmp_path):
     command("classify", "-m", tmp_path / "x.probe", stdin=b"cat").ok()
 
 
+@pytest.mark.model
+def test_a_file_named_like_the_default_model_is_left(real, tmp_path):
+    asked = "echo a cat | classify -l 'an animal,a number'"
+    expected = shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out
+    (tmp_path / "minilm").touch()
+    assert shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out == expected
+
+
 def test_a_probe_is_no_other_model(learnt):
     for words in (["rerank", "cat"], ["embed"], ["index"]):
         command(*words, "-m", learnt, stdin=b"cat").fails("is a probe", f"classify -m {learnt}")
