@@ -293,7 +293,9 @@ def search(
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
     context: int | None = Option(None, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
-    json: bool = Option(False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'),
+    json: bool = Option(
+        False, "--json", help='Write JSON lines: {"path", "start_line", "end_line", "line", "score", "text"}.'
+    ),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB> before each hit."),
     explain: bool = Option(False, "--explain", help="Write the scores of the vector and of the words, too."),
     color: str = Option(

@@ -153,7 +153,8 @@ def _like(example: dict[str, Any]) -> str:
     name, value = next(iter(example.items()))
     asks = isinstance(value, dict) and not KEYWORDS.isdisjoint(value)
     field = value if asks else {"type": TYPES.get(type(value), "object")}
-    return "write " + brief(json.dumps({"type": "object", "properties": {name: field}}, ensure_ascii=False))
+    schema = {"type": "object", "properties": {name: field}, "required": [name]}
+    return "write " + brief(json.dumps(schema, ensure_ascii=False))
 
 
 def _const(part: dict[str, Any]) -> list[Any]:

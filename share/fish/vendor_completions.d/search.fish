@@ -28,7 +28,7 @@ complete -c search -s c -l count -d 'Print each path with the number of its hits
 complete -c search -s A -l after-context -x -d 'Lines after the best line. [at least 0]'
 complete -c search -s B -l before-context -x -d 'Lines before the best line. [at least 0]'
 complete -c search -s C -l context -x -d 'Lines around the best line. [at least 0]'
-complete -c search -l json -d 'Write JSON lines: {"path", "start_line", "end_line", "score", "text"}.'
+complete -c search -l json -d 'Write JSON lines: {"path", "start_line", "end_line", "line", "score", "text"}.'
 complete -c search -l scores -d 'Write SCORE<TAB> before each hit.'
 complete -c search -l explain -d 'Write the scores of the vector and of the words, too.'
 complete -c search -l color -x -a 'auto always never' -d 'Colours, and on a terminal links to the files. [default: auto]'
