@@ -304,7 +304,8 @@ def test_commands(tmp_path):
         "additionalProperties": False,
     }
     (tmp_path / "s.json").write_text(json.dumps(schema))
-    for given in (str(tmp_path / "s.json"), json.dumps(schema)):
+    path = str(tmp_path / "s.json")
+    for given in (path, f"@{path}", json.dumps(schema)):
         jsonschema.validate(json.loads(toast("-n", "60", "--schema", given, "hi").ok().out), schema)
     assert toast("--choice", "yes,no", "is it?").ok().out in (b"yes\n", b"no\n")
     assert json.loads(toast("--choice", "yes,no", "--json", "is it?").ok().out)["finish_reason"] == "stop"

@@ -181,7 +181,8 @@ def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
 
 
 def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
-    """(kind, text) of the one constraint that was given; --schema and --grammar may name a file, --choice @FILE."""
+    """(kind, text) of the one constraint that was given; --schema and --grammar may name a FILE or @FILE, --choice
+    @FILE."""
     asked = [(kind, text) for kind, text in given.items() if text is not None]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0][0]} and --{asked[1][0]} exclude each other")
@@ -193,7 +194,7 @@ def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
     if kind == "choice":
         return kind, _contents(call, kind, text[1:]) + "\n" if text[:1] == "@" else pipes.clean(text).strip()
     inline = kind == "regex" or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
-    return kind, pipes.clean(text) if inline else _contents(call, kind, text)
+    return kind, pipes.clean(text) if inline else _contents(call, kind, text.removeprefix("@"))
 
 
 def _contents(call: Call, kind: str, name: str) -> str:
