@@ -1,5 +1,6 @@
 """What a terminal gets of models, records, names and messages: nothing that steers it; a pipe gets it as it is."""
 
+import contextlib
 import json
 import os
 import pty
@@ -45,8 +46,9 @@ def on_terminal(name, *words, stdin=b"", **options):
 
     reader = threading.Thread(target=read)
     reader.start()
-    run.stdin.write(stdin)
-    run.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it has ended before it read
+        run.stdin.write(stdin)
+        run.stdin.close()
     status = run.wait(60)
     reader.join()
     os.close(ours)
