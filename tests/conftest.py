@@ -11,8 +11,10 @@ from hypothesis import settings
 
 from toast import kernels, loaded
 
-# a shell's background job ignores Ctrl-C, and so would the commands that are started here
+# a shell's background job ignores Ctrl-C and SIGQUIT, nohup SIGHUP, and so would the commands that are started here
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    signal.signal(number, signal.SIG_DFL)
 
 # where a change is judged, the same examples every time; at a desk, new ones
 settings.register_profile("judge", derandomize=True)
