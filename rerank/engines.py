@@ -15,7 +15,7 @@ from toast import loaded, pipes
 from toast.encoding.encoder import Encoder
 from toast.encoding.sentence_transformers import normalize
 from toast.errors import UsageError
-from toast.store.catalog import PURPOSES
+from toast.store import catalog
 from toast.task import need
 
 TYPE_CHECKING = False
@@ -57,7 +57,7 @@ def open_engine(call: Call, name: str, use: Use) -> Any:
     """The engine for a model. Raises UsageError, BadModel."""
     path = call.path(name)
     is_file = os.path.exists(path) and not (os.path.isdir(path) or path.endswith(".gguf"))
-    if is_file and name not in PURPOSES:  # a name of ours means the same in every folder
+    if is_file and not catalog.known(name):  # a name of ours means the same in every folder
         from rerank import probe
 
         engine: Any = probe.Probed(call, path, use)
@@ -69,7 +69,7 @@ def open_engine(call: Call, name: str, use: Use) -> Any:
 
 
 def _model(call: Call, name: str, use: Use) -> Any:
-    if name in PURPOSES:
+    if catalog.known(name):
         use.need_two()  # before it is fetched
     kind = need(call, name, "label", "generate", "embed", "adapt")
     if kind == "label":

@@ -241,10 +241,11 @@ def test_a_probe_works_from_other_folders(model, tmp_path):
 
 @pytest.mark.model
 def test_a_file_named_like_the_default_model_is_left(real, tmp_path):
-    asked = "echo a cat | classify -l 'an animal,a number'"
-    expected = shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out
-    (tmp_path / "minilm").touch()
-    assert shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out == expected
+    for model, words in (("minilm", ""), ("minilm@q6", "-m minilm@q6")):
+        asked = f"echo a cat | classify {words} -l 'an animal,a number'"
+        expected = shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out
+        (tmp_path / model).touch()
+        assert shell(asked, cwd=tmp_path, env=real).ok(quiet=False).out == expected
 
 
 def test_a_probe_is_no_other_model(learnt):
