@@ -18,11 +18,10 @@ static inline vi four(const void* x) {
 // Where a panel's codes are read, from the file's rows: take(step, f) calls f(rows, at) for the codes of a step.
 template <int BITS, bool WHOLE>
 struct InPlace {
-  static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
   Rows<WHOLE> rows;
   template <class F>
   TOAST_INLINE void take(size_t step, F f) const {
-    f(rows, step * BYTES);
+    f(rows, step * ROW_BYTES<BITS>);
   }
 };
 
@@ -31,7 +30,7 @@ struct InPlace {
 template <int BITS>
 struct Copied {
   static constexpr int STEPS = tuning::NEAR_STEPS;
-  static constexpr size_t BYTES = STEP * BITS / 8, SIZE = STEPS * BYTES, ALL = 2 * COLUMNS * SIZE;
+  static constexpr size_t SIZE = STEPS * ROW_BYTES<BITS>, ALL = 2 * COLUMNS * SIZE;
   Rows<true> rows;
   uint8_t* near;  // [ALL]
 
@@ -41,7 +40,7 @@ struct Copied {
     const size_t piece = step / STEPS, at = step % STEPS;
     if (!step) copy(0, 0, COLUMNS);
     if ((piece + 1) * SIZE < rows.stride) copy(piece + 1, at * PART, PART);
-    f(Near{place(piece)}, at * BYTES);
+    f(Near{place(piece)}, at * ROW_BYTES<BITS>);
   }
 
  private:
@@ -91,8 +90,7 @@ struct FreshCursor {
 // The same for one row of activations, 4 steps at a time. Rows that share sets would wait for every line.
 template <int BITS>
 struct AlongCursor {
-  static constexpr int MOST = 1;                    // rows of activations
-  static constexpr size_t BYTES = STEP * BITS / 8;  // of a row, in a step
+  static constexpr int MOST = 1;  // rows of activations
   Rows<true> rows;
   size_t step;
   Ahead ahead;
@@ -106,7 +104,7 @@ struct AlongCursor {
   }
   TOAST_INLINE void sum_up(const Block* x) {
     constexpr int LINES = 4 * Ahead::lines(BITS) / COLUMNS;  // to ask for, of each column
-    const size_t at = step * BYTES, left = (rows.stride - at) / BYTES;
+    const size_t at = step * ROW_BYTES<BITS>, left = (rows.stride - at) / ROW_BYTES<BITS>;
     const int count = left < 4 ? left : 4;
     const int8_t* q[4];
     for (int g = 0; g < 4; g++) q[g] = g < count ? x[g].q : nullptr;

@@ -9,6 +9,8 @@ constexpr int PANEL = tuning::QUANTIZED_PANEL;
 constexpr int COLUMNS = PANEL * W;
 constexpr int STEP = ACTIVATION_GROUP;  // one step: 32 k, 8 dwords a column
 constexpr size_t STEP_BYTES = STEP * COLUMNS;
+template <int BITS>
+constexpr size_t ROW_BYTES = STEP * BITS / 8;  // of a row of codes, in a step
 
 // Rows of bytes, `stride` apart. In a short last panel the last one stands in for those that are not there.
 template <bool WHOLE>
