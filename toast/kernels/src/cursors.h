@@ -87,36 +87,40 @@ struct FreshCursor {
 };
 
 #ifdef TOAST_ALONG_K
-// The same for one row of activations, 4 steps at a time. Rows that share sets would wait for every line.
+// The same for one row of activations, STEPS steps at a time. Rows that share sets would wait for every line.
 template <int BITS>
 struct AlongCursor {
   static constexpr int MOST = 1;  // rows of activations
+  static constexpr int STEPS = TOAST_ALONG_K;
   Rows<true> rows;
   size_t step;
   Ahead ahead;
-  vi sums[PANEL][4];
+  vi sums[PANEL][STEPS];
+
+  AlongCursor(const Rows<true>& rows, size_t step, const Ahead& ahead) : rows(rows), step(step), ahead(ahead) {}
 
   TOAST_INLINE void multiply(const Block* const* x, Dot<BITS> (&dot)[1][PANEL]) {
-    if (step % 4 == 0) sum_up(*x);
+    if (step % STEPS == 0) sum_up(*x);
     ahead.ask_scales(step);
-    for (int p = 0; p < PANEL; p++) dot[0][p].sum = sums[p][step % 4];
+    for (int p = 0; p < PANEL; p++) dot[0][p].sum = sums[p][step % STEPS];
     step++;
   }
   TOAST_INLINE void sum_up(const Block* x) {
-    constexpr int LINES = 4 * Ahead::lines(BITS) / COLUMNS;  // to ask for, of each column
+    constexpr int LINES = STEPS * Ahead::lines(BITS);  // to ask for, while the columns are summed up
     const size_t at = step * ROW_BYTES<BITS>, left = (rows.stride - at) / ROW_BYTES<BITS>;
-    const int count = left < 4 ? left : 4;
-    const int8_t* q[4];
-    for (int g = 0; g < 4; g++) q[g] = g < count ? x[g].q : nullptr;
+    const int count = left < STEPS ? left : STEPS;
+    const int8_t* q[STEPS];
+    for (int g = 0; g < STEPS; g++) q[g] = g < count ? x[g].q : nullptr;
     vi activations[2];
     load_activations<BITS>(q, activations);
 #pragma GCC unroll 2
     for (int p = 0; p < PANEL; p++)
       sum_along(
           [&](int c) {
-            for (int line = (p * W + c) * LINES, end = line + LINES; line < end; line++)
-              ahead.ask_codes(step + line % 4, line / 4);
-            return dot_along<BITS>(rows(p * W + c) + at, count, activations);
+            const int column = p * W + c;
+            for (int line = column * LINES / COLUMNS; line < (column + 1) * LINES / COLUMNS; line++)
+              ahead.ask_codes(step + line % STEPS, line / STEPS);
+            return dot_along<BITS>(rows(column) + at, count, activations);
           },
           sums[p]);
   }

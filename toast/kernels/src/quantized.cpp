@@ -244,9 +244,9 @@ struct Panel {
 #ifdef TOAST_ALONG_K
   void multiply_fresh(const FreshCursor<BITS, InPlace<BITS, true>>& from, int c, const Chunk& in, const QuantTask& t,
                       const Outliers& outliers, float* acc) const {
-    if constexpr (BITS == 4 || BITS == 8)
+    if constexpr (is_along(BITS))
       if (t.M == 1)
-        return multiply<BITS>(AlongCursor<BITS>{from.source.rows, from.step, from.ahead, {}}, c, in, t, outliers, acc);
+        return multiply<BITS>(AlongCursor<BITS>(from.source.rows, from.step, from.ahead), c, in, t, outliers, acc);
     multiply<BITS>(from, c, in, t, outliers, acc);
   }
 #endif

@@ -104,6 +104,48 @@ static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
   w[3] = _mm256_unpackhi_epi64(c, d);
 }
 
+// Sums along k instead of across columns, for one row of activations: a row of weights is read a line at a time, and
+// what is moved between lanes are sums. Groups at a time, and the bits of which it is done: 8 bits gain nothing.
+#define TOAST_ALONG_K 2
+constexpr bool is_along(int bits) { return bits == 4; }
+
+// The activations of 2 groups [g], a half of the lanes each, that meet the low and the high codes of weights. q: their
+// bytes; the group that is not there is 0.
+template <int BITS>
+static TOAST_INLINE void load_activations(const int8_t* const q[2], vi x[2]) {
+  vi apart = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);
+  auto group = [=](const int8_t* p) {
+    return p ? _mm256_permutevar8x32_epi32(_mm256_loadu_si256((const vi*)p), apart) : _mm256_setzero_si256();
+  };
+  vi a = group(q[0]), b = group(q[1]);
+  x[0] = _mm256_permute2x128_si256(a, b, 0x20);
+  x[1] = _mm256_permute2x128_si256(a, b, 0x31);
+}
+
+// Of 2 groups [g] of a row at p, 8 sums of 16 bits each, that together are the sum of the group and fit as it does
+// (Dot<4>). count: groups that are there.
+template <int BITS>
+static TOAST_INLINE vi dot_along(const uint8_t* p, int count, const vi x[2]) {
+  vi w = count == 2 ? _mm256_loadu_si256((const vi*)p) : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i*)p));
+  return _mm256_add_epi16(_mm256_maddubs_epi16(low_nibbles(w), x[0]), _mm256_maddubs_epi16(high_nibbles(w), x[1]));
+}
+
+// What dot_along() gave for W rows to the sums of W columns, for each of 2 groups, as a Dot has them.
+template <class F>
+static TOAST_INLINE void sum_along(F of_row, vi sums[2]) {
+  vi z[2];
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; i++) {
+    vi v[4] = {of_row(4 * i), of_row(4 * i + 1), of_row(4 * i + 2), of_row(4 * i + 3)};
+    vi a = _mm256_add_epi16(_mm256_unpacklo_epi16(v[0], v[1]), _mm256_unpackhi_epi16(v[0], v[1]));
+    vi b = _mm256_add_epi16(_mm256_unpacklo_epi16(v[2], v[3]), _mm256_unpackhi_epi16(v[2], v[3]));
+    z[i] = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+  }
+  vi all = _mm256_add_epi16(_mm256_unpacklo_epi64(z[0], z[1]), _mm256_unpackhi_epi64(z[0], z[1]));
+  sums[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all));  // the other half of a pair is 0
+  sums[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(all, 1));
+}
+
 static inline vf lanes(vi x, int half, f16) {
   x = half ? _mm256_srli_epi32(x, 16) : _mm256_and_si256(x, _mm256_set1_epi32(0xffff));
   return widen(_mm_packus_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)), f16{});

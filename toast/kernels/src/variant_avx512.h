@@ -101,8 +101,9 @@ static TOAST_INLINE void load_columns(const Rows& row, size_t at, vi w[4]) {
 }
 
 // Sums along k instead of across columns, for one row of activations: a row of weights is read a line at a time, and
-// nothing is moved between lanes before it is summed up.
-#define TOAST_ALONG_K
+// nothing is moved between lanes before it is summed up. Groups at a time, and the bits of which it is done:
+#define TOAST_ALONG_K 4
+constexpr bool is_along(int bits) { return bits == 4 || bits == 8; }
 
 // The activations of 4 groups [g], 4 lanes each, that meet the same byte of weights: with BITS 4 those of the low and
 // of the high codes, with 8 of groups 0 and 1, 2 and 3. q: their bytes; the groups that are not there are 0.
