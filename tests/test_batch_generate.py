@@ -8,7 +8,7 @@ import mlx.core as mx
 import pytest
 
 from toast import kernels
-from toast.generation import decoder
+from toast.generation import decoder, device
 from toast.generation import ragged_cache as text_rows
 from toast.generation.batch_generate import Job, decode
 from toast.generation.generate import Generation, Sequence, prefill
@@ -167,7 +167,7 @@ def test_beginnings_are_copied_from_other_rows(monkeypatch):
     name, fed = QUANTISED, []
     if kernels.variant() == "off":
         pytest.skip("plain MLX has no such layers")
-    monkeypatch.setattr(text_rows, "PIECE", 4)
+    monkeypatch.setattr(device, "PIECE", 4)
     rows = text_rows.Ragged(model(name), lambda: decoder.caches(model(name)))
     forward = rows._forward
     monkeypatch.setattr(rows, "_forward", lambda new: (fed.append(sum(map(len, new.values()))), forward(new))[1])
@@ -190,13 +190,24 @@ def test_shared_beginnings_are_read_once(monkeypatch):
     )
     prefix = LastPrompt(model("llama-causal"), lambda: decoder.caches(model("llama-causal")))
     for ids in ([1, 5, 6, 7, 8], [1, 5, 6, 9], [1, 5, 6, 9, 9, 9], [1, 5, 6, 9, 9, 9]):
-        caches = prefix.prefill(ids)
+        caches = prefix.prefill(ids[:-1])
         assert caches[0].offset == len(ids) - 1
         fresh = decoder.caches(model("llama-causal"))
         prefill(model("llama-causal"), fresh, ids[:-1])
         for a, b in zip(caches, fresh):
             assert mx.allclose(a.keys[..., : a.offset, :], b.keys[..., : b.offset, :], atol=1e-5).item()
     assert counted == [4, 0, 2, 0]
+
+
+def test_a_row_that_holds_nothing_yet_is_kept_empty():
+    """What lies past a buffer may be NaN, which no mask hides."""
+    cache, single = RowCache(1), decoder.caches(model("llama-causal"))[0]
+    single.update_and_fetch(mx.ones((1, 2, 256, 8)), mx.ones((1, 2, 256, 8)))
+    cache.place(0, single)
+    cache.lengths.append(0)
+    cache.keep([1, 0])
+    assert cache.keys.shape == (2, 2, 256, 8) and cache.keys[0].max().item() == 0 == cache.values[0].max().item()
+    assert cache.keys[1].min().item() == 1 and cache.lengths == [0, 256]
 
 
 def test_rows_are_masked_by_their_own_length():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from toast import kernels
-from toast.generation import decoder, generate
+from toast.generation import decoder, device
 from toast.generation.generate import Generation, Sequence, prefill
 from toast.generation.prompt_lookup import PAUSE, Drafter
 from toast.generation.sample import Sampler
@@ -48,7 +48,7 @@ def test_greedy_ids(name):
 
 @pytest.mark.parametrize("piece", [1, 3, 64])
 def test_a_prompt_in_pieces(monkeypatch, piece):
-    monkeypatch.setattr(generate, "PIECE", piece)
+    monkeypatch.setattr(device, "PIECE", piece)
     run = max(runs("llama3-rope-causal"), key=lambda run: len(run["ids"]))
     _, tokens = generation("llama3-rope-causal", run["ids"], limit=24)
     assert [token.id for token in tokens] == run["greedy_ids"]

@@ -227,3 +227,30 @@ def test_metadata_that_is_no_object(tmp_path, metadata):
     path = write(tmp_path / "m.safetensors", {"__metadata__": metadata, "t": entry()}, b"\0" * 8)
     with open(path, "rb") as file, pytest.raises(ValueError, match="metadata"):
         safetensors.unpack(file.read())
+
+
+# ---------------------------------------------------------------- as Metal shares them
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_what_is_shared_equals_mlx(tmp_path, shift):
+    """Every type; what ends in the last page, or stands where no element may begin, is left to MLX's loader."""
+    arrays = tensors() | {"large": mx.arange(20_000).reshape(4, 5000), "z": mx.ones((5000,), mx.uint8)}
+    head, *parts = map(bytes, safetensors.pack(arrays, {}))
+    head = (len(head) - 8 + shift).to_bytes(8, "little") + head[8:] + b" " * shift
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(b"".join([head, *parts]))
+    with open(path, "rb") as file:
+        found = weights.shared(file.fileno(), weights._header(file.fileno()), copy=True)
+    whole = mx.load(str(path))
+    assert ("large" in found) == (not shift) and "z" not in found and len(found) >= 5 * (not shift)
+    for name, array in found.items():
+        assert (array.dtype, array.shape) == (whole[name].dtype, whole[name].shape)
+        assert mx.array_equal(array, whole[name]).item()
+
+
+def test_a_cpu_shares_nothing(tmp_path):
+    path = tmp_path / "m.safetensors"
+    mx.save_safetensors(str(path), {"a": mx.arange(20_000)})
+    with open(path, "rb") as file:
+        assert weights.shared(file.fileno(), weights._header(file.fileno())) == {}

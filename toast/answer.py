@@ -13,8 +13,8 @@ import mlx.core as mx
 from toast import kept, kernels, pipes
 from toast.errors import Exit
 from toast.filters import CodeBlock, LastNewline, Reasoning, Stops
-from toast.generation import last_row
-from toast.generation.generate import PIECE, Generation, Sequence, begun, can_trim, prefill
+from toast.generation import device, last_row
+from toast.generation.generate import Generation, Sequence, begun, can_trim, prefill
 from toast.generation.prompt_lookup import Drafter
 from toast.question import fit, gather
 
@@ -207,7 +207,8 @@ def _read(call: Call, request: Request, generation: Generation, *, ids: list[int
                 prefill(model, caches, ids[known:pause], watch=bar.update)
                 prefix.mark(caches, pause)
                 known = pause
-        end = max(known, (len(ids) - known - 1) // PIECE * PIECE + known)
+        piece = device.piece()
+        end = max(known, (len(ids) - known - 1) // piece * piece + known)
         prefill(model, caches, ids[known:end], watch=bar.update)
         _read_end(generation, ids[end:])
         bar.update(len(ids) - end)

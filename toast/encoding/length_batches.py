@@ -10,6 +10,7 @@ from _thread import allocate_lock
 
 import mlx.core as mx
 
+from toast import kernels
 from toast.cancel import checkpoint
 from toast.errors import BadText
 
@@ -50,7 +51,7 @@ def compute(function: Callable[[list[Any]], mx.array], parts: list[Any], size: i
     """function(list of at most `size` encodings) -> (B, ...) over all parts: (N, ...), N > 0, in order."""
     order = sorted(range(len(parts)), key=lambda i: len(parts[i].ids))
     groups = [[parts[i] for i in group] for group in _groups(parts, order, size)]
-    rows = _bounded(function, groups) if mx.default_device() == mx.Device(mx.cpu) else _evaluated(function, groups)
+    rows = (_evaluated if kernels.on_gpu() else _bounded)(function, groups)
     place = [0] * len(order)
     for row, i in enumerate(order):
         place[i] = row
@@ -58,11 +59,12 @@ def compute(function: Callable[[list[Any]], mx.array], parts: list[Any], size: i
 
 
 def _evaluated(function: Callable[[list[Any]], mx.array], groups: list[list[Any]]) -> list[mx.array]:
-    rows = []
+    rows: list[mx.array] = []
     for group in groups:
         checkpoint()
         rows.append(function(group))
-        mx.eval(rows[-1])
+        mx.async_eval(rows[-1])
+        mx.eval(rows[-2:-1] if kernels.on_gpu() else rows[-1:])  # a GPU has the next batch before it is done with one
     return rows
 
 

@@ -6,11 +6,15 @@ Knows what a text asks for and when it is over; no caches (`ragged_cache.py`), n
 
 from __future__ import annotations
 
+from itertools import count
+
 import mlx.core as mx
 
+from toast import kernels
 from toast.cancel import checkpoint
-from toast.generation.generate import Sequence, Token, check, likeliest, resolved
-from toast.generation.ragged_cache import batch
+from toast.generation import device
+from toast.generation.generate import Sequence, Token, best_of, check, resolved
+from toast.generation.ragged_cache import Masked, batch
 from toast.generation.sample import Sampler, logprobs
 
 TYPE_CHECKING = False
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any, TypeVar
 
-    from toast.generation.ragged_cache import Masked, Ragged
+    from toast.generation.ragged_cache import Ragged
 
     J = TypeVar("J", bound="Job")
 
@@ -42,6 +46,21 @@ class Job:
         """The token that the next one follows."""
         return self.tokens[-1].id if self.tokens else self.ids[-1]
 
+    @property
+    def takes_best(self) -> bool:
+        """Whether the next token is the best logit and nothing else."""
+        return self.sampler.takes_best() and self.sequence.guide is None and self.top is None
+
+    @property
+    def on_last(self) -> bool:
+        """Whether the next token is the last one that the limit allows."""
+        return len(self.sequence.ids) + 1 >= self.sequence.limit
+
+    def draw(self, logits: mx.array) -> tuple[mx.array, ...]:
+        """logits (V,) -> what `resolved` takes: the token (), and what else is asked for."""
+        token = self.sequence.choose(self.sampler, logits)
+        return (token, *(logprobs(logits, token, self.top) if self.top is not None else ()))
+
     def add(self, token: Token) -> None:
         """Note a token, unless it ends the text and is not part of it."""
         if self.sequence.take(token.id):
@@ -63,7 +82,7 @@ def decode(
     BadModel where its logits are not numbers."""
     coming, texts = iter(jobs), batch(model, make)
     live: dict[int, J] = {}
-    while True:
+    for steps in count(1):
         checkpoint()
         free = [row for row in range(rows) if row not in live]
         new = dict(zip(free, iter(coming.__next__, None), strict=False))
@@ -75,25 +94,23 @@ def decode(
             live[row].add(token)
         for row in [row for row, job in live.items() if job.sequence.reason]:
             yield live.pop(row)
+        if steps % device.OFTEN == 0:
+            device.tidy()
 
 
 def _step(texts: Ragged | Masked, live: dict[int, J], name: str) -> list[Token]:
-    """The next token of each row."""
+    """The next token of each row; a GPU has what may follow them before anybody looks at them."""
     logits = texts.step({row: job.last for row, job in live.items()})
     jobs = list(live.values())
-    plain = [job.sampler.takes_best() and job.sequence.guide is None and job.top is None for job in jobs]
-    best = likeliest(name, logits) if any(plain) else []
-    if all(plain):
-        return [Token(i) for i in best]
-    found: list[Any] = []
-    for n, job in enumerate(jobs):
-        if plain[n]:
-            found.append(None)
-            continue
-        token = job.sequence.choose(job.sampler, logits[n])
-        found.append((token, *(logprobs(logits[n], token, job.top) if job.top is not None else ())))
-    drawn = [job.sampler.logit for job, best_only in zip(jobs, plain, strict=True) if not best_only]
-    mx.eval([parts for parts in found if parts], drawn)
-    for logit in drawn:
-        check(name, logit)
-    return [Token(best[n]) if parts is None else resolved(*parts) for n, parts in enumerate(found)]
+    drawn = {n: job.draw(logits[n]) for n, job in enumerate(jobs) if not job.takes_best}
+    best: Any
+    best, values = best_of(logits) if len(drawn) < len(jobs) else (None, None)
+    checked = [jobs[n].sampler.logit for n in drawn] + ([] if values is None else [values])
+    mx.async_eval(best, list(drawn.values()), checked)
+    if isinstance(texts, Masked) and kernels.on_gpu() and not all(job.on_last for job in jobs):
+        tokens = [drawn[n][0] if n in drawn else best[n] for n in range(len(jobs))]
+        texts.look_ahead(mx.stack(tokens) if drawn else best)
+    for found in checked:
+        check(name, found)
+    ids: Any = [] if best is None else best.tolist()
+    return [resolved(*drawn[n]) if n in drawn else Token(ids[n]) for n in range(len(jobs))]

@@ -121,7 +121,7 @@ class LanguageModel(Reader):
     light = True  # nobody changes its layers
 
     def __init__(self, folder: str, adapter: str = "") -> None:
-        from toast.generation import decoder
+        from toast.generation import decoder, device
 
         super().__init__(folder, adapter)
         plain = self.light and not adapter and kept.memory is None
@@ -130,6 +130,7 @@ class LanguageModel(Reader):
             from toast.generation import lora
 
             lora.apply(self.model, adapter, folder)
+        device.wire(self.model)
         self.shared: SharedModel | None = None
         if kept.memory is not None:  # a process that stays works for many at once
             from toast.generation.shared_model import SharedModel

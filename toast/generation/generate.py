@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from toast.cancel import checkpoint
 from toast.errors import BadModel, not_numbers, told
+from toast.generation import device
 from toast.generation.repetition import Repetition
 from toast.generation.sample import Sampler, logprobs
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     Top = list[tuple[int, float]]  # (id, log-probability) of alternatives, best first
 
-PIECE = 512  # tokens of a prompt that are read at once: bounds the memory of a layer's activations
 STEP = 256  # positions that a cache grows by, MLX-LM's KVCache and ours
 
 
@@ -79,9 +79,10 @@ def prefill(model: Any, caches: list[Any], ids: list[int], *, watch: Callable[[i
 
 def prefill_piece(model: Any, caches: list[Any], ids: list[int]) -> int:
     """Put some of the ids into the caches; how many."""
-    piece = ids[:PIECE]
+    piece = ids[: device.piece()]
     forward(model, mx.array([piece]), caches)  # its logits are never computed
     mx.eval([cache.state for cache in caches])
+    device.tidy()
     return len(piece)
 
 
@@ -183,11 +184,11 @@ class Generation:
             draft = self.drafter.draft() if self.drafter and alone else []
             token = sequence.choose(self.sampler, logits)
             extra = logprobs(logits, token, self.top) if self.top is not None else ()
-            following = None
+            following, logit = None, self.sampler.logit
+            mx.async_eval(token, logit, *extra)
             if sequence.guide is None and alone and not draft and len(sequence.ids) + 1 < sequence.limit:
                 following = self._step(token)
-            logit = self.sampler.logit
-            mx.async_eval(token, logit, *extra, *([] if following is None else [following]))
+                mx.async_eval(following)  # apart: all that one call computes is there when the last of it is
             chosen = resolved(token, *extra)
             check(self.name, logit)
             if not self._take(chosen.id):
@@ -214,6 +215,8 @@ class Generation:
                 yield Token(id)
             if following is not None:
                 logits = following
+            if len(sequence.ids) % device.OFTEN == 0:
+                device.tidy()
 
     def leave(self) -> None:
         """The text is over, and its seat free where others share the model."""
@@ -231,7 +234,10 @@ class Generation:
         whether they do not end the text)."""
         draft = draft[: self.sequence.limit - len(self.sequence.ids) + 1]
         rows = self._forward(mx.array([draft]))
-        best: Any = likeliest(self.name, rows)
+        tokens, logits = best_of(rows)
+        mx.eval(tokens, logits)
+        check(self.name, logits)
+        best: Any = tokens.tolist()
         accepted: list[int] = []
         whole = True
         for n, drafted in enumerate(draft[1:]):
@@ -263,14 +269,10 @@ def check(name: str, logits: mx.array) -> None:
         raise not_numbers(name)
 
 
-def likeliest(name: str, rows: mx.array) -> list[int]:
-    """The best token of each row of logits (N, V); BadModel where they are not numbers."""
+def best_of(rows: mx.array) -> tuple[mx.array, mx.array]:
+    """Logits (N, V) -> the best token of each row (N,), and its logit (N,)."""
     best = mx.argmax(rows, axis=-1)
-    logits = mx.take_along_axis(rows, best[:, None], axis=-1)[:, 0]
-    mx.eval(best, logits)
-    check(name, logits)
-    ids: Any = best.tolist()
-    return ids
+    return best, mx.take_along_axis(rows, best[:, None], axis=-1)[:, 0]
 
 
 def resolved(token: mx.array, *extra: mx.array) -> Token:

@@ -11,7 +11,8 @@ import mlx.core as mx
 
 from toast import kernels
 from toast.cancel import checkpoint
-from toast.generation.generate import PIECE, STEP, common_prefix, forward, prefill
+from toast.generation import device
+from toast.generation.generate import STEP, common_prefix, forward, prefill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Ragged:
         """Feed prompts {row: ids}, a piece after the other."""
         while prompts := {row: ids for row, ids in prompts.items() if ids}:
             checkpoint()
-            pieces, room = {}, PIECE
+            pieces, room = {}, device.piece()
             for row, ids in prompts.items():
                 if room:
                     pieces[row] = ids[:room]
@@ -128,7 +129,8 @@ class Ragged:
 class RowCache:
     """MLX-LM's KVCache for rows of different lengths: keys and values (B, H, T, D).
 
-    `offset` (B,) is each row's length, to which a step adds one position. kv_dtype: what a layer keeps alone."""
+    `offset` (A,) is the length of each row that takes part in a step, which adds positions to them.
+    kv_dtype: what a layer keeps alone."""
 
     def __init__(self, rows: int = 0) -> None:
         self.keys: Any = None
@@ -154,31 +156,42 @@ class RowCache:
 
         self.keys, self.values = room(self.keys, keys), room(self.values, values)
 
-    def begin_step(self) -> None:
-        """Fix the rows and their lengths for the step that comes."""
-        self.rows, self.offset = mx.arange(len(self.lengths)), mx.array(self.lengths, mx.int32)
+    def begin_step(self, rows: list[int] | None = None) -> None:
+        """Fix the rows that take part in the step that comes, all without a word, and their lengths."""
+        self.active = list(range(len(self.lengths))) if rows is None else rows
+        self.rows, self.offset = mx.array(self.active, mx.int32), mx.array(self._before(), mx.int32)
+
+    def _before(self) -> list[int]:
+        return [self.lengths[row] for row in self.active]
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """keys, values (B, H, 1, D) -> all of them, (B, H, T, D); what is past a row's length is masked."""
-        self._reserve(max(self.lengths) + 1, keys, values)
-        self.keys[self.rows, :, self.offset] = keys[:, :, 0]
-        self.values[self.rows, :, self.offset] = values[:, :, 0]
-        self.lengths = [length + 1 for length in self.lengths]
-        most = max(self.lengths)
-        return self.keys[..., :most, :], self.values[..., :most, :]
+        """keys, values (A, H, L, D) of the step's rows -> all of theirs, (A, H, T, D); what is past a row's length is
+        masked."""
+        count = keys.shape[2]
+        most = max(self._before()) + count
+        self._reserve(most, keys, values)
+        rows, places = self.rows[:, None], self.offset[:, None] + mx.arange(count)
+        self.keys[rows, :, places] = keys.swapaxes(1, 2)
+        self.values[rows, :, places] = values.swapaxes(1, 2)
+        for row in self.active:
+            self.lengths[row] += count
+        found = self.keys[..., :most, :], self.values[..., :most, :]
+        return found if len(self.active) == len(self.lengths) else (found[0][self.rows], found[1][self.rows])
 
     def make_mask(self, N: int, return_array: bool = False, window_size: int | None = None) -> mx.array:  # noqa: FBT001, FBT002
-        """Which positions (B, 1, 1, T) each row's next token sees; MLX-LM asks for it, by position."""
-        places, last = mx.arange(max(self.lengths) + 1)[None], self.offset[:, None]
+        """Which positions (A, 1, N, T) each row's next N tokens see; MLX-LM asks for it, by position."""
+        places = mx.arange(max(self._before()) + N)[None, None]
+        last = (self.offset[:, None] + mx.arange(N))[..., None]
         mask = places <= last
         if window_size is not None:
             mask = mask & (places > last - window_size)
-        return mask[:, None, None]
+        return mask[:, None]
 
     def keep(self, rows: list[int]) -> None:
         """Go on with these rows alone, in this order."""
         index = mx.array(rows)
         if self.keys is not None:
+            self._reserve(1, self.keys, self.values)  # a row that holds nothing yet may have no place
             self.keys, self.values = self.keys[index], self.values[index]
         self.lengths = [self.lengths[r] for r in rows]
 
@@ -192,40 +205,86 @@ class LastPrompt:
         self.caches: Caches = []
 
     def prefill(self, ids: list[int]) -> Caches:
-        """Caches that hold all but the last of the ids."""
-        known, caches = common_prefix(self.ids, ids[:-1]), self.make()
+        """Caches that hold the ids."""
+        known, caches = common_prefix(self.ids, ids), self.make()
         if known:
             for new, old in zip(caches, self.caches, strict=True):
                 new.state = (old.keys[..., :known, :], old.values[..., :known, :], known)
-        prefill(self.model, caches, ids[known:-1])
-        self.ids, self.caches = ids[:-1], caches
+        prefill(self.model, caches, ids[known:])
+        self.ids, self.caches = ids, caches
         return caches
 
 
 class Masked:
-    """Prompts read one by one; a step of all rows at once, as long as the longest."""
+    """A step of all rows at once, as long as the longest. Prompts are read one by one, on a GPU side by side; what they
+    begin with alike is read once."""
 
     def __init__(self, model: Any, make: Callable[[], Caches]) -> None:
         self.model, self.last = model, LastPrompt(model, make)
         self.caches = [RowCache() for _ in make()]
         self.rows: list[int] = []
+        self.ahead: list[int | None] = []  # rows whose next step is under way, None for one that is another text's now
+        self.logits: Any = None  # of these
 
     def place(self, prompts: Prompts) -> None:
         """Read prompts {row: ids}, all but their last token."""
+        if not prompts:
+            return
+        self.ahead = [None if row in prompts else row for row in self.ahead]
         new = [row for row in prompts if row not in self.rows]
         self.rows += new
         for cache in self.caches:
             cache.lengths += [0] * len(new)
-        for row, ids in prompts.items():
-            for cache, single in zip(self.caches, self.last.prefill(ids), strict=True):
+        texts = {row: ids[:-1] for row, ids in prompts.items()}
+        for group in [texts] if kernels.on_gpu() else [{row: ids} for row, ids in texts.items()]:
+            self._read(group)
+
+    def _read(self, texts: Prompts) -> None:
+        """Put texts {row: ids} into the caches: what they begin with alike once, the rest side by side."""
+        first = next(iter(texts.values()))
+        head = first[: min(common_prefix(first, ids) for ids in texts.values())]
+        for cache, single in zip(self.caches, self.last.prefill(head), strict=True):
+            for row in texts:
                 cache.place(self.rows.index(row), single)
+        texts = {row: ids[len(head) :] for row, ids in texts.items()}
+        while texts := {row: ids for row, ids in texts.items() if ids}:
+            checkpoint()
+            size = min(max(map(len, texts.values())), max(1, device.piece() // len(texts)))
+            self._read_piece({row: ids[:size] for row, ids in texts.items()}, size)
+            texts = {row: ids[size:] for row, ids in texts.items()}
+
+    def _read_piece(self, texts: Prompts, size: int) -> None:
+        """The same for texts of at most `size` ids; after a shorter one comes what its next tokens will replace."""
+        self._forward(list(texts), mx.array([ids + [0] * (size - len(ids)) for ids in texts.values()]))
+        for cache in self.caches:
+            for row, ids in texts.items():
+                cache.lengths[self.rows.index(row)] -= size - len(ids)
+        mx.eval([(cache.keys, cache.values) for cache in self.caches])
+        device.tidy()
 
     def step(self, last: dict[int, int]) -> mx.array:
         """{row: its last token} -> logits (rows, V); rows that are missing are over."""
-        if list(last) != self.rows:
-            keep, self.rows = [self.rows.index(row) for row in last], list(last)
+        rows, ahead, self.ahead = list(last), self.ahead, []
+        if rows != self.rows:
+            keep, self.rows = [self.rows.index(row) for row in rows], rows
             for cache in self.caches:
                 cache.keep(keep)
+        new = [row for row in rows if row not in ahead]
+        found = [self.logits] if ahead else []
+        if new:
+            found.append(self._forward(new, mx.array([last[row] for row in new])[:, None])[:, -1])
+        logits, order = mx.concatenate(found), [*ahead, *new]
+        return logits if order == rows else logits[mx.array([order.index(row) for row in rows])]
+
+    def look_ahead(self, tokens: mx.array) -> None:
+        """Begin the step after tokens (rows,), which nobody has seen yet; `step` gives its logits. A text that is over
+        has had its share of it for nothing, which costs a GPU no time."""
+        self.ahead, self.logits = list(self.rows), self._forward(self.rows, tokens[:, None])[:, -1]
+        mx.async_eval(self.logits)
+
+    def _forward(self, rows: list[int], ids: mx.array) -> mx.array:
+        """ids (A, L) of some rows -> logits (A, L, V), not yet computed."""
+        places = [self.rows.index(row) for row in rows]
         for cache in self.caches:
-            cache.begin_step()
-        return forward(self.model, mx.array([last[row] for row in self.rows])[:, None], self.caches)[:, -1]
+            cache.begin_step(places)
+        return forward(self.model, ids, self.caches)

@@ -12,7 +12,8 @@ import mlx.core as mx
 
 from toast import kernels
 from toast.cancel import checkpoint
-from toast.generation.generate import PIECE, has_kv_caches, prefill_piece
+from toast.generation import device
+from toast.generation.generate import has_kv_caches, prefill_piece
 from toast.generation.ragged_cache import Part, forward_parts
 
 TYPE_CHECKING = False
@@ -99,7 +100,7 @@ class SharedModel:
 def _chosen(waiting: list[_Asked]) -> list[_Asked]:
     """Of those who wait: all that want a token, and of the prompts what is not too much for these, in turn."""
     decoding = any(asked.part.wanted for asked in waiting)
-    chosen, room = [], SLICE if decoding else PIECE
+    chosen, room = [], SLICE if decoding else device.piece()
     for asked in waiting:
         if asked.part.wanted or room > 0:
             chosen.append(asked)

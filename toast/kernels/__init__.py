@@ -91,7 +91,7 @@ def install_for(call: Caller, *, tell: bool = True) -> None:
     counts = threads.isascii() and threads.isdecimal() and len(threads) < 5
     wanted = "auto" if required else asked, int(threads) if counts else 0
     with _lock:
-        if _decided and not _same(_decided, wanted) and not _on_gpu():
+        if _decided and not _same(_decided, wanted) and not on_gpu():
             used, asked = ("{} kernels, {} threads".format(*x) for x in (_decided, wanted))
             raise KernelsInUse(f"this process uses {used}: it cannot use {asked}")
         if _decided is None or _variant == "off":  # without kernels, every Call is told why
@@ -122,7 +122,7 @@ def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None]
     global _variant, map_tensors, linear, after_attention, encoder_layer, DecoderLayers, Rope
     import mlx.core as mx
 
-    if _on_gpu():
+    if on_gpu():
         return _variant
     mx.disable_compile()  # on the CPU it runs a compiler and loads what lies in /tmp
     if variant == "off":
@@ -202,7 +202,8 @@ def _restore() -> None:
     map_tensors = linear = after_attention = encoder_layer = DecoderLayers = Rope = None
 
 
-def _on_gpu() -> bool:
+def on_gpu() -> bool:
+    """Whether MLX computes on one: by Metal or CUDA, without any of ours."""
     import mlx.core as mx
 
     return mx.default_device() != mx.Device(mx.cpu)

@@ -7,12 +7,20 @@ Does not know: what the tensors mean, or where the model came from.
 from __future__ import annotations
 
 import os
+from math import prod
+from mmap import ACCESS_READ, PAGESIZE, mmap
 
 import mlx.core as mx
 
 from toast import files, json_text, kernels
 from toast.errors import BadModel
 from toast.store import safetensors
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Header = dict[str, tuple[int, mx.Dtype, list[int]]]  # name -> offset, dtype, shape
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -81,12 +89,35 @@ def _safetensors(path: str) -> dict[str, mx.array]:
     try:
         tensors = _header(fd)
         if kernels.map_tensors is None:
-            return _tensors(path, "safetensors")
+            return _tensors(path, "safetensors") | (shared(fd, tensors) if kernels.on_gpu() else {})
         return dict(zip(tensors, kernels.map_tensors(fd, list(tensors.values())), strict=True))
     except (RuntimeError, ValueError, IndexError) as error:
         raise BadModel(f"{path}: {error}") from None
     finally:
         os.close(fd)
+
+
+def shared(fd: int, header: Header, *, copy: bool = False) -> dict[str, mx.array]:
+    """Name -> array of a file's tensors as they lie in the page cache; none where MLX cannot take them without `copy`.
+
+    Metal takes whole pages of a file, and its ops read from whole words and elements: a tensor that begins elsewhere,
+    or ends in a last page that is not full, is missing. The pages cannot be written; MLX writes an op's result over
+    its input only where no array is left that shares it, such as another tensor of the file."""
+    size = os.fstat(fd).st_size // PAGESIZE * PAGESIZE
+    try:
+        view: Any = memoryview(mmap(fd, size, access=ACCESS_READ)).cast("I")
+        words = mx.asarray(view, copy=copy)
+    except (ValueError, OSError):  # a file of less than a page, of more words than MLX counts; CUDA
+        return {}
+    found = {}
+    for name, (at, dtype, shape) in header.items():
+        count = prod(shape)
+        end = at + count * dtype.size
+        if count and not at % max(dtype.size, 4) and end <= size and dtype != mx.float64:  # which no GPU has
+            part = words[at // 4 : -(-end // 4)]
+            found[name] = part.view(dtype)[:count].reshape(shape)
+    mx.eval(found)
+    return found
 
 
 def tensors_of(path: str) -> dict[str, tuple[mx.Dtype, list[int]]]:
@@ -104,7 +135,7 @@ def tensors_of(path: str) -> dict[str, tuple[mx.Dtype, list[int]]]:
     return found
 
 
-def _header(fd: int) -> dict[str, tuple[int, mx.Dtype, list[int]]]:
+def _header(fd: int) -> Header:
     """Name -> (offset, dtype, shape), checked against the file; ValueError when it is none."""
     size = os.fstat(fd).st_size
     length = safetensors.header_length(_read(fd, 8, 0), size)
