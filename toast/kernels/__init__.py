@@ -116,8 +116,8 @@ def _same(decided: tuple[str, int], wanted: tuple[str, int]) -> bool:
 def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None] | None = None) -> str:
     """Replace MLX's slow CPU functions by ours; on a GPU change nothing; "off" puts MLX's back.
 
-    variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
-    warn(text) is called once when plain MLX has to do. Returns the variant in use.
+    variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity and the
+    cgroup's quota. warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
     global _variant, map_tensors, linear, after_attention, encoder_layer, DecoderLayers, Rope
     import mlx.core as mx
