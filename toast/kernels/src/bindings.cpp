@@ -56,8 +56,9 @@ NB_MODULE(_ext, m) {
   toast::bind_rope(m);
   toast::bind_attention(m);
   toast::bind_cache(m);
-  toast::bind_layer(m);
   toast::bind_recurrence(m);
+  toast::bind_net(m);
+  toast::bind_layer(m);
   toast::bind_encoder(m);
   toast::bind_scan(m);
   toast::bind_near(m);
