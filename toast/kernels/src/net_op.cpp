@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "bindings.h"
+#include "mlx/transforms.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -70,9 +71,17 @@ std::tuple<mx::array, mx::array, mx::array> run_net(const Net& n, const Arrays& 
 // Of q, k, v, z, a, b: the projection, the first column, from a group of heads to the next, heads in a group.
 using PartTuple = std::tuple<int, int, int, int>;
 
+// (channels, taps, 1), as MLX has them, by taps: computed, since threads share a net.
+mx::array by_tap(const mx::array& conv) {
+  refuse(conv.ndim() != 3 || conv.shape(2) != 1, "a short convolution.");
+  auto turned = mx::contiguous(mx::transpose(mx::squeeze(conv, 2)));
+  mx::eval(turned);
+  return turned;
+}
+
 Net made(std::array<int, 4> heads, const std::vector<PartTuple>& parts, const mx::array& conv, const mx::array& A_log,
          const mx::array& dt_bias, const mx::array& norm, float eps) {
-  Net n{heads[0], heads[1], heads[2], heads[3], {}, conv, A_log, dt_bias, norm, eps};
+  Net n{heads[0], heads[1], heads[2], heads[3], {}, by_tap(conv), A_log, dt_bias, norm, eps};
   for (auto [which, first, group, each] : parts) {
     refuse(which < 0 || first < 0 || group < 0 || each < 1, "parts.");
     size_t i = n.parts.size(), D = i < 2 ? n.dk : i < 4 ? n.dv : 1;
@@ -87,8 +96,7 @@ Net made(std::array<int, 4> heads, const std::vector<PartTuple>& parts, const mx
 void Net::check() const {
   refuse(k_heads < 1 || v_heads < 1 || v_heads % k_heads || dk < 1 || dv < 1, "heads.");
   refuse(parts.size() != 6, "six parts.");
-  refuse(conv.ndim() != 3 || conv.shape(0) != channels() || taps() < 1 || taps() > (int)MOST_TAPS ||
-             conv.shape(2) != 1 || !is_float(conv.dtype()),
+  refuse(conv.shape(1) != channels() || taps() < 1 || taps() > (int)MOST_TAPS || !is_float(conv.dtype()),
          "a short convolution.");
   for (auto x : {&A_log, &dt_bias}) refuse(x->shape() != mx::Shape{v_heads} || !is_float(x->dtype()), "numbers.");
   refuse(norm.shape() != mx::Shape{dv} || !is_float(norm.dtype()), "a norm.");

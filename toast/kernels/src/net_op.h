@@ -9,11 +9,11 @@ namespace toast {
 struct Net {
   int k_heads, v_heads, dk, dv;
   std::vector<Part> parts;
-  mx::array conv, A_log, dt_bias, norm;  // (channels, taps, 1), (v_heads), (v_heads), (dv)
+  mx::array conv, A_log, dt_bias, norm;  // (taps, channels), (v_heads), (v_heads), (dv)
   float eps;
 
   int channels() const { return 2 * k_heads * dk + v_heads * dv; }
-  int taps() const { return conv.shape(1); }
+  int taps() const { return conv.shape(0); }
   mx::Shape kept(int B) const { return {B, taps() - 1, channels()}; }  // of what is convolved
   mx::Shape states(int B) const { return {B, v_heads, dv, dk}; }
 

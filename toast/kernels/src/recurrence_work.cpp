@@ -112,9 +112,9 @@ struct Channels {
       else
         std::memset(to, 0, x.D * sizeof(float));
     }
-    auto w = net.conv + size_of(net.conv_type) * (first + h * x.D) * taps;
+    auto w = net.conv + size_of(net.conv_type) * (first + h * x.D);
     kernels().convolution(
-        {window, y, Type::f32, w, nullptr, net.conv_type, x.D, x.D, taps, p.n, x.D, Activation::silu});
+        {window, y, Type::f32, w, nullptr, net.conv_type, x.D, x.D, taps, p.n, x.D, Activation::silu, net.channels()});
   }
 
   // The rows that the next call begins with.

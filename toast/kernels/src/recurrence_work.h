@@ -76,7 +76,7 @@ struct Part {
 struct DeltaNet {
   size_t heads, share, dk, dv, taps;
   std::array<Part, 6> parts;  // q, k, v, z, a, b
-  const char *conv, *norm;
+  const char *conv, *norm;    // conv[taps, channels]
   Type conv_type, norm_type;
   Numbers A_log, dt_bias;
   float norm_eps;
