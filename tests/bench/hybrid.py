@@ -1,9 +1,9 @@
 """Models with layers that have a state, by ours and by llama.cpp: random weights in the shapes of real models.
 
-    python tests/bench/hybrid.py make FOLDER VOCABULARY.gguf [SHAPE...]        SHAPE.gguf in Q4_0, embedding in 8 bits;
-                                                                               SHAPE, a folder, where ours reads no such GGUF
+    python tests/bench/hybrid.py make FOLDER VOCABULARY.gguf [SHAPE...]        SHAPE.gguf in Q4_0, embedding in 8 bits
     python tests/bench/hybrid.py time FOLDER PYTHON [--turns 5] [SHAPE...]     rows of a table, tokens a second
 VOCABULARY.gguf: whose vocabulary the files have, SmolLM2's say. PYTHON: of an environment with llama-cpp-python.
+Where ours reads no such GGUF, it gets the same shape as a folder, SHAPE.
 Names and shapes of tensors are llama.cpp's (src/models). Speed does not depend on what the weights say.
 """
 

@@ -39,7 +39,7 @@ def fuse(extension: Any) -> None:
 
 def fused_layers(model: Any) -> list[Any]:
     """The fused form of each layer, None for one that has none; empty for models of other kinds."""
-    inner = getattr(getattr(model, "language_model", model), "model", None)
+    inner: Any = getattr(getattr(model, "language_model", model), "model", None)
     if type(inner).__call__ not in [ours for _, ours in MODELS.values()]:
         return []
     return [_once(layer, _make_layer) for layer in inner.layers]
@@ -47,7 +47,7 @@ def fused_layers(model: Any) -> list[Any]:
 
 def _model(name: str) -> Callable[..., mx.array]:
     def call(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
-        layers = _once(self, _stack) if input_embeddings is None and _knows(cache, self.layers) else None
+        layers: Any = _once(self, _stack) if input_embeddings is None and _knows(cache, self.layers) else None
         x = None if layers is None else self.embed_tokens(inputs)
         if x is None or not layers.takes(x):
             more = () if input_embeddings is None else (input_embeddings,)  # Qwen3-Next's has no such argument

@@ -35,7 +35,8 @@ NB_MODULE(_ext, m) {
         return k ? k->name : nullptr;
       },
       "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
-  m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity and the cgroup's quota.");
+  m.def("set_threads", &toast::set_threads, "n"_a,
+        "Threads in all; 0 follows the CPU affinity and the cgroup's quota.");
   m.def("threads", &toast::threads);
   m.def("quota_cpus", &toast::quota_cpus, "cgroups"_a, "root"_a,
         "CPUs that the smallest quota is worth, of what /proc/PID/cgroup says and where cgroups are mounted; 0: none.");

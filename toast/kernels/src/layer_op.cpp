@@ -140,8 +140,8 @@ struct DecoderLayers {
   // Whether a buffer of `rows` texts has room for a text's new rows from row `place` on.
   bool fits(const mx::array& a, int rows, const Segment& part, int place) const {
     auto& l = attention();
-    return a.ndim() == 4 && a.shape(0) == rows && a.shape(1) == l.kv_heads && a.shape(3) == l.D &&
-           place >= 0 && part.offset >= place && part.length <= a.shape(2) - place;
+    return a.ndim() == 4 && a.shape(0) == rows && a.shape(1) == l.kv_heads && a.shape(3) == l.D && place >= 0 &&
+           part.offset >= place && part.length <= a.shape(2) - place;
   }
 
   void check_dtype(const mx::array& keys, const mx::array& values, const mx::array& x) const {
@@ -203,7 +203,8 @@ struct DecoderLayers {
   // The caches of every layer in turn, of each text: what they write into is theirs alone, and there already.
   std::vector<LayerCache> in_place(const Arrays& keys, const Arrays& values, const RaggedBatch& batch) const {
     size_t texts = batch.segments.size();
-    refuse(std::any_of(layers.begin(), layers.end(), [](auto& l) { return l->net.has_value(); }), "nets take no batch.");
+    refuse(std::any_of(layers.begin(), layers.end(), [](auto& l) { return l->net.has_value(); }),
+           "nets take no batch.");
     refuse(keys.size() != layers.size() * texts || values.size() != keys.size(), "a cache of every layer and text.");
     std::vector<LayerCache> at(layers.size());
     for (size_t i = 0; i < keys.size(); i++) {
@@ -278,8 +279,8 @@ void bind_layer(nb::module_& m) {
   nb::class_<DecoderLayers>(m, "DecoderLayers", "Llama's decoder layers with quantised weights (MLX's affine form).")
       .def(
           "__init__",
-          [](DecoderLayers* self, const std::vector<LinearTuple>& linears,
-             const NormTuples& norms, const Rope& rope, int heads, int kv_heads, float scale, const std::vector<std::optional<Update>>& updates,
+          [](DecoderLayers* self, const std::vector<LinearTuple>& linears, const NormTuples& norms, const Rope& rope,
+             int heads, int kv_heads, float scale, const std::vector<std::optional<Update>>& updates,
              const std::vector<OptionalArray>& biases, const std::string& activation,
              const std::optional<ExpertsTuple>& experts, bool gated) {
             new (self) DecoderLayers(single(linears, {{},
@@ -310,9 +311,10 @@ void bind_layer(nb::module_& m) {
           "they are weighed by: their part of the softmax over 'all', the same 'normed' to one, or of that over those "
           "'used').\n"
           "gated: q gives a gate beside each head's queries.")
-      .def_static("delta_net", &delta_net, nb::kw_only(), "net"_a, "linears"_a, "norms"_a,
-                  "One with a gated delta net in attention's place. linears: what projects the net's rows, o, gate, up, "
-                  "down. norms: before\nthe net and the feed-forward block, and four times None.")
+      .def_static(
+          "delta_net", &delta_net, nb::kw_only(), "net"_a, "linears"_a, "norms"_a,
+          "One with a gated delta net in attention's place. linears: what projects the net's rows, o, gate, up, "
+          "down. norms: before\nthe net and the feed-forward block, and four times None.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def(
@@ -323,7 +325,8 @@ void bind_layer(nb::module_& m) {
           "layer, which hold `offset` rows -> y like x, keys, values. places: the row of each layer's caches where the "
           "new ones\n"
           "begin; before `offset` in a ring, which takes one row at a time and sees all that it holds. Of a net, "
-          "None or\nin keys' place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, dk).")
+          "None or\nin keys' place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, "
+          "dk).")
       .def(
           "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
           "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so far); keys, "

@@ -1,8 +1,7 @@
 // A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
-// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), Gemma 3 (norms before the residuals, GELU)
-// and Qwen3-Next (gated attention, gated delta nets) add.
-// Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
-// Knows the kernels and the pool; knows nothing of MLX.
+// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), Gemma 3 (norms before the residuals,
+// GELU) and Qwen3-Next (gated attention, gated delta nets) add. Made of the ops' own parts in the same order, with the
+// same roundings: over the same caches, the bits are theirs. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <array>
 #include <memory>
@@ -53,9 +52,7 @@ struct LayerCache : KvCaches {
 
 // The states between the two halves of a layer are [x, q, k, v, gate] of it, matrices one after the other; of a net,
 // [x, y]. Their elements for one row:
-inline size_t states_width(const Layer& l) {
-  return (size_t)l.width() + (l.net ? l.o.K : l.q.N + l.k.N + l.v.N);
-}
+inline size_t states_width(const Layer& l) { return (size_t)l.width() + (l.net ? l.o.K : l.q.N + l.k.N + l.v.N); }
 // Those that all of them need.
 size_t states_width(const Layers& layers);
 

@@ -114,9 +114,19 @@ void Net::check(const std::vector<int>& widths) const {
 
 DeltaNet Net::work(const mx::array& conv, const mx::array& A_log, const mx::array& dt_bias,
                    const mx::array& norm) const {
-  DeltaNet net{(size_t)v_heads,     (size_t)(v_heads / k_heads), (size_t)dk,      (size_t)dv,    (size_t)taps(), {},
-               conv.data<char>(),   norm.data<char>(),           type_of(conv),   type_of(norm), numbers_of(A_log),
-               numbers_of(dt_bias), eps};
+  DeltaNet net{(size_t)v_heads,
+               (size_t)(v_heads / k_heads),
+               (size_t)dk,
+               (size_t)dv,
+               (size_t)taps(),
+               {},
+               conv.data<char>(),
+               norm.data<char>(),
+               type_of(conv),
+               type_of(norm),
+               numbers_of(A_log),
+               numbers_of(dt_bias),
+               eps};
   std::copy(parts.begin(), parts.end(), net.parts.begin());
   return net;
 }
@@ -126,9 +136,8 @@ void bind_net(nb::module_& m) {
       .def(
           "__init__",
           [](Net* self, std::array<int, 4> heads, const std::vector<PartTuple>& parts, const mx::array& conv,
-             const mx::array& A_log, const mx::array& dt_bias, const mx::array& norm, float eps) {
-            new (self) Net(made(heads, parts, conv, A_log, dt_bias, norm, eps));
-          },
+             const mx::array& A_log, const mx::array& dt_bias, const mx::array& norm,
+             float eps) { new (self) Net(made(heads, parts, conv, A_log, dt_bias, norm, eps)); },
           nb::kw_only(), "heads"_a, "parts"_a, "conv"_a, "A_log"_a, "dt_bias"_a, "norm"_a, "eps"_a)
       .def("__call__", &run_net, "projected"_a, "before"_a.none(), "state"_a.none());
 }

@@ -59,8 +59,8 @@ struct Wkv {
 };
 void run(const Wkv& wkv);
 
-// What a projection gives, (B, T, ..) with steps in elements; and where it has some of a net's heads: `each` of them side
-// by side from column `first` on, the next ones `group` further.
+// What a projection gives, (B, T, ..) with steps in elements; and where it has some of a net's heads: `each` of them
+// side by side from column `first` on, the next ones `group` further.
 struct Projected {
   const char* data;
   Type type;
