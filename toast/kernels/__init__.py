@@ -38,7 +38,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers.mixtures", "DecoderLayers.delta_net", "int8_scan", "int8_near", "crc32_blocks",
+    "attention_step", "DecoderLayers.delta_net", "GatedDeltaNet", "int8_scan", "int8_near", "crc32_blocks",
     "tell_of_shrunk_files",
 )  # fmt: skip
 
