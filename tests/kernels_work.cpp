@@ -63,7 +63,7 @@ struct Decoder {
       }
       return found;
     };
-    std::vector<KvCaches> caches{{buffers(0), buffers(1)}, {buffers(2), buffers(3)}};
+    std::vector<LayerCache> caches{{{buffers(0), buffers(1)}, {}}, {{buffers(2), buffers(3)}, {}}};
     std::vector<float> states(batch.rows * states_width(*layers[0])), y(x.size());
     std::vector<char> work(run_layers_bytes(layers, batch.rows)), more(finish_layer_bytes(*layers[1], batch.rows));
     run_layers(layers, (const char*)x.data(), batch, caches, (char*)states.data(), work.data());

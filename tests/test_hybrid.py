@@ -9,6 +9,7 @@ from test_kernels_fast import VARIANTS, bits, f32
 
 from toast import kernels
 from toast.generation import decoder
+from toast.kernels import recurrent
 from toast.store.config import normalised
 
 ext = pytest.importorskip("toast.kernels._ext")
@@ -19,6 +20,7 @@ TEXT = {"qwen3_5": {"full_attention_interval": 2, "num_experts": 0, **DELTA}}
 MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA}
 OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
 NAMES = [*MORE, *TEXT, *OTHERS]
+FUSED = ["qwen3_next", "qwen3_5"]
 # MLA does one token otherwise, and MLX multiplies by experts otherwise
 CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
 
@@ -31,11 +33,13 @@ def kernels_afterwards():
     ext.set_threads(0)
 
 
-def made(name, dtype=mx.float32):
+def made(name, dtype=mx.float32, **more):
     known = every_architecture.fixture(name) if name in OTHERS else None
     config = (known[0] if known else every_architecture.settings(name)) | MORE.get(name, {})
     if name in TEXT:
-        config["text_config"] |= TEXT[name]
+        config["text_config"] |= TEXT[name] | more
+    else:
+        config |= more
     module = decoder.architecture(".", config)
     mx.random.seed(1)
     model = module.Model(decoder._arguments(module, normalised(dict(config))))
@@ -54,8 +58,8 @@ def use(variant):
     kernels.install_nn()
 
 
-def logits(model, pieces, rows=slice(None)):
-    cache = model.make_cache()
+def logits(model, pieces, rows=slice(None), cache=None):
+    cache = cache or model.make_cache()
     return mx.concatenate([mx.array(model(mx.array(piece)[rows], cache=cache)) for piece in pieces], axis=1)
 
 
@@ -94,6 +98,42 @@ def test_nets_are_one_op():
         logits(model, [TOKENS[:, :3]])
         nets = [layer.linear_attn for layer in model.layers if layer.is_linear]
         assert nets and all(type(net).__name__ == cls and type(net.fused).__name__ == "GatedDeltaNet" for net in nets)
+
+
+def quantized(name, dtype=mx.float32, **more):
+    """As it is made, in 4 bits and some layers in 8; heads and widths that a group of 32 divides."""
+    import mlx.nn as nn
+
+    wide = {"linear_key_head_dim": 24, "linear_value_head_dim": 32, "intermediate_size": 96, "hidden_size": 64} | more
+    model = made(name, dtype, **wide)
+    forms = [{"bits": 4, "group_size": 32}, {"bits": 8, "group_size": 64}]
+    nn.quantize(model, class_predicate=lambda path, m: (
+        forms["_z" in path or "k_proj" in path] if hasattr(m, "to_quantized") else False))  # fmt: skip
+    mx.eval(model.parameters())
+    return model
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
+@pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3)])
+def test_layers_as_one_op_are_their_parts(name, dtype, rows, monkeypatch):
+    """A prompt, a second one, and steps past the growth of the caches."""
+    model = quantized(name, dtype)
+    tokens = np.random.default_rng(1).integers(3, 60, (3, 262))
+    pieces = np.split(tokens, [70, 239, *range(240, 262)], axis=1)
+    use(VARIANTS[-1])
+    fused = logits(model, pieces, rows)
+    inner = model.language_model.model if hasattr(model, "language_model") else model.model
+    assert type(inner.fused) is ext.DecoderLayers and kernels.fused_layers(model) == (len(inner.layers),) * 2
+    cls = type(inner)
+    monkeypatch.setattr(cls, "__call__", recurrent._unfused[cls.__name__])
+    caches = model.make_cache()
+    for cache in caches:
+        if hasattr(cache, "keys"):  # of the dtype that fused layers store
+            cache.keys = cache.values = mx.zeros(
+                (fused.shape[0], inner.fused.kv_heads, 0, inner.fused.head_dims), inner.fused.kv_dtype
+            )
+    np.testing.assert_array_equal(bits(fused), bits(logits(model, pieces, rows, caches)))
 
 
 def test_padding_is_mlx_lms_own():

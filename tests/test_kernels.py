@@ -125,6 +125,56 @@ def test_the_pool_follows_the_cpu_affinity():
     assert python(code + "e.set_threads(0); print(e.threads())") == ["1"]
 
 
+QUOTAS = [
+    ("0::/\n", {"cpu.max": "150000 100000"}, 2),
+    ("0::/\n", {"cpu.max": "max 100000"}, 0),
+    ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "300000 100000", "cpu.max": "400000 100000"}, 3),
+    ("0::/docker/unseen\n", {"cpu.max": "20000 100000"}, 1),  # a container's own is the root that it sees
+    ("1:name=systemd:/x\n0::/\n", {"cpu.max": "250000 50000"}, 5),
+    ("5:memory:/m\n4:cpu,cpuacct:/a\n", {"cpu,cpuacct/a/cpu.cfs_quota_us": "200000",
+                                         "cpu,cpuacct/a/cpu.cfs_period_us": "100000"}, 2),
+    ("4:cpu:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 0),
+    ("4:cpuset:/a\n", {"cpuset/a/cpu.cfs_quota_us": "200000", "cpuset/a/cpu.cfs_period_us": "100000"}, 0),
+    ("", {}, 0),
+    ("nonsense\n0::\n::\n", {"cpu.max": "9"}, 0),
+    ("0::/\n", {"cpu.max": "0 0"}, 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cgroups", "files", "cpus"), QUOTAS)
+def test_the_smallest_quota_of_the_cgroups_counts(tmp_path, cgroups, files, cpus):
+    from toast.kernels import _ext
+
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    assert _ext.quota_cpus(cgroups, str(tmp_path)) == cpus
+
+
+@pytest.fixture
+def half_a_cpu():
+    """A cgroup of this machine with such a quota."""
+    name, version_1 = f"toast-test-{os.getpid()}", os.path.isdir("/sys/fs/cgroup/cpu")
+    folder = f"/sys/fs/cgroup/cpu/{name}" if version_1 else f"/sys/fs/cgroup/{name}"
+    try:
+        os.mkdir(folder)
+    except OSError as error:
+        pytest.skip(f"no cgroup of our own: {error}")
+    try:
+        with open(f"{folder}/{'cpu.cfs_quota_us' if version_1 else 'cpu.max'}", "r+") as file:
+            file.write("50000" if version_1 else "50000 100000")
+        yield folder
+    except FileNotFoundError as error:  # a parent leaves the controller to itself
+        pytest.skip(f"no quotas: {error}")
+    finally:
+        os.rmdir(folder)
+
+
+def test_the_pool_follows_the_cgroups_quota(half_a_cpu):
+    code = POOL.replace("e.set_threads(4)", f"open('{half_a_cpu}/cgroup.procs', 'w').write(str(os.getpid()))")
+    assert python(code + "e.set_threads(0); mx.eval(f()); print(e.threads())") == ["1"]
+
+
 def test_a_forked_child_makes_its_own_threads():
     """MLX's own stream thread does not survive a fork, so the child calls the pool directly."""
     code = POOL + (

@@ -25,7 +25,7 @@ EVERYWHERE = (
     ("TOAST_HOME", "Where models and sessions are kept, else $XDG_CACHE_HOME/toast, else ~/.cache/toast."),
     ("TOAST_PULL", "1: a model that is named and not here is fetched."),
     ("HF_HUB_OFFLINE", "1: no hub is asked anything. HF_HOME, HF_HUB_CACHE: where the Hugging Face cache is."),
-    ("TOAST_THREADS", "Threads of the CPU kernels, else one for each core."),
+    ("TOAST_THREADS", "Threads of the CPU kernels, else one for each core that the affinity and the cgroup leave it."),
     ("TOAST_DEBUG", "1: an error shows where it came from."),
 )
 COLOURS = ("NO_COLOR", "Not empty: no colours, unless --color always.")

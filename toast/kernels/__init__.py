@@ -38,7 +38,7 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers.mixtures", "GatedDeltaNet", "int8_scan", "int8_near", "crc32_blocks",
+    "attention_step", "DecoderLayers.delta_net", "GatedDeltaNet", "int8_scan", "int8_near", "crc32_blocks",
     "tell_of_shrunk_files",
 )  # fmt: skip
 
@@ -116,8 +116,8 @@ def _same(decided: tuple[str, int], wanted: tuple[str, int]) -> bool:
 def install(variant: str = "auto", threads: int = 0, warn: Callable[[str], None] | None = None) -> str:
     """Replace MLX's slow CPU functions by ours; on a GPU change nothing; "off" puts MLX's back.
 
-    variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity.
-    warn(text) is called once when plain MLX has to do. Returns the variant in use.
+    variant: auto, off, generic, avx2, avx512 or neon. threads: 0 follows the CPU affinity and the
+    cgroup's quota. warn(text) is called once when plain MLX has to do. Returns the variant in use.
     """
     global _variant, map_tensors, linear, after_attention, encoder_layer, DecoderLayers, Rope
     import mlx.core as mx
@@ -153,13 +153,14 @@ def install_nn() -> None:
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, modules, recurrent
+    from . import _ext, hybrid, modules, recurrent
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
         recurrent.fuse(_ext)
+        hybrid.fuse(_ext)
 
 
 def supports_ragged_batch(model: Any) -> bool:
@@ -184,9 +185,10 @@ def fused_layers(model: Any) -> tuple[int, int]:
         return 0, len(getattr(model, "layers", []))
     if hasattr(type(model), "fused_layers"):
         return model.fused_layers()
-    from . import modules
+    from . import hybrid, modules
 
-    return modules.fused_layers(model)
+    parts = hybrid.fused_layers(model) or modules.fused_blocks(model)
+    return sum(part is not None for part in parts), len(parts)
 
 
 def _replace(owner: Any, names: Iterable[str], ext: ModuleType) -> None:

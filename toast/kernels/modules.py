@@ -49,15 +49,9 @@ def fuse(extension: Any) -> None:
 
 def supports_ragged_batch(model: Any) -> bool:
     """Whether every layer takes the rows of several texts in one call (`Ragged`)."""
-    parts = _fused_blocks(model)
+    parts = fused_blocks(model)
     rings = getattr(getattr(model, "model", None), "window_size", None)  # Gemma 3's, whose texts are apart
     return not rings and all(parts) and parts[0].takes(model.model.embed_tokens(mx.array([0])))
-
-
-def fused_layers(model: Any) -> tuple[int, int]:
-    """How many of a model's layers are fused ones, and how many it has."""
-    parts = _fused_blocks(model)
-    return sum(part is not None for part in parts), len(parts)
 
 
 # ---------------------------------------------------------------- fused methods, in place of MLX-LM's
@@ -243,7 +237,7 @@ def _make_layer(block: Any) -> _ext.DecoderLayers | None:
         return None
 
 
-def _fused_blocks(model: Any) -> list[Any]:
+def fused_blocks(model: Any) -> list[Any]:
     """The fused form of each block, None for one that has none."""
     blocks, known = getattr(model, "layers", []), BLOCKS.values()
     return [_once(block, _make_layer) if type(block).__call__ in known else None for block in blocks]
@@ -251,7 +245,7 @@ def _fused_blocks(model: Any) -> list[Any]:
 
 def _stack(model: Any) -> _ext.DecoderLayers | None:
     """All blocks as one, None where one has no fused form, or Llama's sees a window alone, or some are elsewhere."""
-    parts = _fused_blocks(model)
+    parts = fused_blocks(model)
     if not all(parts) or getattr(model, "swa_idx", None) is not None or getattr(model, "pipeline_size", 1) > 1:
         return None
     try:

@@ -44,10 +44,15 @@ def fuse(extension: Any) -> None:
         if file in loaded:
             _replace_everywhere(loaded, file, function)
     for (file, name, method), ours in OURS.items():
-        theirs = getattr(getattr(loaded.get(file), name, None), method, None)
-        if theirs is not None and theirs is not ours and names(theirs) == METHODS[file, name, method]:
-            _unfused.setdefault(name, theirs)
-            replace(getattr(loaded[file], name), method, ours)
+        put(loaded.get(file), name, method, METHODS[file, name, method], ours)
+
+
+def put(module: ModuleType | None, name: str, method: str, code: int, ours: Any) -> None:
+    """Put ours in the place of a class's method, where it is the one that we know."""
+    theirs = getattr(getattr(module, name, None), method, None)
+    if theirs is not None and theirs is not ours and names(theirs) == code:
+        _unfused.setdefault(name, theirs)
+        replace(getattr(module, name), method, ours)
 
 
 def _replace_everywhere(loaded: dict[str, ModuleType], file: str, function: str) -> None:
@@ -106,20 +111,11 @@ def _wkv7(
     return ext.wkv7(r=r, w=w, k=k, v=v, a=a, b=b, state=state)
 
 
-def _next_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
-    """Qwen3-Next's, between its projections one op."""
-    net = _net(self, _next_parts)
-    if net is None or not _plain(mask, cache):
-        return _unfused["Qwen3NextGatedDeltaNet"](self, inputs, mask, cache)
-    return self.out_proj(_run(net, [self.in_proj_qkvz(inputs), self.in_proj_ba(inputs)], cache))
-
-
-def _qwen35_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
-    """Qwen3.5's, which differs in what its projections are."""
-    net = _net(self, _qwen35_parts)
-    if net is None or not _plain(mask, cache) or self.sharding_group is not None:
-        return _unfused["GatedDeltaNet"](self, inputs, mask, cache)
-    projections = self.in_proj_qkv, self.in_proj_z, self.in_proj_a, self.in_proj_b
+def _delta_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
+    """Qwen3-Next's and Qwen3.5's, between its projections one op."""
+    net, projections = form(self)
+    if net is None or not _plain(mask, cache) or getattr(self, "sharding_group", None) is not None:
+        return _unfused[type(self).__name__](self, inputs, mask, cache)
     return self.out_proj(_run(net, [project(inputs) for project in projections], cache))
 
 
@@ -132,8 +128,8 @@ def _layer(self: Any, x: mx.array, mask: mx.array | None = None, cache: Any = No
 
 FUNCTIONS = {("gated_delta", "gated_delta_update"): _gated_delta_update, ("ssm", "ssm_update"): _ssm_update}
 OURS = {
-    ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): _next_net,
-    ("qwen3_5", "GatedDeltaNet", "__call__"): _qwen35_net,
+    ("qwen3_next", "Qwen3NextGatedDeltaNet", "__call__"): _delta_net,
+    ("qwen3_5", "GatedDeltaNet", "__call__"): _delta_net,
     ("qwen3_next", "Qwen3NextDecoderLayer", "__call__"): _layer,
     ("qwen3_5", "DecoderLayer", "__call__"): _layer,
     ("rwkv7", "Rwkv7TimeMixing", "_wkv7"): _wkv7,
@@ -156,11 +152,13 @@ def _run(net: Any, projected: list[mx.array], cache: Any) -> mx.array:
 # ---------------------------------------------------------------- a layer's op
 
 
-def _net(layer: Any, parts: Any) -> Any:
-    """The layer's op, made once; None where it is of a form that the extension lacks."""
+def form(layer: Any) -> tuple[Any, list[Any]]:
+    """A gated delta net's op, made once, and the projections that it takes; None where the extension lacks its form."""
+    joined = "in_proj_qkvz" in layer
     if "fused" not in layer.__dict__:
-        layer.fused = _make_net(layer, parts(layer))
-    return layer.fused
+        layer.fused = _make_net(layer, _next_parts(layer) if joined else _qwen35_parts(layer))
+    names = ("qkvz", "ba") if joined else ("qkv", "z", "a", "b")
+    return layer.fused, [layer[f"in_proj_{name}"] for name in names]
 
 
 def _make_net(layer: Any, parts: list[Part]) -> Any:

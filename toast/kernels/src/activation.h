@@ -47,4 +47,8 @@ struct Silu {
   static inline vf of(vf x) { return x * sigmoid(x); }
 };
 
+struct Itself {
+  static inline vf of(vf x) { return x; }
+};
+
 }  // namespace toast::TOAST_VARIANT

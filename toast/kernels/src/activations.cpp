@@ -19,6 +19,7 @@ static void activate(Activation f, const void* x, const void* up, void* y, Type 
     auto go = f == Activation::gelu        ? run<Gelu, T>
               : f == Activation::gelu_tanh ? run<GeluTanh, T>
               : f == Activation::sigmoid   ? run<Sigmoid, T>
+              : f == Activation::none      ? run<Itself, T>
                                            : run<Silu, T>;
     go((const T*)x, (const T*)up, (T*)y, n);
   });

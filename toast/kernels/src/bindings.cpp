@@ -10,6 +10,7 @@
 
 #include "bindings.h"
 #include "bus.h"
+#include "cpus.h"
 #include "kernels.h"
 #include "threads.h"
 
@@ -34,8 +35,11 @@ NB_MODULE(_ext, m) {
         return k ? k->name : nullptr;
       },
       "variant"_a, "Use this variant from now on; returns its name, or None when it cannot run here.");
-  m.def("set_threads", &toast::set_threads, "n"_a, "Threads in all; 0 follows the CPU affinity.");
+  m.def("set_threads", &toast::set_threads, "n"_a,
+        "Threads in all; 0 follows the CPU affinity and the cgroup's quota.");
   m.def("threads", &toast::threads);
+  m.def("quota_cpus", &toast::quota_cpus, "cgroups"_a, "root"_a,
+        "CPUs that the smallest quota is worth, of what /proc/PID/cgroup says and where cgroups are mounted; 0: none.");
   m.def(
       "parallel_sum",
       [](int n) {
@@ -53,8 +57,9 @@ NB_MODULE(_ext, m) {
   toast::bind_rope(m);
   toast::bind_attention(m);
   toast::bind_cache(m);
-  toast::bind_layer(m);
   toast::bind_recurrence(m);
+  toast::bind_net(m);
+  toast::bind_layer(m);
   toast::bind_encoder(m);
   toast::bind_scan(m);
   toast::bind_near(m);

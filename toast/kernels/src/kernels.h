@@ -155,7 +155,7 @@ struct Recurrence {
 };
 // A causal convolution of each channel over time: x[rows + taps - 1, n] (rows x_row apart) -> y[rows, n] (y_row apart),
 // y[t, c] = f(bias[c] + sum of x[t + j, c] w[c, j] over j), at most MOST_TAPS of them; bias may be null, f silu or
-// none.
+// none. w is [n, taps] where w_tap is 1, else [taps, n] in rows w_tap apart, which are sooner read.
 constexpr size_t MOST_TAPS = 4;
 struct Convolution {
   const void* x;
@@ -165,6 +165,7 @@ struct Convolution {
   Type w_type;  // of w and bias
   size_t x_row, y_row, taps, rows, n;
   Activation activation;
+  size_t w_tap = 1;
 };
 // y[rows, n] of x[rows, n], rows y_row and x_row apart: each over its root mean square, times weight[n] of weight_type,
 // times f(gate[rows, n], gate_row apart), all three of type.

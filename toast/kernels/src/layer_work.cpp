@@ -8,23 +8,31 @@
 #include "floats_work.h"
 #include "pieces.h"
 #include "quantized_work.h"
+#include "threads.h"
 
 namespace toast {
 namespace {
 
 // Where a layer's intermediate results lie in one piece of memory.
 struct Workspace {
-  char *normed, *rotated, *y, *r, *h, *gate, *up, *products, *inner, *mixed;
+  char *normed, *gated, *rotated, *y, *r, *h, *gate, *up, *products, *inner, *mixed;
+  std::vector<char*> in;
   size_t bytes;
 
   Workspace(const Layer& l, int rows, char* base) {
     Pieces piece{base};
-    size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.q.N * one, wide = l.gate.N * one;
+    size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.net ? 0 : l.o.K * one;
+    size_t wide = l.gate.N * one;
     normed = piece(x), rotated = piece(heads), y = piece(heads), r = piece(x), h = piece(x);
+    gated = piece(l.gated ? l.q.N * one : 0);
+    for (auto& w : l.in) in.push_back(piece(w.N * one));
     bool mixture = l.experts.count;
     mixed = piece(mixture ? mix_bytes(l.experts, l.type, rows) : 0);
     gate = piece(mixture ? 0 : wide), up = piece(mixture ? 0 : wide);
-    products = piece(project_bytes(rows, {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down}));
+    std::vector<const QuantWeights*> all{&l.o, &l.gate, &l.up, &l.down};
+    for (auto& w : l.in) all.push_back(&w);
+    if (!l.net) all.insert(all.end(), {&l.q, &l.k, &l.v});
+    products = piece(project_bytes(rows, all));
     int rank = 0;
     for (auto& u : l.updates) rank = std::max(rank, u.a.N);
     inner = piece((size_t)rank * rows * sizeof(float));
@@ -55,20 +63,65 @@ void norm_all(const Layer& l, const Norm& norm, char* x, size_t rows, size_t n) 
   if (norm.weight) rms_norm_rows(x, x, l.type, rows, n, norm);
 }
 
-// states: x -> x, q, k, v; keys and values stored in the cache.
-void begin_layer(const Layer& l, const RaggedBatch& batch, const KvCaches& caches, char* states, char* memory) {
-  Workspace w(l, batch.rows, memory);
+// Queries and gates, side by side for each head -> q, gate
+void part_gates(const Layer& l, size_t rows, const char* both, char* q, char* gate) {
+  size_t head = l.D * size_of(l.type);
+  each_rows(rows * l.heads, 2 * l.D, [&](size_t first, size_t count) {
+    for (size_t i = first; i < first + count; i++) {
+      std::memcpy(q + i * head, both + 2 * i * head, head);
+      std::memcpy(gate + i * head, both + (2 * i + 1) * head, head);
+    }
+  });
+}
+
+// w.normed -> states q, k, v, gate; keys and values stored in the cache.
+void begin_attention(const Layer& l, const RaggedBatch& batch, const KvCaches& caches, char* q, const Workspace& w) {
   size_t one = (size_t)batch.rows * size_of(l.type);
-  char *q = states + l.width() * one, *k = q + l.q.N * one, *v = k + l.k.N * one;
-  rms_norm_rows(states, w.normed, l.type, batch.rows, l.width(), l.before);
-  project(w.normed, l.type, batch.rows, w.products, {{&l.q, output(l, q)}, {&l.k, output(l, k)}, {&l.v, output(l, v)}});
-  end_linear(l, 0, w.normed, batch.rows, l.q, q, w.inner);
+  char *k = q + l.o.K * one, *v = k + l.k.N * one, *gate = v + l.v.N * one, *to = l.gated ? w.gated : q;
+  project(w.normed, l.type, batch.rows, w.products,
+          {{&l.q, output(l, to)}, {&l.k, output(l, k)}, {&l.v, output(l, v)}});
+  end_linear(l, 0, w.normed, batch.rows, l.q, to, w.inner);
   end_linear(l, 1, w.normed, batch.rows, l.k, k, w.inner);
   end_linear(l, 2, w.normed, batch.rows, l.v, v, w.inner);
+  if (l.gated) part_gates(l, batch.rows, w.gated, q, gate);
   norm_all(l, l.q_norm, q, (size_t)batch.rows * l.heads, l.D);
   norm_all(l, l.k_norm, k, (size_t)batch.rows * l.kv_heads, l.D);
   store_rows(k, l.type, batch, &l.rope, caches.keys);
   store_rows(v, l.type, batch, nullptr, caches.values);
+}
+
+// w.normed -> y of the net, whose state is brought up to date.
+void run_net(const Layer& l, const RaggedBatch& batch, const DeltaNetState& state, char* y, const Workspace& w) {
+  int64_t T = batch.segments[0].length;
+  std::vector<Product> products;
+  std::vector<Projected> projected;
+  for (size_t i = 0; i < l.in.size(); i++) {
+    products.push_back({&l.in[i], output(l, w.in[i])});
+    projected.push_back({w.in[i], l.type, T * l.in[i].N, l.in[i].N});
+  }
+  project(w.normed, l.type, batch.rows, w.products, products);
+  run(*l.net, batch.segments.size(), T, projected, state, y);
+}
+
+void begin_layer(const Layer& l, const RaggedBatch& batch, const LayerCache& cache, char* states, char* memory) {
+  Workspace w(l, batch.rows, memory);
+  rms_norm_rows(states, w.normed, l.type, batch.rows, l.width(), l.before);
+  char* rest = states + (size_t)batch.rows * l.width() * size_of(l.type);
+  if (l.net)
+    run_net(l, batch, cache.net, rest, w);
+  else
+    begin_attention(l, batch, cache, rest, w);
+}
+
+// Queries, keys, values and gates -> w.y
+void end_attention(const Layer& l, const RaggedBatch& batch, const KvCaches& caches, const char* q,
+                   const Workspace& w) {
+  attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, caches);
+  if (!l.gated) return;
+  size_t n = (size_t)batch.rows * l.o.K;
+  const char* gate = q + (n + (size_t)batch.rows * (l.k.N + l.v.N)) * size_of(l.type);
+  activate_all(Activation::sigmoid, gate, nullptr, w.rotated, l.type, n);
+  activate_all(Activation::none, w.y, w.rotated, w.y, l.type, n);
 }
 
 // w.normed -> w.r
@@ -84,16 +137,23 @@ void feed_forward(const Layer& l, int rows, const Workspace& w) {
 
 }  // namespace
 
+size_t states_width(const Layers& layers) {
+  size_t most = 0;
+  for (auto& l : layers) most = std::max(most, states_width(*l));
+  return most;
+}
+
 size_t finish_layer_bytes(const Layer& l, int rows) { return Workspace(l, rows, nullptr).bytes; }
 
 void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCaches& caches, char* y,
                   char* memory) {
   Workspace w(l, batch.rows, memory);
   size_t n = (size_t)batch.rows * l.width();
-  const char *x = states, *q = states + n * size_of(l.type);
-  attend({q, l.type, l.heads, l.scale, l.rope, w.rotated, w.y}, batch, caches);
-  project(w.y, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
-  end_linear(l, 3, w.y, batch.rows, l.o, w.r, w.inner);
+  const char *x = states, *rest = states + n * size_of(l.type);
+  if (!l.net) end_attention(l, batch, caches, rest, w);
+  const char* mixed = l.net ? rest : w.y;
+  project(mixed, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
+  end_linear(l, 3, mixed, batch.rows, l.o, w.r, w.inner);
   norm_all(l, l.after_attention, w.r, batch.rows, l.width());
   add_all(x, w.r, w.h, l.type, n);
   rms_norm_rows(w.h, w.normed, l.type, batch.rows, l.width(), l.after);
@@ -108,7 +168,7 @@ size_t run_layers_bytes(const Layers& layers, int rows) {
   return most;
 }
 
-void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCaches>& caches,
+void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<LayerCache>& caches,
                 char* states, char* memory) {
   std::memcpy(states, x, (size_t)batch.rows * layers[0]->width() * size_of(layers[0]->type));
   for (size_t i = 0; i < layers.size(); i++) {

@@ -1,15 +1,16 @@
 // A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
-// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts) and Gemma 3 (norms before the residuals,
-// GELU) add.
-// Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are theirs.
-// Knows the kernels and the pool; knows nothing of MLX.
+// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), Gemma 3 (norms before the residuals,
+// GELU) and Qwen3-Next (gated attention, gated delta nets) add. Made of the ops' own parts in the same order, with the
+// same roundings: over the same caches, the bits are theirs. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <array>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cache_work.h"
 #include "experts_work.h"
+#include "recurrence_work.h"
 
 namespace toast {
 
@@ -33,26 +34,36 @@ struct Layer {
   Norm q_norm{}, k_norm{}, after_attention{}, after_feed_forward{};
   Activation activation = Activation::silu;
   Experts experts{};
+  bool gated = false;  // q gives each head's queries and a gate beside them: attention times its logistic function
+  // In attention's place, whose parts it has none of but o: what stands between the projections `in` and o.
+  std::optional<DeltaNet> net{};
+  std::vector<QuantWeights> in{};
 
-  int width() const { return q.K; }
+  int width() const { return o.N; }
 };
 
-// One after the other; only their feed-forward blocks may differ in shape.
+// One after the other; only their feed-forward blocks may differ in shape, and which of them are nets.
 using Layers = std::vector<std::shared_ptr<const Layer>>;
 
-// The states between the two halves of a layer are [x, q, k, v] of it, four matrices one after the other. Their
-// elements for one row:
-inline size_t states_width(const Layer& l) { return (size_t)l.width() + l.q.N + l.k.N + l.v.N; }
+// What a layer keeps: keys and values, or a net's state, of texts of one length.
+struct LayerCache : KvCaches {
+  DeltaNetState net{};
+};
+
+// The states between the two halves of a layer are [x, q, k, v, gate] of it, matrices one after the other; of a net,
+// [x, y]. Their elements for one row:
+inline size_t states_width(const Layer& l) { return (size_t)l.width() + (l.net ? l.o.K : l.q.N + l.k.N + l.v.N); }
+// Those that all of them need.
+size_t states_width(const Layers& layers);
 
 // Run all layers up to the last one's attention: x (rows, width) -> states of that layer. The caches, one for each
 // layer, get the new rows. memory: run_layers_bytes().
-void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<KvCaches>& caches,
+void run_layers(const Layers& layers, const char* x, const RaggedBatch& batch, const std::vector<LayerCache>& caches,
                 char* states, char* memory);
 size_t run_layers_bytes(const Layers& layers, int rows);
 
-// The second half of a layer: attention over the cache, its projection, and the feed-forward block, with their
-// residuals
-// -> y (rows, width), which may be where x is. memory: finish_layer_bytes().
+// The second half of a layer: attention over the cache, the projection o, and the feed-forward block, with their
+// residuals -> y (rows, width), which may be where x is. memory: finish_layer_bytes().
 void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCaches& caches, char* y,
                   char* memory);
 size_t finish_layer_bytes(const Layer& l, int rows);

@@ -25,7 +25,10 @@ void convolve(const Convolution& c) {
   T* y = (T*)c.y;
   vectors(c.n, [&](size_t i, int n) {
     vf v[MOST_TAPS], start = b ? load_some(b + i, n) : set1(0);
-    by_tap(w + i * c.taps, c.taps, n, v);
+    if (c.w_tap == 1)
+      by_tap(w + i * c.taps, c.taps, n, v);
+    else
+      for (size_t j = 0; j < c.taps; j++) v[j] = load_some(w + j * c.w_tap + i, n);
     for (size_t t = 0; t < c.rows; t++) {
       vf sum = start;
       for (size_t j = 0; j < c.taps; j++) sum = fma(load_some(x + (t + j) * c.x_row + i, n), v[j], sum);

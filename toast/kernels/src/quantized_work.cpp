@@ -91,7 +91,7 @@ void run(const std::vector<Job>& jobs, const char* x, Type type, int rows, char*
   run(alike, q, x, type);
 }
 
-void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products) {
+void project(const char* x, Type type, int rows, char* memory, const std::vector<Product>& products) {
   int* order = (int*)memory;
   std::iota(order, order + rows, 0);
   std::vector<Job> jobs;
@@ -115,7 +115,7 @@ bool is_centred(const QuantWeights& w) {
   return centred;
 }
 
-size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all) {
+size_t project_bytes(int rows, const std::vector<const QuantWeights*>& all) {
   size_t most = 0;
   for (auto w : all) most = std::max(most, QuantizedRows::bytes(rows, w->K, w->group));
   return order_bytes(rows) + most;

@@ -1,7 +1,6 @@
 // Quantised products on raw memory, divided among the threads: what the matmul ops and the layers run.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
-#include <initializer_list>
 #include <numeric>
 #include <vector>
 
@@ -77,10 +76,10 @@ struct Product {
 };
 
 // x[rows, K] times each of the matrices, with project_bytes() of memory.
-void project(const char* x, Type type, int rows, char* memory, std::initializer_list<Product> products);
+void project(const char* x, Type type, int rows, char* memory, const std::vector<Product>& products);
 
 // What project() needs for one product, or several of one x, with any of these matrices.
-size_t project_bytes(int rows, std::initializer_list<const QuantWeights*> all);
+size_t project_bytes(int rows, const std::vector<const QuantWeights*>& all);
 
 // Whether every bias is -scale * 2^(bits - 1): then w need not have any. Reads both.
 bool is_centred(const QuantWeights& w);

@@ -1,19 +1,13 @@
-// Layers with a state as MLX ops: arrays, shapes and streams. What they compute is in recurrence_work.cpp.
-// States are MLX-LM's (B, heads, dv, dk), but for their strides: dv lies innermost.
-#include <nanobind/stl/array.h>
+// The rules of layers with a state as MLX ops: arrays, shapes and streams. What they compute is in recurrence_work.cpp.
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
-#include <array>
-#include <cstring>
-
 #include "bindings.h"
-#include "mlx/transforms.h"
-#include "op.h"
 #include "recurrence_work.h"
+#include "states_op.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -25,178 +19,10 @@ void refuse(bool bad, const char* why) {
   if (bad) throw std::invalid_argument(std::string("[recurrence] ") + why);
 }
 
-mx::Strides state_strides(const mx::array& x) {
-  int64_t heads = x.shape(1), dv = x.shape(2), dk = x.shape(3);
-  return {heads * dk * dv, dk * dv, 1, dv};
-}
-
-// x (B, heads, dv, dk) of any strides -> y[B, heads, dk, dv]
-void copy_states(const float* x, const mx::Shape& shape, const mx::Strides& strides, float* y) {
-  for (int b = 0; b < shape[0]; b++)
-    for (int h = 0; h < shape[1]; h++)
-      for (int i = 0; i < shape[3]; i++)
-        for (int j = 0; j < shape[2]; j++) *y++ = x[b * strides[0] + h * strides[1] + j * strides[2] + i * strides[3]];
-}
-
-// The states that `in` has, zeros without one: the same memory when nobody else holds it. What the previous step still
-// holds is waited for instead of copied.
-mx::array take_states(const mx::array* in, const mx::Shape& shape, const mx::Stream& s) {
-  mx::array out(shape, mx::float32, nullptr, {});
-  auto strides = state_strides(out);
-  if (in && in->data_shared_ptr().use_count() > 1) mx::synchronize(s);
-  if (in && in->is_donatable() && in->strides() == strides) {
-    out.copy_shared_buffer(*in);
-    return out;
-  }
-  out.set_data(mx::allocator::malloc(out.nbytes()), out.size(), strides, {true, false, false});
-  if (in)
-    dispatch(s, [x = in->data<float>(), shape, from = in->strides(), y = out.data<float>()] {
-      copy_states(x, shape, from, y);
-    });
-  else
-    dispatch(s, [y = out.data<char>(), n = out.nbytes()] { std::memset(y, 0, n); });
-  return out;
-}
-
-// What a layer keeps for its next call, made by the op of its output.
-using Kept = std::vector<OptionalArray>;
-
-// An op's output, and what it keeps. eval(inputs, y, kept, stream). MLX gives an op of several outputs no buffer to
-// write in place, so what is kept are arrays that wait for the one.
-template <class Eval>
-std::pair<mx::array, Arrays> make_keeping(const char* name, const mx::array& y, const Arrays& like, mx::Stream s,
-                                          Arrays inputs, Eval eval) {
-  auto kept = std::make_shared<Kept>(like.size());
-  auto out = make(name, y.shape(), y.dtype(), s, std::move(inputs),
-                  [eval = std::move(eval), kept](const Arrays& in, mx::array& y, const mx::Stream& s) {
-                    eval(in, y, *kept, s);
-                    dispatch(s, [held = *kept] {});  // those arrays may be dropped before the work is done
-                  });
-  Arrays arrays;
-  for (size_t i = 0; i < like.size(); i++) {
-    auto hand_out = [kept, i](const Arrays&, mx::array& out, const mx::Stream&) {
-      out.copy_shared_buffer(*(*kept)[i]);
-      (*kept)[i].reset();
-    };
-    arrays.push_back(make("Kept", like[i].shape(), like[i].dtype(), s, {out}, hand_out));
-  }
-  return {out, arrays};
-}
-
-// An array that has no data yet.
-mx::array shaped(mx::Shape shape, mx::Dtype dtype) { return mx::array(std::move(shape), dtype, nullptr, {}); }
-
-// Heads of x (B, T, ..) with rows in one piece, from column `first` on.
-Heads heads_of(const mx::array& x, size_t first, size_t group, size_t each, size_t D) {
-  return {x.data<char>() + first * x.itemsize(), type_of(x), x.strides(0), x.strides(1), (int64_t)group, each, D};
-}
-
 // x (B, T, heads, D) or (B, T, heads), all in one piece.
 Heads heads_of(const mx::array& x) {
   size_t D = x.ndim() == 4 ? x.shape(3) : 1;
-  return heads_of(x, 0, 0, x.shape(2), D);
-}
-
-Numbers numbers_of(const mx::array& x, const mx::Stream& s) { return {contiguous(x, s).data<char>(), type_of(x)}; }
-
-// What a model has of a gated delta net, and where its projections put what.
-struct Net {
-  // Of q, k, v, z, a, b: the array, the first column, from a group of heads to the next, heads in a group.
-  using Part = std::tuple<int, int, int, int>;
-  int k_heads, v_heads, dk, dv;
-  std::vector<Part> parts;
-  mx::array conv, A_log, dt_bias, norm;  // (channels, taps, 1), (v_heads), (v_heads), (dv)
-  float eps;
-
-  int channels() const { return 2 * k_heads * dk + v_heads * dv; }
-  int taps() const { return conv.shape(1); }
-  int heads(int part) const { return part < 2 ? k_heads : v_heads; }
-  int width(int part) const { return part < 2 ? dk : part < 4 ? dv : 1; }
-
-  void check() const {
-    refuse(k_heads < 1 || v_heads < 1 || v_heads % k_heads || dk < 1 || dv < 1, "heads.");
-    refuse(parts.size() != 6, "six parts.");
-    refuse(conv.ndim() != 3 || conv.shape(0) != channels() || taps() < 1 || taps() > (int)MOST_TAPS ||
-               conv.shape(2) != 1 || !is_float(conv.dtype()),
-           "a short convolution.");
-    for (auto x : {&A_log, &dt_bias}) refuse(x->shape() != mx::Shape{v_heads} || !is_float(x->dtype()), "numbers.");
-    refuse(norm.shape() != mx::Shape{dv} || !is_float(norm.dtype()), "a norm.");
-  }
-
-  void check(const Arrays& projected) const {
-    for (int i = 0; i < 6; i++) {
-      auto [which, first, group, each] = parts[i];
-      refuse(which < 0 || which >= (int)projected.size() || first < 0 || group < 0 || each < 1 || heads(i) % each,
-             "parts.");
-      auto& x = projected[which];
-      int end = first + (heads(i) / each - 1) * group + each * width(i);
-      refuse(x.ndim() != 3 || end > x.shape(2) || x.dtype() != projected[0].dtype() || !is_float(x.dtype()) ||
-                 x.shape(0) != projected[0].shape(0) || x.shape(1) != projected[0].shape(1) || !x.size(),
-             "projections.");
-    }
-  }
-};
-
-// Of evaluated inputs: those of Net, the projections, [what was convolved before], [states].
-DeltaNet work_of(const Net& n, const Arrays& in, bool continued, const mx::Stream& s) {
-  size_t count = in.size() - 4 - (continued ? 2 : 0);
-  Arrays x;
-  for (size_t i = 0; i < count; i++) x.push_back(rows_contiguous(in[4 + i], s));
-  auto part = [&](int i) {
-    auto [which, first, group, each] = n.parts[i];
-    return heads_of(x[which], first, group, each, n.width(i));
-  };
-  size_t B = x[0].shape(0), T = x[0].shape(1);
-  States states{B,       T,       (size_t)n.v_heads, (size_t)(n.v_heads / n.k_heads), (size_t)n.dk, (size_t)n.dv,
-                nullptr, nullptr, type_of(x[0])};
-  const char* before = continued ? contiguous(in[4 + count], s).data<char>() : nullptr;
-  return {states,
-          part(0),
-          part(1),
-          part(2),
-          part(3),
-          part(4),
-          part(5),
-          before,
-          contiguous(in[0], s).data<char>(),
-          contiguous(in[3], s).data<char>(),
-          nullptr,
-          type_of(in[0]),
-          type_of(in[3]),
-          (size_t)n.taps(),
-          numbers_of(in[1], s),
-          numbers_of(in[2], s),
-          n.eps};
-}
-
-// projected (B, T, ..), what was convolved before (B, taps - 1, channels) and states (B, v_heads, dv, dk), or none of
-// both -> y (B, T, v_heads dv), and both again.
-std::tuple<mx::array, mx::array, mx::array> run_net(const Net& n, const Arrays& projected, const OptionalArray& before,
-                                                    const OptionalArray& states) {
-  auto s = mx::to_stream({});
-  refuse(!ours(s) || projected.empty() || before.has_value() != states.has_value(), "on the CPU, with all of a state.");
-  n.check(projected);
-  int B = projected[0].shape(0), T = projected[0].shape(1);
-  auto type = projected[0].dtype();
-  mx::Shape kept{B, n.taps() - 1, n.channels()}, state{B, n.v_heads, n.dv, n.dk};
-  Arrays inputs{n.conv, n.A_log, n.dt_bias, n.norm};
-  inputs.insert(inputs.end(), projected.begin(), projected.end());
-  if (before) {
-    refuse(before->shape() != kept || states->shape() != state, "a state of another shape.");
-    inputs.insert(inputs.end(), {mx::astype(*before, type, s), mx::astype(*states, mx::float32, s)});
-  }
-  auto eval = [n, continued = before.has_value()](const Arrays& in, mx::array& y, Kept& kept, const mx::Stream& s) {
-    auto work = work_of(n, in, continued, s);
-    allocate(y);
-    kept[0] = shaped({y.shape(0), n.taps() - 1, n.channels()}, y.dtype());
-    allocate(*kept[0]);
-    kept[1] = take_states(continued ? &in.back() : nullptr, {y.shape(0), n.v_heads, n.dv, n.dk}, s);
-    work.states.y = y.data<char>(), work.after = kept[0]->data<char>(), work.states.data = kept[1]->data<float>();
-    dispatch(s, [work] { run(work); });
-  };
-  auto [y, all] = make_keeping("GatedDeltaNet", shaped({B, T, n.v_heads * n.dv}, type),
-                               {shaped(kept, type), shaped(state, mx::float32)}, s, std::move(inputs), eval);
-  return {y, all[0], all[1]};
+  return {x.data<char>(), type_of(x), x.strides(0), x.strides(1), 0, (size_t)x.shape(2), D};
 }
 
 // The states of x (B, T, heads, dv), and what share one of B, T and `others` heads of dk.
@@ -325,17 +151,6 @@ void bind_recurrence(nb::module_& m) {
         "-> y as x, state.");
   m.def("wkv7", &wkv7, nb::kw_only(), "r"_a, "w"_a, "k"_a, "v"_a, "a"_a, "b"_a, "state"_a.none(),
         "Six of (B, T, heads, D), and state (B, heads, D, D) or None\n-> y as r, state.");
-  nb::class_<Net>(m, "GatedDeltaNet", "What stands between the projections of a gated delta net, as one op.")
-      .def(
-          "__init__",
-          [](Net* self, std::array<int, 4> heads, std::vector<Net::Part> parts, const mx::array& conv,
-             const mx::array& A_log, const mx::array& dt_bias, const mx::array& norm, float eps) {
-            Net n{heads[0], heads[1], heads[2], heads[3], std::move(parts), conv, A_log, dt_bias, norm, eps};
-            n.check();
-            new (self) Net(std::move(n));
-          },
-          nb::kw_only(), "heads"_a, "parts"_a, "conv"_a, "A_log"_a, "dt_bias"_a, "norm"_a, "eps"_a)
-      .def("__call__", &run_net, "projected"_a, "before"_a.none(), "state"_a.none());
 }
 
 }  // namespace toast

@@ -90,15 +90,16 @@ float softplus(float x) { return std::max(x, 0.f) + std::log1p(std::exp(-std::fa
 // One of q, k, v before the convolution: its heads, and the first of its channels among all.
 struct Channels {
   const DeltaNet& net;
+  const DeltaNetState& state;
   const Heads& x;
-  size_t first, all;
+  size_t T, first;
 
   // Row t of a head, one of those before the first where t < 0; null: zeros.
   const char* row(size_t b, int64_t t, size_t h) const {
     if (t >= 0) return x.at(b, t, h);
     size_t keep = net.taps - 1;
-    if (!net.before) return nullptr;
-    return net.before + size_of(x.type) * ((b * keep + keep + t) * all + first + h * x.D);
+    if (!state.before) return nullptr;
+    return state.before + size_of(x.type) * ((b * keep + keep + t) * net.channels() + first + h * x.D);
   }
 
   // x at a place, of the head that `share` share, convolved -> y[n, D]
@@ -111,17 +112,17 @@ struct Channels {
       else
         std::memset(to, 0, x.D * sizeof(float));
     }
-    auto w = net.conv + size_of(net.conv_type) * (first + h * x.D) * taps;
+    auto w = net.conv + size_of(net.conv_type) * (first + h * x.D);
     kernels().convolution(
-        {window, y, Type::f32, w, nullptr, net.conv_type, x.D, x.D, taps, p.n, x.D, Activation::silu});
+        {window, y, Type::f32, w, nullptr, net.conv_type, x.D, x.D, taps, p.n, x.D, Activation::silu, net.channels()});
   }
 
   // The rows that the next call begins with.
   void keep(size_t b, size_t h) const {
     size_t keep = net.taps - 1, bytes = x.D * size_of(x.type);
     for (size_t i = 0; i < keep; i++) {
-      char* to = net.after + size_of(x.type) * ((b * keep + i) * all + first + h * x.D);
-      if (auto from = row(b, (int64_t)(net.states.T + i) - (int64_t)keep, h))
+      char* to = state.after + size_of(x.type) * ((b * keep + i) * net.channels() + first + h * x.D);
+      if (auto from = row(b, (int64_t)(T + i) - (int64_t)keep, h))
         std::memcpy(to, from, bytes);
       else
         std::memset(to, 0, bytes);
@@ -182,18 +183,25 @@ void run(const Wkv& wkv) {
   each_head(s, {.g_alike = false, .two_terms = true}, load, rounded(s));
 }
 
-void run(const DeltaNet& net) {
-  auto& s = net.states;
-  size_t keys = s.heads / s.share * s.dk, all = 2 * keys + s.heads * s.dv;
-  Channels q{net, net.q, 0, all}, k{net, net.k, keys, all}, v{net, net.v, 2 * keys, all};
+void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const DeltaNetState& state,
+         char* out) {
+  auto heads = [&](int i) {
+    auto& part = net.parts[i];
+    auto& x = projected[part.which];
+    return Heads{x.data + part.first * size_of(x.type), x.type, x.text, x.row, (int64_t)part.group, part.each, part.D};
+  };
+  Heads each[] = {heads(0), heads(1), heads(2)}, z = heads(3), a = heads(4), b = heads(5);
+  States s{B, T, net.heads, net.share, net.dk, net.dv, state.states, out, z.type};
+  size_t keys = net.heads / net.share * net.dk;
+  Channels q{net, state, each[0], T, 0}, k{net, state, each[1], T, keys}, v{net, state, each[2], T, 2 * keys};
   auto load = [&](const Place& p, const Tile& to) {
     q.convolve(p, s.share, to.window, to.q);
     k.convolve(p, s.share, to.window, to.k);
     v.convolve(p, 1, to.window, to.u);
     kernels().unit_length(to.q, to.q, p.n, s.dk, 1e-6f, 1 / std::sqrt((float)s.dk));
     kernels().unit_length(to.k, to.k, p.n, s.dk, 1e-6f, 1);
-    widen(net.a, p, to.g);
-    widen(net.b, p, to.beta);
+    widen(a, p, to.g);
+    widen(b, p, to.beta);
     float A = -std::exp(net.A_log[p.h]), dt = net.dt_bias[p.h];
     for (size_t i = 0; i < p.n; i++) {
       to.g[i] = std::exp(A * softplus(to.g[i] + dt));
@@ -202,7 +210,7 @@ void run(const DeltaNet& net) {
     return 0.f;
   };
   each_head(s, {.delta = true, .taps = net.taps}, load, [&](const Place& p, const float* y) {
-    kernels().gated_norm({y, net.z.at(p.b, p.t, p.h), net.norm, y_of(s, p), s.type, net.norm_type, (size_t)net.z.row,
+    kernels().gated_norm({y, z.at(p.b, p.t, p.h), net.norm, y_of(s, p), s.type, net.norm_type, (size_t)z.row,
                           s.heads * s.dv, p.n, s.dv, net.norm_eps, true});
     if (p.t + p.n < s.T) return;
     v.keep(p.b, p.h);

@@ -2,6 +2,9 @@
 // mixer.cpp. A head is one task, so the bits depend neither on the threads nor on the rest of the batch.
 // Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
+#include <array>
+#include <vector>
+
 #include "kernels.h"
 
 namespace toast {
@@ -56,20 +59,40 @@ struct Wkv {
 };
 void run(const Wkv& wkv);
 
+// What a projection gives, (B, T, ..) with steps in elements; and where it has some of a net's heads: `each` of them
+// side by side from column `first` on, the next ones `group` further.
+struct Projected {
+  const char* data;
+  Type type;
+  int64_t text, row;
+};
+struct Part {
+  int which;  // of the projections
+  size_t first, group, each, D;
+};
+
 // What stands between the projections of a gated delta net: short convolution with silu, unit length, gates, the rule,
-// a norm with silu(z). before -> after [B, taps - 1, channels]: the last rows of what is convolved, all heads' q, k, v
-// side by side; before may be null, zeros.
+// a norm with silu(z). Heads of v; of q and k, heads / share.
 struct DeltaNet {
-  States states;
-  Heads q, k, v, z, a, b;
-  const char *before, *conv, *norm;
-  char* after;
+  size_t heads, share, dk, dv, taps;
+  std::array<Part, 6> parts;  // q, k, v, z, a, b
+  const char *conv, *norm;    // conv[taps, channels]
   Type conv_type, norm_type;
-  size_t taps;
   Numbers A_log, dt_bias;
   float norm_eps;
+
+  size_t channels() const { return 2 * (heads / share) * dk + heads * dv; }
 };
-void run(const DeltaNet& net);
+// before -> after [B, taps - 1, channels]: the last rows of what is convolved, all heads' q, k, v side by side; before
+// may be null, zeros. states as of States.
+struct DeltaNetState {
+  const char* before;
+  char* after;
+  float* states;
+};
+// projected of T rows of B texts, all of one type -> y[B, T, heads dv] of it
+void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const DeltaNetState& state,
+         char* y);
 
 // x[B, T + taps - 1, n] -> y[B, T, n], all of one type; row-contiguous y.
 void convolve_all(const Convolution& first, size_t B, size_t text);

@@ -14,6 +14,8 @@
 #include <thread>
 #include <vector>
 
+#include "cpus.h"
+
 namespace toast {
 namespace {
 
@@ -116,11 +118,6 @@ class Pool {
   Job* job_ = nullptr;
 };
 
-int affinity() {
-  cpu_set_t set;
-  return sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-}
-
 std::atomic<int> wanted{0};
 std::atomic<Pool*> pool{nullptr};
 std::mutex making;
@@ -150,7 +147,7 @@ void set_threads(int n) {
 int threads() {
   int n = wanted;
   if (n) return n;
-  int found = affinity();
+  int found = usable_cpus();
   return wanted.compare_exchange_strong(n, found) ? found : n;
 }
 

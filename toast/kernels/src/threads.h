@@ -10,7 +10,7 @@
 
 namespace toast {
 
-// Threads in all, the caller included. 0: TOAST_THREADS was not given, use the CPU affinity.
+// Threads in all, the caller included. 0: TOAST_THREADS was not given, as many as usable_cpus().
 void set_threads(int n);
 int threads();
 // Those that would share parallel() out: 1 within one of its tasks, which runs its own parallel() alone.
