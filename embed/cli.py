@@ -15,6 +15,7 @@ from toast.options import (
     Argument,
     Option,
     need_with,
+    refuse_unreachable,
     refuse_with,
 )
 from toast.pipes import clean
@@ -229,7 +230,10 @@ def search(
     ),
     index: list[str] = Option([], "-i", "--index", metavar="INDEX", help="An index, or @LIST of some.", group="What"),
     queries: str | None = Option(
-        None, "--queries", metavar="FILE", help="Answer each query of FILE: a line, or a JSON object with a text."
+        None,
+        "--queries",
+        metavar="FILE",
+        help="Answer each query of FILE: a line, or a JSON object with a text. Hits have its number before them, from 0 on, and a colon.",
     ),
     like: str | None = Option(
         None, "--like", metavar="FILE", help="In place of QUERY: what is like the text of FILE (-: standard input)."
@@ -266,14 +270,14 @@ def search(
         None,
         "--threshold",
         metavar="S",
-        help="Only hits that score at least S; 0: all. Of --dupes, the cosine.",
+        help="Only hits that score at least S, from 0 to 1 but of --mode lexical; 0: all. Of --dupes, the cosine.",
         without="a floor for the best hit; 0.95 of --dupes",
     ),
     per_file: int | None = Option(
         None, "--per-file", metavar="N", min=1, help="At most N hits of a file.", without="any number"
     ),
     rerank: bool = Option(
-        False, "--rerank", help="Sort the best hits again by a model that reads them with the query."
+        False, "--rerank", help="Sort the best hits again by a model that looks at each of them with the query."
     ),
     rerank_model: str = Option(
         "minilm", "--rerank-model", env="RERANK_MODEL", metavar="MODEL", help="The model of --rerank."
@@ -287,7 +291,7 @@ def search(
         without="its name",
     ),
     paths: bool = Option(
-        False, "-l", "--files-with-matches", help="Print the paths of the best -k files.", group="Hits"
+        False, "-l", "--files-with-matches", help="Print the paths of the best -k files, copies too.", group="Hits"
     ),
     count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits among the -k best."),
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
@@ -307,6 +311,7 @@ def search(
     nul: bool = NUL,
     jsonl: bool = JSONL,
     field: str | None = FIELD,
+    on_error: str = ON_ERROR,
 ) -> int:
     """Find what answers a query, by its meaning and by its words.
 
@@ -341,6 +346,10 @@ def search(
         refuse_with("--dupes", {"-l": paths, "-c": count, "--per-file": per_file, "--rerank": rerank, **around})
         if threshold is not None and not 0 <= threshold <= 1:
             raise UsageError(f"--threshold of --dupes must be from 0 to 1, not {threshold:g}", "it is a cosine")
+    elif rerank or mode == "hybrid":
+        refuse_unreachable("--threshold", threshold)
+    elif mode == "vector":  # BM25 alone has no end
+        refuse_unreachable("--threshold", threshold, "cosines are from -1 to 1")
     if like is not None:
         refuse_with("--like", {"--rerank": rerank})
     before, after = ((context or 0) if side is None else side for side in (before, after))
@@ -350,7 +359,9 @@ def search(
     )  # fmt: skip
     asked = [clean(query or "")] if queries is None else sources.read_queries(call, queries)
     index, files = sources.listed(call, index), sources.listed(call, files)
-    inputs = sources.Inputs(index, files, nul=nul, jsonl=jsonl, field=field, lines=lines or dupes, query=query or "")
+    inputs = sources.Inputs(
+        index, files, nul=nul, jsonl=jsonl, field=field, on_error=on_error, lines=lines or dupes, query=query or ""
+    )  # fmt: skip
     wanted = verb.Wanted(
         k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
         per_file=per_file, paths=paths, model=model, rerank=rerank_model if rerank else None,

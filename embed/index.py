@@ -52,7 +52,9 @@ def index(
     An update of nothing leaves the file as new as it would be (make looks at that)."""
     if update and not os.path.exists(call.path(update)):
         output, update = update, None
-    if not (output or update):
+    if output:
+        spare(call, output)
+    elif not update:
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
     if update:
         with schema.opened(call, update) as db:
@@ -65,8 +67,6 @@ def index(
     meta = {"model": name_of(call, name), "digest": digest(call, name), "chunk": mode, "exact": int(exact)}
     roots = source.walk.roots if isinstance(source, Files) else [name for name, _ in source.inputs]
     key = key_of(call, meta, roots, path=output or update)
-    if output:
-        spare(call, output)
     build = Build(call, output or update, key=key, update=bool(update))
     file = output or update
     spared = file if file and not empty and os.path.exists(call.path(file)) else ""
@@ -89,7 +89,7 @@ def spare(call: Call, output: str) -> None:
     finally:
         os.close(fd)
     if head and schema.kind(head) != "index":
-        raise BadInput(f"{output} is there, and no index", "rm it first, or choose another name")
+        raise BadInput(f"{output} is there, and no index", "choose another name: index -o notes.db")
 
 
 def _status(db: Connection) -> Exit:
@@ -109,7 +109,7 @@ def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any], sp
         else:
             build.finish()
     if status == Exit.NONE and not call.outcome.had_errors:
-        kept = f"; {spared} stays as it was (rm it, or --empty-ok)" if spared else ""
+        kept = f"; {spared} stays as it was (--empty-ok replaces it)" if spared else ""
         call.warn(f"nothing to search: no text was found{kept}")
     return status
 

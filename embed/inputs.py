@@ -35,9 +35,10 @@ class Inputs:
 
     def __init__(
         self, indexes: list[str], files: list[str], *,
-        nul: bool = False, jsonl: bool = False, field: str | None = None, lines: bool = False, query: str = "",
+        nul: bool = False, jsonl: bool = False, field: str | None = None, on_error: str = "stop", lines: bool = False,
+        query: str = "",
     ) -> None:  # fmt: skip
-        self.query = query
+        self.query, self.on_error = query, on_error
         self.indexes, self.names = indexes, [*indexes, *files]
         self.nul, self.jsonl, self.field, self.lines = nul, jsonl, field, lines
 
@@ -84,7 +85,10 @@ class Inputs:
         if call.no_input or not pipes.is_fed(call.stdin):
             return None
         if stat.S_ISREG(os.fstat(call.stdin).st_mode):
-            if schema.kind(schema.head_of(call.stdin, STDIN)) != "text":
+            head = schema.head_of(call.stdin, STDIN)
+            if not head:
+                call.warn("standard input is an empty file, and no index")
+            if schema.kind(head) != "text":
                 return schema.open_fd(call, call.stdin, STDIN), STDIN
         else:
             first = pipes.read_some(call.stdin)
@@ -124,7 +128,9 @@ class Inputs:
         """An index, private and passing, of texts that have none; by the model of the index `beside` it."""
         from embed import documents, index, writer
 
-        source = documents.source(call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field, lines=self.lines)
+        source = documents.source(
+            call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field, lines=self.lines, on_error=self.on_error
+        )  # fmt: skip
         made = {"model": model.chosen(call, name), "digest": ""}
         if beside:
             with schema.damage(beside[1], beside[0]):
@@ -152,7 +158,11 @@ def _opened(call: Call, fd: int, name: str) -> Named:
 
 
 def _is_text(fd: int, name: str) -> bool:
-    return stat.S_ISDIR(os.fstat(fd).st_mode) or schema.kind(schema.head_of(fd, name)) == "text"
+    """Whether it is no index; nor what was left of making one, an empty file of such a name."""
+    if stat.S_ISDIR(os.fstat(fd).st_mode):
+        return True
+    head = schema.head_of(fd, name)
+    return schema.kind(head) == "text" and bool(head or not name.endswith(".db"))
 
 
 def _rest(fd: int, first: bytes) -> Iterator[bytes]:

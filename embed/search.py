@@ -142,7 +142,9 @@ def _search(call: Call, texts: list[str], indexes: list[Opened], *, wanted: Want
         floor = "no floor" if wanted.threshold is None else f"the threshold is {wanted.threshold:g}"
         if call.verbose:
             which = f"{_short(query.text)}: " if len(queries) > 1 else ""
-            call.info(f"{which}{pipes.plural(len(hits), 'hit')}; {query.floor or floor}")
+            copies = 0 if wanted.paths else sum(len(hit.copies()) for hit in hits)
+            more = f", {pipes.plural(copies, 'copy')} elsewhere (-l, --json tell where)" if copies else ""
+            call.info(f"{which}{pipes.plural(len(hits), 'hit')}{more}; {query.floor or floor}")
         printer.print(number, hits, Aim(query.weights, indexes[0].extractor, query.near if query.encode else None))
     if wanted.filter and (problem := wanted.filter.told()):
         call.warn(problem)

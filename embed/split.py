@@ -29,7 +29,7 @@ def split(call: Call, paths: list[str], output: str | None, *, count: int) -> No
     names = [f"{stem}-{part:0{len(str(count))}}.db" for part in range(1, count + 1)]
     for name in names:
         if os.path.lexists(call.path(name)):
-            raise UsageError(f"{name} is there already", f"remove {stem}-*.db, or -o another name")
+            raise UsageError(f"{name} is there already", "-o another name")
     with schema.opened(call, paths[0]) as source:
         database.expect_sound(source)
         made, ids = settings(source), database.document_ids(source)

@@ -26,6 +26,7 @@ class Blocks:
     cut = 0  # texts that were over the limit so far
     each = 1  # encodings of a text
     multi = False  # each label is decided by itself
+    bounded = True  # scores are from 0 to 1
 
     def probabilities(self, texts: list[str]) -> list[Row]:
         """A score of each label, for each text; None for one without a token."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from toast import pipes
 from toast.errors import Exit, UsageError
+from toast.options import refuse_unreachable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -191,7 +192,11 @@ def classify(call: Call, records: Records, engine: Any, *, form: Form) -> int:
 
 
 def check(engine: Any, form: Form) -> None:
-    """The labels that --only and --none name are, and are not, the engine's."""
+    """The labels that --only and --none name are, and are not, the engine's; scores can reach the thresholds."""
+    if getattr(engine, "bounded", True):
+        refuse_unreachable("--threshold", form.threshold)
+        for label, least in form.thresholds.items():
+            refuse_unreachable(f"the threshold of {label!r},", least)
     if form.none is not None and form.none in engine.labels:
         raise UsageError(f"--none: {form.none!r} is a label", "a name for records without one, such as other")
     for label in form.only - {form.none} if engine.labels else ():

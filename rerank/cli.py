@@ -15,6 +15,7 @@ from toast.options import (
     Argument,
     Option,
     need_with,
+    refuse_unreachable,
     refuse_with,
 )
 from toast.records import Records
@@ -91,6 +92,8 @@ def rerank(
     """
     if query_field:
         files, query = [query, *files] if query else files, ""
+    if not raw_scores:
+        refuse_unreachable("--threshold", threshold, "scores are from 0 to 1; --raw-scores have no end")
     need_with("--json", {"--start": first}, there=json)
     records = Records(
         call, files, nul=nul, jsonl=jsonl or bool(group or query_field), field=field, on_error=on_error, start=first
@@ -204,7 +207,7 @@ def classify(
 ) -> int | None:
     """Label each record: LABEL<TAB>SCORE<TAB>RECORD.
 
-    $ classify -l bug,feature,question < issues.txt
+    $ classify -l "bug,feature request" < issues.txt
     $ classify -l spam,mail --only spam < inbox.txt
     $ classify --learn examples.jsonl -o issues.probe
     > classify -m issues.probe < issues.txt

@@ -116,6 +116,7 @@ class Classifier(Blocks):
             use.need_two(own=True)
         self.columns = mx.array([model.labels.index(label) for label in self.labels])
         self.multi = use.multi or model.exclusive is False
+        self.bounded = not model.regression
 
     def encode(self, texts: list[str]) -> list[Any]:
         return self.model.encode(texts, whole=self.whole)
@@ -136,6 +137,7 @@ class Scored(Blocks):
                 f"{name} gives a score and no labels", f'rerank -m {name} "QUERY", or classify -m {name} without labels'
             )
         self.name, self.model, self.long, self.labels = name, model, use.long, []
+        self.bounded = not model.regression and model.activation in (mx.sigmoid, mx.tanh)
 
     def encode(self, texts: list[str]) -> list[Any]:
         return self.model.encode(texts, whole=self.whole)

@@ -19,6 +19,7 @@ from toast.encoding.encoder import Encoder
 from toast.encoding.relevance import TEXTS
 from toast.encoding.sentence_transformers import finite
 from toast.errors import BadInput, UsageError, os_error
+from toast.options import refuse_unreachable
 from toast.store.fingerprint import digest, name_of
 
 TYPE_CHECKING = False
@@ -46,6 +47,8 @@ def learn(
         _check_apart(call, file, output)
     taught = _with_text(call, examples.read(call, file, field=field))
     known = _labels(call, file, taught, given=given, whence=whence)
+    for label in known:
+        refuse_unreachable(f"the threshold of {label.name!r},", label.threshold)
     lesson = Lesson(call, model, taught, known=known)
     lesson.learn()
     call.warn(lesson.verdict())

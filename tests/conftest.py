@@ -74,7 +74,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def real(own_store):
     """Environment changes under which commands use the user's own store and the default models."""
-    return {"TOAST_HOME": own_store["TOAST_HOME"], "EMBED_MODEL": None}
+    return {"TOAST_HOME": own_store["TOAST_HOME"], "EMBED_MODEL": None, "HF_HUB_OFFLINE": None}
 
 
 @pytest.fixture(scope="session")
@@ -83,5 +83,5 @@ def smollm2(own_store):
     from toast.command import Call
     from toast.store import catalog
 
-    env = {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or ""}
+    env = {**os.environ, "TOAST_HOME": own_store["TOAST_HOME"] or "", "HF_HUB_OFFLINE": ""}
     return catalog.obtain(Call("toast", env, os.open(".", os.O_RDONLY)), "smollm2")

@@ -69,28 +69,51 @@ def test_a_record_without_a_token_has_no_label(engine, model, moods):
 
 def test_multi_loses_no_record(moods):
     stdin = b"cat\nblue sky\n\na dog ran\n"
-    for threshold in ("0", "0.5", "2"):
+    for threshold in ("0", "0.5", "1"):
         ran = classify("--multi", "--json", "-m", moods, "--threshold", threshold, stdin=stdin)
         found = [json.loads(line) for line in ran.out.splitlines()]
         assert [row["text"] for row in found] == ["cat", "blue sky", "", "a dog ran"]
         assert all(one["score"] >= float(threshold) for row in found for one in row["labels"])
         assert ran.status == (0 if any(row["labels"] for row in found) else 1)
-    out = classify("--multi", "-m", moods, "--threshold", "2", stdin=stdin).out.decode()
+    out = classify("--multi", "-m", moods, "--threshold", "1", stdin=stdin).out.decode()
     records = [line.split("\t")[0::2] for line in out.splitlines()]
     assert records == [["", text] for text in ("cat", "blue sky", "", "a dog ran")]
 
 
 def test_none_is_a_label_for_the_rest(moods):
     words = ["-m", moods, "--none", "other"]
-    out = classify(*words, "--threshold", "2", stdin=b"cat\n\n").ok().out
+    out = classify(*words, "--threshold", "1", stdin=b"cat\n\n").ok().out
     assert [line.split(b"\t")[0] for line in out.splitlines()] == [b"other", b"other"]
-    (row,) = rows(*words, "--multi", "--threshold", "2")
+    (row,) = rows(*words, "--multi", "--threshold", "1")
     assert row["label"] == "other" and row["labels"] == []
-    assert classify(*words, "--threshold", "2", "--only", "other", stdin=b"cat\ndog\n").ok().out == b"cat\ndog\n"
-    assert classify(*words, "--threshold", "2", "-c").ok().out == b"good\t0\nbad\t0\nso so\t0\nother\t1\n"
+    assert classify(*words, "--threshold", "1", "--only", "other", stdin=b"cat\ndog\n").ok().out == b"cat\ndog\n"
+    assert classify(*words, "--threshold", "1", "-c").ok().out == b"good\t0\nbad\t0\nso so\t0\nother\t1\n"
     classify("-m", moods, "--none", "bad").fails("--none", "is a label")
     plain = classify("-m", moods).ok().out
     assert classify(*words).ok().out == plain
+
+
+@pytest.mark.parametrize("engine", ["moods", "descriptions", "choices", "nli", "cross"])
+def test_a_threshold_that_no_score_reaches_is_refused(engine, model, moods, tmp_path):
+    others = {"descriptions": model, "choices": os.path.join(ORACLES, "llama-causal"), "nli": NLI}
+    words = ["-m", others[engine], "-l", "good,bad"] if engine in others else ["-m", moods]
+    if engine == "cross":
+        named = {"activation_fn": "torch.nn.modules.activation.Sigmoid"}
+        folder = os.path.join(ORACLES, "bert-crossencoder")
+        words = ["-m", changed(tmp_path / "x", folder, sentence_transformers=named)]
+    for more in ([], ["--multi"] if engine in ("moods", "descriptions", "nli") else []):
+        ran = classify(*words, *more, "--threshold", "30").fails("--threshold 30 is over every score", "from 0 to 1")
+        assert ran.out == b""
+    assert classify(*words, "--threshold", "1").err == b""
+
+
+def test_a_value_has_no_end(moods, tmp_path):
+    """Of a regression, and of an output that is written as it is."""
+    folder = changed(tmp_path / "m", moods, problem_type="regression")
+    assert classify("-m", folder, "--threshold", "30").status == 1
+    bare = {"activation_fn": "torch.nn.modules.linear.Identity"}
+    folder = changed(tmp_path / "i", os.path.join(ORACLES, "bert-crossencoder"), sentence_transformers=bare)
+    assert classify("-m", folder, "--threshold", "30").status == 1
 
 
 def test_gold_is_kept(moods):

@@ -161,16 +161,16 @@ def test_only_invert_and_count(words):
 
 
 def test_nothing_found_is_status_1(moods):
-    for more in (["--only", "bad", "--threshold", "1.1"], ["--no-input"]):
+    for more in (["--only", "bad", "--threshold", "1"], ["--no-input"]):
         result = classify("-q", "-m", moods, *more)
         assert (result.status, result.out, result.err) == (1, b"", b""), result
     for more in ([], ["-k", "2"], ["--multi"]):  # each record is written, with an empty label
-        result = classify("-q", "-m", moods, "--threshold", "1.1", *more)
+        result = classify("-q", "-m", moods, "--threshold", "1", *more)
         lines = [line.split(b"\t", 2) for line in result.out.splitlines()]
         assert result.status == 1 and [(label, record) for label, _, record in lines] == [(b"", r) for r in RECORDS]
-        found = classify("-q", "-m", moods, "--threshold", "1.1", *more, "--json")
+        found = classify("-q", "-m", moods, "--threshold", "1", *more, "--json")
         assert found.status == 1 and [json.loads(line)["label"] for line in found.out.splitlines()] == [""] * 4
-    result = classify("-q", "-m", moods, "-c", "--only", "bad", "--threshold", "1.1")
+    result = classify("-q", "-m", moods, "-c", "--only", "bad", "--threshold", "1")
     assert (result.status, result.out) == (1, b"0\n"), result
 
 

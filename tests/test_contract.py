@@ -244,6 +244,18 @@ def test_half_a_model(filter, tmp_path):
     command(name, *words, "-m", str(tmp_path), stdin=b"a\n").fails(missing)
 
 
+@pytest.mark.parametrize("name", ["embed", "rerank", "classify", "toast"])
+def test_a_blank_record_has_an_answer_as_any_other(name, model):
+    more = {"embed": ["--json"], "rerank": ["cat"], "classify": ["-l", "cat,dog"]}
+    words = ["-m", model, *more[name]] if name in more else [*COMMANDS[name](model), "--each", "--choice", "yes,no"]
+    lines = command(name, *words, stdin=b"a cat\n\n \t\nthe dog\n").ok().out.split(b"\n")
+    assert len(lines) == 5 and lines[4] == b""
+    if name == "toast":
+        assert lines[1:3] == [b"", b""] and {lines[0], lines[3]} <= {b"yes", b"no"}
+    if name == "classify":
+        assert [line.split(b"\t")[0] for line in lines[1:3]] == [b"", b""]
+
+
 def test_nul_bytes_and_empty_lines_are_text(filter):
     name, words, _ = filter
     out = command(name, *words, stdin=b"a\0b\n\n\n").ok().out

@@ -38,6 +38,12 @@ def test_every_command_is_in_the_readme_and_has_help(name):
         assert re.search(rf"`{name}\b", read("README.md"))
 
 
+def test_every_command_has_a_name_that_nothing_else_has():
+    own = {name for name in SCRIPTS if not name.startswith("toast-")}
+    assert {f"toast-{name}" for name in own - {"toast"}} == set(SCRIPTS) - own
+    assert "`toast` itself is `toast-generate`" in read("README.md")
+
+
 def test_links_lead_somewhere():
     pages = (os.path.join(folder, name) for folder, _, names in os.walk(os.path.join(ROOT, "docs")) for name in names)
     for document in ["README.md", *(os.path.relpath(page, ROOT) for page in pages)]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 
 import pytest
@@ -23,7 +24,9 @@ FILES = {
     "docs/install.md": "To install it, run pip install.\n",
     "a.py": "print(1)\n",
     "b.py": "print(2)\n",
-    "lines.txt": "hello\nthank you\n",
+    "mail.txt": "Olga Petrova, born in 1984, lives in Oslo\n",
+    "form.json": (pathlib.Path(__file__).parents[1] / "examples/form.json").read_text(),
+    "reviews.txt": "Love it, great work!\nWorst purchase ever\n",
     "log.txt": "the disk is full\nall is well\n",
     "inbox.txt": "cheap pills, buy now\nlunch at noon?\n",
     "issues.txt": "it crashes\nplease add a dark mode\n",
@@ -81,3 +84,29 @@ def test_an_example(name, line, folder, real, fetched, tmp_path):
     expected = {NONE_HERE.get(line, 0)} | ({3} if "--strict" in line else set())
     assert ran.status in expected, ran
     assert "Traceback" not in ran.err.decode(), ran
+
+
+# what the default models make of the examples that are shown with them
+GOOD = {
+    "toast --schema form.json < mail.txt": '{"name": "Olga Petrova", "city": "Oslo"}\n',
+    'toast --each --choice positive,negative "positive or negative?" < reviews.txt': "positive\nnegative\n",
+    'toast "what is the capital of France?"': "The capital of France is Paris.\n",
+    'classify -l "bug,feature request" < issues.txt | cut -f1': "bug\nfeature request\n",
+    "classify -l spam,mail --only spam < inbox.txt": "cheap pills, buy now\n",
+    'rerank "what is left to do" < todo.txt | head -1': "What is left to do:\n",
+    'rerank --threshold 0.2 --scores "the disk is full" < log.txt | cut -f2': "the disk is full\n",
+    'search "what is left to do" notes.md todo.txt': "todo.txt:1:What is left to do:\n",
+}
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("line", GOOD)
+def test_an_example_is_answered_well(line, folder, real):
+    example = line.partition(" | ")[0]
+    assert example in {shown for _, shown in EXAMPLES}
+    assert shell(line, cwd=folder, env={**real, "TOAST_MODEL": None}).ok().out.decode() == GOOD[line]
+
+
+def test_every_example_of_the_default_language_model_is_judged():
+    lines = [line for name, line in EXAMPLES if name in ("toast", "tokenize") and "toast " in line]
+    assert all("-m org/name" in line or line in GOOD for line in lines)

@@ -621,7 +621,8 @@ def test_the_second_writer_waits(tree, model):
 
 def test_a_model_of_the_catalog_is_not_fetched_to_be_refused(tree, model):
     shutil.copytree(model, tree / "home/models/minilm@q6")
-    env = {"TOAST_HOME": str(tree / "home"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "EMBED_MODEL": None}
+    env = {"TOAST_HOME": str(tree / "home"), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "EMBED_MODEL": None,
+           "HF_HUB_OFFLINE": None}  # fmt: skip
     command("index", "docs", "-o", "x.db", cwd=tree, env=env).ok()
     for words in (["index", "-u", "x.db", "docs"], ["search", "cat", "x.db"]):
         command(*words, "-m", "e5", cwd=tree, env=env).fails("x.db was made with another model than e5")
@@ -762,7 +763,7 @@ def test_an_index_of_nothing_replaces_none(model, tmp_path):
     (tmp_path / "notes" / "a.txt").unlink()
     for words in (["-m", model, "-o", "x.db", "notes"], ["-u", "x.db", "notes"], ["-m", model, "-o", "x.db"]):
         result = command("index", *words, cwd=tmp_path)
-        assert result.status == 1 and b"x.db stays as it was" in result.err, result
+        assert result.status == 1 and b"x.db stays as it was (--empty-ok replaces it)" in result.err, result
         assert (tmp_path / "x.db").read_bytes() == made
     command("index", "-u", "x.db", "--empty-ok", "notes", cwd=tmp_path).ok(quiet=False)
     assert command("search", "-q", "cat", "x.db", cwd=tmp_path).status == 1
@@ -770,7 +771,8 @@ def test_an_index_of_nothing_replaces_none(model, tmp_path):
 
 def test_what_is_no_index_is_not_replaced(model, tmp_path):
     (tmp_path / "a.txt").write_text("a cat\n")
-    command("index", "-m", model, "-o", "a.txt", "a.txt", cwd=tmp_path).fails("a.txt is there, and no index")
+    ran = command("index", "-m", model, "-o", "a.txt", "a.txt", cwd=tmp_path).fails("a.txt is there, and no index")
+    assert b"choose another name" in ran.err and b"rm" not in ran.err  # it is the user's
     assert (tmp_path / "a.txt").read_text() == "a cat\n"
     (tmp_path / "empty.db").touch()  # as mktemp makes it
     command("index", "-m", model, "-o", "empty.db", "a.txt", cwd=tmp_path).ok()

@@ -98,8 +98,14 @@ def test_a_label_has_a_threshold_of_its_own(model, tmp_path):
         out = command("classify", *words, stdin=b"a cat sat\n", cwd=tmp_path).out
         return [one["label"] for one in json.loads(out)["labels"]]
 
-    assert given("cat\t0\ndog\t1.1\nsky: blue sky\t0\n") in (["cat", "sky"], ["sky", "cat"])
-    assert given("cat\t0\ndog\nsky\n", "--threshold", "1.1") == ["cat"]
+    assert given("cat\t0\ndog\t1\nsky: blue sky\t0\n") in (["cat", "sky"], ["sky", "cat"])
+    assert given("cat\t0\ndog\nsky\n", "--threshold", "1") == ["cat"]
+    (tmp_path / "l").write_text("cat\t120\ndog\t7\n")  # as a list of counts has it
+    told = "the threshold of 'cat', 120 is over every score"
+    command("classify", "-m", model, "-L", "l", stdin=b"a cat\n", cwd=tmp_path).fails(told, "from 0 to 1")
+    (tmp_path / "e").write_text("cat\tthe cat\ndog\ta dog\n")
+    words = ["--learn", "e", "-o", "x.probe", "-L", "l", "-m", model]
+    command("classify", *words, cwd=tmp_path).fails(told)
 
 
 def test_names_that_differ_in_case(model, tmp_path):

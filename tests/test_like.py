@@ -93,7 +93,7 @@ def test_the_contract(folder):
     shell(f"echo the cat | {words} > /dev/full", cwd=folder).fails("cannot write standard output", "No space left")
     shell(f"{words} <&-", cwd=folder).fails("cannot read standard input")
     shell(f"{words} --no-input < /dev/null", cwd=folder).fails("holds no text")
-    assert like(folder, "cats.md", "--threshold", "2").status == 1
+    assert like(folder, "cats.md", "--threshold", "1").status == 1
     assert like(folder, "cats.md", "-q", "--threshold", "0").ok().out == b""
     found = like(folder, "cats.md", "--json", "--threshold", "0", "-k", "1").ok().out
     assert json.loads(found)["path"] == "cat2.md"

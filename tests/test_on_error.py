@@ -49,6 +49,17 @@ def test_index(tmp_path, model):
     assert sorted(found.ok().out.split()) == [b"1", b"2"]
 
 
+def test_search(tmp_path, model):
+    (tmp_path / "a.jsonl").write_bytes(BAD)
+    words = ["search", "-m", model, "--jsonl", "--json", "--threshold", "0", "the cat dog"]
+    command(*words, stdin=BAD).fails("line 2: not a JSON object")
+    command(*words, "a.jsonl", cwd=tmp_path).fails("a.jsonl, line 2")
+    found = objects(told(command(*words, "--on-error", "skip", "a.jsonl", cwd=tmp_path)))
+    assert sorted(hit["start_line"] for hit in found) == [1, 6]
+    warned = command(*words, "--on-error", "warn", stdin=BAD)
+    assert warned.status == 0 and len(objects(warned.out)) == 2 and warned.err.count(b"\n") == len(NAMED)
+
+
 @pytest.mark.parametrize("form", [[], ["--group", "g"], ["--query-field", "q"]])
 def test_rerank(model, form):
     query = [] if "--query-field" in form else ["cat"]

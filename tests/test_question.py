@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from command import command, shell
 
+from toast.cutting import shares
 from toast.question import INPUT, Question
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
@@ -54,11 +55,43 @@ def test_empty_input_is_told(tmp_path):
     (tmp_path / "f").write_text("text")
     (tmp_path / "empty").write_text("")
     with open(tmp_path / "empty") as empty:
-        for stdin in (b"", empty):
+        for stdin in (b"", b" \n", empty):
             assert toast("-n", "2", "hi", stdin=stdin).ok(quiet=False).err == told
             for words in (["-q", "hi"], ["--no-input", "hi"], ["hi", "f"], ["-f", "f", "hi"]):
                 toast("-n", "2", *words, stdin=stdin, cwd=tmp_path).ok()
     toast("-n", "2", "hi", stdin=subprocess.DEVNULL).ok()
+    for words in (["-q"], ["--schema", "{}"], ["--samples", "2"]):  # nothing comes of nothing
+        strict = toast("--strict", *words, "hi", stdin=b"").fails("standard input is empty", "--no-input")
+        assert strict.out == b""
+
+
+def test_a_loop_keeps_its_list(tmp_path):
+    """`while read f; do toast ... "$f"; done < list`, and what cannot be told of a pipe."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).write_text(f"text of {name}\n")
+    (tmp_path / "list").write_text("a\nb\nc\n")
+    (tmp_path / "words").write_text("what\nis\nred?\n")
+    see = f"toast -m {QWEN} --dry-run --json see"
+
+    def prompts(line):
+        ran = shell(line, cwd=tmp_path)
+        assert ran.status == 0, ran
+        found = [json.loads(one)["prompt"].partition("user\n")[2] for one in ran.out.splitlines()]
+        told = [one for one in ran.err.decode().splitlines() if "in the prompt" not in one]
+        return [one.partition("<|im_end|>")[0] for one in found], told
+
+    each = [f"==> {name} <==\ntext of {name}\n\nsee" for name in ("a", "b", "c")]
+    found, told = prompts(f'while read f; do {see} "$f"; done < list')
+    assert found == each and len(told) == 2 and all("is left to a loop" in one for one in told), told
+    for quiet in ("--no-input", "< /dev/null"):
+        assert prompts(f'while read f; do {see} "$f" {quiet}; done < list') == (each, [])
+        assert prompts(f'cat list | while read f; do {see} "$f" {quiet}; done') == (each, [])
+    found, [told] = prompts(f'cat list | while read f; do {see} "$f"; done')
+    assert found == [f"b\nc\n\n{each[0]}"] and "names of files that are here" in told
+    found, [told] = prompts(f"{{ read x; {see}; }} < words")
+    assert found == ["is\nred?\n\nsee"] and "a part was read before" in told
+    assert prompts(f"{see} a < words") == ([f"what\nis\nred?\n\n{each[0]}"], [])
+    assert prompts(f"cat words | {see} a") == ([f"what\nis\nred?\n\n{each[0]}"], [])
 
 
 @pytest.mark.parametrize(
@@ -96,6 +129,47 @@ def test_each_record_has_its_place(tmp_path):
     assert Question("a", f"x {INPUT}", placed=True).about("b").messages()[0]["content"] == "x b"
 
 
+def test_each_takes_its_records_from_files(tmp_path):
+    """As all commands do; a FILE of -f stands in each question."""
+    (tmp_path / "f").write_text("one\ntwo\n")
+    (tmp_path / "g").write_text("G\n")
+    words = ("--each", "-t", "0", "-n", "4", "say it")
+    lines = toast(*words, stdin=b"one\ntwo\n").ok().out
+    assert toast(*words, "f", stdin=b"three\n", cwd=tmp_path).ok().out == lines
+    assert toast(*words, "f", cwd=tmp_path).ok().out == lines
+    assert toast(*words, "f", "-", stdin=b"one\ntwo\n", cwd=tmp_path).ok().out == 2 * lines
+    toast(*words, "none", cwd=tmp_path).fails("no file 'none'")
+    [both] = toast(*words, "-f", "g", stdin=b"one\n", cwd=tmp_path).ok().out.splitlines()
+    alone = toast(*words[1:], "g", stdin=b"one\n", cwd=tmp_path).ok().out
+    assert both.decode() == " ".join(alone.decode().splitlines()).strip()
+
+
+def test_files_are_cut_as_standard_input_is(tmp_path):
+    (tmp_path / "f").write_text("cat " * 2000)
+    (tmp_path / "g").write_text("a dog\n")
+    toast("see", "f", "g", cwd=tmp_path).fails("the prompt is", "--long truncate cuts f")
+    words = ("--long", "truncate", "--dry-run", "--json", "see")
+    ran = toast(*words, "f", "g", cwd=tmp_path).ok(quiet=False)
+    assert b" tokens from the middle of f\n" in ran.err and ran.err.count(b"cut ") == 1, ran
+    prompt = json.loads(ran.out)["prompt"]
+    assert "a dog" in prompt and "cat cat" in prompt
+    ran = toast(*words, "f", "g", stdin=b"sky " * 2000, cwd=tmp_path).ok(quiet=False)
+    assert ran.err.count(b"cut ") == 2 and b"middle of standard input" in ran.err, ran
+    prompt = json.loads(ran.out)["prompt"]
+    assert "a dog" in prompt and min(prompt.count("cat"), prompt.count("sky")) > 100
+    assert toast("--strict", *words, "f", cwd=tmp_path).status == 3
+    (tmp_path / "f").write_text("cat " * 2_000_000)
+    toast("see", "f", cwd=tmp_path).fails("at least", "--long truncate cuts f")
+    ran = toast(*words, "f", cwd=tmp_path).ok(quiet=False)
+    assert b" of 8000000 characters from the middle of f\n" in ran.err, ran
+    toast("@f", cwd=tmp_path).fails("at least", "tokenize --max N < f")
+
+
+def test_shares():
+    assert shares([5, 100, 30], 65) == [5, 30, 30] and shares([5, 100, 30], 200) == [5, 100, 30]
+    assert shares([7], 3) == [3] and shares([9, 9], 5) == [2, 3] and shares([0, 4], 4) == [0, 4]
+
+
 def test_files_as_operands(tmp_path):
     (tmp_path / "a.txt").write_text("A\r\n\r\n", newline="")
     (tmp_path / "b").write_text("B")
@@ -125,12 +199,14 @@ def test_an_instruction_without_quotes(tmp_path, words, typed):
 
 
 def test_a_file_where_the_instruction_stands(tmp_path):
-    """It is the instruction all the same; who meant the file is told."""
+    """Alone it says nothing; beside an input it is the instruction all the same, and who meant the file is told."""
     (tmp_path / "notes.md").write_text("x")
     (tmp_path / "explain").write_text("x")
-    ran = toast("--dry-run", "notes.md", cwd=tmp_path).ok(quiet=False)
+    for words in (["notes.md"], ["./explain"], ["-q", "notes.md"], ["-n", "3", "notes.md"]):
+        toast(*words, cwd=tmp_path).fails(f"nothing says what to do with {words[-1]}", f'"summarise" {words[-1]}')
+    ran = toast("--dry-run", "notes.md", stdin=b"in", cwd=tmp_path).ok(quiet=False)
     assert b'notes.md is the instruction, not a file to read (toast "..." notes.md)\n' in ran.err, ran
-    for words in (["explain"], ["a/b"], ["."], ["see notes.md"], ["sum", "notes.md"], ["-q", "notes.md"]):
+    for words in (["explain"], ["a/b"], ["."], ["see notes.md"], ["sum", "notes.md"]):
         toast("--dry-run", "--json", *words, cwd=tmp_path).ok()
 
 

@@ -88,7 +88,7 @@ def test_k_and_threshold(scorer):
 
 def test_nothing_found(model):
     words = ["rerank", "-m", model, "cat"]
-    for more, stdin in (([], b""), (["--threshold", "1.1"], LINES), (["--no-input"], LINES)):
+    for more, stdin in (([], b""), (["--threshold", "1"], LINES), (["--no-input"], LINES)):
         result = command(*words, *more, stdin=stdin)
         assert (result.status, result.out, result.err) == (1, b"", b""), result
 
@@ -411,6 +411,14 @@ def test_an_embedder_is_no_scorer(cross):
 def test_instruction_for_a_model_that_takes_none(model):
     words = ["rerank", "--instruction", "x", "-m", model, "cat"]
     command(*words, stdin=LINES).fails("takes no instruction")
+
+
+def test_a_threshold_that_no_score_reaches_is_refused(scorer):
+    words = ["rerank", "-m", scorer, "cat"]
+    for least in ("1.1", "30", "inf"):
+        ran = command(*words, "--threshold", least, stdin=LINES)
+        ran.fails(f"--threshold {least} is over every score", "from 0 to 1")
+    assert command(*words, "--raw-scores", "--threshold", "300", stdin=LINES).status == 1
 
 
 def test_infinite_threshold(model):

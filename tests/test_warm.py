@@ -76,6 +76,16 @@ def test_one_is_left_for_the_next_time(own, client, line):
     assert own.status()["served"] == {"embed": 1}
 
 
+def test_one_that_is_being_started_is_found(own):
+    """It is there before it listens."""
+    for word in ("status", "stop"):
+        own.run(CLIENTS[0], *EMBED, "--warm", "9m", stdin=b"a cat\n").ok()
+        command("toasted", word, env=own.env).ok()
+    began = time.monotonic()
+    assert command("toasted", "stop", env=own.env).ok(quiet=False).err == b"toasted: there is no warm process\n"
+    assert time.monotonic() - began < 2 and own.status() is None
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_nobody_asked_for_one(own, client):
     own.run(client, *EMBED, stdin=b"a cat\n").ok()

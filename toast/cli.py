@@ -21,7 +21,11 @@ def toast(
         metavar="INSTRUCTION",
         help="What to do with standard input, or a question; @FILE holds it, {{input}} in that file is where standard input goes.",
     ),
-    operands: list[str] = Argument([], metavar="FILE", help="Files to read, under their names."),
+    operands: list[str] = Argument(
+        [],
+        metavar="FILE",
+        help="Files to read, under their names, beside standard input (in a loop: --no-input); with --each, the records.",
+    ),
     model: str = MODEL,
     adapter: str | None = Option(
         None, "--adapter", metavar="FOLDER", help="A LoRA adapter of the model, MLX-LM's or PEFT's; -m takes one, too."
@@ -47,7 +51,7 @@ def toast(
         "error",
         "--long",
         choices=("error", "truncate"),
-        help="What becomes of a prompt over the model's context; truncate cuts the middle of standard input.",
+        help="What becomes of a prompt over the model's context; truncate cuts the middle of the longest of standard input and FILEs.",
     ),
     dry_run: bool = Option(False, "--dry-run", help="Only write the prompt and tell of its tokens; loads no weights."),
     max_tokens: int | None = Option(
@@ -129,7 +133,10 @@ def toast(
     ),
     seed: int = Option(0, "--seed", metavar="N", min=0, max=(1 << 64) - 1, help="Another seed, another draw."),
     each: bool = Option(
-        False, "--each", help="Every record of standard input is a question, every answer a line.", group="Records"
+        False,
+        "--each",
+        help="Every record of FILEs, else of standard input, is a question, every answer a line; of a blank one an empty line.",
+        group="Records",
     ),
     nul: bool = NUL,
     jsonl: bool = JSONL,
@@ -139,10 +146,13 @@ def toast(
 
     Standard input, if there is any, is what the instruction is about. The answer is written as it comes.
 
-    $ cat notes.md | toast "explain"
-    $ toast "what differs?" a.py b.py
-    $ toast --each "translate to French" < lines.txt
-    $ git diff | toast --strict -n 200 "a commit message for this" > message
+    The default model is small: it fills in forms and knows little. -m takes a larger one.
+
+    $ toast --schema form.json < mail.txt
+    $ toast --each --choice positive,negative "positive or negative?" < reviews.txt
+    $ toast "what is the capital of France?"
+    $ toast -m org/name "what differs?" a.py b.py
+    $ git diff | toast -m org/name --strict "a commit message" > message
 
     Status 1: With -x: no code block in the answer.
     """
@@ -173,6 +183,7 @@ def toast(
         refuse_with("--no-template", {"--template": template})
     if dry_run:
         refuse_with("--dry-run", {"--forget": forget})
+    records = Records(call, operands, nul=nul, jsonl=jsonl, field=field, soft=True) if each else None
     if talk and forget:
         talk.forget()
         if not instruction:
@@ -196,7 +207,8 @@ def toast(
         adapter=adapter, kv_bits=int(kv_bits) if kv_bits else None,
     )  # fmt: skip
     request = Request(
-        engine, instruction=instruction, system=system, files=[*operands, *files], sampling=sampling, limit=max_tokens,
+        engine, instruction=instruction, system=system, files=files if each else [*operands, *files],
+        sampling=sampling, limit=max_tokens,
         stops=[*map(clean, stop)], code=code, prefill=clean(prefill), template=not no_template, long=long, json=json,
         logprobs=logprobs, cache=not no_cache, loop_stop=not no_loop_stop, session=talk,
         constraint=engine.constraint(*rule) if rule else None, repeat_input=repeat_input,
@@ -205,14 +217,14 @@ def toast(
     if dry_run:
         show_prompt(call, request)
         return None
-    if not (each or samples):
+    if not (records or samples):
         return answer(call, request)
     from toast.each import answer_each, answer_samples
 
-    if samples:
-        answer_samples(call, request, samples, nul=nul)
+    if records:
+        answer_each(call, request, records)
     else:
-        answer_each(call, request, Records(call, None, nul=nul, jsonl=jsonl, field=field, soft=True))
+        answer_samples(call, request, samples or 1, nul=nul)
     return None
 
 
@@ -236,8 +248,8 @@ def tokenize(
     Without options: a JSON object for each token, {"id", "text", "start", "stop"}.
 
     $ tokenize --count notes.md
-    $ tokenize --max 4000 < notes.md | toast "explain"
-    $ tokenize --split 500 -0 < notes.md | toast --each -0 "summarise"
+    $ tokenize --max 4000 < notes.md | toast -m org/name "explain"
+    $ tokenize --split 500 -0 < notes.md | toast -m org/name --each -0 "summarise"
     """
     from toast import tokenize as verb
 

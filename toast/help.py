@@ -23,8 +23,11 @@ MARGIN, INDENT = 26, 2  # where explanations begin, and terms
 
 EVERYWHERE = (
     ("TOAST_HOME", "Where models and sessions are kept, else $XDG_CACHE_HOME/toast, else ~/.cache/toast."),
-    ("TOAST_PULL", "1: a model that is named and not here is fetched."),
-    ("HF_HUB_OFFLINE", "1: no hub is asked anything. HF_HOME, HF_HUB_CACHE: where the Hugging Face cache is."),
+    ("TOAST_PULL", "1: a model that is named and not here is fetched; 0: the default ones are not, either."),
+    (
+        "HF_HUB_OFFLINE",
+        "1: nothing is fetched, no hub is asked. HF_HOME, HF_HUB_CACHE: where the Hugging Face cache is.",
+    ),
     ("TOAST_THREADS", "Threads of the CPU kernels, else one for each core that the affinity and the cgroup leave it."),
     ("TOAST_DEBUG", "1: an error shows where it came from."),
 )

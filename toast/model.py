@@ -31,7 +31,7 @@ def pull(call: Call, names: list[str], *, dry_run: bool) -> None:
     for name in names:
         wanted = catalog.canonical(alias.target(call, name))
         if wanted in catalog.VARIANTS and not dry_run:
-            catalog.obtain(call, wanted)
+            catalog.obtain(call.but(env={**call.env, "TOAST_PULL": "1"}), wanted)  # it is asked for
             continue
         reference = hub.parse(wanted)
         if not reference:

@@ -161,6 +161,12 @@ def need_with(needed: str, others: Mapping[str, object], *, there: bool) -> None
             raise UsageError(f"{other} needs {needed}")
 
 
+def refuse_unreachable(what: str, threshold: float | None, scores: str = "scores are from 0 to 1") -> None:
+    """UsageError for a threshold over 1, where no score is. what: as the message begins; scores: where they are."""
+    if threshold is not None and threshold > 1:
+        raise UsageError(f"{what} {threshold:g} is over every score", scores)
+
+
 def declared(function: Callable, common: Sequence[Parameter] = ()) -> list[Parameter]:
     """The parameters that a function declares after its Call, then the common ones."""
     code, defaults = function.__code__, function.__defaults__ or ()

@@ -134,6 +134,12 @@ def is_fed(fd: int) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or is_pipe(fd)
 
 
+def is_begun(fd: int) -> bool:
+    """Whether somebody has read a part of what a descriptor gives, and left some; of a pipe nobody can tell."""
+    status = os.fstat(fd)
+    return stat.S_ISREG(status.st_mode) and 0 < os.lseek(fd, 0, os.SEEK_CUR) < status.st_size
+
+
 def read_text(call: Call, name: str, limit: int) -> str | None:
     """The text of a file, None where it has more bytes than that; OSError where it cannot be opened."""
     fd = open_again(call, name)

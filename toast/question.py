@@ -31,13 +31,17 @@ RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
 TEXT = "@FILE; a text that begins with @ has a blank before it"
 EMPTY = "standard input is empty: the instruction alone is answered (--no-input says so)"
+BEGUN = "of standard input a part was read before: the instruction is about the rest (in a loop: --no-input)"
+LEFT = "standard input, of which a part was read before, is left to a loop (--no-input says so; cat | toast reads it)"
+LISTED = "standard input is names of files that are here, and is read beside the FILEs (in a loop: --no-input)"
+LOOKED_AT = 8  # lines of it that are looked at for that
 INPUT = "{{input}}"  # in an instruction from a file: where standard input goes
 BREAKS = "\r\n"  # that end a text and are none of it
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
 
 
 class Question:
-    """Messages for the model, of which `text`, the standard input, may be cut to fit.
+    """Messages for the model, of which the texts, standard input and the bodies of files, may be cut to fit.
 
     placed: the instruction says itself where the text goes. raw: standard input as it came."""
 
@@ -55,12 +59,19 @@ class Question:
             text, self.instruction, files=self.files, system=self.system, history=self.history, placed=self.placed
         )
 
-    def messages(self, text: str | None = None) -> Messages:
-        text = self.text if text is None else text
+    @property
+    def texts(self) -> list[str]:
+        """Standard input, then the bodies of the files."""
+        return [self.text, *(body for _, body in self.files)]
+
+    def messages(self, texts: list[str] | None = None) -> Messages:
+        """texts: in the place of its own."""
+        text, *bodies = self.texts if texts is None else texts
+        files = [(name, body) for (name, _), body in zip(self.files, bodies, strict=True)]
         if self.placed:
-            said = message("", self.instruction.replace(INPUT, text.rstrip(BREAKS)), self.files)
+            said = message("", self.instruction.replace(INPUT, text.rstrip(BREAKS)), files)
         else:
-            said = message(text, self.instruction, self.files)
+            said = message(text, self.instruction, files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
@@ -74,10 +85,8 @@ def gather(
     limit = LONGEST if long == "truncate" else min(engine.context * BYTES_PER_TOKEN, LONGEST)
     raw = b""
     if not (each or call.no_input) and pipes.is_fed(call.stdin):
-        raw = _read(call, engine, call.stdin, limit=limit, what="standard input")
-        if not (raw or files) and instruction:
-            call.warn(EMPTY)
-    bodies = [(pipes.clean(name), _file(call, engine, name, limit=limit)) for name in files]
+        raw = _standard_input(call, engine, instruction, files=files, limit=limit)
+    bodies = [(pipes.clean(name), _file(call, engine, name, limit=limit, cut=True)) for name in files]
     _warn_of_file(call, instruction)
     said = _said(call, engine, instruction, limit=limit)
     question = Question(
@@ -89,15 +98,48 @@ def gather(
     return question
 
 
+def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list[str], limit: int) -> bytes:
+    """All of it, unless it is most likely what a loop around this command reads: then it is left, or told."""
+    if pipes.is_begun(call.stdin):
+        call.warn(LEFT if files else BEGUN)
+        if files:
+            return b""
+    raw = _read(call, engine, call.stdin, limit=limit, what="standard input", cut=True)
+    if files and _lists_files(call, raw):
+        call.warn(LISTED)
+    if not (raw.strip() or files) and instruction:
+        if call.strict:
+            raise BadInput("standard input is empty: an answer would be about nothing", "--no-input leaves it out")
+        call.warn(EMPTY)
+    return raw
+
+
+def _lists_files(call: Call, raw: bytes) -> bool:
+    """Whether each line is the name of a file that is here."""
+    lines = raw.splitlines()[:LOOKED_AT]
+    return bool(lines) and all(_is_file(call, os.fsdecode(line)) for line in lines)
+
+
+def _is_file(call: Call, name: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(name, dir_fd=call.cwd).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def check_operands(call: Call, instruction: str, names: list[str], *, alone: bool = False) -> None:
     """UsageError for an operand that is no file, most likely a word of an instruction without quotes; and for one word
-    that is a command elsewhere. alone: there is nothing else that it could be about."""
-    if alone and instruction.isalpha() and (call.no_input or not pipes.is_fed(call.stdin)):
-        from toast import spellings
+    that is a command elsewhere, or a file. alone: there is nothing else that it could be about."""
+    if alone and (call.no_input or not pipes.is_fed(call.stdin)):
+        if instruction.isalpha():
+            from toast import spellings
 
-        if told := spellings.verb(instruction):
-            raise UsageError(f"toast has no command {instruction!r}", told)
-    for name in names:
+            if told := spellings.verb(instruction):
+                raise UsageError(f"toast has no command {instruction!r}", told)
+        if _is_meant_as_file(call, instruction):
+            name = pipes.clean(instruction)
+            raise UsageError(f"nothing says what to do with {name}", f'toast "summarise" {name}')
+    for name in [name for name in names if name != "-"]:  # whoever opens it knows what that is
         try:
             os.stat(name, dir_fd=call.cwd)
         except OSError:
@@ -107,15 +149,15 @@ def check_operands(call: Call, instruction: str, names: list[str], *, alone: boo
             raise UsageError(f"no file {operands.short(name)!r}", hint) from None
 
 
+def _is_meant_as_file(call: Call, instruction: str) -> bool:
+    """Whether an instruction is one word that looks like the name of a file, and there is one."""
+    named = any(c in instruction for c in "./") and len(instruction.split()) == 1
+    return named and _is_file(call, instruction)
+
+
 def _warn_of_file(call: Call, instruction: str) -> None:
     """Tell of an instruction that was most likely meant as a file to read."""
-    if not any(c in instruction for c in "./") or len(instruction.split()) != 1:
-        return
-    try:
-        found = stat.S_ISREG(os.stat(instruction, dir_fd=call.cwd).st_mode)
-    except (OSError, ValueError):
-        return
-    if found:
+    if _is_meant_as_file(call, instruction):
         name = pipes.clean(instruction)
         call.warn(f'{name} is the instruction, not a file to read ({call.name} "..." {name})')
 
@@ -133,9 +175,9 @@ def _said(call: Call, engine: Engine, word: str, *, limit: int) -> str:
         raise error if error.hint else BadInput(error.message, TEXT) from None
 
 
-def _file(call: Call, engine: Engine, name: str, *, limit: int) -> str:
+def _file(call: Call, engine: Engine, name: str, *, limit: int, cut: bool = False) -> str:
     with _opened(call, name) as file:
-        return _text(call, _read(call, engine, file.fileno(), limit=limit, what=name), name)
+        return _text(call, _read(call, engine, file.fileno(), limit=limit, what=name, cut=cut), name)
 
 
 def _opened(call: Call, name: str) -> FileIO:
@@ -147,14 +189,15 @@ def _opened(call: Call, name: str) -> FileIO:
         raise os_error(error, f"open {name}") from None
 
 
-def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str) -> bytes:
+def _read(call: Call, engine: Engine, fd: int, *, limit: int, what: str, cut: bool) -> bytes:
+    """cut: whether --long truncate would."""
     data, whole = pipes.read_up_to(fd, limit, what)
     if _is_binary(data[:SNIFFED]):
         raise BadInput(f"{what} is no text", "strings, pdftotext, pandoc or iconv take the text out of it")
     if not whole:
         text, _ = pipes.decoded(data[: 1 << 20])
-        hint = CUT.format(what) if fd == call.stdin and limit < LONGEST else f"tokenize --max N < {what} shortens it"
-        raise _too_long(engine, f"at least {len(engine.tokenizer.encode(text))}", hint)
+        hint = CUT.format(what) if cut and limit < LONGEST else f"tokenize --max N < {what} shortens it"
+        raise engine.too_long(f"at least {len(engine.tokenizer.encode(text))}", hint)
     return data
 
 
@@ -174,10 +217,6 @@ def _text(call: Call, data: bytes, what: str) -> str:
     if bad:
         call.warn(f"{what} held {pipes.plural(bad, 'sequence')} of invalid UTF-8, read as U+FFFD")
     return text
-
-
-def _too_long(engine: Engine, count: int | str, hint: str) -> BadInput:
-    return BadInput(f"the prompt is {count} tokens, {engine.name} reads {engine.context}", hint)
 
 
 def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
@@ -209,42 +248,22 @@ def fit(
     call: Call, engine: Engine, question: Question, *,
     long: str, template: bool, prefill: str, what: str = "standard input",
 ) -> tuple[str, list[int]]:  # fmt: skip
-    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the text, told of as `what`."""
+    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the longest texts. what: the name of
+    the first one."""
 
-    def prompt(text: str) -> tuple[str, list[int]]:
-        return engine.prompt(question.messages(text), template=template, prefill=prefill)
+    def prompt(texts: list[str]) -> tuple[str, list[int]]:
+        return engine.prompt(question.messages(texts), template=template, prefill=prefill)
 
-    text, most = question.text, engine.context * 3 // 4
-    huge = long == "truncate" and len(text) > engine.context * WINDOW
-    whole, ids = prompt("" if huge else text)
-    if len(ids) < engine.context and not huge:
-        return whole, ids
+    names, texts = [what, *(name for name, _ in question.files)], question.texts
+    longest = max(texts, key=len)
+    if long == "error" or len(longest) <= engine.context * WINDOW:
+        whole, ids = prompt(texts)
+        if len(ids) < engine.context:
+            return whole, ids
+    shorter = "--session NAME --forget begins anew" if question.history else "shorten the instruction"
     if long == "error":
-        raise _too_long(engine, len(ids), _shorter(question, long, what))
-    spans = _ends(engine, text) if huge else engine.tokenizer.spans(text)
-    kept = min(most - len(ids), len(spans) - 1) if huge else len(spans) - (len(ids) - most)
-    while kept >= 0:
-        head, tail = kept // 2, kept - kept // 2
-        left = text[: spans[head][0]] + text[spans[-tail][0] if tail else len(text) :]
-        found, ids = prompt(left)
-        if len(ids) <= most:
-            cut = f"{len(text) - len(left)} of {len(text)} characters"
-            call.cut(f"cut {cut if huge else f'{len(spans) - kept} of {len(spans)} tokens'} from the middle of {what}")
-            return found, ids
-        kept -= len(ids) - most  # a cut may make its neighbours encode to more
-    raise _too_long(engine, len(ids), _shorter(question, long, what))
+        raise engine.too_long(len(ids), CUT.format(names[texts.index(longest)]) if longest else shorter)
+    from toast import cutting
 
-
-def _ends(engine: Engine, text: str) -> list[tuple[int, int]]:
-    """Where the tokens are at both ends of a text that is far too long, as many at each."""
-    size = engine.context * WINDOW // 2
-    head, tail = (engine.tokenizer.spans(part) for part in (text[:size], text[-size:]))
-    count, before = min(len(head), len(tail)), len(text) - size
-    return head[:count] + [(before + a, before + b) for a, b in tail[len(tail) - count :]]
-
-
-def _shorter(question: Question, long: str, what: str) -> str:
-    """What to type to have a shorter prompt."""
-    if question.text and long == "error":
-        return CUT.format(what)
-    return "--session NAME --forget begins anew" if question.history else "shorten the instruction or the files"
+    parts = [cutting.Part(engine, name, text, window=WINDOW) for name, text in zip(names, texts, strict=True)]
+    return cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)

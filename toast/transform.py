@@ -103,7 +103,7 @@ def _new(call: Call, target: str) -> str:
     """The path of what is to be written; BadInput where something is there: it might be the source."""
     path = os.path.realpath(call.path(target))
     if os.path.lexists(path):
-        raise BadInput(f"cannot write {target}: File exists", "give another name, or remove it first")
+        raise BadInput(f"cannot write {target}: File exists", "give another name")
     if not os.path.isdir(os.path.dirname(path)):
         raise BadInput(f"cannot write {target}: No such file or directory")
     return path

@@ -224,6 +224,10 @@ class Engine:
         form = f"{self.kv_bits} bits" if self.kv_bits else ""
         return PrefixCache(folder, self.language.path, room << 20, adapter=self.language.adapter, form=form)
 
+    def too_long(self, count: int | str, hint: str) -> BadInput:
+        """What to raise for a prompt of so many tokens."""
+        return BadInput(f"the prompt is {count} tokens, {self.name} reads {self.context}", hint)
+
     def constraint(self, kind: str, text: str) -> Constraint:
         """A compiled constraint on answers (`constrain.py`)."""
         from toast.generation.constrain import Constraint

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from toast.errors import BadModel, ignoring
+from toast.errors import BadModel, ModelNotFound, ignoring
 from toast.store.location import home
 
 TYPE_CHECKING = False
@@ -155,12 +155,25 @@ def obtain(call: Call, name: str) -> str:
     return path
 
 
+def _expect_online(call: Call, name: str) -> None:
+    """ModelNotFound where nothing is to be fetched."""
+    from toast.store import hub
+
+    if hub.is_offline(call):
+        raise ModelNotFound(f"{name} is not here, and HF_HUB_OFFLINE is set", f"HF_HUB_OFFLINE=0 model pull {name}")
+    if call.env.get("TOAST_PULL") == "0":
+        raise ModelNotFound(f"{name} is not here, and TOAST_PULL is 0", f"model pull {name}")
+
+
 def fetched(call: Call, name: str) -> str:
     """The folder, fetched or made if need be; its vocabulary is not compiled."""
     folder, source = VARIANTS[name]
     path = os.path.join(home(call), "models", folder)
     if not os.path.isdir(path):
         from toast.store import pull, sums
+
+        if not isinstance(source, Quantized):
+            _expect_online(call, known(name))
 
         def make(call: Call, part: str) -> None:
             source.make(call, part)

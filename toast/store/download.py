@@ -46,7 +46,7 @@ def pull(call: Call, reference: Reference, *, dry_run: bool = False) -> list[Fil
     """Fetch what a model needs of a repository; its files, of which those that were here are not fetched again.
 
     Raises ModelNotFound, BadModel, BadInput."""
-    if _offline(call):
+    if hub.is_offline(call):
         raise ModelNotFound(f"cannot fetch {reference}: HF_HUB_OFFLINE is set")
     try:
         commit, wanted = _listed(call, reference)
@@ -60,16 +60,12 @@ def pull(call: Call, reference: Reference, *, dry_run: bool = False) -> list[Fil
 
 def size_of(call: Call, reference: Reference) -> str:
     """What a pull would fetch, as `2.3 GB`; "" where the hub does not tell that at once."""
-    if _offline(call):
+    if hub.is_offline(call):
         return ""
     try:
         return size_text(sum(file.size for file in _listed(call, reference, seconds=PATIENCE)[1]))
     except (ToastError, OSError):
         return ""
-
-
-def _offline(call: Call) -> bool:
-    return call.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 # ---------------------------------------------------------------- which files

@@ -75,6 +75,11 @@ def safe_path(text: str) -> bool:
     return all(part and part not in (".", "..") and "\0" not in part and "\\" not in part for part in text.split("/"))
 
 
+def is_offline(call: Call) -> bool:
+    """Whether HF_HUB_OFFLINE says so, as the hub's own library reads it."""
+    return call.env.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
 # ---------------------------------------------------------------- the cache
 
 

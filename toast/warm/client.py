@@ -184,10 +184,16 @@ def send(connection: Any, request: Request, descriptors: list[int]) -> bool:
 
 
 def control(call: Call, word: str) -> bytes | None:
-    """What the warm process answers to `status` or `stop`; None where there is none. ToastError for a silent one."""
-    connection = connect(place.socket(call.env))
-    if connection is None:
-        return None
+    """What the warm process answers to `status` or `stop`; None where there is none, and none is being started.
+    ToastError for a silent one."""
+    path = place.socket(call.env)
+    while True:
+        starting = place.is_starting(path)  # is asked first: it may begin to listen in between
+        if connection := connect(path):
+            break
+        if not starting:
+            return None
+        sleep(0.02)
     try:
         conversation, answer, until = Conversation(connection), b"", monotonic() + protocol.SILENCE
         if conversation.greeted() and send(connection, Request("toasted", [word], {}), []):
@@ -204,8 +210,10 @@ def control(call: Call, word: str) -> bytes | None:
 
 def leave_one(call: Call) -> None:
     """Start a warm process for the next time, unless there is one. OSError, ToastError where it cannot be."""
-    place.check(place.socket(call.env))
-    if connection := connect(place.socket(call.env)):
+    path = place.socket(call.env)
+    place.check(path)
+    if connection := connect(path):
         connection.close()
     else:
+        place.note_start(path)
         spawn.start(call)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from stat import S_ISDIR
+from time import time
 
 import toast
 from toast.errors import ToastError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 103  # bytes of a socket's path that every system takes (macOS: 104 with its NUL)
+STARTING = 5  # seconds from the start of a process to its socket, at most
 
 
 def folder(env: Mapping[str, str]) -> str:
@@ -57,6 +59,33 @@ def socket(env: Mapping[str, str]) -> str:
     """The path of the socket: of this version, for the Python that runs this."""
     where = os.path.realpath(os.path.dirname(sys.executable))
     return os.path.join(folder(env), name(f"{toast.__version__}\0{where}"))
+
+
+def lock(path: str) -> int:
+    """A descriptor of the file whose lock says whose the socket is, in a folder that is made. OSError."""
+    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+    check(path)
+    return os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+def note_start(path: str) -> None:
+    """A process is about to be started: until it listens, the time of its lock file says so."""
+    fd = lock(path)
+    os.utime(fd)
+    os.close(fd)
+
+
+def note_started(fd: int) -> None:
+    """It listens; fd: of its lock."""
+    os.utime(fd, (0, 0))
+
+
+def is_starting(path: str) -> bool:
+    """Whether a process has been started and does not listen yet."""
+    try:
+        return time() - os.lstat(path + ".lock").st_mtime < STARTING
+    except OSError:
+        return False
 
 
 def name(of: str) -> str:

@@ -299,9 +299,7 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
     """(the socket at `path`, the lock that says whose it is); None where another process has it. OSError.
 
     The lock is the system's: it ends with its process, however that ends. What is left of a dead one's is replaced."""
-    os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-    place.check(path)
-    lock = os.open(path + ".lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    lock = place.lock(path)
     if not locks.lock(lock):
         os.close(lock)
         return None
@@ -313,6 +311,7 @@ def listen(path: str) -> tuple[socket.socket, int] | None:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(128)
+    place.note_started(lock)
     return listener, lock
 
 

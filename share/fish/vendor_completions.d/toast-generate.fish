@@ -1,0 +1,1 @@
+complete -c toast-generate -w toast
