@@ -13,8 +13,8 @@ KEEPING_TOAST = [
     "-c",
     "import toast.answer as a; a.WORTH_KEEPING = -1; import toast.cli as c; c.toast()",
 ]
-_coverage = os.environ.pop(COVERAGE, None)  # no process is but the first of its kind: it takes twice as long
-_measured = set()  # (command, its flags)
+_coverage = os.environ.pop(COVERAGE, None)  # no process is but the first of its kind: it takes three times as long
+_measured = set()  # (command, one of its flags)
 
 
 class Result:
@@ -48,9 +48,9 @@ def command(name, *args, stdin=None, env=None, timeout=120, **options) -> Result
     """Run an installed command; stdin is bytes, or anything that subprocess takes, None: nothing."""
     words = [os.path.join(BIN, name), *args]
     given = fed(name, stdin)
-    kind = name, *sorted({str(arg).partition("=")[0] for arg in args if str(arg).startswith("-")})
-    env = environment({COVERAGE: None if kind in _measured else _coverage, **(env or {})})
-    _measured.add(kind)
+    kinds = {(name, str(arg).partition("=")[0]) for arg in ("", *args) if str(arg).startswith("-") or not arg}
+    env = environment({COVERAGE: None if kinds <= _measured else _coverage, **(env or {})})
+    _measured.update(kinds)
     ran = subprocess.run(words, capture_output=True, env=env, timeout=timeout, **given, **options)
     return Result([name, *args], ran.returncode, ran.stdout, ran.stderr)
 

@@ -2,12 +2,14 @@
 
 import os
 import signal
+from contextlib import nullcontext
 from functools import cache
 
 import mlx.core  # noqa: F401  it finds libmlx for the extension
 import pytest
 import tiny
 from hypothesis import settings
+from unmeasured import few_measured
 
 from toast import kernels, loaded
 
@@ -19,6 +21,29 @@ for number in (signal.SIGHUP, signal.SIGQUIT):
 # where a change is judged, the same examples every time; at a desk, new ones
 settings.register_profile("judge", derandomize=True)
 settings.load_profile("judge" if os.environ.get("CI") else "default")
+
+
+# files that take a minute or more: what comes last keeps one of two workers waiting
+LONG = {
+    "test_release",
+    "test_warm",
+    "test_warm_parity",
+    "test_index",
+    "test_killed",
+    "test_vocabulary",
+    "test_wordpiece",
+}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    made = getattr(item.obj, "hypothesis", None)
+    with few_measured(made) if made else nullcontext():
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -118,11 +118,16 @@ def a_schema(random, depth=0):
     return {"type": kind}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_random_schemas(name):
+# each schema on one of the two vocabularies, and with `make test-all` on both
+@pytest.mark.parametrize("name, seeds", [
+    ("qwen3-causal", range(0, 60, 2)), ("llama-causal", range(1, 60, 2)),
+    pytest.param("qwen3-causal", range(1, 60, 2), marks=pytest.mark.long),
+    pytest.param("llama-causal", range(0, 60, 2), marks=pytest.mark.long),
+])  # fmt: skip
+def test_random_schemas(name, seeds):
     """Every answer validates or is an error; at least 9 in 10 are answers."""
     good = 0
-    for seed in range(60):
+    for seed in seeds:
         schema = a_schema(random.Random(seed))
         try:
             text = answer(name, "schema", json.dumps(schema), limit=160, seed=seed)
@@ -130,7 +135,7 @@ def test_random_schemas(name):
             continue
         jsonschema.validate(json.loads(text), schema)
         good += 1
-    assert good >= 54
+    assert good >= 27
 
 
 def test_what_is_not_supported_is_named():

@@ -179,19 +179,22 @@ def test_a_right_draft_may_end_the_text_before_it_is_told():
 def test_drafts_of_a_text_that_must_not_repeat_itself(wrong):
     """As the default model is sampled: what a draft would repeat, and what the ends have gained, count in it, too."""
     kernels.install()
-    for run in runs("qwen3-causal")[:4]:
-
-        def said(drafter=None, **settings):
-            made, tokens = generation(
-                "qwen3-causal", run["ids"], Sampler(**settings), limit=150, ends={7, 34}, drafter=drafter
-            )
-            return [token.id for token in tokens], made.sequence.reason
-
-        plain = said(dry=2.0, end=0.5)
-        assert plain != said()
+    for run in range(4):
+        plain = sampled(run, dry=2.0, end=0.5)
+        assert plain != sampled(run)
         drafter = Oracle(plain[0], wrong)
-        assert said(drafter, dry=2.0, end=0.5) == plain
+        assert said(run, drafter, dry=2.0, end=0.5) == plain
         assert (wrong > 2) == bool(drafter.right)
+
+
+def said(run, drafter=None, **settings):
+    """(ids, reason) of a text of 150 tokens at most."""
+    ids, sampler = runs("qwen3-causal")[run]["ids"], Sampler(**settings)
+    made, tokens = generation("qwen3-causal", ids, sampler, limit=150, ends={7, 34}, drafter=drafter)
+    return [token.id for token in tokens], made.sequence.reason
+
+
+sampled = cache(said)  # what is said without drafts
 
 
 def test_an_end_among_the_drafts():

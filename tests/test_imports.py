@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from functools import cache
 
 import pytest
 
@@ -62,6 +63,7 @@ def sources():
 SOURCES = sorted(sources())
 
 
+@cache
 def tree(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as file:
         return ast.parse(file.read())

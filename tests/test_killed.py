@@ -138,7 +138,7 @@ def merge(case):
 
 
 def learn(case):
-    lines = [{"text": f"{word} {i}", "label": word} for i in range(20) for word in ("cat", "dog")]
+    lines = [{"text": f"{word} {i}", "label": word} for i in range(8) for word in ("cat", "dog")]
     case.write({"e.jsonl": "".join(json.dumps(line) + "\n" for line in lines)})
     case.words, case.target = ["classify", "--learn", "e.jsonl", "-m", case.model, "-o", "x.probe"], "x.probe"
     case.result = lambda out: (case.work / "x.probe").read_bytes()

@@ -5,8 +5,6 @@ Each fixture states its own tolerance; the README beside them says what they hol
 
 import json
 import os
-import subprocess
-import sys
 from functools import cache
 
 import mlx.core as mx
@@ -25,6 +23,7 @@ from toast.store.quantize import quantize, source_digest
 from toast.task import is_late, purpose
 
 ORACLES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles")
+by_each = pytest.mark.usefixtures("variant")  # the references hold with our kernels and without
 
 
 @cache
@@ -36,13 +35,16 @@ def oracle(name):
 
 
 @cache
+def made(kind, name, variant):
+    return kind(oracle(name)[0])
+
+
 def model(name):
-    return models.encoder(oracle(name)[0])
+    return made(models.encoder, name, kernels.variant())
 
 
-@cache
 def sentence(name):
-    return SentenceTransformer(oracle(name)[0])
+    return made(SentenceTransformer, name, kernels.variant())
 
 
 @cache
@@ -77,6 +79,7 @@ def largest(x, y):
     return float(np.abs(np.asarray(x, np.float32) - y).max())
 
 
+@by_each
 @pytest.mark.parametrize("name", ENCODERS)
 def test_hidden_states(name):
     _, facts, expected = oracle(name)
@@ -86,6 +89,7 @@ def test_hidden_states(name):
         assert largest(hidden[0], expected[key]) <= facts["tolerance_max_abs"]["hidden"]
 
 
+@by_each
 @pytest.mark.parametrize("name", fixtures("embedding"))
 def test_padded_batch(name):
     _, facts, expected = oracle(name)
@@ -100,6 +104,7 @@ def embed(name, texts, prompt=""):
     return sentence(name).pool(model(name)(ids, lengths, types), lengths)
 
 
+@by_each
 @pytest.mark.parametrize("name", fixtures("embedding"))
 def test_embeddings_of_texts(name):
     _, facts, expected = oracle(name)
@@ -115,6 +120,7 @@ def test_embeddings_of_texts(name):
             assert largest(vectors, expected[f"embeddings_prompt_{kind}"]) <= tolerance
 
 
+@by_each
 @pytest.mark.parametrize("name", SCORERS + [n for n in TINY if "logits" in oracle(n)[2]])
 def test_logits(name):
     _, facts, expected = oracle(name)
@@ -124,6 +130,7 @@ def test_logits(name):
     assert largest(logits, expected["logits"]) <= facts["tolerance_max_abs"]["logits"]
 
 
+@by_each
 @pytest.mark.parametrize("name", ENCODERS)
 def test_batch_equals_single(name):
     _, facts, _ = oracle(name)
@@ -159,6 +166,7 @@ def test_limit_comes_from_the_models_files(name):
     assert sentence(name).max_length == oracle(name)[1]["max_seq_length"]
 
 
+@by_each
 @pytest.mark.parametrize("name", SCORERS)
 def test_scores_of_texts(name):
     path, facts, expected = oracle(name)
@@ -176,6 +184,7 @@ def test_scores_of_texts(name):
         assert names == facts["labels"]
 
 
+@by_each
 @pytest.mark.parametrize("together", [True, False])
 def test_qwen3_reranker(together):
     path, facts, expected = oracle("qwen3-reranker")
@@ -212,6 +221,7 @@ def test_a_long_document_is_scored_in_pieces_behind_the_same_query():
         assert piece.ids[: len(model.prefix) + head] == row.ids[: len(model.prefix) + head]
 
 
+@by_each
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("name", fixtures("late"))
 def test_late_interaction(name, together):
@@ -255,6 +265,7 @@ def test_every_architecture_reads_its_8_bit_form(tmp_path, name):
     assert cosines(hidden, mx.array(expected["hidden_2"])).mean() > 0.99
 
 
+@by_each
 def test_8_bit_batch_equals_single(tmp_path):
     quantize(tiny.bert(tmp_path / "source", D=64), tmp_path / "small")
     model = models.encoder(str(tmp_path / "small"))
@@ -455,18 +466,3 @@ def test_what_is_cut_is_told():
     assert all(len(p.ids) <= 256 and p.ids[0] == 2 and p.ids[-1] == 3 for p in pieces)
     once = Tokens(oracle(name)[0], 256).encode(["cat " * 500], special=False, truncate=None)[0].ids
     assert [i for p in pieces for i in p.ids[1:-1]] == once
-
-
-def test_the_references_hold_with_the_kernels_too():
-    """The same tests in a process that has the CPU kernels in place of MLX's functions."""
-    code = (
-        "import sys, pytest\n"
-        "from toast import kernels\n"
-        "if kernels.install() == 'off': sys.exit(77)\n"
-        "chosen = 'hidden or padded or embeddings or logits or scores or late or reranker or single'\n"
-        "sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', '-k', chosen, sys.argv[1]]))\n"
-    )
-    ran = subprocess.run([sys.executable, "-c", code, __file__], capture_output=True, text=True)
-    if ran.returncode == 77:
-        pytest.skip("plain MLX here")
-    assert ran.returncode == 0, ran.stdout[-3000:]

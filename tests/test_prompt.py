@@ -105,6 +105,7 @@ def controls(tokenizer, ids):
     return [i for i in ids if tokenizer.is_control(i)]
 
 
+@cache
 def contents(kind):
     _, special, others, _, _ = KINDS[kind]
     whole = [*special, *others]

@@ -87,7 +87,7 @@ def test_a_token_asked_for_twice_is_the_same():
 @pytest.mark.parametrize("more", [(), ("--json",), ("--each",)])
 def test_an_answer_that_repeats_itself_ends(more, real):
     """Without its penalty the default model sings on as it was begun; what is written says it once."""
-    words = ["toast", "--dry", "0", "-n", "400", "--prefill", "The sea, the sea, the sea, the sea, the", *more]
+    words = ["toast", "--dry", "0", "-n", "200", "--prefill", "The sea, the sea, the sea, the sea, the", *more]
     stdin = b"sing\n"
     ran = command(*words, "--strict", stdin=stdin, env=real)
     endless = command(*words, "--no-loop-stop", stdin=stdin, env=real).ok(quiet=False)

@@ -39,9 +39,10 @@ EACH = {name: (["--each", *words], stdin) for name, (words, stdin) in RECORDS.it
 PROBE = b'{"text": "a cat", "label": "x"}\n{"text": "a dog", "label": "y"}\n' * 4
 
 
-# (command, parameter) -> (words that stand for it, other standard input, other base); what is not here says so itself
-def uses(folder):
-    """Files are in `folder`, which is the working directory."""
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The folder of what the uses below read."""
+    folder = tmp_path_factory.mktemp("files")
     files = {
         "a.txt": b"a file\n", "b.txt": b"another\n", "q.txt": b"cat\ndog\n", "labels.txt": b"cat: an animal\nsky\n",
         "g.lark": b'start: "yes" | "no"\n', "probe.jsonl": PROBE, "list.txt": b"a.txt\nb.txt\n", "o.jsonl": OBJECTS,
@@ -50,6 +51,12 @@ def uses(folder):
         (folder / name).write_bytes(data)
     for name in ("i.db", "j.db"):
         command("index", "-m", BERT, "-o", name, "a.txt", "b.txt", cwd=folder).ok()
+    return folder
+
+
+# (command, parameter) -> (words that stand for it, other standard input, other base); what is not here says so itself
+def uses():
+    """Files are in the working directory."""
     toast = {
         **EACH, "instruction": ["@a.txt"], "operands": ["a.txt", "b.txt"], "model": ["-m", LLAMA], "adapter": None,
         "system": ["-s", "be brief"], "files": ["-f", "a.txt", "--file=b.txt"], "prefill": ["--prefill", "Well"],
@@ -147,33 +154,35 @@ def left(folder):
     return found
 
 
-@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("name, option", PARAMETERS, ids=lambda x: x)
-def test_every_option(warm, client, name, option, tmp_path):
-    (tmp_path / "cold").mkdir()
-    given = uses(tmp_path / "cold")[name]
-    shutil.copytree(tmp_path / "cold", tmp_path / "warm", symlinks=True)
+def test_every_option(warm, files, name, option, tmp_path):
+    """Each client has a folder of its own, as has the cold one."""
+    for place in ("cold", *CLIENTS):
+        shutil.copytree(files, tmp_path / place)
+
+    def at(place):
+        home = {"TOAST_PREFIX_MB": "0", "TOAST_DEBUG": None, "TOAST_HOME": str(tmp_path / place / "home")}
+        return {"env": home, "cwd": tmp_path / place}
+
     parameter = next(p for p in declared(name).parameters if p.name == option)
-    for words, stdin in lines(name, parameter, given):
-        env = {"TOAST_PREFIX_MB": "0", "TOAST_DEBUG": None}
-        env_of = {place: {**env, "TOAST_HOME": str(tmp_path / place / "home")} for place in ("cold", "warm")}
-        cold = [*words, "-p", "here"]  # the last one counts
-        want = command(name, *cold, stdin=stdin, env=env_of["cold"], cwd=tmp_path / "cold")
-        before = warm.status()["served"].get(name, 0)
-        found = warm.run(client, name, *words, stdin=stdin, env=env_of["warm"], cwd=tmp_path / "warm")
-        assert seen(found) == seen(want), (found, want)
-        assert left(tmp_path / "warm") == left(tmp_path / "cold")
-        here = words[-2:] == ["-p", "here"]
-        assert warm.status()["served"].get(name, 0) == before + (not here), (words, "ran elsewhere")
+    for words, stdin in lines(name, parameter, uses()[name]):
+        want = command(name, *words, "-p", "here", stdin=stdin, **at("cold"))  # the last -p counts
+        for client in CLIENTS:
+            before = warm.status()["served"].get(name, 0)
+            found = warm.run(client, name, *words, stdin=stdin, **at(client))
+            assert seen(found) == seen(want), (client, found, want)
+            assert left(tmp_path / client) == left(tmp_path / "cold"), client
+            here = words[-2:] == ["-p", "here"]
+            assert warm.status()["served"].get(name, 0) == before + (not here), (client, words, "ran elsewhere")
 
 
-@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["--nonesuch"], ["-m"], ["-m", "nonesuch"]], ids=" ".join)
-def test_what_is_told_of_a_command(warm, client, words):
+def test_what_is_told_of_a_command(warm, words):
     for name in BASE:
         want = command(name, *words, stdin=b"a\n", env={"TOAST_WARM": "off"})
-        found = warm.run(client, name, *words, stdin=b"a\n")
-        assert (found.status, found.out, found.err) == (want.status, want.out, want.err), (found, want)
+        for client in CLIENTS:
+            found = warm.run(client, name, *words, stdin=b"a\n")
+            assert (found.status, found.out, found.err) == (want.status, want.out, want.err), (client, found, want)
 
 
 def test_what_was_computed_before_changes_nothing(warm, tmp_path):
@@ -204,5 +213,5 @@ def test_what_was_computed_before_changes_nothing(warm, tmp_path):
 
 def test_status_tells_what_was_done(warm):
     command("embed", "-m", BERT, "--json", stdin=b"a\n", env=warm.env).ok()
-    found = warm.status()
+    found = json.loads(command("toasted", "status", "--json", env=warm.env).ok().out)
     assert found["served"]["embed"] > 0 and BERT in found["models"] and json.dumps(found)
