@@ -46,12 +46,17 @@ def index(
     exact: bool,
     empty: bool = False,
 ) -> Exit:
-    """Build an index of the source: to standard output, to the file `output`, or in place of `update`, if it is there.
+    """Build an index of the source: to standard output, to a file `output` (not `-`), or in place of `update`, if that
+    is there.
 
     empty: an index of nothing may take the place of one that is there.
     An update of nothing leaves the file as new as it would be (make looks at that)."""
+    if output == "-":
+        output = None
+    asked: dict[str, Any] = {"update": update, "name": name, "mode": mode, "exact": exact, "empty": empty}
+    absent = False
     if update and not os.path.exists(call.path(update)):
-        output, update = update, None
+        output, update, absent = update, None, True
     if output:
         spare(call, output)
     elif not update:
@@ -71,11 +76,12 @@ def index(
     file = output or update
     spared = file if file and not empty and os.path.exists(call.path(file)) else ""
     try:
-        return _build(call, build, source, meta=meta, spared=spared)
+        status = _build(call, build, source, meta=meta, spared=spared, absent=absent)
     except schema.DamagedIndex:
         if not (build.resumed and isinstance(source, Files)):  # records cannot be read again
             raise
-        return _build(call, build, source, meta=meta, spared=spared)  # the part is gone: anew
+        status = _build(call, build, source, meta=meta, spared=spared, absent=absent)  # the part is gone: anew
+    return index(call, source, output=None, **asked) if status is None else status
 
 
 def spare(call: Call, output: str) -> None:
@@ -97,10 +103,16 @@ def _status(db: Connection) -> Exit:
     return Exit.OK if database.counts(db)[1] else Exit.NONE
 
 
-def _build(call: Call, build: Build, source: Source, *, meta: dict[str, Any], spared: str) -> Exit:
-    """spared: the index that is better than one of nothing."""
+def _build(
+    call: Call, build: Build, source: Source, *, meta: dict[str, Any], spared: str, absent: bool = False
+) -> Exit | None:
+    """spared: the index that is better than one of nothing. absent: what is updated is not there; None, and nothing is
+    done, where another run has made it meanwhile."""
     with writing(build):
         db = build.open()
+        if absent and build.path and os.path.exists(build.path):
+            build.discard()
+            return None
         _fill(call, db, source, meta=meta, update=build.update)
         status = _status(db)
         lost = call.outcome.had_errors and not build.update and not database.counts(db)[0]

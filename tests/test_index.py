@@ -497,6 +497,27 @@ def test_a_full_disk_leaves_the_old_file(tree, model):
     assert content(tree / "x.db") == before
 
 
+def test_a_dash_is_standard_output(tree, model):
+    assert index(model, "-o", "-", "docs", cwd=tree).ok().out.startswith(b"SQLite format 3\0")
+    assert os.listdir(tree) == ["docs"]
+
+
+def test_updates_at_once_of_what_is_not_there_lose_nothing(tree, model):
+    """The first one makes the index, the other one adds to it."""
+    env = {"EMBED_MODEL": model}
+    with start("index", "-u", "x.db", env=env, cwd=tree, stdin=subprocess.PIPE) as first:
+        first.stdin.write(b"the cat sat on the mat\n")
+        first.stdin.flush()
+        while not (tree / PART).exists():
+            time.sleep(0.01)
+        with start("index", "-u", "x.db", "docs/sky.txt", env=env, cwd=tree) as second:
+            time.sleep(0.5)
+            assert second.poll() is None
+            first.stdin.close()
+            assert first.wait(30) == second.wait(30) == 0
+    assert paths(tree / "x.db") == ["-", "docs/sky.txt"]
+
+
 def test_a_disk_that_is_full_at_once_keeps_nothing_and_says_so(tree, model):
     found = shell(f"ulimit -f 24; trap '' XFSZ; exec index -m {model} docs -o x.db", cwd=tree)
     found.fails("cannot write x.db", "(see to the disk and run it again)")

@@ -111,6 +111,21 @@ def test_whole_numbers_are_exact_to_the_bit():
             np.testing.assert_array_equal(np.array(y), x @ q.T.astype(np.float32))
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("k", [96, 256, 832])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_largest_sums_are_exact(variant, k, bits, rows):
+    """All codes as large as they get, all activations 127 or -127: no sum of 16 bits runs over."""
+    ext.choose(variant)
+    packed = mx.full((40, k * bits // 32), 0xFFFFFFFF, mx.uint32)
+    ones, zeros = mx.ones((40, k // 32)), mx.zeros((40, k // 32))
+    for value in (127, -127):
+        x = mx.full((rows, k), value, mx.float32)
+        y = ext.quantized_matmul(x, packed, ones, zeros, group_size=32, bits=bits)
+        np.testing.assert_array_equal(np.array(y), np.full((rows, 40), float(value * k * ((1 << bits) - 1))))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_codes_of_six_bits_take_no_other_steps(variant):
     """A larger code in the same panel sends all of its columns another way, to the same bits."""

@@ -81,6 +81,9 @@ def test_one_that_is_being_started_is_found(own):
     for word in ("status", "stop"):
         own.run(CLIENTS[0], *EMBED, "--warm", "9m", stdin=b"a cat\n").ok()
         command("toasted", word, env=own.env).ok()
+        if word == "status":
+            command("toasted", "stop", env=own.env).ok()
+            assert own.status() is None
     began = time.monotonic()
     assert command("toasted", "stop", env=own.env).ok(quiet=False).err == b"toasted: there is no warm process\n"
     assert time.monotonic() - began < 2 and own.status() is None

@@ -160,7 +160,8 @@ def toast(
     from toast.session import Session
 
     # 1) what the options exclude
-    question.check_operands(call, instruction, operands, alone=not (operands or files or system or session or each))
+    alone = not (operands or files or system or session)
+    question.check_operands(call, instruction, operands, alone=alone, each=each)
     need_with("--each", {"--jsonl": jsonl, "--field": field}, there=each)
     need_with("--each or --samples", {"-0": nul}, there=each or samples is not None)
     need_with("--session", {"--forget": forget}, there=session is not None)

@@ -29,12 +29,14 @@ class Part:
             head, tail = (engine.tokenizer.spans(part) for part in (text[:size], text[-size:]))
             count, before = min(len(head), len(tail)), len(text) - size
             self.spans = head[:count] + [(before + a, before + b) for a, b in tail[len(tail) - count :]]
-        self.most = len(self.spans) - (not self.whole)
+        self.most = max(0, len(self.spans) - (not self.whole))
 
     def ends(self, count: int) -> str:
         """So many of its tokens, as many from its beginning as from its end."""
         if count == len(self.spans):
             return self.text
+        if not self.spans:
+            return ""
         head, tail = count // 2, count - count // 2
         return self.text[: self.spans[head][0]] + (self.text[self.spans[-tail][0] :] if tail else "")
 

@@ -101,6 +101,8 @@ def gather(
 def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list[str], limit: int) -> bytes:
     """All of it, unless it is most likely what a loop around this command reads: then it is left, or told."""
     if pipes.is_begun(call.stdin):
+        if files and call.strict:
+            raise BadInput("of standard input a part was read before", "cat | toast reads the rest, --no-input none")
         call.warn(LEFT if files else BEGUN)
         if files:
             return b""
@@ -115,8 +117,8 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
 
 
 def _lists_files(call: Call, raw: bytes) -> bool:
-    """Whether each line is the name of a file that is here."""
-    lines = raw.splitlines()[:LOOKED_AT]
+    """Whether each of the first lines is the name of a file that is here."""
+    lines = raw[: 64 << 10].splitlines()[:LOOKED_AT]
     return bool(lines) and all(_is_file(call, os.fsdecode(line)) for line in lines)
 
 
@@ -127,9 +129,12 @@ def _is_file(call: Call, name: str) -> bool:
         return False
 
 
-def check_operands(call: Call, instruction: str, names: list[str], *, alone: bool = False) -> None:
+def check_operands(
+    call: Call, instruction: str, names: list[str], *, alone: bool = False, each: bool = False
+) -> None:  # fmt: skip
     """UsageError for an operand that is no file, most likely a word of an instruction without quotes; and for one word
-    that is a command elsewhere, or a file. alone: there is nothing else that it could be about."""
+    that is a command elsewhere, or a file. alone: there is nothing else that it could be about. each: operands are
+    records, and - is standard input."""
     if alone and (call.no_input or not pipes.is_fed(call.stdin)):
         if instruction.isalpha():
             from toast import spellings
@@ -138,8 +143,11 @@ def check_operands(call: Call, instruction: str, names: list[str], *, alone: boo
                 raise UsageError(f"toast has no command {instruction!r}", told)
         if _is_meant_as_file(call, instruction):
             name = pipes.clean(instruction)
-            raise UsageError(f"nothing says what to do with {name}", f'toast "summarise" {name}')
-    for name in [name for name in names if name != "-"]:  # whoever opens it knows what that is
+            raise UsageError(f"nothing says what to do with {name}", f'toast {"--each " * each}"summarise" {name}')
+    for name in names:
+        if name == "-" and each:
+            continue
+        _check_dash(name)
         try:
             os.stat(name, dir_fd=call.cwd)
         except OSError:
@@ -180,9 +188,13 @@ def _file(call: Call, engine: Engine, name: str, *, limit: int, cut: bool = Fals
         return _text(call, _read(call, engine, file.fileno(), limit=limit, what=name, cut=cut), name)
 
 
-def _opened(call: Call, name: str) -> FileIO:
+def _check_dash(name: str) -> None:
     if name == "-":
         raise UsageError("- names no file here", "standard input is read without being named")
+
+
+def _opened(call: Call, name: str) -> FileIO:
+    _check_dash(name)
     try:
         return open(pipes.open_again(call, name), "rb", buffering=0)
     except OSError as error:

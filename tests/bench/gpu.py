@@ -143,6 +143,8 @@ def main():
         for shape in args.shapes:
             folder = os.path.join(args.keep or here, shape)
             make(shape, folder, args.layers)
+            if not args.runs:  # the folder alone is wanted
+                continue
             found = compare(folder, args)
             if args.json:
                 print(json.dumps(found))

@@ -61,7 +61,7 @@ def test_transformers_tokens_in_a_batch(name):
         assert [token.id for token in job.tokens] == run["greedy_ids"][: job.sequence.limit]
 
 
-@pytest.mark.parametrize("words", [[], ["--each"], ["--choice", "yes", "--choice", "no"]])
+@pytest.mark.parametrize("words", [[], ["--each"], ["--choice", "yes,no"]])
 def test_the_command_says_what_it_says_on_a_cpu(folder, on_cpu, words):
     given = ["-m", folder, "-t", "0", "-n", "6", "-q", "--no-cache", "--no-template", *words]
     if words == ["--each"]:
@@ -169,7 +169,7 @@ def test_weights_stay_resident(folder, metal):
 # ---------------------------------------------------------------- as fast as MLX-LM
 
 
-@pytest.mark.parametrize("shape", ["small", pytest.param("7b", marks=pytest.mark.long)])
+@pytest.mark.parametrize("shape", [pytest.param(shape, marks=pytest.mark.long) for shape in ("small", "7b")])
 def test_as_fast_as_mlx_lm(shape, tmp_path):
     ran = subprocess.run([sys.executable, BENCH, shape, "--json", "--runs", "5"], stdout=subprocess.PIPE, check=True)
     found = json.loads(ran.stdout)

@@ -37,6 +37,8 @@ def wire(model: Any) -> None:
     """Keep a loaded model's weights resident, and HEADROOM beside them, within what Metal recommends; without it
     macOS takes them away between two uses. The limit only grows, so that no work under way loses a buffer."""
     global _wired
+    if not kernels.on_gpu():
+        return
     most: Any = mx.device_info().get("max_recommended_working_set_size")  # Metal alone tells it
     if most is None:
         return

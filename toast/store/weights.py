@@ -104,10 +104,12 @@ def shared(fd: int, header: Header, *, copy: bool = False) -> dict[str, mx.array
     or ends in a last page that is not full, is missing. The pages cannot be written; MLX writes an op's result over
     its input only where no array is left that shares it, such as another tensor of the file."""
     size = os.fstat(fd).st_size // PAGESIZE * PAGESIZE
+    if not size:
+        return {}
     try:
         view: Any = memoryview(mmap(fd, size, access=ACCESS_READ)).cast("I")
         words = mx.asarray(view, copy=copy)
-    except (ValueError, OSError):  # a file of less than a page, of more words than MLX counts; CUDA
+    except (ValueError, OSError):  # more words than MLX counts; CUDA
         return {}
     found = {}
     for name, (at, dtype, shape) in header.items():

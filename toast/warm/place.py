@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 LONGEST = 103  # bytes of a socket's path that every system takes (macOS: 104 with its NUL)
-STARTING = 5  # seconds from the start of a process to its socket, at most
+UNTIL_IT_LISTENS = 5  # seconds from the start of a process to its socket, at most
 
 
 def folder(env: Mapping[str, str]) -> str:
@@ -83,7 +83,7 @@ def note_started(fd: int) -> None:
 def is_starting(path: str) -> bool:
     """Whether a process has been started and does not listen yet."""
     try:
-        return time() - os.lstat(path + ".lock").st_mtime < STARTING
+        return 0 <= time() - os.lstat(path + ".lock").st_mtime < UNTIL_IT_LISTENS
     except OSError:
         return False
 

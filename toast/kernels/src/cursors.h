@@ -87,7 +87,9 @@ struct FreshCursor {
 };
 
 #ifdef TOAST_ALONG_K
-// The same for one row of activations, STEPS steps at a time. Rows that share sets would wait for every line.
+// The same for one row of activations, STEPS steps at a time; begins at a multiple of them. Rows that share sets would
+// wait for every line.
+static_assert(tuning::CHUNK / STEP % TOAST_ALONG_K == 0);
 template <int BITS>
 struct AlongCursor {
   static constexpr int MOST = 1;  // rows of activations

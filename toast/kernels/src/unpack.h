@@ -140,8 +140,9 @@ struct Ahead {
   }
   TOAST_INLINE void ask_scales(size_t step) const {
     size_t k = step * STEP;
-    if (k & (group - 1)) return;  // a power of two
-    size_t at = (k >> __builtin_ctz(group)) * group_bytes;  // a division in every step took 8% of a single row's time
+    if (k & (group - 1)) return;
+    // a power of two: a division in every step took 8% of a single row's time
+    size_t at = (k >> __builtin_ctz(group)) * group_bytes;
     prefetch(scales, at, group_bytes);
     if (biases) prefetch(biases, at, group_bytes);
   }

@@ -122,8 +122,8 @@ static TOAST_INLINE void load_activations(const int8_t* const q[2], vi x[2]) {
   x[1] = _mm256_permute2x128_si256(a, b, 0x31);
 }
 
-// Of 2 groups [g] of a row at p, 8 sums of 16 bits each, that together are the sum of the group and fit as it does
-// (Dot<4>). count: groups that are there.
+// Of 2 groups [g] of a row at p, 8 sums of 16 bits each, that together are the sum of the group: 4 products in each.
+// count: groups that are there.
 template <int BITS>
 static TOAST_INLINE vi dot_along(const uint8_t* p, int count, const vi x[2]) {
   vi w = count == 2 ? _mm256_loadu_si256((const vi*)p) : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i*)p));
@@ -141,9 +141,11 @@ static TOAST_INLINE void sum_along(F of_row, vi sums[2]) {
     vi b = _mm256_add_epi16(_mm256_unpacklo_epi16(v[2], v[3]), _mm256_unpackhi_epi16(v[2], v[3]));
     z[i] = _mm256_add_epi16(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
   }
-  vi all = _mm256_add_epi16(_mm256_unpacklo_epi64(z[0], z[1]), _mm256_unpackhi_epi64(z[0], z[1]));
-  sums[0] = _mm256_cvtepu16_epi32(_mm256_castsi256_si128(all));  // the other half of a pair is 0
-  sums[1] = _mm256_cvtepu16_epi32(_mm256_extracti128_si256(all, 1));
+  // 16 products in each of 16 bits, as in Dot<4>; times() adds the two of a pair
+  vi low = _mm256_unpacklo_epi64(z[0], z[1]), high = _mm256_unpackhi_epi64(z[0], z[1]);
+  vi a = _mm256_unpacklo_epi16(low, high), b = _mm256_unpackhi_epi16(low, high);
+  sums[0] = _mm256_permute2x128_si256(a, b, 0x20);
+  sums[1] = _mm256_permute2x128_si256(a, b, 0x31);
 }
 
 static inline vf lanes(vi x, int half, f16) {
@@ -177,7 +179,7 @@ using Total = vi;
 template <int BITS>
 struct Dot;
 
-// w <= 15: eight products of pairs, 32 k in all, fit in 16 bits (8 * 2 * 15 * 127 < 32768).
+// w <= 15: eight products of pairs fit in 16 bits (8 * 2 * 15 * 127 < 32768); the two of a lane are 32 k.
 template <>
 struct Dot<4> {
   vi sum = _mm256_setzero_si256();
