@@ -1,5 +1,7 @@
 """Runs the installed commands, and shows command, status and both streams when a test fails."""
 
+import contextlib
+import hashlib
 import os
 import shlex
 import subprocess
@@ -14,7 +16,7 @@ KEEPING_TOAST = [
     "import toast.answer as a; a.WORTH_KEEPING = -1; import toast.cli as c; c.toast()",
 ]
 _coverage = os.environ.pop(COVERAGE, None)  # no process is but the first of its kind: it takes three times as long
-_measured = set()  # (command, one of its flags)
+kinds_measured = None  # a folder with a file for each, which all workers of a run share
 
 
 class Result:
@@ -48,11 +50,20 @@ def command(name, *args, stdin=None, env=None, timeout=120, **options) -> Result
     """Run an installed command; stdin is bytes, or anything that subprocess takes, None: nothing."""
     words = [os.path.join(BIN, name), *args]
     given = fed(name, stdin)
-    kinds = {(name, str(arg).partition("=")[0]) for arg in ("", *args) if str(arg).startswith("-") or not arg}
-    env = environment({COVERAGE: None if kinds <= _measured else _coverage, **(env or {})})
-    _measured.update(kinds)
+    env = environment({COVERAGE: _coverage if _coverage and is_first(name, args) else None, **(env or {})})
     ran = subprocess.run(words, capture_output=True, env=env, timeout=timeout, **given, **options)
     return Result([name, *args], ran.returncode, ran.stdout, ran.stderr)
+
+
+def is_first(name, args):
+    """Whether a command runs for the first time, or one of its flags does."""
+    new = False
+    for flag in {"", *(str(arg).partition("=")[0] for arg in args if str(arg).startswith("-"))}:
+        kind = hashlib.sha256(f"{name} {flag}".encode(errors="replace")).hexdigest()
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(os.path.join(kinds_measured, kind), os.O_CREAT | os.O_EXCL))
+            new = True
+    return new
 
 
 def fed(name, stdin):

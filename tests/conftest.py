@@ -50,6 +50,11 @@ def pytest_runtest_call(item):
 def own_store(tmp_path_factory):
     """Tests leave the user's store alone, except those that ask for the real model."""
     kernels.install("off")  # some files ask for them while they are collected
+    import command  # not before the workers have started: it takes coverage out of the environment
+
+    base = tmp_path_factory.getbasetemp()  # of this worker, if there are several, in one folder of them all
+    command.kinds_measured = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "measured"
+    command.kinds_measured.mkdir(exist_ok=True)
     real = {name: os.environ.get(name) for name in ("TOAST_HOME", "EMBED_MODEL")}
     os.environ["TOAST_HOME"] = str(tmp_path_factory.mktemp("store"))
     os.environ["XDG_RUNTIME_DIR"] = str(tmp_path_factory.mktemp("run"))  # nobody's warm process is there

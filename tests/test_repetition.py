@@ -107,7 +107,10 @@ def test_the_default_model_ends_by_itself(real):
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("instruction", ["write a haiku about pipes", "count to ten, three times", "explain rain"])
+@pytest.mark.parametrize("instruction", [
+    "write a haiku about pipes", "count to ten, three times",  # few drafts are accepted, and many
+    pytest.param("explain rain", marks=pytest.mark.long),
+])  # fmt: skip
 def test_every_way_to_ask_gives_the_same_answer(instruction, real, tmp_path):
     """By default: drafted, not drafted (--json), in a batch, in a conversation, with its prompt read before."""
     words = ("-n", "90", instruction)
