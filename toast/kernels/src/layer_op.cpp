@@ -26,10 +26,6 @@ void refuse(bool bad, const char* why) {
 // How keys and values are best stored: float16 is finer than the weights they come from, and half of float32 to read.
 mx::Dtype kv_dtype(Type type) { return type == Type::bf16 ? mx::bfloat16 : mx::float16; }
 
-// A cache's buffers on their way through an op: in as inputs, out through arrays that depend on it. The work holds them
-// itself: those arrays may be dropped before it runs.
-using Buffers = std::vector<OptionalArray>;
-
 // What nobody else holds is written in place. What another array still holds (the previous step releases it) is waited
 // for instead of copied.
 bool is_held(const Arrays& in, size_t first) {
@@ -37,7 +33,7 @@ bool is_held(const Arrays& in, size_t first) {
 }
 
 // Layer i's keys and values, buffers 2 i and 2 i + 1, which are the inputs after those.
-KvCaches take_rows(const Arrays& in, size_t i, Buffers& buffers, const RaggedBatch& batch, int shift,
+KvCaches take_rows(const Arrays& in, size_t i, Kept& buffers, const RaggedBatch& batch, int shift,
                    const mx::Stream& s) {
   for (size_t j : {2 * i, 2 * i + 1}) {
     buffers[j] = mx::array(in[j + 1].shape(), in[j + 1].dtype(), nullptr, {});
@@ -47,7 +43,7 @@ KvCaches take_rows(const Arrays& in, size_t i, Buffers& buffers, const RaggedBat
 }
 
 // The same for a net's state, of which what was convolved is written anew.
-DeltaNetState take_net(const Arrays& in, size_t i, Buffers& buffers, const mx::Stream& s) {
+DeltaNetState take_net(const Arrays& in, size_t i, Kept& buffers, const mx::Stream& s) {
   auto &before = in[2 * i + 1], &states = in[2 * i + 2];
   auto &after = buffers[2 * i], &written = buffers[2 * i + 1];
   after = mx::array(before.shape(), before.dtype(), nullptr, {});
@@ -56,13 +52,12 @@ DeltaNetState take_net(const Arrays& in, size_t i, Buffers& buffers, const mx::S
   return {contiguous(before, s).data<char>(), after->data<char>(), written->data<float>()};
 }
 
-// run_layers() -> states, and the caches (keys and values of each layer in turn) with what it stores. MLX gives an op
-// of several outputs no buffer to write in place, so the caches are arrays that wait for the one.
+// run_layers() -> states, and the caches (keys and values of each layer in turn) with what it stores.
 // shifts: KvBuffer's, of each layer's.
 std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const mx::array& x, const Arrays& caches,
                                                    const std::vector<int>& shifts, const SharedBatch& batch,
                                                    const mx::Stream& s) {
-  auto buffers = std::make_shared<Buffers>(caches.size());
+  auto buffers = std::make_shared<Kept>(caches.size());
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     auto x = contiguous(in[0], s);
     if (is_held(in, 1)) mx::synchronize(s);
@@ -79,18 +74,11 @@ std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const m
       run_layers(layers, x, *batch, at, states, memory);
     });
   };
-  Arrays inputs{x}, written;
+  Arrays inputs{x};
   inputs.insert(inputs.end(), caches.begin(), caches.end());
   int size = batch->rows * states_width(layers);
   auto states = make("DecoderLayers", {size}, x.dtype(), s, std::move(inputs), eval);
-  for (size_t i = 0; i < caches.size(); i++) {
-    auto hand_out = [buffers, i](const Arrays&, mx::array& out, const mx::Stream&) {
-      out.copy_shared_buffer(*(*buffers)[i]);
-      (*buffers)[i].reset();
-    };
-    written.push_back(make("CacheWritten", caches[i].shape(), caches[i].dtype(), s, {states}, hand_out));
-  }
-  return {states, written};
+  return {states, hand_out("CacheWritten", states, buffers, caches, s)};
 }
 
 // finish_layer() of the last one, an op of its own: nobody asks for it while a prompt is prefilled.

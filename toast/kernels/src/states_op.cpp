@@ -41,4 +41,17 @@ mx::array take_states(const mx::array* in, const mx::Shape& shape, const mx::Str
   return out;
 }
 
+Arrays hand_out(const char* name, const mx::array& out, const std::shared_ptr<Kept>& kept, const Arrays& like,
+                mx::Stream s) {
+  Arrays arrays;
+  for (size_t i = 0; i < like.size(); i++) {
+    auto give = [kept, i](const Arrays&, mx::array& to, const mx::Stream&) {
+      to.copy_shared_buffer(*(*kept)[i]);
+      (*kept)[i].reset();
+    };
+    arrays.push_back(make(name, like[i].shape(), like[i].dtype(), s, {out}, give));
+  }
+  return arrays;
+}
+
 }  // namespace toast

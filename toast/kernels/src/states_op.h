@@ -9,11 +9,16 @@ namespace toast {
 // holds is waited for instead of copied.
 mx::array take_states(const mx::array* in, const mx::Shape& shape, const mx::Stream& s);
 
-// What a layer keeps for its next call, made by the op of its output.
+// What a layer keeps for its next call, made by the op of its output. The work holds it itself: the arrays that hand it
+// out may be dropped before it runs.
 using Kept = std::vector<OptionalArray>;
 
-// An op's output, and what it keeps. eval(inputs, y, kept, stream). MLX gives an op of several outputs no buffer to
-// write in place, so what is kept are arrays that wait for the one.
+// What the op of `out` keeps, as arrays `like` these that wait for it: MLX gives an op of several outputs no buffer to
+// write in place.
+Arrays hand_out(const char* name, const mx::array& out, const std::shared_ptr<Kept>& kept, const Arrays& like,
+                mx::Stream s);
+
+// An op's output, and what it keeps. eval(inputs, y, kept, stream).
 template <class Eval>
 std::pair<mx::array, Arrays> make_keeping(const char* name, const mx::array& y, const Arrays& like, mx::Stream s,
                                           Arrays inputs, Eval eval) {
@@ -23,15 +28,7 @@ std::pair<mx::array, Arrays> make_keeping(const char* name, const mx::array& y, 
                     eval(in, y, *kept, s);
                     dispatch(s, [held = *kept] {});  // those arrays may be dropped before the work is done
                   });
-  Arrays arrays;
-  for (size_t i = 0; i < like.size(); i++) {
-    auto hand_out = [kept, i](const Arrays&, mx::array& out, const mx::Stream&) {
-      out.copy_shared_buffer(*(*kept)[i]);
-      (*kept)[i].reset();
-    };
-    arrays.push_back(make("Kept", like[i].shape(), like[i].dtype(), s, {out}, hand_out));
-  }
-  return {out, arrays};
+  return {out, hand_out("Kept", out, kept, like, s)};
 }
 
 // An array that has no data yet.
