@@ -89,7 +89,8 @@ static void check_rows(const Kernels& k, const Kernels& g, size_t n) {
   both("rms_norm", [&](const Kernels& t, float* y) { t.rms_norm(x.data(), y, Type::f32, 3, n, norm); });
   both("layer_norm", [&](const Kernels& t, float* y) { t.layer_norm(x.data(), y, Type::f32, 3, n, norm); });
   both("softmax", [&](const Kernels& t, float* y) { t.softmax(x.data(), y, Type::f32, 3, n); });
-  for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::sigmoid})
+  for (Activation f : {Activation::gelu, Activation::gelu_tanh, Activation::silu, Activation::sigmoid, Activation::tanh,
+                       Activation::relu2})
     both("activate", [&](const Kernels& t, float* y) { t.activate(f, x.data(), nullptr, y, Type::f32, 3 * n); });
   both("weighted_sum", [&](const Kernels& t, float* y) { t.weighted_sum(x.data(), x.data(), y, Type::f32, 3, n); });
 }
@@ -174,6 +175,32 @@ static void check_mixer(const Kernels& k, const Kernels& g, size_t n) {
         t.gated_norm({x.data(), gate.data(), weight.data(), y, Type::f32, Type::f32, n, n, rows, n, 1e-6f, silu});
       });
   }
+}
+
+static void check_rwkv(const Kernels& k, const Kernels& g, size_t n) {
+  Random random;
+  size_t rows = 3, row = n + 5;
+  std::vector<std::vector<float>> in, of_head, made;
+  for (int i = 0; i < 6; i++) in.push_back(random.numbers(rows * row));
+  for (int i = 0; i < 3; i++) of_head.push_back(random.numbers(n));
+  auto both = [&](const char* what, size_t size, auto run) {
+    std::vector<float> ours(size), theirs(size);
+    run(k, ours.data()), run(g, theirs.data());
+    expect(close(ours, theirs, 1e-5f), what, n);
+    made.push_back(theirs);
+  };
+  both("lerp", n, [&](const Kernels& t, float* y) { t.lerp(in[0].data(), in[1].data(), of_head[0].data(), y, n); });
+  for (auto mix : {in[4].data(), (float*)nullptr})
+    both("wkv_inputs", 5 * rows * n, [&](const Kernels& t, float* y) {
+      float* to[5];
+      for (size_t i = 0; i < 5; i++) to[i] = y + i * rows * n;
+      t.wkv_inputs({rows, n, row, in[0].data(), in[1].data(), in[2].data(), in[3].data(), mix, in[5].data(),
+                    of_head[0].data(), of_head[1].data(), to[0], to[1], to[2], to[3], to[4]});
+    });
+  auto part = [&](int i) { return made[1].data() + i * rows * n; };
+  both("wkv_outputs", rows * row, [&](const Kernels& t, float* y) {
+    t.wkv_outputs({rows, n, row, part(0), part(1), part(2), part(3), of_head[2].data(), in[0].data(), y});
+  });
 }
 
 static void check_attention(const Kernels& k, const Kernels& g, size_t queries, size_t keys, size_t d, Mask mask) {
@@ -263,7 +290,7 @@ static void check(const Kernels& k, const Kernels& g) {
   for (int M : {1, 5, 9})
     for (int K : {1, 33, 600})
       for (int N : {1, 31, 50}) check_matmul(k, M, K, N, M == 5), check_matmul(k, M, K, N, M != 5);
-  for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n), check_mixer(k, g, n);
+  for (size_t n : {1, 7, 16, 33, 200}) check_rows(k, g, n), check_mixer(k, g, n), check_rwkv(k, g, n);
   for (size_t dk : {1, 24, 128})
     for (size_t dv : {1, 40, 128}) check_recurrence(k, g, dk, dv, true), check_recurrence(k, g, dk, dv, false);
   for (size_t half : {1, 5, 16, 33}) check_rope(k, g, half, true), check_rope(k, g, half, false);

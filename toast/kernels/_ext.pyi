@@ -132,6 +132,20 @@ def state_space(
 ) -> tuple[array, array]: ...
 def wkv7(*, r: array, w: array, k: array, v: array, a: array, b: array, state: array | None) -> tuple[array, array]: ...
 
+class RwkvLayers:
+    def __init__(
+        self,
+        *,
+        linears: Sequence[tuple[array, array | None, array | None, int, int, array | None]],
+        numbers: Sequence[array],
+        norms: Sequence[tuple[array, array, float]],
+        heads: int,
+    ) -> None: ...
+    @staticmethod
+    def stack(parts: Sequence[RwkvLayers]) -> RwkvLayers: ...
+    def takes(self, x: array) -> bool: ...
+    def __call__(self, x: array, states: Sequence[array | None]) -> tuple[array, list[array]]: ...
+
 class GatedDeltaNet:
     def __init__(
         self,

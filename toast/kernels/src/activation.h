@@ -1,4 +1,4 @@
-// gelu (exact and tanh) and silu of a vector. Included once per variant.
+// gelu (exact and tanh), silu and others of a vector. Included once per variant.
 #pragma once
 #include "vec.h"
 
@@ -45,6 +45,17 @@ struct Sigmoid {
 
 struct Silu {
   static inline vf of(vf x) { return x * sigmoid(x); }
+};
+
+struct Tanh {
+  static inline vf of(vf x) { return set1(2) * sigmoid(x + x) - set1(1); }
+};
+
+struct Relu2 {
+  static inline vf of(vf x) {
+    vf positive = vmax(set1(0), x);
+    return positive * positive;
+  }
 };
 
 struct Itself {

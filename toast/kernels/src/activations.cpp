@@ -1,5 +1,5 @@
-// gelu (exact and tanh), silu, the logistic function, and each of them times a second input (GeGLU, SwiGLU); sums.
-// Element by element in float32; knows nothing of threads or arrays.
+// gelu (exact and tanh), silu, the logistic function, tanh, squared ReLU, and each of them times a second input (GeGLU,
+// SwiGLU); sums. Element by element in float32; knows nothing of threads or arrays.
 #include "activation.h"
 #include "lanes.h"
 
@@ -19,6 +19,8 @@ static void activate(Activation f, const void* x, const void* up, void* y, Type 
     auto go = f == Activation::gelu        ? run<Gelu, T>
               : f == Activation::gelu_tanh ? run<GeluTanh, T>
               : f == Activation::sigmoid   ? run<Sigmoid, T>
+              : f == Activation::tanh      ? run<Tanh, T>
+              : f == Activation::relu2     ? run<Relu2, T>
               : f == Activation::none      ? run<Itself, T>
                                            : run<Silu, T>;
     go((const T*)x, (const T*)up, (T*)y, n);

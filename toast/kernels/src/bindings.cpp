@@ -60,6 +60,7 @@ NB_MODULE(_ext, m) {
   toast::bind_recurrence(m);
   toast::bind_net(m);
   toast::bind_layer(m);
+  toast::bind_rwkv(m);
   toast::bind_encoder(m);
   toast::bind_scan(m);
   toast::bind_near(m);

@@ -13,6 +13,7 @@ void bind_attention(nanobind::module_& m);
 void bind_cache(nanobind::module_& m);
 void bind_layer(nanobind::module_& m);
 void bind_recurrence(nanobind::module_& m);
+void bind_rwkv(nanobind::module_& m);
 void bind_net(nanobind::module_& m);
 void bind_encoder(nanobind::module_& m);
 void bind_scan(nanobind::module_& m);

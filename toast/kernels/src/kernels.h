@@ -17,7 +17,15 @@ enum class Type : uint8_t { f32, f16, bf16 };
 inline size_t size_of(Type t) { return t == Type::f32 ? 4 : 2; }
 
 // ---- what happens to sums on their way out ----
-enum class Activation : uint8_t { gelu, gelu_tanh, silu, none, sigmoid };  // products end in no sigmoid
+enum class Activation : uint8_t {
+  gelu,
+  gelu_tanh,
+  silu,
+  none,
+  sigmoid,
+  tanh,
+  relu2
+};  // products end in the first four
 // f(alpha sums + bias[n]) + beta c[m, n], where bias and c may be null and c's rows are c_row apart.
 struct Epilogue {
   const float* c = nullptr;
@@ -179,6 +187,25 @@ struct GatedNorm {
   bool silu;  // else sigmoid
 };
 
+// ---- RWKV-7's time mix (rwkv.cpp): all memory float32 ----
+// What a head's recurrence takes, of what its projections give for `steps` rows `row` apart: w, a and mix are what the
+// logistic function gets.
+struct WkvInputs {
+  size_t steps, n, row;
+  const float *k, *v, *w, *a;                 // [steps, n], row apart
+  const float *mix, *first;                   // the same: how much of the first layer's values; null in that layer
+  const float *k_k, *k_a;                     // [n]
+  float *decay, *key, *value, *minus, *plus;  // [steps, n]: g, k, u, a and b of Recurrence
+};
+// What a head gives: out = (y + v times the sum of r k r_k) gate.
+struct WkvOutputs {
+  size_t steps, n, row;
+  const float *y, *r, *k, *v;  // [steps, n]
+  const float* r_k;            // [n]
+  const float* gate;           // [steps, n], row apart
+  float* out;                  // the same
+};
+
 // No entry may be null or zero: choose() refuses a variant that forgot one.
 struct Kernels {
   const char* name;  // "generic", "avx2", "avx512", "neon"
@@ -248,6 +275,12 @@ struct Kernels {
   // ---- files (checksum.cpp) -------------------------------------------------------------------
   // The CRC-32 of what went before (0: nothing) and x[n] after it -> that of both, as zlib's crc32().
   uint32_t (*crc32)(uint32_t crc, const uint8_t* x, size_t n);
+
+  // ---- RWKV-7 (rwkv.cpp) ----------------------------------------------------------------------
+  // x[n] z[n] by[n] -> y[n] = x + (z - x) by
+  void (*lerp)(const float* x, const float* z, const float* by, float* y, size_t n);
+  void (*wkv_inputs)(const WkvInputs& w);
+  void (*wkv_outputs)(const WkvOutputs& w);
 };
 
 // The table in use. Chosen once by choose(); "" or "auto" takes the best this CPU has.
@@ -261,7 +294,7 @@ bool is_complete(const Kernels& k);
 #define TOAST_KERNEL_FILES(F) \
   F(convert)                  \
   F(quantize)                 \
-  F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(recurrence) F(mixer) F(scan) F(checksum)
+  F(quantized) F(dense) F(norms) F(activations) F(rope) F(attention) F(recurrence) F(mixer) F(rwkv) F(scan) F(checksum)
 
 #define TOAST_DECLARE_FILL(file) void fill_##file(Kernels&);
 #define VARIANT(name, runs_here, flags)  \
