@@ -78,10 +78,10 @@ def _stack(model: Any) -> _ext.RwkvLayers | None:
 def _make_layer(layer: Any) -> _ext.RwkvLayers | None:
     """One layer, None where the extension has no such form."""
     time, channel = layer.attn, layer.ffn
-    ranks = [time[f"{name}_lora"] for name in "wagv" if f"{name}_lora" in time]
+    ranks = [time[f"{name}_lora"] for name in "gwav" if f"{name}_lora" in time]
     if not all(map(_is_known, [layer, time, channel, time.token_shift, time.g_norm, *ranks])):
         return None
-    if [type(rank.lora[1]).__name__ for rank in ranks] != ["Tanh", "Identity", "Sigmoid", "Identity"][: len(ranks)]:
+    if [type(rank.lora[1]).__name__ for rank in ranks] != ["Sigmoid", "Tanh", "Identity", "Identity"][: len(ranks)]:
         return None
     linears = [time.r_proj, time.k_proj, time.v_proj, time.o_proj, channel.key, channel.value]
     linears += [linear for rank in ranks for linear in (rank.lora[0], rank.lora[2])]

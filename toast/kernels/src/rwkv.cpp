@@ -14,30 +14,29 @@ void lerp(const float* x, const float* z, const float* by, float* y, size_t n) {
   });
 }
 
-// The key that is taken out of the state, of unit length, and how much of it comes back.
-void removed(const float* k, const float* k_k, const float* a, size_t n, float* minus, float* plus) {
-  vectors(n, [&](size_t i, int m) { store_some(plus + i, load_some(k + i, m) * load_some(k_k + i, m), m); });
-  float length = sqrtf(row_sum(plus, n, [](vf v) { return v * v; }));
+// A step; the key that is taken out of the state has unit length.
+void inputs_of(const WkvInputs& w, size_t in, size_t out) {
+  float *minus = w.minus + out, *plus = w.plus + out;
+  vectors(w.n, [&](size_t i, int m) {
+    auto at = [&](const float* x) { return load_some(x + in + i, m); };
+    vf k = at(w.k), v = at(w.v), rate = sigmoid(at(w.a));
+    store_some(w.decay + out + i, exp_below(set1(-0.606531f) * sigmoid(at(w.w))), m);
+    store_some(w.key + out + i, between(k, k * rate, load_some(w.k_a + i, m)), m);
+    store_some(w.value + out + i, w.mix ? between(v, at(w.first), sigmoid(at(w.mix))) : v, m);
+    store_some(minus + i, k * load_some(w.k_k + i, m), m);
+    store_some(plus + i, rate, m);
+  });
+  float length = sqrtf(row_sum(minus, w.n, [](vf v) { return v * v; }));
   vf by = set1(1 / fmaxf(length, 1e-7f));
-  vectors(n, [&](size_t i, int m) {
-    vf unit = load_some(plus + i, m) * by;
+  vectors(w.n, [&](size_t i, int m) {
+    vf unit = load_some(minus + i, m) * by;
     store_some(minus + i, set1(0) - unit, m);
-    store_some(plus + i, unit * sigmoid(load_some(a + i, m)), m);
+    store_some(plus + i, unit * load_some(plus + i, m), m);
   });
 }
 
 void wkv_inputs(const WkvInputs& w) {
-  for (size_t t = 0; t < w.steps; t++) {
-    size_t in = t * w.row, out = t * w.n;
-    removed(w.k + in, w.k_k, w.a + in, w.n, w.minus + out, w.plus + out);
-    vectors(w.n, [&](size_t i, int m) {
-      auto at = [&](const float* x) { return load_some(x + in + i, m); };
-      vf k = at(w.k), v = at(w.v);
-      store_some(w.decay + out + i, exp_below(set1(-0.606531f) * sigmoid(at(w.w))), m);
-      store_some(w.key + out + i, between(k, k * sigmoid(at(w.a)), load_some(w.k_a + i, m)), m);
-      store_some(w.value + out + i, w.mix ? between(v, at(w.first), sigmoid(at(w.mix))) : v, m);
-    });
-  }
+  for (size_t t = 0; t < w.steps; t++) inputs_of(w, t * w.row, t * w.n);
 }
 
 void wkv_outputs(const WkvOutputs& w) {

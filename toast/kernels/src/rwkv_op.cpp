@@ -177,7 +177,7 @@ void bind_rwkv(nb::module_& m) {
           nb::kw_only(), "linears"_a, "numbers"_a, "norms"_a, "heads"_a,
           "One layer. linears: (weight, scales, biases, group_size, bits, bias) of r, k, v, o, key, value, and both of "
           "low rank of\n"
-          "w, a, g and, but for the first layer, v; scales and biases None: dense. numbers: how much of the row before "
+          "g, w, a and, but for the first layer, v; scales and biases None: dense. numbers: how much of the row before "
           "r, "
           "k, v, w, a,\n"
           "g get (6, width), and the channel mix; k_k, k_a, r_k (heads, D). norms: (weight, bias, eps) before both "

@@ -70,23 +70,37 @@ struct Product {
   }
 };
 
-// x[sets, rows, K] by each of the matrices: the quantised ones with one meeting of the threads.
-void multiply(const float* x, size_t sets, size_t rows, std::vector<Product> products, const Workspace& memory) {
+// x[sets, rows, K] by each of the matrices: the quantised ones with one meeting of the threads. order[sets * rows]: 0,
+// 1 and so on; memory for the quantised rows.
+void multiply(const float* x, size_t sets, size_t rows, const std::vector<Product>& products, const int* order,
+              char* memory) {
   std::vector<Job> jobs;
   for (auto& p : products) {
     if (!p.w->N()) continue;
     if (p.w->is_quantized())
-      jobs.push_back({p.w->quantized, memory.order + p.set * rows, memory.order, (int)rows, p.to()});
+      jobs.push_back({p.w->quantized, order + p.set * rows, order, (int)rows, p.to()});
     else
       run({{x + p.set * rows * p.w->K(), p.w->K(), p.w->dense, p.to()}}, (int)rows);
   }
   auto form = [](const Job& j) { return std::pair(j.w.group, form_for(j.w.bits)); };
   std::stable_sort(jobs.begin(), jobs.end(), [&](auto& a, auto& b) { return form(a) < form(b); });
-  if (!jobs.empty()) run(jobs, (const char*)x, Type::f32, (int)(sets * rows), memory.products);
+  if (!jobs.empty()) run(jobs, (const char*)x, Type::f32, (int)(sets * rows), memory);
 }
 
-void activate_rows(Activation f, float* x, size_t n) {
-  activate_all(f, (const char*)x, nullptr, (char*)x, Type::f32, n);
+// The second half of what has a low rank, w.low -> w.high: activations and products of some rows are one task.
+void raise(const RwkvLayer& l, size_t rows, const Workspace& w) {
+  using R = RwkvLayer;
+  size_t step = tuning::UNPACKING_ROWS, parts = (rows + step - 1) / step;
+  parallel((int)(R::RANKS * parts), [&](int task) {
+    size_t i = task / parts, first = task % parts * step, n = std::min(step, rows - first);
+    auto& up = l.up[i];
+    if (!up.N()) return;
+    float* x = w.low[i] + first * up.K();
+    if (i == R::GATE || i == R::DECAY)
+      kernels().activate(i == R::GATE ? Activation::sigmoid : Activation::tanh, x, nullptr, x, Type::f32, n * up.K());
+    Scratch memory(up.is_quantized() ? QuantizedRows::bytes((int)n, up.K(), up.quantized.group) : 0);
+    multiply(x, 1, n, {{&up, 0, w.high[i] + first * up.N()}}, w.order, memory.bytes());
+  });
 }
 
 // ---------------------------------------------------------------- shifts
@@ -196,24 +210,23 @@ void time_mix(const RwkvLayer& l, const float* x, size_t B, size_t T, const Rwkv
            {{&l.r, R::R, w.r},
             {&l.k, R::K, w.k},
             {&l.v, R::V, l.is_first() ? w.first : w.v},
+            {&l.down[R::GATE], R::G, w.low[R::GATE]},
             {&l.down[R::DECAY], R::W, w.low[R::DECAY]},
             {&l.down[R::RATE], R::A, w.low[R::RATE]},
-            {&l.down[R::GATE], R::G, w.low[R::GATE]},
             {&l.down[R::RESIDUAL], R::V, w.low[R::RESIDUAL]}},
-           w);
-  activate_rows(Activation::tanh, w.low[R::DECAY], rows * l.down[R::DECAY].N());
-  activate_rows(Activation::sigmoid, w.low[R::GATE], rows * l.down[R::GATE].N());
-  for (int i = 0; i < R::RANKS; i++) multiply(w.low[i], 1, rows, {{&l.up[i], 0, w.high[i]}}, w);
+           w.order, w.products);
+  raise(l, rows, w);
   Wkv{l, w, T, (size_t)l.width() / l.heads, state.states}.run(B);
-  multiply(w.y, 1, rows, {{&l.o, 0, w.h, x}}, w);
+  multiply(w.y, 1, rows, {{&l.o, 0, w.h, x}}, w.order, w.products);
 }
 
 // w.h -> x[B, T, width], with its residual
 void channel_mix(const RwkvLayer& l, float* x, size_t B, size_t T, const RwkvState& state, const Workspace& w) {
+  size_t rows = B * T;
   Shift{l.after, w.h, l.channel_mix, B, T, (size_t)l.width(), 1, state.before[1], state.after[1], w.shifted}.run();
-  multiply(w.shifted, 1, B * T, {{&l.key, 0, w.wide}}, w);
-  activate_rows(Activation::relu2, w.wide, B * T * l.key.N());
-  multiply(w.wide, 1, B * T, {{&l.value, 0, x, w.h}}, w);
+  multiply(w.shifted, 1, rows, {{&l.key, 0, w.wide}}, w.order, w.products);
+  activate_all(Activation::relu2, (char*)w.wide, nullptr, (char*)w.wide, Type::f32, rows * l.key.N());
+  multiply(w.wide, 1, rows, {{&l.value, 0, x, w.h}}, w.order, w.products);
 }
 
 }  // namespace

@@ -21,8 +21,8 @@ struct Linear {
 };
 
 struct RwkvLayer {
-  enum { R, K, V, W, A, G, SHIFTED };  // what the time mix makes of a row and the one before
-  enum { DECAY, RATE, GATE, RESIDUAL, RANKS };
+  enum { R, K, V, W, A, G, SHIFTED };           // what the time mix makes of a row and the one before
+  enum { GATE, DECAY, RATE, RESIDUAL, RANKS };  // what has a low rank, the largest first
 
   int heads;
   Norm before, after, of_heads;         // of what the mixes get; of what the recurrence gives
