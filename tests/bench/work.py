@@ -21,7 +21,7 @@ def ours_tokens(name):
     from mlx_lm.models.cache import make_prompt_cache
 
     from toast import kernels, store
-    from toast.generation import decoder, last_row
+    from toast.generation import decoder, generate, last_row
 
     call = ours_call()
     model, _ = decoder.load(store.as_folder(call, name))
@@ -30,9 +30,10 @@ def ours_tokens(name):
     kernels.install_nn()
 
     def evaluate(ids):
-        logits = last_row.logits(model, cache, ids)  # as `toast` does, and llama.cpp
+        logits = last_row.logits(model, cache, ids)  # as `toast` does, and llama.cpp: of the last token alone
         if logits is None:
-            logits = model(mx.array([ids]), cache=cache)[0, -1]
+            generate.prefill(model, cache, ids[:-1])
+            logits = model(mx.array([ids[-1:]]), cache=cache)[0, -1]
         return mx.argmax(logits).item()
 
     return evaluate
