@@ -319,6 +319,7 @@ int main() {
     check(*chosen, generic);
     check_completeness(*chosen);
     for (Type kv_type : {Type::f32, Type::f16}) check_layers(kv_type);
+    check_rwkv_layers();
     std::printf("%s: %s\n", name, failures ? "differs" : "ok");
   }
   check_threads();

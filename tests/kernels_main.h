@@ -134,3 +134,6 @@ struct Problem {
 // kernels_work.cpp
 void check_layers(Type kv_type);
 void check_threads();
+
+// kernels_rwkv.cpp
+void check_rwkv_layers();
