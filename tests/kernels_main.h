@@ -132,5 +132,5 @@ struct Problem {
 };
 
 // kernels_work.cpp
-void check_layers(Type kv_type);
+void check_layers(Type kv_type, int shared);
 void check_threads();
