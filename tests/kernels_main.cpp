@@ -318,7 +318,7 @@ int main() {
     variant = name;
     check(*chosen, generic);
     check_completeness(*chosen);
-    for (Type kv_type : {Type::f32, Type::f16}) check_layers(kv_type);
+    for (int shared : {96, 64}) check_layers(shared == 96 ? Type::f32 : Type::f16, shared);
     check_rwkv_layers();
     std::printf("%s: %s\n", name, failures ? "differs" : "ok");
   }

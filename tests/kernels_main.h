@@ -132,7 +132,7 @@ struct Problem {
 };
 
 // kernels_work.cpp
-void check_layers(Type kv_type);
+void check_layers(Type kv_type, int shared);
 void check_threads();
 
 // kernels_rwkv.cpp

@@ -21,14 +21,14 @@ struct Weights {
 };
 
 // Layers with caches for two texts, which take rows of both, one text after the other, to the end; the last of them a
-// mixture of experts.
+// mixture of experts, one of which, `shared` wide, every row sees.
 struct Decoder {
   static constexpr int width = 64, heads = 4, kv_heads = 2, D = 16, hidden = 96, capacity = 9, experts = 5;
   Random random;
   std::vector<Weights> all;
-  std::vector<float> norms = random.numbers(2 * width), router = random.numbers(experts * width);
+  std::vector<float> norms = random.numbers(2 * width), router = random.numbers((experts + 1) * width);
   Layers layers;
-  Decoder() {
+  explicit Decoder(int shared) {
     constexpr int kv_width = kv_heads * D;
     for (auto [N, K] : {std::pair(width, width),
                         {kv_width, width},
@@ -36,7 +36,10 @@ struct Decoder {
                         {width, width},
                         {experts * hidden, width},
                         {experts * hidden, width},
-                        {experts * width, hidden}})
+                        {experts * width, hidden},
+                        {shared, width},
+                        {shared, width},
+                        {width, shared}})
       all.emplace_back(random, N, K);
     all[4].w.N = all[5].w.N = hidden, all[6].w.N = width;  // the first one's
     Rope rope{D, false, 1, inverse_frequencies(10000, D / 2)};
@@ -44,8 +47,11 @@ struct Decoder {
     Layer l{all[0].w, all[1].w, all[2].w, all[3].w, all[4].w, all[5].w, all[6].w, before,
             after,    heads,    kv_heads, D,        0.25f,    rope,     Type::f32};
     Layer mixture = l;
-    mixture.experts = {experts, 2, Shares::normed, {}, {router.data(), Type::f32, 1, width, width, experts}};
-    ExpertWeights* stacks[] = {&mixture.experts.gate, &mixture.experts.up, &mixture.experts.down};
+    auto& e = mixture.experts;
+    e.count = experts, e.used = 2, e.shares = Shares::normed;
+    e.router.dense = {router.data(), Type::f32, 1, width, width, experts};
+    e.shared = {all[7].w, all[8].w, all[9].w, {{}, {&router[experts * width], Type::f32, 1, width, width, 1}}};
+    ExpertWeights* stacks[] = {&e.gate, &e.up, &e.down};
     for (int i = 0; i < 3; i++)
       *stacks[i] = {all[4 + i].w, std::shared_ptr<std::atomic<char>[]>(new std::atomic<char>[experts]())};
     layers = {std::make_shared<const Layer>(l), std::make_shared<const Layer>(mixture)};
@@ -72,9 +78,9 @@ struct Decoder {
   }
 };
 
-// Two texts in one call, and cut into pieces of their own: the same bits.
-void check_layers(Type kv_type) {
-  Decoder decoder;
+// Two texts in one call, and cut into pieces of their own: the same bits. shared: as wide as the other experts, or not.
+void check_layers(Type kv_type, int shared) {
+  Decoder decoder(shared);
   constexpr int width = Decoder::width;
   auto x = decoder.random.numbers(12 * width);
   size_t size = 2 * Decoder::kv_heads * Decoder::capacity * Decoder::D * size_of(kv_type) / sizeof(float);
@@ -132,7 +138,7 @@ static void check_callers_at_once() {
     callers.emplace_back([&, i] {
       for (int round = 0; round < 40; round++) wrong += !same(project_all(problems[i]), expected[i]);
     });
-  callers.emplace_back([] { check_layers(Type::f16); });
+  callers.emplace_back([] { check_layers(Type::f16, 96); });
   callers.emplace_back([] {
     for (int round = 0; round < 20; round++) choose("auto"), set_threads(1 + round % 4);
   });

@@ -21,6 +21,12 @@ MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA}
 OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
 NAMES = [*MORE, *TEXT, *OTHERS]
 FUSED = ["qwen3_next", "qwen3_5"]
+EXPERTS = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 64}
+# of one layer without experts, where a model may have it; as wide as the others, or not
+MIXTURES = {
+    "qwen3_next": EXPERTS | {"mlp_only_layers": [1], "shared_expert_intermediate_size": 64, "norm_topk_prob": True},
+    "qwen3_5": EXPERTS | {"shared_expert_intermediate_size": 128, "norm_topk_prob": False},
+}
 # MLA does one token otherwise, and MLX multiplies by experts otherwise
 CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
 
@@ -100,7 +106,7 @@ def test_nets_are_one_op():
         assert nets and all(type(net).__name__ == cls and type(net.fused).__name__ == "GatedDeltaNet" for net in nets)
 
 
-def quantized(name, dtype=mx.float32, **more):
+def quantized(name, dtype=mx.float32, form=bool, **more):
     """As it is made, in 4 bits and some layers in 8; heads and widths that a group of 32 divides."""
     import mlx.nn as nn
 
@@ -108,23 +114,31 @@ def quantized(name, dtype=mx.float32, **more):
     model = made(name, dtype, **wide)
     forms = [{"bits": 4, "group_size": 32}, {"bits": 8, "group_size": 64}]
     nn.quantize(model, class_predicate=lambda path, m: (
-        forms["_z" in path or "k_proj" in path] if hasattr(m, "to_quantized") else False))  # fmt: skip
+        forms["_z" in path or "k_proj" in path] if hasattr(m, "to_quantized") and form(path) else False))  # fmt: skip
     mx.eval(model.parameters())
     return model
+
+
+def language_part(model):
+    return model.language_model.model if hasattr(model, "language_model") else model.model
 
 
 @pytest.mark.parametrize("name", FUSED)
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16, mx.bfloat16])
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3)])
-def test_layers_as_one_op_are_their_parts(name, dtype, rows, monkeypatch):
+@pytest.mark.parametrize("feeds", ["dense", "experts", "experts, float routers"])
+def test_layers_as_one_op_are_their_parts(name, dtype, rows, feeds, monkeypatch):
     """A prompt, a second one, and steps past the growth of the caches."""
-    model = quantized(name, dtype)
+    more = {} if feeds == "dense" else MIXTURES[name]
+    model = quantized(name, dtype, (lambda path: not path.endswith("gate")) if "float" in feeds else bool, **more)
     tokens = np.random.default_rng(1).integers(3, 60, (3, 262))
     pieces = np.split(tokens, [70, 239, *range(240, 262)], axis=1)
     use(VARIANTS[-1])
     fused = logits(model, pieces, rows)
-    inner = model.language_model.model if hasattr(model, "language_model") else model.model
+    inner = language_part(model)
     assert type(inner.fused) is ext.DecoderLayers and kernels.fused_layers(model) == (len(inner.layers),) * 2
+    assert inner.fused.mixtures == sum("switch_mlp" in layer.mlp for layer in inner.layers) == (
+        0 if feeds == "dense" else len(inner.layers) - (name == "qwen3_next"))  # fmt: skip
     cls = type(inner)
     monkeypatch.setattr(cls, "__call__", recurrent._unfused[cls.__name__])
     caches = model.make_cache()
@@ -134,6 +148,27 @@ def test_layers_as_one_op_are_their_parts(name, dtype, rows, monkeypatch):
                 (fused.shape[0], inner.fused.kv_heads, 0, inner.fused.head_dims), inner.fused.kv_dtype
             )
     np.testing.assert_array_equal(bits(fused), bits(logits(model, pieces, rows, caches)))
+
+
+@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_mixture_has_its_bits_however_it_is_cut(name, variant):
+    model = quantized(name, **MIXTURES[name])
+    use(variant)
+    whole = bits(logits(model, [TOKENS]))
+    np.testing.assert_array_equal(bits(logits(model, np.split(TOKENS, [3, 10, 11, 12, 64], axis=1))), whole)
+    ext.set_threads(3)
+    np.testing.assert_array_equal(bits(logits(model, [TOKENS], slice(1, 2)))[0], whole[1])
+    assert language_part(model).fused.mixtures
+
+
+def test_other_mixtures_are_done_layer_by_layer():
+    for change in (lambda mlp: setattr(mlp.shared_expert_gate, "bias", mx.zeros(1)),
+                   lambda mlp: setattr(mlp, "sharding_group", object())):  # fmt: skip
+        model = quantized("qwen3_next", **MIXTURES["qwen3_next"])
+        use(VARIANTS[-1])
+        change(model.layers[2].mlp)
+        assert kernels.fused_layers(model) == (2, 3)
 
 
 def test_padding_is_mlx_lms_own():

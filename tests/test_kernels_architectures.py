@@ -39,6 +39,8 @@ QWEN3_MOE = {
     "decoder_sparse_step": 1,
     "mlp_only_layers": [2],
 }
+QWEN2_MOE = {"num_experts": 16, "num_experts_per_tok": 4, "moe_intermediate_size": 32}
+OLMOE = {"num_experts": 16, "num_experts_per_tok": 4, "intermediate_size": 32, "attention_bias": True}
 # file -> more settings, its model's class, the kinds of its model and its blocks
 MODELS = {
     "qwen2": ({}, "Qwen2Model", "TransformerBlock"),
@@ -46,6 +48,8 @@ MODELS = {
     "phi3": ({"partial_rotary_factor": 0.5}, "Phi3Model", "TransformerBlock"),
     "gemma3_text": (GEMMA, "Gemma3Model", "Gemma3Block"),
     "qwen3_moe": (QWEN3_MOE, "Qwen2Model", "TransformerBlock"),
+    "qwen2_moe": ({**QWEN2_MOE, "shared_expert_intermediate_size": 96}, "Phi3Model", "TransformerBlock"),
+    "olmoe": (OLMOE, "OlmoeModel", "OlmoeBlock"),
     "mixtral": ({"num_local_experts": 6, "num_experts_per_tok": 2}, "Qwen3Model", "MixtralBlock"),
 }
 
@@ -195,11 +199,10 @@ def test_biases_of_symmetric_codes_are_not_read(dtype, monkeypatch):
         np.testing.assert_array_equal(a, c)
 
 
+EIGHT = {"bits": 8, "group_size": 64}
 ROUTERS = {
     "4 bits": lambda path, module: hasattr(module, "to_quantized"),
-    "8 bits": lambda path, module: (
-        hasattr(module, "to_quantized") and (not path.endswith("gate") or {"bits": 8, "group_size": 64})
-    ),
+    "8 bits": lambda path, module: hasattr(module, "to_quantized") and (not path.endswith("gate") or EIGHT),
     "float": lambda path, module: hasattr(module, "to_quantized") and not path.endswith("gate"),
 }
 
@@ -222,6 +225,22 @@ def test_a_mixture_is_its_parts(router, dtype, more, monkeypatch):
         np.testing.assert_array_equal(a, c)
 
 
+@pytest.mark.parametrize("router", ROUTERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("width", "eight"), [(64, "none"), (192, "none"), (64, "shared_expert."), (128, "down_proj")])
+def test_a_shared_expert_is_its_parts(router, dtype, width, eight, monkeypatch):
+    """As wide as the others or not, in other bits than they."""
+    form = ROUTERS[router]
+    model = make("qwen2_moe", dtype, form=lambda path, module: EIGHT if eight in path else form(path, module),
+                 moe_intermediate_size=64, shared_expert_intermediate_size=width)  # fmt: skip
+    model.model.embed_tokens.scales[7] = float("inf")
+    pieces = [[8 if token == 7 else token for token in piece] for piece in pieces_of(3, 40, 1, steps=6)]
+    one, each, parts = ways(model, "qwen2_moe", monkeypatch, [*pieces, [9, 7, 10], [11]])
+    for a, b, c in zip(one, each, parts, strict=True):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_array_equal(a, c)
+
+
 @pytest.mark.parametrize("change", [
     lambda mlp: setattr(mlp.gate, "bias", mx.zeros(16)), lambda mlp: setattr(mlp, "sharding_group", object()),
     lambda mlp: setattr(mlp.switch_mlp.up_proj, "bias", mx.zeros((16, 32))),
@@ -231,6 +250,21 @@ def test_other_mixtures_go_the_unfused_way(change):
     from toast.kernels import modules
 
     model = make("qwen3_moe")
+    change(model.layers[0].mlp)
+    assert modules._make_layer(model.layers[0]) is None
+    assert modules._make_layer(model.layers[1]) is not None
+
+
+@pytest.mark.parametrize("change", [
+    lambda mlp: setattr(mlp.shared_expert_gate, "bias", mx.zeros(1)),
+    lambda mlp: setattr(mlp.shared_expert.up_proj, "bias", mx.zeros(96)),
+    lambda mlp: setattr(mlp.shared_expert, "down_proj", mlp.shared_expert.up_proj),
+    lambda mlp: setattr(mlp, "shared_expert", type("Other", (type(mlp.shared_expert),), {"__call__": id})(64, 96)),
+])  # fmt: skip
+def test_other_shared_experts_go_the_unfused_way(change):
+    from toast.kernels import modules
+
+    model = make("qwen2_moe")
     change(model.layers[0].mlp)
     assert modules._make_layer(model.layers[0]) is None
     assert modules._make_layer(model.layers[1]) is not None

@@ -1,8 +1,8 @@
 """Replaces Qwen3-Next's and Qwen3.5's models by one op for all layers: gated attention, gated delta nets and their
 feed-forward blocks, so that Python and MLX do little for a token.
 
-Knows what these layers are made of, and the caches that MLX-LM makes for them. What it does not know, a mixture of
-experts or a batch with padding, is done layer by layer (recurrent.py).
+Knows what these layers are made of, and the caches that MLX-LM makes for them. What it does not know, a batch with
+padding, say, is done layer by layer (recurrent.py).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sys
 import mlx.core as mx
 
 from toast.kernels import recurrent
-from toast.kernels.known import _is_affine
+from toast.kernels.known import _is_affine, _matrix, feed_forward
 from toast.kernels.modules import _has_room, _make_rope, _once, _reserve, _sees_all
 from toast.kernels.recurrent import names, put
 
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 ext: Any = None  # the extension, whose ops are used here; set by fuse()
 
-# what __call__ of the layers' parts refers to, as recurrent.METHODS
-ATTENTION, MLP = 0xD1911CFC, 0xD3F98B20
+ATTENTION = 0xD1911CFC  # what its __call__ refers to, as recurrent.METHODS
 
 
 def fuse(extension: Any) -> None:
@@ -115,45 +114,40 @@ def _stack(model: Any) -> _ext.DecoderLayers | None:
 def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
     """One layer, None where the extension has no such form."""
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
-    known = type(layer).__call__ is recurrent._layer and names(type(layer.mlp).__call__) == MLP
-    if not known or any(type(norm).__name__ != "RMSNorm" for norm in norms):
+    known = type(layer).__call__ is recurrent._layer and all(type(norm).__name__ == "RMSNorm" for norm in norms)
+    feeds = feed_forward(layer.mlp) if known else None
+    if feeds is None:
         return None
     try:
-        return _net_layer(layer, norms) if layer.is_linear else _attention_layer(layer, norms)
+        return _net_layer(layer, norms, *feeds) if layer.is_linear else _attention_layer(layer, norms, *feeds)
     except ValueError:  # floating point in 4 bits, say
         return None
 
 
-def _net_layer(layer: Any, norms: list[Any]) -> _ext.DecoderLayers | None:
+def _net_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
     mixer = layer.linear_attn
     if type(mixer).__call__ is not recurrent._delta_net or getattr(mixer, "sharding_group", None) is not None:
         return None
     net, projections = recurrent.form(mixer)
-    linears = [*projections, mixer.out_proj, *_feed_forward(layer.mlp)]
+    linears = [*projections, mixer.out_proj, *feeds]
     if net is None or not all(_is_affine(x) and "bias" not in x for x in linears):
         return None
-    return ext.DecoderLayers.delta_net(net=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4))
+    return ext.DecoderLayers.delta_net(
+        net=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4), experts=experts
+    )
 
 
-def _attention_layer(layer: Any, norms: list[Any]) -> _ext.DecoderLayers | None:
+def _attention_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
     attention = layer.self_attn
-    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, *_feed_forward(layer.mlp)]
+    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, *feeds]
     rope = _once(attention.rope, _make_rope)
     if rope is None or names(type(attention).__call__) != ATTENTION or not all(map(_is_affine, linears)):
         return None
     return ext.DecoderLayers(
         rope=rope, linears=[_matrix(x) for x in linears], biases=[x.get("bias") for x in linears], updates=[],
-        norms=_norms([*norms, attention.q_norm, attention.k_norm], 2), activation="silu", gated=True,
+        norms=_norms([*norms, attention.q_norm, attention.k_norm], 2), activation="silu", experts=experts, gated=True,
         heads=attention.num_attention_heads, kv_heads=attention.num_key_value_heads, scale=attention.scale,
     )  # fmt: skip
-
-
-def _feed_forward(mlp: Any) -> list[Any]:
-    return [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-
-
-def _matrix(linear: Any) -> tuple[Any, ...]:
-    return linear.weight, linear.scales, linear.biases, linear.group_size, linear.bits
 
 
 def _norms(norms: list[Any], others: int) -> list[tuple[mx.array, float] | None]:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     Norm = tuple[mx.array, float]
+    Matrix = tuple[mx.array, mx.array | None, mx.array | None, int, int]  # weight, scales, biases, group size, bits
+    Experts = tuple[Matrix, int, str, bool, list[Matrix]]
 
 # Kind -> its file and class in MLX-LM, and what that class refers to in __call__. If a release says something else, it
 # is left alone.
@@ -47,6 +49,23 @@ NAMES = {
     "MixtralExperts": ("mixtral", "MixtralSparseMoeBlock", (
         "gate", "num_experts_per_tok", "mx", "stop_gradient", "argpartition", "take_along_axis", "softmax",
         "switch_mlp", "sum")),
+    "Qwen3NextExperts": ("qwen3_next", "Qwen3NextSparseMoeBlock", (
+        "sharding_group", "sum_gradients", "gate", "mx", "softmax", "top_k", "argpartition", "stop_gradient",
+        "take_along_axis", "norm_topk_prob", "sum", "switch_mlp", "shared_expert", "sigmoid", "shared_expert_gate",
+        "distributed", "all_sum")),
+    "Qwen2Experts": ("qwen2_moe", "Qwen2MoeSparseMoeBlock", (
+        "gate", "mx", "softmax", "top_k", "stop_gradient", "argpartition", "take_along_axis", "switch_mlp", "sum",
+        "shared_expert", "sigmoid", "shared_expert_gate")),
+    "OlmoeAttention": ("olmoe", "Attention", (
+        "shape", "q_proj", "k_proj", "v_proj", "q_norm", "k_norm", "reshape", "n_heads", "transpose", "n_kv_heads",
+        "rope", "offset", "update_and_fetch", "scaled_dot_product_attention", "scale", "o_proj")),
+    "OlmoeExperts": ("olmoe", "OlmoeSparseMoeBlock", (
+        "shape", "reshape", "gate", "mx", "softmax", "top_k", "stop_gradient", "argpartition", "take_along_axis",
+        "norm_topk_prob", "sum", "switch_mlp")),
+    "OlmoeBlock": ("olmoe", "TransformerBlock", (
+        "self_attn", "input_layernorm", "mlp", "post_attention_layernorm")),
+    "OlmoeModel": ("olmoe", "OlmoeModel", (
+        "embed_tokens", "len", "layers", "create_attention_mask", "zip", "norm")),
     "MixtralBlock": ("mixtral", "MixtralDecoderLayer", (
         "self_attn", "input_layernorm", "block_sparse_moe", "post_attention_layernorm")),
     "SwitchGLU": ("switch_layers", "SwitchGLU", (
@@ -73,7 +92,7 @@ NAMES = {
 }  # fmt: skip
 
 # file -> others, whose classes it has word for word
-REPEATED = {"qwen3_moe": ("qwen2", "qwen3"), "mixtral": ("qwen3",)}
+REPEATED = {"qwen2_moe": ("phi3",), "qwen3_moe": ("qwen2", "qwen3"), "mixtral": ("qwen3",)}
 
 originals: dict[str, Any] = {}  # kind -> __call__ as MLX-LM wrote it, of the files that are loaded
 replacements: dict[str, Any] = {}  # kind -> what stands in its place
@@ -109,21 +128,22 @@ def layer_parts(block: Any) -> dict[str, Any] | None:
     """What ext.DecoderLayers takes for a block, but for its rope; None where it has no such form."""
     attention, mlp = block.self_attn, block.get("mlp") or block.block_sparse_moe
     ways = kind(type(block).__call__), kind(type(attention).__call__), kind(type(mlp).__call__)
-    linears = _linears(attention, mlp, ways[1:])
+    projections, feeds = _attention_linears(attention, ways[1]), feed_forward(mlp)
     norms = NORMS.get(ways[0] or "", _no_norms)(block, ways[1])
-    if linears is None or norms is None:
+    if projections is None or feeds is None or norms is None:
         return None
+    linears = [*projections, *feeds[0]]
     updates = [_update(linear) for linear in linears]
     linears = [linear.linear if update else linear for linear, update in zip(linears, updates, strict=True)]
     if not all(map(_is_affine, linears)):
         return None
     return {
-        "linears": [(x.weight, x.scales, x.biases, x.group_size, x.bits) for x in linears],
+        "linears": [_matrix(x) for x in linears],
         "biases": [x.get("bias") for x in linears],
         "updates": updates,
         "norms": norms,
         "activation": "gelu_approx" if ways[2] == "Gemma3MLP" else "silu",
-        "experts": _experts(mlp, ways[2]),
+        "experts": feeds[1],
         "heads": attention.num_heads if ways[1] == "MixtralAttention" else attention.n_heads,
         "kv_heads": attention.num_key_value_heads if ways[1] == "MixtralAttention" else attention.n_kv_heads,
         "scale": attention.scale,
@@ -133,23 +153,24 @@ def layer_parts(block: Any) -> dict[str, Any] | None:
 # ---------------------------------------------------------------- linear layers: q, k, v, o, gate, up, down
 
 
-def _linears(attention: Any, mlp: Any, ways: tuple[str | None, ...]) -> list[Any] | None:
-    if ways[0] in ("Attention", "Qwen3Attention", "Gemma3Attention", "MixtralAttention"):
-        linears = [attention.q_proj, attention.k_proj, attention.v_proj]
-    elif ways[0] == "Phi3Attention" and _is_affine(attention.qkv_proj):
+def _attention_linears(attention: Any, way: str | None) -> list[Any] | None:
+    if way in ("Attention", "Qwen3Attention", "OlmoeAttention", "Gemma3Attention", "MixtralAttention"):
+        return [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
+    if way == "Phi3Attention" and _is_affine(attention.qkv_proj):
         rows = [n * attention.head_dim for n in (attention.n_heads, attention.n_kv_heads, attention.n_kv_heads)]
-        linears = _rows_of(attention.qkv_proj, rows)
-    else:
-        return None
-    linears.append(attention.o_proj)
-    if ways[1] in ("MLP", "Gemma3MLP"):
-        return [*linears, mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    if ways[1] == "Phi3MLP" and _is_affine(mlp.gate_up_proj):
-        half = mlp.gate_up_proj.weight.shape[0] // 2
-        return [*linears, *_rows_of(mlp.gate_up_proj, [half, half]), mlp.down_proj]
-    if ways[1] in EXPERTS and _is_mixture(mlp):
-        return [*linears, mlp.switch_mlp.gate_proj, mlp.switch_mlp.up_proj, mlp.switch_mlp.down_proj]
+        return [*_rows_of(attention.qkv_proj, rows), attention.o_proj]
     return None
+
+
+def feed_forward(mlp: Any) -> tuple[list[Any], Experts | None] | None:
+    """gate, up and down, and what a mixture of experts has besides; None where it has no such form."""
+    way = kind(type(mlp).__call__)
+    if way in ("MLP", "Gemma3MLP"):
+        return [mlp.gate_proj, mlp.up_proj, mlp.down_proj], None
+    if way == "Phi3MLP" and _is_affine(mlp.gate_up_proj):
+        half = mlp.gate_up_proj.weight.shape[0] // 2
+        return [*_rows_of(mlp.gate_up_proj, [half, half]), mlp.down_proj], None
+    return mixture(mlp)
 
 
 def _rows_of(linear: Any, counts: list[int]) -> list[Any]:
@@ -180,31 +201,54 @@ def _is_affine(linear: Any) -> bool:
     return type(linear).__name__ in ("QuantizedLinear", "QuantizedSwitchLinear") and linear.mode == "affine"
 
 
+def _matrix(linear: Any) -> Matrix:
+    sizes = (linear.group_size, linear.bits) if "scales" in linear else (0, 0)
+    return (linear.weight, linear.get("scales"), linear.get("biases"), *sizes)
+
+
 # ---------------------------------------------------------------- mixtures of experts
 
-EXPERTS = {"Qwen3Experts", "MixtralExperts"}
+# kind -> whether its experts are the least of what is negated, and whether there is one that every row sees
+EXPERTS = {
+    "Qwen3Experts": (False, False),
+    "Qwen3NextExperts": (False, True),
+    "Qwen2Experts": (True, True),
+    "OlmoeExperts": (True, False),
+    "MixtralExperts": (True, False),
+}
 
 
-def _is_mixture(mlp: Any) -> bool:
-    """Whether its experts are quantised SwiGLU, and its router is a matrix and no more."""
-    experts, router = mlp.switch_mlp, mlp.gate
-    parts = [kind(type(experts[name]).__call__) for name in ("gate_proj", "up_proj", "down_proj")]
-    known = kind(type(experts).__call__) == "SwitchGLU" and parts == ["SwitchLinear"] * 3
-    plain = type(router).__name__ == "Linear" or _is_affine(router)
-    whole = getattr(mlp, "sharding_group", None) is None and type(experts.activation).__name__ == "SwiGLU"
-    return known and plain and whole and "bias" not in router
-
-
-def _experts(mlp: Any, way: str | None) -> tuple[Any, int, str] | None:
-    """The router, how many experts see a row, and what they are weighed by; None where there are none."""
-    if way not in EXPERTS:
+def mixture(mlp: Any) -> tuple[list[Any], Experts] | None:
+    """gate, up and down of all experts, and what ext.DecoderLayers takes as `experts`; None where they are no quantised
+    SwiGLU, or a router is more than a matrix."""
+    way = kind(type(mlp).__call__)
+    if way not in EXPERTS or getattr(mlp, "sharding_group", None) is not None:
         return None
-    router = mlp.gate
-    sizes = (router.group_size, router.bits) if "scales" in router else (0, 0)
-    parts = (router.weight, router.get("scales"), router.get("biases"), *sizes)
-    if way == "MixtralExperts":
-        return parts, mlp.num_experts_per_tok, "used"
-    return parts, mlp.top_k, "normed" if mlp.norm_topk_prob else "all"
+    least, shares = EXPERTS[way]
+    linears, shared = _switched(mlp.switch_mlp), _shared(mlp) if shares else []
+    if linears is None or shared is None or not _is_router(mlp.gate):
+        return None
+    used = mlp.num_experts_per_tok if way == "MixtralExperts" else mlp.top_k
+    weighed = "used" if way == "MixtralExperts" else "normed" if getattr(mlp, "norm_topk_prob", False) else "all"
+    return linears, (_matrix(mlp.gate), used, weighed, least, [_matrix(one) for one in shared])
+
+
+def _switched(experts: Any) -> list[Any] | None:
+    linears = [experts.gate_proj, experts.up_proj, experts.down_proj]
+    known = kind(type(experts).__call__) == "SwitchGLU" and type(experts.activation).__name__ == "SwiGLU"
+    return linears if known and all(kind(type(one).__call__) == "SwitchLinear" for one in linears) else None
+
+
+def _shared(mlp: Any) -> list[Any] | None:
+    """gate, up and down of the expert that every row sees, and what weighs it."""
+    expert, router = mlp.shared_expert, mlp.shared_expert_gate
+    linears = [expert.gate_proj, expert.up_proj, expert.down_proj]
+    known = kind(type(expert).__call__) == "MLP" and all(_is_affine(one) and "bias" not in one for one in linears)
+    return [*linears, router] if known and _is_router(router) else None
+
+
+def _is_router(linear: Any) -> bool:
+    return (type(linear).__name__ == "Linear" or _is_affine(linear)) and "bias" not in linear
 
 
 # ---------------------------------------------------------------- norms: before attention and the feed-forward block,
@@ -213,7 +257,7 @@ def _experts(mlp: Any, way: str | None) -> tuple[Any, int, str] | None:
 
 def _llama_norms(block: Any, attention: str | None) -> list[Norm | None] | None:
     norms = [block.input_layernorm, block.post_attention_layernorm]
-    if attention == "Qwen3Attention":
+    if attention in ("Qwen3Attention", "OlmoeAttention"):
         norms += [block.self_attn.q_norm, block.self_attn.k_norm]
     if any(type(norm).__name__ != "RMSNorm" for norm in norms) or attention == "Gemma3Attention":
         return None
@@ -237,5 +281,6 @@ def _no_norms(block: Any, attention: str | None) -> None:
 NORMS: dict[str, Callable[[Any, str | None], list[Norm | None] | None]] = {
     "TransformerBlock": _llama_norms,
     "MixtralBlock": _llama_norms,
+    "OlmoeBlock": _llama_norms,
     "Gemma3Block": _gemma_norms,
 }

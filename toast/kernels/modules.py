@@ -144,8 +144,9 @@ def _masks(model: Any, x: mx.array, caches: Sequence[Any]) -> list[Any]:
     return [whole if i % every == every - 1 else local for i in range(len(caches))]
 
 
-BLOCKS = {name: _block(name) for name in ("TransformerBlock", "MixtralBlock", "Gemma3Block")}
-MODELS = {name: _model(name) for name in ("LlamaModel", "Qwen2Model", "Qwen3Model", "Phi3Model", "Gemma3Model")}
+BLOCKS = {name: _block(name) for name in ("TransformerBlock", "MixtralBlock", "OlmoeBlock", "Gemma3Block")}
+NAMES = "LlamaModel", "Qwen2Model", "Qwen3Model", "Phi3Model", "OlmoeModel", "Gemma3Model"
+MODELS = {name: _model(name) for name in NAMES}
 replacements.update({"Attention": _attention} | BLOCKS | MODELS)
 
 

@@ -27,7 +27,7 @@ void add_updates(const LayerArrays& l, mx::Dtype dtype, Arrays& all) {
 // All of a layer's arrays, evaluated and contiguous; throws where this is no layer that we can do.
 Arrays checked(const LayerArrays& l) {
   refuse(l.net ? l.linears.size() < 5 : l.linears.size() != 7, "needs q, k, v, o, gate, up and down.");
-  refuse(l.net && (l.experts || !l.biases.empty() || !l.updates.empty()), "a net has matrices and no more.");
+  refuse(l.net && (!l.biases.empty() || !l.updates.empty()), "a net has matrices and no more.");
   refuse(l.norms.size() != 6 || !l.norms[0] || !l.norms[1], "needs two norms, and those that may be none.");
   refuse(!l.biases.empty() && l.biases.size() != l.linears.size(), "a bias or none for each linear layer.");
   refuse(!l.net && (l.heads < 1 || l.kv_heads < 1 || l.heads % l.kv_heads), "heads.");
@@ -44,7 +44,7 @@ Arrays checked(const LayerArrays& l) {
     if (bias) add(*bias);
   for (size_t i = 0; i < l.linears.size(); i++) {
     auto& a = l.linears[i];
-    refuse(a.w.ndim() != (l.experts && i > 3 ? 3 : 2) ||
+    refuse(a.w.ndim() != (l.experts && i + 3 >= l.linears.size() ? 3 : 2) ||
                !is_supported(mx::array({1, a.bits ? a.width() : 0}, dtype, nullptr, {}), a),
            "affine weights of 2 to 6 or 8 bits.");
     refuse(mx::promote_types(a.scales.dtype(), dtype) != dtype, "a dtype that products keep.");
@@ -79,8 +79,8 @@ void check_net(const Layer& l, const Net& net) {
 
 void check_shapes(const Layer& l, const LayerArrays& arrays) {
   int hidden = l.width();
-  for (int i = 0; i < 6; i++)
-    refuse(arrays.norms[i] && arrays.norm(i).shape() != mx::Shape{i == 2 || i == 3 ? l.D : hidden}, "norms.");
+  int widths[] = {hidden, hidden, l.whole ? l.heads * l.D : l.D, l.whole ? l.k.N : l.D, hidden, hidden};
+  for (int i = 0; i < 6; i++) refuse(arrays.norms[i] && arrays.norm(i).shape() != mx::Shape{widths[i]}, "norms.");
   l.net ? check_net(l, *arrays.net) : check_attention(l);
   refuse(!is(l.gate, l.gate.N, hidden) || !is(l.up, l.gate.N, hidden) || !is(l.down, hidden, l.gate.N), "shapes.");
   const QuantWeights* linears[] = {&l.q, &l.k, &l.v, &l.o, &l.gate, &l.up, &l.down};
@@ -128,6 +128,7 @@ std::shared_ptr<const Layer> make_layer(LayerArrays arrays) {
   } else {
     l.q = w(0), l.k = w(1), l.v = w(2), l.heads = arrays.heads, l.kv_heads = arrays.kv_heads;
     l.D = l.k.N / l.kv_heads, l.scale = arrays.scale, l.rope = arrays.rope, l.gated = arrays.gated;
+    l.whole = arrays.norms[2] && arrays.norm(2).size() != (size_t)l.D;
   }
   for (size_t i = 0; i < arrays.biases.size(); i++)
     if (arrays.biases[i]) l.biases[i] = arrays.biases[i]->data<char>();

@@ -257,8 +257,9 @@ DecoderLayers single(const std::vector<LinearTuple>& linears, LayerArrays rest) 
   return {{make_layer(std::move(rest))}};
 }
 
-DecoderLayers delta_net(const Net& net, const std::vector<LinearTuple>& linears, const NormTuples& norms) {
-  return single(linears, {{}, {}, norms, {}, 0, 0, 0, {}, Activation::silu, {}, false, net});
+DecoderLayers delta_net(const Net& net, const std::vector<LinearTuple>& linears, const NormTuples& norms,
+                        const std::optional<ExpertsTuple>& experts) {
+  return single(linears, {{}, {}, norms, {}, 0, 0, 0, {}, Activation::silu, experts, false, net});
 }
 
 }  // namespace
@@ -288,8 +289,9 @@ void bind_layer(nb::module_& m) {
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
           "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of q's heads, "
           "of "
-          "k's, and\n"
-          "before both residuals; updates: an adapter's of each linear layer, (a, b, scale) or None, or none at all; "
+          "k's (each\n"
+          "head's, or all at once), before both residuals; updates: an adapter's of each linear layer, (a, b, scale) "
+          "or None, or none at all; "
           "biases: of\n"
           "each, or None, or none at all; activation: silu or gelu_approx. experts, where gate, up and down are stacks "
           "of "
@@ -297,10 +299,13 @@ void bind_layer(nb::module_& m) {
           "((weight, scales, biases, group_size, bits) of the router, without scales where it is float; how many see a "
           "row; what\n"
           "they are weighed by: their part of the softmax over 'all', the same 'normed' to one, or of that over those "
-          "'used').\n"
+          "'used';\n"
+          "whether they are the least of what is negated; and none, or gate, up, down and a router of one row of an "
+          "expert\n"
+          "that every row sees).\n"
           "gated: q gives a gate beside each head's queries.")
       .def_static(
-          "delta_net", &delta_net, nb::kw_only(), "net"_a, "linears"_a, "norms"_a,
+          "delta_net", &delta_net, nb::kw_only(), "net"_a, "linears"_a, "norms"_a, "experts"_a = nb::none(),
           "One with a gated delta net in attention's place. linears: what projects the net's rows, o, gate, up, "
           "down. norms: before\nthe net and the feed-forward block, and four times None.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")

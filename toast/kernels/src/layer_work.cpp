@@ -63,6 +63,11 @@ void norm_all(const Layer& l, const Norm& norm, char* x, size_t rows, size_t n) 
   if (norm.weight) rms_norm_rows(x, x, l.type, rows, n, norm);
 }
 
+// The same of each head of x[rows, heads D], or of all.
+void norm_heads(const Layer& l, const Norm& norm, char* x, size_t rows, size_t heads) {
+  l.whole ? norm_all(l, norm, x, rows, heads * l.D) : norm_all(l, norm, x, rows * heads, l.D);
+}
+
 // Queries and gates, side by side for each head -> q, gate
 void part_gates(const Layer& l, size_t rows, const char* both, char* q, char* gate) {
   size_t head = l.D * size_of(l.type);
@@ -84,8 +89,8 @@ void begin_attention(const Layer& l, const RaggedBatch& batch, const KvCaches& c
   end_linear(l, 1, w.normed, batch.rows, l.k, k, w.inner);
   end_linear(l, 2, w.normed, batch.rows, l.v, v, w.inner);
   if (l.gated) part_gates(l, batch.rows, w.gated, q, gate);
-  norm_all(l, l.q_norm, q, (size_t)batch.rows * l.heads, l.D);
-  norm_all(l, l.k_norm, k, (size_t)batch.rows * l.kv_heads, l.D);
+  norm_heads(l, l.q_norm, q, batch.rows, l.heads);
+  norm_heads(l, l.k_norm, k, batch.rows, l.kv_heads);
   store_rows(k, l.type, batch, &l.rope, caches.keys);
   store_rows(v, l.type, batch, nullptr, caches.values);
 }

@@ -1,7 +1,8 @@
 // A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
-// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), Gemma 3 (norms before the residuals,
-// GELU) and Qwen3-Next (gated attention, gated delta nets) add. Made of the ops' own parts in the same order, with the
-// same roundings: over the same caches, the bits are theirs. Knows the kernels and the pool; knows nothing of MLX.
+// what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), OLMoE (norms of all heads at once),
+// Gemma 3 (norms before the residuals, GELU) and Qwen3-Next (gated attention, gated delta nets) add. Made of the ops'
+// own parts in the same order, with the same roundings: over the same caches, the bits are theirs. Knows the kernels
+// and the pool; knows nothing of MLX.
 #pragma once
 #include <array>
 #include <memory>
@@ -34,6 +35,7 @@ struct Layer {
   Norm q_norm{}, k_norm{}, after_attention{}, after_feed_forward{};
   Activation activation = Activation::silu;
   Experts experts{};
+  bool whole = false;  // q_norm and k_norm are of all heads at once
   bool gated = false;  // q gives each head's queries and a gate beside them: attention times its logistic function
   // In attention's place, whose parts it has none of but o: what stands between the projections `in` and o.
   std::optional<DeltaNet> net{};

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 #include <numeric>
 
 #include "threads.h"
@@ -17,14 +16,14 @@ struct Task {
   int m, M, n0, n1;
 };
 
-double products(const Job& j) { return (double)j.M * j.w.N * j.w.K; }
+size_t products(const Job& j) { return (size_t)j.M * j.w.N * j.w.K; }
 
-// Tasks of about as many products each: jobs that are larger have more of them.
+// A job's share of the tasks is its share of the products: the largest would hold all others up.
 std::vector<Task> split(const std::vector<Job>& jobs) {
   std::vector<Task> tasks;
-  int panel = kernels().quantized_panel;
-  double all = 0;
+  size_t all = 0;
   for (const Job& j : jobs) all += products(j);
+  int panel = kernels().quantized_panel;
   for (const Job& j : jobs) {
     size_t fitting = ((size_t)j.M * j.w.K + tuning::TASK_ACTIVATIONS - 1) / tuning::TASK_ACTIVATIONS;
     size_t filled = (j.M + tuning::UNPACKING_ROWS - 1) / tuning::UNPACKING_ROWS;
@@ -32,7 +31,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
     int M = ((j.M + parts - 1) / parts + 3) / 4 * 4;
     int each = j.M > 4 ? tuning::TASKS_A_THREAD : tuning::TASKS_A_THREAD_OF_FEW_ROWS;
     int wanted = helpers() == 1 ? 1 : each * helpers();
-    int pieces = std::max(1, (int)std::ceil(wanted * products(j) / all / parts));
+    int pieces = (wanted * products(j) + all * parts - 1) / (all * parts);
     int columns = std::max<size_t>(j.w.N / pieces, tuning::TASK_PRODUCTS / ((size_t)std::min(M, j.M) * j.w.K + 1));
     columns = std::max(1, columns / panel) * panel;
     for (int m = 0; m < j.M; m += M)
