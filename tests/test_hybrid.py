@@ -17,10 +17,16 @@ ext = pytest.importorskip("toast.kernels._ext")
 DELTA = {"linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 24, "linear_value_head_dim": 40}
 NEXT = {"num_experts": 0, "num_hidden_layers": 3, "full_attention_interval": 3, **DELTA}
 TEXT = {"qwen3_5": {"full_attention_interval": 2, "num_experts": 0, **DELTA}}
-MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA}
+LFM2 = {"block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0, "block_auto_adjust_ff_dim": False,
+        "layer_types": ["conv", "full_attention", "conv"], "num_hidden_layers": 3, "block_dim": 64, "hidden_size": 64,
+        "block_ff_dim": 96}  # fmt: skip
+# a power of two: products by it are exact, whatever rounds them
+GRANITE = {"residual_multiplier": 0.25, "embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+           "position_embedding_type": "nope"}  # fmt: skip
+MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA, "lfm2": LFM2}
 OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
 NAMES = [*MORE, *TEXT, *OTHERS]
-FUSED = ["qwen3_next", "qwen3_5"]
+FUSED = {"qwen3_next": {}, "qwen3_5": {}, "lfm2": {}, "granitemoehybrid": GRANITE}
 # MLA does one token otherwise, and MLX multiplies by experts otherwise
 CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
 
@@ -91,13 +97,14 @@ def test_a_text_has_its_bits_however_it_is_cut(name, dtype):
     np.testing.assert_array_equal(bits(logits(model, [TOKENS], slice(1, 2)))[0], whole[1])
 
 
-def test_nets_are_one_op():
-    for name, cls in (("qwen3_next", "Qwen3NextGatedDeltaNet"), ("qwen3_5", "GatedDeltaNet")):
+def test_mixers_are_one_op():
+    for name, part in (("qwen3_next", "linear_attn"), ("qwen3_5", "linear_attn"), ("lfm2", "conv"),
+                       ("granitemoehybrid", "mamba")):  # fmt: skip
         model = made(name)
         use(VARIANTS[-1])
         logits(model, [TOKENS[:, :3]])
-        nets = [layer.linear_attn for layer in model.layers if layer.is_linear]
-        assert nets and all(type(net).__name__ == cls and type(net.fused).__name__ == "GatedDeltaNet" for net in nets)
+        mixers = [layer[part] for layer in model.layers if part in layer]
+        assert mixers and all(type(mixer.fused) is ext.Mixer for mixer in mixers)
 
 
 def quantized(name, dtype=mx.float32, **more):
@@ -118,7 +125,12 @@ def quantized(name, dtype=mx.float32, **more):
 @pytest.mark.parametrize("rows", [slice(0, 1), slice(0, 3)])
 def test_layers_as_one_op_are_their_parts(name, dtype, rows, monkeypatch):
     """A prompt, a second one, and steps past the growth of the caches."""
-    model = quantized(name, dtype)
+    fused, parts = both_ways(quantized(name, dtype, **FUSED[name]), rows, monkeypatch)
+    np.testing.assert_array_equal(bits(fused), bits(parts))
+
+
+def both_ways(model, rows, monkeypatch):
+    """Logits with all layers as one op, and layer by layer."""
     tokens = np.random.default_rng(1).integers(3, 60, (3, 262))
     pieces = np.split(tokens, [70, 239, *range(240, 262)], axis=1)
     use(VARIANTS[-1])
@@ -133,7 +145,29 @@ def test_layers_as_one_op_are_their_parts(name, dtype, rows, monkeypatch):
             cache.keys = cache.values = mx.zeros(
                 (fused.shape[0], inner.fused.kv_heads, 0, inner.fused.head_dims), inner.fused.kv_dtype
             )
-    np.testing.assert_array_equal(bits(fused), bits(logits(model, pieces, rows, caches)))
+    return fused, logits(model, pieces, rows, caches)
+
+
+def test_granite_with_rope_and_any_residual(monkeypatch):
+    """In float32 what is scaled is not rounded in between."""
+    more = {"position_embedding_type": "rope", "residual_multiplier": 0.3}
+    fused, parts = both_ways(quantized("granitemoehybrid", **more), slice(None), monkeypatch)
+    np.testing.assert_array_equal(bits(fused), bits(parts))
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_kept_state_stays(name):
+    """What the prefix cache holds of a text is not written when the text goes on."""
+    model = quantized(name, **FUSED[name])
+    use(VARIANTS[-1])
+    cache = model.make_cache()
+    mx.eval(logits(model, [TOKENS[:, :40]], cache=cache))
+    held = [mx.array(array) for layer in cache for array in getattr(layer, "cache", [])]
+    kept, before = list(map(mx.stop_gradient, held)), [bits(array) for array in held]
+    mx.eval(kept, logits(model, [TOKENS[:, 40:41], TOKENS[:, 41:50]], cache=cache))
+    assert held
+    for array, one in zip(kept, before, strict=True):
+        np.testing.assert_array_equal(bits(array), one)
 
 
 def test_padding_is_mlx_lms_own():

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
-VERSION = "7"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+VERSION = "8"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
 OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d", "sigmoid")
@@ -38,8 +38,8 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers.delta_net", "GatedDeltaNet", "int8_scan", "int8_near", "crc32_blocks",
-    "tell_of_shrunk_files",
+    "attention_step", "DecoderLayers", "gated_delta_net", "short_convolution", "mamba2", "int8_scan", "int8_near",
+    "crc32_blocks", "tell_of_shrunk_files",
 )  # fmt: skip
 
 # set by install()
@@ -153,14 +153,14 @@ def install_nn() -> None:
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, hybrid, modules, recurrent
+    from . import _ext, granite, hybrid, lfm2, modules, recurrent
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
         recurrent.fuse(_ext)
-        hybrid.fuse(_ext)
+        hybrid.fuse(_ext, [lfm2, granite])
 
 
 def supports_ragged_batch(model: Any) -> bool:

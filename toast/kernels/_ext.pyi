@@ -83,14 +83,17 @@ class DecoderLayers:
         *,
         linears: Sequence[Quantised],
         norms: Sequence[tuple[array, float] | None],
-        rope: Rope,
-        heads: int,
-        kv_heads: int,
-        scale: float,
-        updates: Sequence[tuple[array, array, float] | None],
-        biases: Sequence[array | None],
-        activation: str,
+        rope: Rope | None = None,
+        heads: int = 0,
+        kv_heads: int = 0,
+        scale: float = 0,
+        updates: Sequence[tuple[array, array, float] | None] = (),
+        biases: Sequence[array | None] = (),
+        activation: str = "silu",
         experts: tuple[tuple[array, array | None, array | None, int, int], int, str] | None = None,
+        gated: bool = False,
+        mixer: Mixer | None = None,
+        residual: float = 1,
     ) -> None: ...
     @staticmethod
     def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...
@@ -98,8 +101,8 @@ class DecoderLayers:
     def __call__(
         self,
         x: array,
-        keys: Sequence[array],
-        values: Sequence[array],
+        keys: Sequence[array | None],
+        values: Sequence[array | None],
         offset: int,
         *,
         causal: bool = True,
@@ -132,18 +135,30 @@ def state_space(
 ) -> tuple[array, array]: ...
 def wkv7(*, r: array, w: array, k: array, v: array, a: array, b: array, state: array | None) -> tuple[array, array]: ...
 
-class GatedDeltaNet:
-    def __init__(
-        self,
-        *,
-        heads: tuple[int, int, int, int],
-        parts: Sequence[tuple[int, int, int, int]],
-        conv: array,
-        A_log: array,
-        dt_bias: array,
-        norm: array,
-        eps: float,
-    ) -> None: ...
+class Mixer:
     def __call__(
         self, projected: Sequence[array], before: array | None, state: array | None
     ) -> tuple[array, array, array]: ...
+
+def gated_delta_net(
+    *,
+    heads: tuple[int, int, int, int],
+    parts: Sequence[tuple[int, int, int, int]],
+    conv: array,
+    A_log: array,
+    dt_bias: array,
+    norm: array,
+    eps: float,
+) -> Mixer: ...
+def short_convolution(conv: array) -> Mixer: ...
+def mamba2(
+    *,
+    sizes: tuple[int, int, int, int],
+    conv: array,
+    bias: array | None,
+    A_log: array,
+    D: array,
+    dt_bias: array,
+    limits: tuple[float, float],
+    norm: tuple[array, float] | None,
+) -> Mixer: ...
