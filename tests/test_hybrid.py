@@ -9,7 +9,7 @@ from test_kernels_fast import VARIANTS, bits, f32
 
 from toast import kernels
 from toast.generation import decoder
-from toast.kernels import recurrent
+from toast.kernels import hybrid, recurrent
 from toast.store.config import normalised
 
 ext = pytest.importorskip("toast.kernels._ext")
@@ -26,7 +26,7 @@ GRANITE = {"residual_multiplier": 0.25, "embedding_multiplier": 3.0, "attention_
 MORE = {"qwen3_next": NEXT, "kimi_linear": {}, "olmo_hybrid": DELTA, "lfm2": LFM2}
 OTHERS = ["mamba2", "falcon_h1", "granitemoehybrid", "nemotron_h", "rwkv7"]
 NAMES = [*MORE, *TEXT, *OTHERS]
-FUSED = {"qwen3_next": {}, "qwen3_5": {}, "lfm2": {}, "granitemoehybrid": GRANITE}
+FUSED = {"qwen3_next": {}, "qwen3_5": {}, "lfm2": {}, "granitemoehybrid": GRANITE, "falcon_h1": {}}
 # MLA does one token otherwise, and MLX multiplies by experts otherwise
 CUT = [name for name in NAMES if name not in ("kimi_linear", "granitemoehybrid", "nemotron_h")]
 
@@ -99,7 +99,7 @@ def test_a_text_has_its_bits_however_it_is_cut(name, dtype):
 
 def test_mixers_are_one_op():
     for name, part in (("qwen3_next", "linear_attn"), ("qwen3_5", "linear_attn"), ("lfm2", "conv"),
-                       ("granitemoehybrid", "mamba")):  # fmt: skip
+                       ("granitemoehybrid", "mamba"), ("falcon_h1", "mamba")):  # fmt: skip
         model = made(name)
         use(VARIANTS[-1])
         logits(model, [TOKENS[:, :3]])
@@ -140,7 +140,7 @@ def both_ways(model, rows, monkeypatch):
     cls = type(inner)
     monkeypatch.setattr(cls, "__call__", recurrent._unfused[cls.__name__])
     caches = model.make_cache()
-    for cache in caches:
+    for cache in hybrid._flat(caches):
         if hasattr(cache, "keys"):  # of the dtype that fused layers store
             cache.keys = cache.values = mx.zeros(
                 (fused.shape[0], inner.fused.kv_heads, 0, inner.fused.head_dims), inner.fused.kv_dtype
@@ -162,7 +162,7 @@ def test_a_kept_state_stays(name):
     use(VARIANTS[-1])
     cache = model.make_cache()
     mx.eval(logits(model, [TOKENS[:, :40]], cache=cache))
-    held = [mx.array(array) for layer in cache for array in getattr(layer, "cache", [])]
+    held = [mx.array(array) for one in hybrid._flat(cache) for array in getattr(one, "cache", [])]
     kept, before = list(map(mx.stop_gradient, held)), [bits(array) for array in held]
     mx.eval(kept, logits(model, [TOKENS[:, 40:41], TOKENS[:, 41:50]], cache=cache))
     assert held
@@ -170,14 +170,28 @@ def test_a_kept_state_stays(name):
         np.testing.assert_array_equal(bits(array), one)
 
 
-def test_padding_is_mlx_lms_own():
+@pytest.mark.parametrize("before", [True, False])
+def test_falcons_with_a_norm(before):
+    """Before the gate it is MLX-LM's own to do."""
+    model = made("falcon_h1", mamba_rms_norm=True, mamba_norm_before_gate=before)
+    pieces = [TOKENS[:, :20], TOKENS[:, 20:21]]
+    use(VARIANTS[-1])
+    ours = f32(logits(model, pieces))
+    assert (model.layers[0].mamba.fused is None) == before
+    kernels.install("off")
+    theirs = f32(logits(model, pieces))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_padding_is_mlx_lms_own(name):
     """A batch of texts of several lengths, padded on the right."""
-    model = made("qwen3_next")
+    model = made(name)
     pieces = [TOKENS[:, :9], TOKENS[:, 9:10]]
 
     def padded():
         cache = model.make_cache()
-        for layer in cache:
+        for layer in hybrid._flat(cache):
             layer.prepare(lengths=[9, 5, 7], right_padding=[0, 4, 2]) if hasattr(layer, "lengths") else None
         return f32(model(mx.array(pieces[0]), cache=cache))
 

@@ -153,14 +153,14 @@ def install_nn() -> None:
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, granite, hybrid, lfm2, modules, recurrent
+    from . import _ext, falcon, granite, hybrid, lfm2, mamba, modules, recurrent
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
         recurrent.fuse(_ext)
-        hybrid.fuse(_ext, [lfm2, granite])
+        hybrid.fuse(_ext, [mamba, lfm2, granite, falcon])
 
 
 def supports_ragged_batch(model: Any) -> bool:

@@ -2,8 +2,8 @@
 that Python and MLX do little for a token.
 
 Knows the caches that MLX-LM makes for them, and what the layers of Qwen3-Next and Qwen3.5 are made of; other families
-are in lfm2.py and granite.py. What they do not know, a mixture of experts or a batch with padding, is done layer by
-layer (recurrent.py).
+are in lfm2.py, granite.py and falcon.py. What they do not know, a mixture of experts or a batch with padding, is done
+layer by layer (recurrent.py, mamba.py).
 """
 
 from __future__ import annotations
