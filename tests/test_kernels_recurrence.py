@@ -157,3 +157,33 @@ def test_shapes_that_do_not_fit_are_refused(change):
         ext.gated_delta(
             **dict(zip(names, delta_inputs(1, 4, 2, 1, 8, 8, False), strict=True)), state=numbers((1, 2, 8, 9))
         )
+
+
+def mamba(**change):
+    """Of two heads of 4 in one group, over a state of 8: the projection has 8 + 24 + 2 columns."""
+    parts = {"conv": numbers((24, 4, 1)), "bias": numbers((24,)), "A_log": numbers((2,)), "D": numbers((2,)),
+             "dt_bias": numbers((2,)), "limits": (0, 1), "norm": None}  # fmt: skip
+    return ext.mamba2(sizes=(2, 1, 4, 8), **parts | change)
+
+
+def test_mixers_that_do_not_fit_are_refused():
+    for change in ({"conv": numbers((24, 5, 1))}, {"conv": numbers((23, 4, 1))}, {"D": numbers((3,))},
+                   {"bias": numbers((23,))}, {"norm": (numbers((4,)), 1e-5)}):  # fmt: skip
+        with pytest.raises(ValueError):
+            mamba(**change)
+    with pytest.raises(ValueError):
+        ext.short_convolution(numbers((8, 5, 1)))
+
+
+def test_what_a_mixer_cannot_take_is_refused():
+    mixer, x = mamba(), numbers((1, 3, 34))
+    y, before, state = mixer([x], None, None)
+    assert (y.shape, before.shape, state.shape) == ((1, 3, 8), (1, 3, 24), (1, 2, 4, 8))
+    for projected in ([x[..., :33]], [x, x], []):
+        with pytest.raises(ValueError):
+            mixer(projected, None, None)
+    for kept in ((before, None), (None, state), (before[:, 1:], state), (before, state[:, 1:])):
+        with pytest.raises(ValueError):
+            mixer([x], *kept)
+    with pytest.raises(ValueError):  # of another dtype than the norm's
+        mamba(norm=(numbers((8,)), 1e-5))([x.astype(mx.float16)], None, None)

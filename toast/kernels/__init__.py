@@ -38,7 +38,8 @@ NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
-    "attention_step", "DecoderLayers.delta_net", "GatedDeltaNet", "RwkvLayers", "int8_scan", "int8_near",
+    "attention_step", "DecoderLayers", "gated_delta_net", "short_convolution", "mamba2", "RwkvLayers", "int8_scan",
+    "int8_near",
     "crc32_blocks", "tell_of_shrunk_files",
 )  # fmt: skip
 
@@ -153,14 +154,14 @@ def install_nn() -> None:
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, hybrid, modules, recurrent, rwkv
+    from . import _ext, falcon, granite, hybrid, lfm2, mamba, modules, recurrent, rwkv
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
         recurrent.fuse(_ext)
-        hybrid.fuse(_ext)
+        hybrid.fuse(_ext, [mamba, lfm2, granite, falcon])
         rwkv.fuse(_ext)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from mlx.core import Dtype, array
 
 Quantised = tuple[array, array, array, int, int]  # weight, scales, biases, group size, bits
+Weights = tuple[array, array | None, array | None, int, int]  # the same, or floats without scales and sizes
 
 def choose(variant: str) -> str | None: ...
 def set_threads(n: int) -> None: ...
@@ -83,14 +84,17 @@ class DecoderLayers:
         *,
         linears: Sequence[Quantised],
         norms: Sequence[tuple[array, float] | None],
-        rope: Rope,
-        heads: int,
-        kv_heads: int,
-        scale: float,
-        updates: Sequence[tuple[array, array, float] | None],
-        biases: Sequence[array | None],
-        activation: str,
-        experts: tuple[tuple[array, array | None, array | None, int, int], int, str] | None = None,
+        rope: Rope | None = None,
+        heads: int = 0,
+        kv_heads: int = 0,
+        scale: float = 0,
+        updates: Sequence[tuple[array, array, float] | None] = (),
+        biases: Sequence[array | None] = (),
+        activation: str = "silu",
+        experts: tuple[Weights, int, str, bool, Sequence[Weights]] | None = None,
+        gated: bool = False,
+        mixer: Mixer | None = None,
+        residual: float = 1,
     ) -> None: ...
     @staticmethod
     def stack(parts: Sequence[DecoderLayers]) -> DecoderLayers: ...
@@ -98,8 +102,8 @@ class DecoderLayers:
     def __call__(
         self,
         x: array,
-        keys: Sequence[array],
-        values: Sequence[array],
+        keys: Sequence[array | None],
+        values: Sequence[array | None],
         offset: int,
         *,
         causal: bool = True,
@@ -146,18 +150,30 @@ class RwkvLayers:
     def takes(self, x: array) -> bool: ...
     def __call__(self, x: array, states: Sequence[array | None]) -> tuple[array, list[array]]: ...
 
-class GatedDeltaNet:
-    def __init__(
-        self,
-        *,
-        heads: tuple[int, int, int, int],
-        parts: Sequence[tuple[int, int, int, int]],
-        conv: array,
-        A_log: array,
-        dt_bias: array,
-        norm: array,
-        eps: float,
-    ) -> None: ...
+class Mixer:
     def __call__(
         self, projected: Sequence[array], before: array | None, state: array | None
     ) -> tuple[array, array, array]: ...
+
+def gated_delta_net(
+    *,
+    heads: tuple[int, int, int, int],
+    parts: Sequence[tuple[int, int, int, int]],
+    conv: array,
+    A_log: array,
+    dt_bias: array,
+    norm: array,
+    eps: float,
+) -> Mixer: ...
+def short_convolution(conv: array) -> Mixer: ...
+def mamba2(
+    *,
+    sizes: tuple[int, int, int, int],
+    conv: array,
+    bias: array | None,
+    A_log: array,
+    D: array,
+    dt_bias: array,
+    limits: tuple[float, float],
+    norm: tuple[array, float] | None,
+) -> Mixer: ...

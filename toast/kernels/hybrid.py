@@ -1,8 +1,9 @@
-"""Replaces Qwen3-Next's and Qwen3.5's models by one op for all layers: gated attention, gated delta nets and their
-feed-forward blocks, so that Python and MLX do little for a token.
+"""Replaces models whose layers have a state by one op for all layers: attention, mixers and feed-forward blocks, so
+that Python and MLX do little for a token.
 
-Knows what these layers are made of, and the caches that MLX-LM makes for them. What it does not know, a batch with
-padding, say, is done layer by layer (recurrent.py).
+Knows the caches that MLX-LM makes for them, and what the layers of Qwen3-Next and Qwen3.5 are made of; other families
+are in lfm2.py, granite.py and falcon.py. What they do not know, a batch with padding, say, is done layer by
+layer (recurrent.py, mamba.py).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import mlx.core as mx
 from toast.kernels import recurrent
 from toast.kernels.known import _is_affine, _matrix, feed_forward
 from toast.kernels.modules import _has_room, _make_rope, _once, _reserve, _sees_all
-from toast.kernels.recurrent import names, put
+from toast.kernels.recurrent import keep, names, put, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,49 +29,89 @@ ext: Any = None  # the extension, whose ops are used here; set by fuse()
 ATTENTION = 0xD1911CFC  # what its __call__ refers to, as recurrent.METHODS
 
 
-def fuse(extension: Any) -> None:
-    """Use its op in the models of mlx_lm that are loaded; call it again after loading others."""
+class Family:
+    """Models of one kind: what a layer's fused form is, and how MLX-LM names what stands around the layers."""
+
+    def __init__(
+        self, make: Callable[[Any], _ext.DecoderLayers | None], *, norm: str = "norm", multiplier: str | None = None
+    ) -> None:
+        self.make, self.norm, self.multiplier = make, norm, multiplier
+
+    def layers(self, model: Any) -> list[_ext.DecoderLayers | None]:
+        return [_once(layer, self._layer) for layer in model.layers]
+
+    def _layer(self, layer: Any) -> _ext.DecoderLayers | None:
+        try:
+            return self.make(layer)
+        except ValueError:  # floating point in 4 bits, say
+            return None
+
+    def stack(self, model: Any) -> _ext.DecoderLayers | None:
+        """All layers as one, None where one has no fused form or some are elsewhere."""
+        parts = self.layers(model)
+        if not all(parts) or getattr(model, "pipeline_size", 1) > 1:
+            return None
+        try:
+            return ext.DecoderLayers.stack(parts)
+        except ValueError:  # layers of several shapes
+            return None
+
+    def embed(self, model: Any, inputs: mx.array) -> mx.array:
+        x: mx.array = model.embed_tokens(inputs)
+        return x if self.multiplier is None else x * getattr(model, self.multiplier)
+
+
+def fuse(extension: Any, others: Sequence[Any]) -> None:
+    """Use its op in the models of mlx_lm that are loaded, of these other files' too; call it again after loading
+    others."""
     global ext
     ext = extension
-    for (file, name), (code, ours) in MODELS.items():
-        put(sys.modules.get(f"mlx_lm.models.{file}"), name, "__call__", code, ours)
+    families[:] = MODELS + [model for other in others for model in other.MODELS]
+    for file, name, method, code, ours in [one for other in others for one in other.METHODS]:
+        put(sys.modules.get(f"mlx_lm.models.{file}"), name, method, code, ours)
+    for file, name, code, family in families:
+        put(sys.modules.get(f"mlx_lm.models.{file}"), name, "__call__", code, _calls.setdefault(name, _call(family)))
 
 
 def fused_layers(model: Any) -> list[Any]:
     """The fused form of each layer, None for one that has none; empty for models of other kinds."""
     inner: Any = getattr(getattr(model, "language_model", model), "model", None)
-    if type(inner).__call__ not in [ours for _, ours in MODELS.values()]:
-        return []
-    return [_once(layer, _make_layer) for layer in inner.layers]
+    for _, name, _, family in families:
+        if type(inner).__name__ == name and type(inner).__call__ is _calls[name]:
+            return family.layers(inner)
+    return []
 
 
-def _model(name: str) -> Callable[..., mx.array]:
+def _call(family: Family) -> Callable[..., mx.array]:
+    """The __call__ of a family's model."""
+
     def call(self: Any, inputs: mx.array, cache: Any = None, input_embeddings: mx.array | None = None) -> mx.array:
-        layers: Any = _once(self, _stack) if input_embeddings is None and _knows(cache, self.layers) else None
-        x = None if layers is None else self.embed_tokens(inputs)
+        caches = _flat(cache) if input_embeddings is None and len(cache or []) == len(self.layers) else []
+        layers: Any = _once(self, family.stack) if _knows(caches) else None
+        x = None if layers is None else family.embed(self, inputs)
         if x is None or not layers.takes(x):
-            more = () if input_embeddings is None else (input_embeddings,)  # Qwen3-Next's has no such argument
-            return recurrent._unfused[name](self, inputs, cache, *more)
-        return self.norm(_run(layers, x, cache))
+            more = () if input_embeddings is None else (input_embeddings,)  # not all have such an argument
+            return recurrent._unfused[type(self).__name__](self, inputs, cache, *more)
+        return getattr(self, family.norm)(_run(layers, x, caches))
 
     return call
 
 
-MODELS = {
-    ("qwen3_next", "Qwen3NextModel"): (0x9041DEF5, _model("Qwen3NextModel")),
-    ("qwen3_5", "Qwen3_5TextModel"): (0x09E9B64D, _model("Qwen3_5TextModel")),
-}
+families: list[tuple[str, str, int, Family]] = []  # file, class, what its __call__ refers to (as recurrent.METHODS)
+_calls: dict[str, Any] = {}  # a class's name -> its __call__ here
 
 
-def _knows(caches: Sequence[Any] | None, layers: Sequence[Any]) -> bool:
-    """Whether there is a cache for each layer, of texts without padding that are equally far."""
-    if not caches or len(caches) != len(layers):
-        return False
-    seen = [cache for cache, layer in zip(caches, layers, strict=True) if not layer.is_linear]
-    states = [cache for cache, layer in zip(caches, layers, strict=True) if layer.is_linear]
-    plain = all(type(one).__name__ == "ArraysCache" and one.lengths is one.left_padding is None for one in states)
+def _flat(caches: Sequence[Any]) -> list[Any]:
+    """Those of all layers' mixers and attention in turn; a layer that has both has a list of them."""
+    return [one for cache in caches for one in getattr(cache, "caches", [cache])]
+
+
+def _knows(caches: Sequence[Any]) -> bool:
+    """Whether these caches are of texts without padding that are equally far."""
+    seen = [cache for cache in caches if type(cache).__name__ != "ArraysCache"]
+    plain = all(one.lengths is one.left_padding is None for one in caches if type(one).__name__ == "ArraysCache")
     whole = all(_sees_all(one, None) and hasattr(one, "offset") for one in seen)
-    return plain and whole and len({one.offset for one in seen}) < 2
+    return bool(caches) and plain and whole and len({one.offset for one in seen}) < 2
 
 
 def _run(layers: _ext.DecoderLayers, x: mx.array, caches: Sequence[Any]) -> mx.array:
@@ -80,16 +121,14 @@ def _run(layers: _ext.DecoderLayers, x: mx.array, caches: Sequence[Any]) -> mx.a
     for cache in seen:
         if not _has_room(cache, L):
             _reserve(cache, (B, layers.kv_heads, L, layers.head_dims), layers.kv_dtype)
-    keys = [cache.keys if _has_keys(cache) else cache[0] for cache in caches]
-    values = [cache.values if _has_keys(cache) else cache[1] for cache in caches]
-    y, keys, values = layers(x, keys, values, seen[0].offset if seen else 0)
+    kept = [(cache.keys, cache.values) if _has_keys(cache) else state(cache) for cache in caches]
+    y, keys, values = layers(x, [one for one, _ in kept], [one for _, one in kept], seen[0].offset if seen else 0)
     for cache, new_keys, new_values in zip(caches, keys, values, strict=True):
         if _has_keys(cache):
             cache.keys, cache.values = new_keys, new_values
             cache.offset += L
         else:
-            cache[0], cache[1] = new_keys, new_values
-            cache.advance(L)
+            keep(cache, L, new_keys, new_values)
     return y
 
 
@@ -100,17 +139,6 @@ def _has_keys(cache: Any) -> bool:
 # ---------------------------------------------------------------- a layer's fused form
 
 
-def _stack(model: Any) -> _ext.DecoderLayers | None:
-    """All layers as one, None where one has no fused form or some are elsewhere."""
-    parts = [_once(layer, _make_layer) for layer in model.layers]
-    if not all(parts) or model.pipeline_size > 1:
-        return None
-    try:
-        return ext.DecoderLayers.stack(parts)
-    except ValueError:  # layers of several shapes
-        return None
-
-
 def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
     """One layer, None where the extension has no such form."""
     norms = [layer.input_layernorm, layer.post_attention_layernorm]
@@ -118,10 +146,7 @@ def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
     feeds = feed_forward(layer.mlp) if known else None
     if feeds is None:
         return None
-    try:
-        return _net_layer(layer, norms, *feeds) if layer.is_linear else _attention_layer(layer, norms, *feeds)
-    except ValueError:  # floating point in 4 bits, say
-        return None
+    return _net_layer(layer, norms, *feeds) if layer.is_linear else _attention_layer(layer, norms, *feeds)
 
 
 def _net_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
@@ -132,9 +157,7 @@ def _net_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> 
     linears = [*projections, mixer.out_proj, *feeds]
     if net is None or not all(_is_affine(x) and "bias" not in x for x in linears):
         return None
-    return ext.DecoderLayers.delta_net(
-        net=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4), experts=experts
-    )
+    return ext.DecoderLayers(mixer=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4), experts=experts)
 
 
 def _attention_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
@@ -152,3 +175,9 @@ def _attention_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: An
 
 def _norms(norms: list[Any], others: int) -> list[tuple[mx.array, float] | None]:
     return [*((norm.weight, norm.eps) for norm in norms), *[None] * others]
+
+
+MODELS = [
+    ("qwen3_next", "Qwen3NextModel", 0x9041DEF5, Family(_make_layer)),
+    ("qwen3_5", "Qwen3_5TextModel", 0x09E9B64D, Family(_make_layer)),
+]

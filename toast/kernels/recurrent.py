@@ -114,9 +114,9 @@ def _wkv7(
 def _delta_net(self: Any, inputs: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
     """Qwen3-Next's and Qwen3.5's, between its projections one op."""
     net, projections = form(self)
-    if net is None or not _plain(mask, cache) or getattr(self, "sharding_group", None) is not None:
+    if net is None or not plain(mask, cache) or getattr(self, "sharding_group", None) is not None:
         return _unfused[type(self).__name__](self, inputs, mask, cache)
-    return self.out_proj(_run(net, [project(inputs) for project in projections], cache))
+    return self.out_proj(run(net, [project(inputs) for project in projections], cache))
 
 
 def _layer(self: Any, x: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
@@ -136,17 +136,29 @@ OURS = {
 }
 
 
-def _plain(mask: mx.array | None, cache: Any) -> bool:
+def plain(mask: mx.array | None, cache: Any) -> bool:
     """Whether nothing of a batch is padding."""
     return mask is None and (cache is None or cache.lengths is None)
 
 
-def _run(net: Any, projected: list[mx.array], cache: Any) -> mx.array:
-    if cache is None:
-        return net(projected, None, None)[0]
-    y, cache[0], cache[1] = net(projected, cache[0], cache[1])
-    cache.advance(y.shape[1])
+def run(mixer: Any, projected: list[mx.array], cache: Any) -> mx.array:
+    """What a mixer gives, whose cache gets what it keeps."""
+    y, *after = mixer(projected, *state(cache))
+    keep(cache, y.shape[1], *after)
     return y
+
+
+def state(cache: Any) -> tuple[mx.array | None, mx.array | None]:
+    """What was convolved before, and a mixer's states, or None."""
+    arrays = [] if cache is None else cache.cache
+    return (*arrays, None, None)[:2]
+
+
+def keep(cache: Any, steps: int, *after: mx.array) -> None:
+    """The same after some steps; a mixer without states has a cache of one array."""
+    if cache is not None:
+        cache.cache[:] = after[: len(cache.cache)]
+        cache.advance(steps)
 
 
 # ---------------------------------------------------------------- a layer's op
@@ -163,7 +175,7 @@ def form(layer: Any) -> tuple[Any, list[Any]]:
 
 def _make_net(layer: Any, parts: list[Part]) -> Any:
     try:
-        return ext.GatedDeltaNet(
+        return ext.gated_delta_net(
             heads=(layer.num_k_heads, layer.num_v_heads, layer.head_k_dim, layer.head_v_dim), parts=parts,
             conv=layer.conv1d.weight, A_log=layer.A_log, dt_bias=layer.dt_bias,
             norm=layer.norm.weight, eps=layer.norm.eps,

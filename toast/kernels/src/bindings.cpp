@@ -58,7 +58,10 @@ NB_MODULE(_ext, m) {
   toast::bind_attention(m);
   toast::bind_cache(m);
   toast::bind_recurrence(m);
-  toast::bind_net(m);
+  toast::bind_mixer(m);
+  toast::bind_delta_net(m);
+  toast::bind_short_conv(m);
+  toast::bind_mamba(m);
   toast::bind_layer(m);
   toast::bind_rwkv(m);
   toast::bind_encoder(m);

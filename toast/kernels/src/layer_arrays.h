@@ -7,7 +7,7 @@
 #include "experts_op.h"
 #include "layer_work.h"
 #include "matmul.h"
-#include "net_op.h"
+#include "mixer_op.h"
 
 namespace toast {
 
@@ -15,7 +15,7 @@ using Update = std::tuple<mx::array, mx::array, float>;  // a (K, rank), b (rank
 
 // A layer's parts as arrays.
 struct LayerArrays {
-  // q, k, v, or what a net projects its rows by; o, gate, up, down, the last three of all experts
+  // a mixer's projections and out; q, k, v, o where there is attention; gate, up, down, these of all experts
   std::vector<Affine> linears;
   std::vector<std::optional<Update>> updates;  // of each, or none at all
   // weight and eps: before and after attention; of q and k, or none; after attention's and the other block's end
@@ -27,8 +27,12 @@ struct LayerArrays {
   Activation activation;
   std::optional<ExpertsTuple> experts;
   bool gated = false;
-  std::optional<Net> net{};
+  const MixerOp* mixer = nullptr;
+  float residual = 1;
 
+  // Where attention's and the feed-forward block's matrices begin.
+  size_t q() const { return mixer ? mixer->work.projections.size() + 1 : 0; }
+  size_t gate() const { return q() + (heads ? 4 : 0); }
   const mx::array& norm(int i) const { return norms[i]->first; }
 };
 

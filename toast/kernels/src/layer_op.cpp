@@ -32,7 +32,7 @@ bool is_held(const Arrays& in, size_t first) {
   return std::any_of(in.begin() + first, in.end(), [](auto& a) { return a.data_shared_ptr().use_count() > 1; });
 }
 
-// Layer i's keys and values, buffers 2 i and 2 i + 1, which are the inputs after those.
+// The keys and values of slot i, buffers 2 i and 2 i + 1, which are the inputs after those.
 KvCaches take_rows(const Arrays& in, size_t i, Kept& buffers, const RaggedBatch& batch, int shift,
                    const mx::Stream& s) {
   for (size_t j : {2 * i, 2 * i + 1}) {
@@ -42,18 +42,17 @@ KvCaches take_rows(const Arrays& in, size_t i, Kept& buffers, const RaggedBatch&
   return {kv_rows(*buffers[2 * i], batch, shift), kv_rows(*buffers[2 * i + 1], batch, shift)};
 }
 
-// The same for a net's state, of which what was convolved is written anew.
-DeltaNetState take_net(const Arrays& in, size_t i, Kept& buffers, const mx::Stream& s) {
-  auto &before = in[2 * i + 1], &states = in[2 * i + 2];
-  auto &after = buffers[2 * i], &written = buffers[2 * i + 1];
-  after = mx::array(before.shape(), before.dtype(), nullptr, {});
-  allocate(*after);
-  written = take_states(&states, states.shape(), s);
-  return {contiguous(before, s).data<char>(), after->data<char>(), written->data<float>()};
+// Layers keep two arrays in every slot: of a mixer, which is given here, and then of attention, null.
+std::vector<const Mixer*> slots_of(const Layers& layers) {
+  std::vector<const Mixer*> slots;
+  for (auto& l : layers) {
+    if (l->mixer) slots.push_back(&l->mixer);
+    if (l->attends()) slots.push_back(nullptr);
+  }
+  return slots;
 }
 
-// run_layers() -> states, and the caches (keys and values of each layer in turn) with what it stores.
-// shifts: KvBuffer's, of each layer's.
+// run_layers() -> states, and the slots' arrays in turn with what it stores. shifts: KvBuffer's, of each slot.
 std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const mx::array& x, const Arrays& caches,
                                                    const std::vector<int>& shifts, const SharedBatch& batch,
                                                    const mx::Stream& s) {
@@ -62,11 +61,15 @@ std::pair<mx::array, Arrays> run_to_last_attention(const Layers& layers, const m
     auto x = contiguous(in[0], s);
     if (is_held(in, 1)) mx::synchronize(s);
     std::vector<LayerCache> at(layers.size());
+    size_t slot = 0;
+    auto take_mixer = [&](const Mixer& m, size_t i) {
+      auto &before = in[2 * i + 1], &states = in[2 * i + 2];
+      return take_state(&before, &states, m, before.shape(0), before.dtype(), (*buffers)[2 * i], (*buffers)[2 * i + 1],
+                        s);
+    };
     for (size_t i = 0; i < layers.size(); i++) {
-      if (layers[i]->net)
-        at[i] = {{}, take_net(in, i, *buffers, s)};
-      else
-        at[i] = {take_rows(in, i, *buffers, *batch, shifts[i], s), {}};
+      if (layers[i]->mixer) at[i].mixer = take_mixer(layers[i]->mixer, slot++);
+      if (layers[i]->attends()) (KvCaches&)at[i] = take_rows(in, slot, *buffers, *batch, shifts[slot], s), slot++;
     }
     allocate(out);
     dispatch(s, [=, held = *buffers, at = std::move(at), x = x.data<char>(), states = out.data<char>(),
@@ -87,7 +90,8 @@ mx::array finish_last(const std::shared_ptr<const Layer>& layer, const Arrays& i
                       const mx::Shape& shape, const SharedBatch& batch, const mx::Stream& s) {
   auto eval = [=](const Arrays& in, mx::array& out, const mx::Stream& s) {
     allocate(out);
-    auto caches = layer->net ? KvCaches{} : KvCaches{kv_rows(in[1], *batch, shift), kv_rows(in[2], *batch, shift)};
+    KvCaches caches;
+    if (layer->attends()) caches = {kv_rows(in[1], *batch, shift), kv_rows(in[2], *batch, shift)};
     dispatch(s, [=, states = in[0].data<char>(), y = out.data<char>(),
                  memory = temporary(finish_layer_bytes(*layer, batch->rows), s)] {
       finish_layer(*layer, states, *batch, caches, y, memory);
@@ -116,7 +120,7 @@ struct DecoderLayers {
   const Layer& first() const { return *layers[0]; }
   // The first with keys and values, or the first where none has.
   const Layer& attention() const {
-    auto found = std::find_if(layers.begin(), layers.end(), [](auto& l) { return !l->net; });
+    auto found = std::find_if(layers.begin(), layers.end(), [](auto& l) { return l->attends(); });
     return found == layers.end() ? first() : **found;
   }
 
@@ -138,15 +142,20 @@ struct DecoderLayers {
     refuse(dtype != values.dtype(), "keys and values of two dtypes.");
   }
 
-  // What a net keeps, as its op gives it; zeros at the beginning.
-  void add_state(const DeltaNet& net, const OptionalArray& before, const OptionalArray& states, const mx::array& x,
+  // What a mixer keeps, as its op gives it; zeros at the beginning.
+  void add_state(const Mixer& mixer, const OptionalArray& before, const OptionalArray& states, const mx::array& x,
                  Arrays& all, const mx::Stream& s) const {
-    int B = x.shape(0);
-    mx::Shape kept{B, (int)net.taps - 1, (int)net.channels()}, state{B, (int)net.heads, (int)net.dv, (int)net.dk};
-    refuse(before.has_value() != states.has_value(), "half of a net's state.");
-    refuse(before && (before->shape() != kept || states->shape() != state), "a net's state of another shape.");
+    auto kept = kept_shape(mixer, x.shape(0)), state = states_shape(mixer, x.shape(0));
+    refuse(mixer.heads && before.has_value() != states.has_value(), "half of a mixer's state.");
+    refuse((before && before->shape() != kept) || (states && states->shape() != state), "a state of another shape.");
     all.push_back(before ? mx::astype(*before, x.dtype(), s) : mx::zeros(kept, x.dtype(), s));
-    all.push_back(states ? mx::astype(*states, mx::float32, s) : mx::zeros(state, mx::float32, s));
+    if (mixer.heads) {
+      all.push_back(states ? mx::astype(*states, mx::float32, s) : mx::zeros(state, mx::float32, s));
+    } else {
+      all.push_back(shaped(state, mx::float32));
+      allocate(all.back());
+      all.back().set_status(mx::array::Status::available);
+    }
   }
 
   mx::array checked_input(const mx::array& x, const mx::Stream& s) const {
@@ -160,14 +169,15 @@ struct DecoderLayers {
                                             const std::vector<int>& places) const {
     auto s = mx::to_stream({});
     auto x = checked_input(given, s);
-    refuse(x.ndim() != 3 || keys.size() != layers.size() || values.size() != layers.size(), "a cache of every layer.");
+    auto slots = slots_of(layers);
+    refuse(x.ndim() != 3 || keys.size() != slots.size() || values.size() != slots.size(), "a cache of every layer.");
     auto batch = equal_texts(x.shape(0), x.shape(1), offset, causal);
-    refuse(!places.empty() && places.size() != layers.size(), "a place in every layer's cache.");
+    refuse(!places.empty() && places.size() != slots.size(), "a place in every layer's cache.");
     Arrays caches;
-    std::vector<int> shifts(layers.size());
+    std::vector<int> shifts(slots.size());
     for (size_t i = 0; i < keys.size(); i++) {
-      if (auto& net = layers[i]->net) {
-        add_state(*net, keys[i], values[i], x, caches, s);
+      if (slots[i]) {
+        add_state(*slots[i], keys[i], values[i], x, caches, s);
         continue;
       }
       refuse(!keys[i] || !values[i], "a cache of every layer.");
@@ -191,8 +201,7 @@ struct DecoderLayers {
   // The caches of every layer in turn, of each text: what they write into is theirs alone, and there already.
   std::vector<LayerCache> in_place(const Arrays& keys, const Arrays& values, const RaggedBatch& batch) const {
     size_t texts = batch.segments.size();
-    refuse(std::any_of(layers.begin(), layers.end(), [](auto& l) { return l->net.has_value(); }),
-           "nets take no batch.");
+    refuse(std::any_of(layers.begin(), layers.end(), [](auto& l) { return (bool)l->mixer; }), "mixers take no batch.");
     refuse(keys.size() != layers.size() * texts || values.size() != keys.size(), "a cache of every layer and text.");
     std::vector<LayerCache> at(layers.size());
     for (size_t i = 0; i < keys.size(); i++) {
@@ -241,7 +250,7 @@ DecoderLayers stack(const std::vector<const DecoderLayers*>& parts) {
   auto& attention = all.attention();
   for (auto& l : all.layers) {
     refuse(l->type != all.first().type || l->width() != all.first().width(), "layers differ.");
-    refuse(!l->net && (l->heads != attention.heads || l->kv_heads != attention.kv_heads || l->D != attention.D),
+    refuse(l->attends() && (l->heads != attention.heads || l->kv_heads != attention.kv_heads || l->D != attention.D),
            "layers differ.");
   }
   return all;
@@ -257,10 +266,8 @@ DecoderLayers single(const std::vector<LinearTuple>& linears, LayerArrays rest) 
   return {{make_layer(std::move(rest))}};
 }
 
-DecoderLayers delta_net(const Net& net, const std::vector<LinearTuple>& linears, const NormTuples& norms,
-                        const std::optional<ExpertsTuple>& experts) {
-  return single(linears, {{}, {}, norms, {}, 0, 0, 0, {}, Activation::silu, experts, false, net});
-}
+// Rotates nothing.
+Rope no_rope() { return {0, false, 1, std::make_shared<const std::vector<float>>()}; }
 
 }  // namespace
 
@@ -268,24 +275,29 @@ void bind_layer(nb::module_& m) {
   nb::class_<DecoderLayers>(m, "DecoderLayers", "Llama's decoder layers with quantised weights (MLX's affine form).")
       .def(
           "__init__",
-          [](DecoderLayers* self, const std::vector<LinearTuple>& linears, const NormTuples& norms, const Rope& rope,
-             int heads, int kv_heads, float scale, const std::vector<std::optional<Update>>& updates,
-             const std::vector<OptionalArray>& biases, const std::string& activation,
-             const std::optional<ExpertsTuple>& experts, bool gated) {
+          [](DecoderLayers* self, const std::vector<LinearTuple>& linears, const NormTuples& norms,
+             const std::optional<Rope>& rope, int heads, int kv_heads, float scale,
+             const std::vector<std::optional<Update>>& updates, const std::vector<OptionalArray>& biases,
+             const std::string& activation, const std::optional<ExpertsTuple>& experts, bool gated,
+             const MixerOp* mixer, float residual) {
             new (self) DecoderLayers(single(linears, {{},
                                                       updates,
                                                       norms,
-                                                      rope,
+                                                      rope ? *rope : no_rope(),
                                                       heads,
                                                       kv_heads,
                                                       scale,
                                                       biases,
                                                       activation_named(activation),
                                                       experts,
-                                                      gated}));
+                                                      gated,
+                                                      mixer,
+                                                      residual}));
           },
-          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a, "heads"_a, "kv_heads"_a, "scale"_a, "updates"_a, "biases"_a,
-          "activation"_a, "experts"_a = nb::none(), "gated"_a = false,
+          nb::kw_only(), "linears"_a, "norms"_a, "rope"_a = nb::none(), "heads"_a = 0, "kv_heads"_a = 0,
+          "scale"_a = 0.f, "updates"_a = std::vector<std::optional<Update>>{},
+          "biases"_a = std::vector<OptionalArray>{}, "activation"_a = "silu", "experts"_a = nb::none(),
+          "gated"_a = false, "mixer"_a = nb::none(), "residual"_a = 1.f,
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
           "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of q's heads, "
           "of "
@@ -303,11 +315,10 @@ void bind_layer(nb::module_& m) {
           "whether they are the least of what is negated; and none, or gate, up, down and a router of one row of an "
           "expert\n"
           "that every row sees).\n"
-          "gated: q gives a gate beside each head's queries.")
-      .def_static(
-          "delta_net", &delta_net, nb::kw_only(), "net"_a, "linears"_a, "norms"_a, "experts"_a = nb::none(),
-          "One with a gated delta net in attention's place. linears: what projects the net's rows, o, gate, up, "
-          "down. norms: before\nthe net and the feed-forward block, and four times None.")
+          "gated: q gives a gate beside each head's queries. mixer: beside attention, or in its place where there are "
+          "no "
+          "heads; its\n"
+          "projections and what follows it stand before q or gate. residual: what is added to x is scaled by.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def(
@@ -317,9 +328,9 @@ void bind_layer(nb::module_& m) {
           "every\n"
           "layer, which hold `offset` rows -> y like x, keys, values. places: the row of each layer's caches where the "
           "new ones\n"
-          "begin; before `offset` in a ring, which takes one row at a time and sees all that it holds. Of a net, "
-          "None or\nin keys' place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, "
-          "dk).")
+          "begin; before `offset` in a ring, which takes one row at a time and sees all that it holds. A "
+          "layer's\nmixer stands before its attention: in keys' place what was convolved (B, taps - 1, channels), in "
+          "values' its states\n(B, heads, dv, dk), or None.")
       .def(
           "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
           "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so far); keys, "

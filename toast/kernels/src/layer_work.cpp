@@ -21,7 +21,7 @@ struct Workspace {
 
   Workspace(const Layer& l, int rows, char* base) {
     Pieces piece{base};
-    size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.net ? 0 : l.o.K * one;
+    size_t one = (size_t)rows * size_of(l.type), x = l.width() * one, heads = l.o.K * one;
     size_t wide = l.gate.N * one;
     normed = piece(x), rotated = piece(heads), y = piece(heads), r = piece(x), h = piece(x);
     gated = piece(l.gated ? l.q.N * one : 0);
@@ -29,9 +29,10 @@ struct Workspace {
     bool mixture = l.experts.count;
     mixed = piece(mixture ? mix_bytes(l.experts, l.type, rows) : 0);
     gate = piece(mixture ? 0 : wide), up = piece(mixture ? 0 : wide);
-    std::vector<const QuantWeights*> all{&l.o, &l.gate, &l.up, &l.down};
+    std::vector<const QuantWeights*> all{&l.gate, &l.up, &l.down};
     for (auto& w : l.in) all.push_back(&w);
-    if (!l.net) all.insert(all.end(), {&l.q, &l.k, &l.v});
+    if (l.mixer) all.push_back(&l.out);
+    if (l.attends()) all.insert(all.end(), {&l.q, &l.k, &l.v, &l.o});
     products = piece(project_bytes(rows, all));
     int rank = 0;
     for (auto& u : l.updates) rank = std::max(rank, u.a.N);
@@ -41,6 +42,13 @@ struct Workspace {
 };
 
 Output output(const Layer& l, char* data) { return {data, l.type, {}}; }
+
+// What is added to x.
+Output residual(const Layer& l, char* data) {
+  Epilogue scaled;
+  scaled.alpha = l.residual;
+  return {data, l.type, scaled};
+}
 
 // out[rows, N] += the update of a linear layer for x[rows, K].
 void add_update(const LowRank& u, const char* x, int rows, char* out, char* inner) {
@@ -95,8 +103,8 @@ void begin_attention(const Layer& l, const RaggedBatch& batch, const KvCaches& c
   store_rows(v, l.type, batch, nullptr, caches.values);
 }
 
-// w.normed -> y of the net, whose state is brought up to date.
-void run_net(const Layer& l, const RaggedBatch& batch, const DeltaNetState& state, char* y, const Workspace& w) {
+// w.normed -> y of the mixer, whose state is brought up to date.
+void run_mixer(const Layer& l, const RaggedBatch& batch, const MixerState& state, char* y, const Workspace& w) {
   int64_t T = batch.segments[0].length;
   std::vector<Product> products;
   std::vector<Projected> projected;
@@ -105,17 +113,16 @@ void run_net(const Layer& l, const RaggedBatch& batch, const DeltaNetState& stat
     projected.push_back({w.in[i], l.type, T * l.in[i].N, l.in[i].N});
   }
   project(w.normed, l.type, batch.rows, w.products, products);
-  run(*l.net, batch.segments.size(), T, projected, state, y);
+  l.mixer.run(batch.segments.size(), T, projected, state, y);
 }
 
 void begin_layer(const Layer& l, const RaggedBatch& batch, const LayerCache& cache, char* states, char* memory) {
   Workspace w(l, batch.rows, memory);
   rms_norm_rows(states, w.normed, l.type, batch.rows, l.width(), l.before);
-  char* rest = states + (size_t)batch.rows * l.width() * size_of(l.type);
-  if (l.net)
-    run_net(l, batch, cache.net, rest, w);
-  else
-    begin_attention(l, batch, cache, rest, w);
+  size_t one = (size_t)batch.rows * size_of(l.type);
+  char* y = states + l.width() * one;
+  if (l.mixer) run_mixer(l, batch, cache.mixer, y, w);
+  if (l.attends()) begin_attention(l, batch, cache, y + l.mixer.width * one, w);
 }
 
 // Queries, keys, values and gates -> w.y
@@ -136,7 +143,7 @@ void feed_forward(const Layer& l, int rows, const Workspace& w) {
   end_linear(l, 4, w.normed, rows, l.gate, w.gate, w.inner);
   end_linear(l, 5, w.normed, rows, l.up, w.up, w.inner);
   activate_all(l.activation, w.gate, w.up, w.gate, l.type, (size_t)rows * l.gate.N);
-  project(w.gate, l.type, rows, w.products, {{&l.down, output(l, w.r)}});
+  project(w.gate, l.type, rows, w.products, {{&l.down, residual(l, w.r)}});
   end_linear(l, 6, w.gate, rows, l.down, w.r, w.inner);
 }
 
@@ -153,14 +160,20 @@ size_t finish_layer_bytes(const Layer& l, int rows) { return Workspace(l, rows, 
 void finish_layer(const Layer& l, const char* states, const RaggedBatch& batch, const KvCaches& caches, char* y,
                   char* memory) {
   Workspace w(l, batch.rows, memory);
-  size_t n = (size_t)batch.rows * l.width();
-  const char *x = states, *rest = states + n * size_of(l.type);
-  if (!l.net) end_attention(l, batch, caches, rest, w);
-  const char* mixed = l.net ? rest : w.y;
-  project(mixed, l.type, batch.rows, w.products, {{&l.o, output(l, w.r)}});
-  end_linear(l, 3, mixed, batch.rows, l.o, w.r, w.inner);
-  norm_all(l, l.after_attention, w.r, batch.rows, l.width());
-  add_all(x, w.r, w.h, l.type, n);
+  size_t one = (size_t)batch.rows * size_of(l.type), n = (size_t)batch.rows * l.width();
+  const char *x = states, *mixed = states + l.width() * one;
+  if (l.mixer) {
+    project(mixed, l.type, batch.rows, w.products, {{&l.out, residual(l, w.r)}});
+    add_all(x, w.r, w.h, l.type, n);
+    x = w.h;
+  }
+  if (l.attends()) {
+    end_attention(l, batch, caches, mixed + l.mixer.width * one, w);
+    project(w.y, l.type, batch.rows, w.products, {{&l.o, residual(l, w.r)}});
+    end_linear(l, 3, w.y, batch.rows, l.o, w.r, w.inner);
+    norm_all(l, l.after_attention, w.r, batch.rows, l.width());
+    add_all(x, w.r, w.h, l.type, n);
+  }
   rms_norm_rows(w.h, w.normed, l.type, batch.rows, l.width(), l.after);
   feed_forward(l, batch.rows, w);
   norm_all(l, l.after_feed_forward, w.r, batch.rows, l.width());

@@ -1,17 +1,16 @@
 // A decoder layer as Llama has it, quantised, on raw memory: norm, attention over a cache, SwiGLU, residuals; and with
 // what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), OLMoE (norms of all heads at once),
-// Gemma 3 (norms before the residuals, GELU) and Qwen3-Next (gated attention, gated delta nets) add. Made of the ops'
-// own parts in the same order, with the same roundings: over the same caches, the bits are theirs. Knows the kernels
-// and the pool; knows nothing of MLX.
+// Gemma 3 (norms before the residuals, GELU), Qwen3-Next (gated attention) and hybrid models (mixers, scaled residuals)
+// add. Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are
+// theirs. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <array>
 #include <memory>
-#include <optional>
 #include <vector>
 
 #include "cache_work.h"
 #include "experts_work.h"
-#include "recurrence_work.h"
+#include "mixer_work.h"
 
 namespace toast {
 
@@ -25,7 +24,7 @@ struct LowRank {
 struct Layer {
   QuantWeights q, k, v, o, gate, up, down;  // of a mixture, the first expert's
   Norm before, after;                       // of what attention and the feed-forward block get
-  int heads, kv_heads, D;
+  int heads, kv_heads, D;                   // no heads: no attention
   float scale;
   Rope rope;
   Type type;                            // of all states
@@ -37,24 +36,27 @@ struct Layer {
   Experts experts{};
   bool whole = false;  // q_norm and k_norm are of all heads at once
   bool gated = false;  // q gives each head's queries and a gate beside them: attention times its logistic function
-  // In attention's place, whose parts it has none of but o: what stands between the projections `in` and o.
-  std::optional<DeltaNet> net{};
+  // Beside attention or in its place: what stands between the projections `in` and `out`.
+  Mixer mixer{};
   std::vector<QuantWeights> in{};
+  QuantWeights out{};
+  float residual = 1;  // what is added to x is scaled by
 
-  int width() const { return o.N; }
+  int width() const { return down.N; }
+  bool attends() const { return heads > 0; }
 };
 
-// One after the other; only their feed-forward blocks may differ in shape, and which of them are nets.
+// One after the other; only their feed-forward blocks may differ in shape, and what stands before them.
 using Layers = std::vector<std::shared_ptr<const Layer>>;
 
-// What a layer keeps: keys and values, or a net's state, of texts of one length.
+// What a layer keeps: keys and values, and a mixer's state, of texts of one length.
 struct LayerCache : KvCaches {
-  DeltaNetState net{};
+  MixerState mixer{};
 };
 
-// The states between the two halves of a layer are [x, q, k, v, gate] of it, matrices one after the other; of a net,
-// [x, y]. Their elements for one row:
-inline size_t states_width(const Layer& l) { return (size_t)l.width() + (l.net ? l.o.K : l.q.N + l.k.N + l.v.N); }
+// The states between the two halves of a layer are [x, the mixer's y, q, k, v, gate] of it, matrices one after the
+// other. Their elements for one row:
+inline size_t states_width(const Layer& l) { return l.width() + l.mixer.width + l.q.N + l.k.N + l.v.N; }
 // Those that all of them need.
 size_t states_width(const Layers& layers);
 

@@ -90,7 +90,7 @@ float softplus(float x) { return std::max(x, 0.f) + std::log1p(std::exp(-std::fa
 // One of q, k, v before the convolution: its heads, and the first of its channels among all.
 struct Channels {
   const DeltaNet& net;
-  const DeltaNetState& state;
+  const MixerState& state;
   const Heads& x;
   size_t T, first;
 
@@ -183,7 +183,7 @@ void run(const Wkv& wkv) {
   each_head(s, {.g_alike = false, .two_terms = true}, load, rounded(s));
 }
 
-void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const DeltaNetState& state,
+void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const MixerState& state,
          char* out) {
   auto heads = [&](int i) {
     auto& part = net.parts[i];

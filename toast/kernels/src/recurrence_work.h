@@ -5,7 +5,7 @@
 #include <array>
 #include <vector>
 
-#include "kernels.h"
+#include "mixer_work.h"
 
 namespace toast {
 
@@ -59,13 +59,8 @@ struct Wkv {
 };
 void run(const Wkv& wkv);
 
-// What a projection gives, (B, T, ..) with steps in elements; and where it has some of a net's heads: `each` of them
-// side by side from column `first` on, the next ones `group` further.
-struct Projected {
-  const char* data;
-  Type type;
-  int64_t text, row;
-};
+// Where a projection has some of a net's heads: `each` of them side by side from column `first` on, the next ones
+// `group` further.
 struct Part {
   int which;  // of the projections
   size_t first, group, each, D;
@@ -83,15 +78,8 @@ struct DeltaNet {
 
   size_t channels() const { return 2 * (heads / share) * dk + heads * dv; }
 };
-// before -> after [B, taps - 1, channels]: the last rows of what is convolved, all heads' q, k, v side by side; before
-// may be null, zeros. states as of States.
-struct DeltaNetState {
-  const char* before;
-  char* after;
-  float* states;
-};
 // projected of T rows of B texts, all of one type -> y[B, T, heads dv] of it
-void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const DeltaNetState& state,
+void run(const DeltaNet& net, size_t B, size_t T, const std::vector<Projected>& projected, const MixerState& state,
          char* y);
 
 // x[B, T + taps - 1, n] -> y[B, T, n], all of one type; row-contiguous y.
