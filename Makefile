@@ -1,6 +1,7 @@
 # make try    install into .venv, fetch the default models, run a pipeline
-# make test   the same, then lint and the whole test suite, with its coverage
+# make test   the same, then lint and the whole test suite
 # make test-all   the tests that take minutes, too
+# make coverage   the test suite, and the lines that it does not reach
 # make test-engines   the examples on Spark and Ray, in an environment of their own
 # make lint   ruff, mypy and clang-format
 # make bench  ours beside other programs, on a quiet machine: PEERS=DIR, which tests/bench/peers.sh fills
@@ -9,7 +10,11 @@
 # make sanitize   the C++ under the address and undefined-behaviour sanitizers (minutes)
 PYTHON ?= python3
 BIN := .venv/bin
+TESTS := -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CPP := $(wildcard toast/launcher/*.c toast/kernels/src/*.cpp toast/kernels/src/*.h toast/vocabulary/src/*.cpp toast/vocabulary/src/*.h tests/kernels_*.cpp tests/kernels_*.h)
+
+# the tests run thousands of commands: half of each would be compiling its modules again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: try test test-all test-engines bench docs lint coverage sanitize install models clean clean-store
 
@@ -17,7 +22,10 @@ try: models
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh tests/try.sh
 
 test: lint models
-	$(BIN)/python -m coverage run -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(TESTS)
+
+coverage: models
+	$(BIN)/python -m coverage run $(TESTS)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 
@@ -50,10 +58,11 @@ sanitize: install
 install: .venv/.installed
 
 # in CI a failed build of the kernels or the launcher is an error, a missing compiler too
+# --no-compile: of thousands of modules a few hundred are ever imported, which Python compiles then
 .venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/src/* toast/kernels/CMakeLists.txt toast/vocabulary/src/* toast/vocabulary/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --editable '.[test]' --config-settings editable_mode=compat
+	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]' --config-settings editable_mode=compat
 	touch $@
 
 .venv/.linters: .venv/.installed

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 import warnings
 from typing import Any
 
@@ -26,7 +27,8 @@ MISSING = (
     "Install a compiler (Debian, Ubuntu: apt install g++), then run: "
     "pip install --force-reinstall --no-deps --no-cache-dir --no-binary toast-filters toast-filters"
 )
-LAUNCHER = [os.path.join("toast", "launcher", name) for name in ("launcher.c", "client.c", "request.c")]
+LAUNCHER = os.path.join("toast", "launcher", "launcher.c")
+SHARED = [os.path.join("toast", "launcher", name) for name in ("client.c", "request.c")]  # the same for all commands
 HEADERS = [os.path.join("toast", "launcher", "client.h")]
 PYTHON = os.path.join("toast", "launcher", "toast-python")
 
@@ -114,20 +116,26 @@ class BuildLauncher(build_scripts):
 
     def run(self) -> None:
         super().run()
-        for line in self.distribution.launched:
-            name, module, function = line.replace("=", " ").replace(":", " ").split()
-            values = {"COMMAND": name, "MODULE": module, "FUNCTION": function}
-            self.build(name, values | {"VERSION": self.distribution.get_version()}, dict(os.environ))
+        env = dict(os.environ)
+        with tempfile.TemporaryDirectory() as folder:
+            objects = [os.path.join(folder, f"{os.path.basename(source)}.o") for source in SHARED]
+            for source, out in zip(SHARED, objects, strict=True):
+                self.compile(env, out, "-c", source, VERSION=self.distribution.get_version())
+            for line in self.distribution.launched:
+                name, module, function = line.replace("=", " ").replace(":", " ").split()
+                words = [LAUNCHER, *objects, *shlex.split(env.get("LDFLAGS", ""))]
+                out = os.path.join(self.build_dir, name)
+                self.compile(env, out, *words, COMMAND=name, MODULE=module, FUNCTION=function)
 
-    def build(self, name: str, values: dict[str, str], env: dict[str, str]) -> None:
+    def compile(self, env: dict[str, str], out: str, *words: str, **values: str) -> None:
         """TOAST_LAUNCHER has been decided: a compiler that fails ends the build."""
-        words = shlex.split(env.get("CC", "")) or [str(compiler(env, "CC"))]
+        start = shlex.split(env.get("CC", "")) or [str(compiler(env, "CC"))]
+        flags = ["-O2", "-Wall", *shlex.split(env.get("CFLAGS", "")), "-o", out]
         defined = [f'-D{key}="{value}"' for key, value in values.items()]
-        flags = ["-O2", "-Wall", *shlex.split(env.get("CFLAGS", "")), *shlex.split(env.get("LDFLAGS", ""))]
-        subprocess.run([*words, *flags, *defined, "-o", os.path.join(self.build_dir, name), *LAUNCHER], check=True)
+        subprocess.run([*start, *flags, *defined, *words], check=True)
 
     def get_source_files(self) -> list[str]:
-        return [*super().get_source_files(), *LAUNCHER, *HEADERS]
+        return [*super().get_source_files(), LAUNCHER, *SHARED, *HEADERS]
 
 
 if __name__ == "__main__":

@@ -23,7 +23,13 @@ settings.register_profile("judge", derandomize=True)
 settings.load_profile("judge" if os.environ.get("CI") else "default")
 
 
-# files that take a minute or more: what comes last keeps one of two workers waiting
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    """One more than there are cores: a worker waits for a clock, a port or a disk every now and then."""
+    return (os.cpu_count() or 1) + 1
+
+
+# files that take a minute or more: what comes last keeps the other workers waiting
 LONG = {
     "test_release",
     "test_warm",

@@ -70,19 +70,30 @@ def test_both_layouts_are_one(bases, tmp_path, bits, dora):
     np.testing.assert_allclose(one, logits(adapted(bases[bits], change.peft(tmp_path / "p", "x"))), atol=2e-5)
 
 
-@pytest.mark.parametrize("dora", [False, True])
-@pytest.mark.parametrize("bits", [None, 4])
-def test_as_mlx_lm_loads_it(bases, tmp_path, bits, dora):
-    code = (
-        "import sys, json, mlx.core as mx; from mlx_lm.utils import load_model; from pathlib import Path\n"
-        "from mlx_lm.tuner.utils import load_adapters\n"
-        "model = load_adapters(load_model(Path(sys.argv[1]))[0], sys.argv[2]); model.eval()\n"
-        "print(json.dumps(model(mx.array([json.loads(sys.argv[3])]))[0].tolist()))"
-    )
-    path = Change(LAYERS[7:], dora=dora).mlx(tmp_path / "a", "x", num_layers=1)
-    argv = [sys.executable, "-c", code, bases[bits], path, json.dumps(IDS)]
-    expected = json.loads(subprocess.run(argv, capture_output=True, check=True).stdout)
-    np.testing.assert_allclose(logits(adapted(bases[bits], path)), np.array(expected), atol=2e-4)
+AS_MLX_LM = """
+import json, sys, mlx.core as mx
+from pathlib import Path
+from mlx_lm.tuner.utils import load_adapters
+from mlx_lm.utils import load_model
+ids = mx.array([json.loads(sys.argv[1])])
+for base, path in zip(sys.argv[2::2], sys.argv[3::2]):
+    model = load_adapters(load_model(Path(base))[0], path)
+    model.eval()
+    print(json.dumps(model(ids)[0].tolist()))
+"""
+
+
+def test_as_mlx_lm_loads_it(bases, tmp_path):
+    """In one process of its own: MLX-LM takes seconds to start."""
+    pairs = []
+    for bits in (None, 4):
+        for dora in (False, True):
+            path = Change(LAYERS[7:], dora=dora).mlx(tmp_path / f"{bits} {dora}", "x", num_layers=1)
+            pairs.append((bases[bits], path))
+    argv = [sys.executable, "-c", AS_MLX_LM, json.dumps(IDS), *(str(word) for pair in pairs for word in pair)]
+    lines = subprocess.run(argv, capture_output=True, check=True).stdout.splitlines()
+    for (base, path), line in zip(pairs, lines, strict=True):
+        np.testing.assert_allclose(logits(adapted(base, path)), np.array(json.loads(line)), atol=2e-4)
 
 
 def test_layers_that_are_not_named_stay_as_they_are(bases, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import cache
 from statistics import median
 
 import mlx.core as mx
@@ -128,6 +129,7 @@ def told(job):
     return [(t.id, t.logprob, t.top) for t in job.tokens], job.sequence.reason
 
 
+@cache
 def apart(name):
     """The same texts one by one."""
     found = []

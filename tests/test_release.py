@@ -40,13 +40,17 @@ def sources(folder, *endings):
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    """The Python of an environment with what a build asks for: made once, as isolation makes one for each build."""
+    """The Python of an environment with what a build asks for: made once, as isolation makes one for each build.
+    MLX and what starts a build are this environment's."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         requires = tomllib.load(file)["build-system"]["requires"]
     folder = tmp_path_factory.mktemp("builder")
-    run(sys.executable, "-m", "venv", str(folder), cwd=folder)
-    run(folder / "bin/python", "-m", "pip", "install", "build", *requires, cwd=folder)
-    return str(folder / "bin/python")
+    python = folder / "bin/python"
+    run(sys.executable, "-m", "venv", "--without-pip", str(folder), cwd=folder)
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
+    run(*pip, *(name for name in requires if not name.startswith("mlx")), cwd=folder)
+    lend(sysconfig.get_path("purelib"), python)
+    return str(python)
 
 
 def build(folder, out, builder, kind, **env):
@@ -83,17 +87,20 @@ def purelib(python):
     return run(python, "-c", code, cwd=ROOT).stdout.strip()
 
 
+def lend(packages, python):
+    """An environment has the packages of a folder beside its own, which come first; nothing else was lent to it."""
+    with open(os.path.join(purelib(python), "dependencies.pth"), "w") as file:
+        file.write(packages + "\n")
+
+
 def environment_with(fresh, builder, *words, **env):
     """Installs something into a new environment, which has this one's dependencies but not its editable install."""
     run(sys.executable, "-m", "venv", "--without-pip", str(fresh), cwd=fresh.parent)
     bin = fresh / "bin"
-    path = os.path.join(purelib(bin / "python"), "dependencies.pth")
-    with open(path, "w") as file:
-        file.write(purelib(builder) + "\n")  # what builds an editable install
+    lend(purelib(builder), bin / "python")  # what builds an editable install
     pip = [builder, "-m", "pip", "--python", str(bin / "python"), "install", "--no-deps", "--no-build-isolation"]
     run(*pip, *words, cwd=fresh.parent, **env)
-    with open(path, "w") as file:
-        file.write(sysconfig.get_path("purelib") + "\n")
+    lend(sysconfig.get_path("purelib"), bin / "python")
     return bin
 
 

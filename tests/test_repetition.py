@@ -113,7 +113,7 @@ def test_the_default_model_ends_by_itself(real):
 ])  # fmt: skip
 def test_every_way_to_ask_gives_the_same_answer(instruction, real, tmp_path):
     """By default: drafted, not drafted (--json), in a batch, in a conversation, with its prompt read before."""
-    words = ("-n", "90", instruction)
+    words = ("-n", "64", instruction)
     home = {**real, "TOAST_HOME": str(tmp_path)}
     store = real["TOAST_HOME"] or os.path.expanduser("~/.cache/toast")
     os.symlink(os.path.join(store, "models"), tmp_path / "models")
@@ -128,5 +128,5 @@ def test_every_way_to_ask_gives_the_same_answer(instruction, real, tmp_path):
     assert said("--samples", "2") == line * 2
     texts = ["the sea", "a cat and a dog\tsit on a mat", "", "the sea", "7 8 9"]
     each = said("--each", stdin="".join(f"{text}\n" for text in texts).encode()).splitlines()
-    alone = [" ".join(said(stdin=text.encode()).splitlines()).strip() if text else "" for text in texts]
-    assert each == alone
+    alone = {text: " ".join(said(stdin=text.encode()).splitlines()).strip() for text in set(texts) - {""}}
+    assert each == [alone.get(text, "") for text in texts]

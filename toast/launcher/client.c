@@ -200,8 +200,8 @@ static int converse(int fd, struct said* said, const sigset_t* open) {
     if (!take_lines(said)) break;
   }
   if (said->status != RUN_HERE || !said->begun) return said->status;
-  static const char WHY[] = FUNCTION ": the warm process ended before the answer did (run it again, or with -p here)\n";
-  return write(2, WHY, sizeof WHY - 1) < 0 ? FAILED : FAILED;
+  dprintf(2, "%s: the warm process ended before the answer did (run it again, or with -p here)\n", function);
+  return FAILED;
 }
 
 static void call_off(int fd) {

@@ -6,6 +6,9 @@
 
 enum { RUN_HERE = -1 };
 
+// The command's name in Python. launcher.c has it: the other files are compiled once for all commands.
+extern const char function[];
+
 // The exit status of the command that these words make, where a warm process has run it; RUN_HERE where this process
 // has to. Dies of SIGINT, SIGTERM and SIGHUP, once the job is called off.
 //

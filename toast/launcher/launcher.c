@@ -30,6 +30,8 @@
 
 enum { FAILED = 2, ABOVE_STREAMS = 10, LINE = 2 * PATH_MAX };
 
+const char function[] = FUNCTION;
+
 static const char PYTHON_NAME[] = "toast-python";
 
 // ---- one line of why, and the status

@@ -18,7 +18,7 @@ extern char** environ;
 static int is_served(void) {
   static const char* const SERVED[] = {"toast", "tokenize", "embed", "index", "search", "rerank", "classify"};
   for (size_t i = 0; i < sizeof SERVED / sizeof *SERVED; i++)
-    if (!strcmp(FUNCTION, SERVED[i])) return 1;
+    if (!strcmp(function, SERVED[i])) return 1;
   return 0;
 }
 
@@ -97,7 +97,7 @@ int write_request(struct text* text, char** words) {
   identity("/proc/self/ns/mnt", mounts);
   int count = 0;
   while (words[count]) count++;
-  int ok = add(text, VERSION) && add(text, FUNCTION) && addf(text, "%o", (unsigned)mask) &&
+  int ok = add(text, VERSION) && add(text, function) && addf(text, "%o", (unsigned)mask) &&
            addf(text, "%lld,%lld,%lld,%lld", limit_of(RLIMIT_AS), limit_of(RLIMIT_CPU), limit_of(RLIMIT_DATA),
                 limit_of(RLIMIT_FSIZE)) &&
            addf(text, "%s,%s", root, mounts) && addf(text, "%d", count);

@@ -50,7 +50,8 @@ def tables(form: str) -> tuple[Values, bytes, bytes, bytes]:
 
 def each(normalizer: object, form: str, codes: Sequence[int] = CODES) -> list[str]:
     """What becomes of each character in a form like "{}"."""
-    given = "\n".join(form.format(chr(code)) for code in codes)
+    before, after = form.split("{}")
+    given = before + f"{after}\n{before}".join(map(chr, codes)) + after
     return normalizer.normalize_str(given).split("\n")  # type: ignore[attr-defined]
 
 
