@@ -31,7 +31,6 @@ RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
 TEXT = "@FILE; a text that begins with @ has a blank before it"
 EMPTY = "standard input is empty: the instruction alone is answered (--no-input says so)"
-BEGUN = "of standard input a part was read before: the instruction is about the rest (in a loop: --no-input)"
 LEFT = "standard input, of which a part was read before, is left to a loop (--no-input says so; cat | toast reads it)"
 LISTED = "standard input is names of files that are here, and is read beside the FILEs (in a loop: --no-input)"
 LOOKED_AT = 8  # lines of it that are looked at for that
@@ -103,7 +102,7 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
     if pipes.is_begun(call.stdin):
         if files and call.strict:
             raise BadInput("of standard input a part was read before", "cat | toast reads the rest, --no-input none")
-        call.warn(LEFT if files else BEGUN)
+        call.warn(LEFT if files else pipes.BEGUN)
         if files:
             return b""
     raw = _read(call, engine, call.stdin, limit=limit, what="standard input", cut=True)
