@@ -63,6 +63,11 @@ class Question:
         """Standard input, then the bodies of the files."""
         return [self.text, *(body for _, body in self.files)]
 
+    def cut(self, texts: list[str]) -> None:
+        """These are left of its texts."""
+        self.text, *bodies = texts
+        self.files = [(name, body) for (name, _), body in zip(self.files, bodies, strict=True)]
+
     def messages(self, texts: list[str] | None = None) -> Messages:
         """texts: in the place of its own."""
         text, *bodies = self.texts if texts is None else texts
@@ -259,8 +264,8 @@ def fit(
     call: Call, engine: Engine, question: Question, *,
     long: str, template: bool, prefill: str, what: str = "standard input",
 ) -> tuple[str, list[int]]:  # fmt: skip
-    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the longest texts. what: the name of
-    the first one."""
+    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the question's longest texts. what:
+    the name of the first one."""
 
     def prompt(texts: list[str]) -> tuple[str, list[int]]:
         return engine.prompt(question.messages(texts), template=template, prefill=prefill)
@@ -277,4 +282,6 @@ def fit(
     from toast import cutting
 
     parts = [cutting.Part(engine, name, text, window=WINDOW) for name, text in zip(names, texts, strict=True)]
-    return cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)
+    found, ids, texts = cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)
+    question.cut(texts)
+    return found, ids
