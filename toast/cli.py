@@ -60,14 +60,18 @@ def toast(
         "--max-tokens",
         metavar="N",
         min=1,
-        help="Tokens of the answer, at most.",
+        help="Tokens of the answer, at most; that it was cut there, -v and --strict tell.",
         group="Answer",
         without="what the context holds",
     ),
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
-    json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
+    json: bool = Option(
+        False,
+        "--json",
+        help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own text is "input".',
+    ),
     logprobs: int | None = Option(
         None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
     ),
