@@ -174,15 +174,19 @@ def index(
 
     Status 1: No text was found.
     """
-    from embed import documents
+    from embed import documents, schema
     from embed import index as verb
-    from toast.files import check_output
+    from toast import files as whole
 
     if output and update:
         raise UsageError("-o and -u exclude each other")
-    for name in (output, update):
-        if name is not None:
-            check_output(call, name)
+    if update == "-":
+        raise UsageError("-u brings a file up to date, and - names none", "index ... > index.db")
+    if split:
+        refuse_with("--split", {"-o -": output == "-"})
+    output = whole.output(call, output, what="index", ours=schema.is_index, like="index -o notes.db")
+    if update is not None:
+        whole.check_output(call, update)
     if merge or split:
         settings = {
             "-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id,
