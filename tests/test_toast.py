@@ -256,6 +256,17 @@ def test_tokenize():
     assert tokenize("--count", stdin=TEXT.encode()).ok().out == f"{len(lines)}\n".encode()
 
 
+def test_tokenize_counts_each_file(tmp_path):
+    """As wc: a number alone of one text, a line for each of several and their sum."""
+    (tmp_path / "a").write_text("a cat")
+    (tmp_path / "b").write_bytes(b"the dog sat \xff")
+    one, two = (int(tokenize("--count", "-q", name, cwd=tmp_path).ok().out) for name in ("a", "b"))
+    ran = tokenize("--count", "a", "b", "a", cwd=tmp_path)
+    assert ran.out == f"{one}\ta\n{two}\tb\n{one}\ta\n{2 * one + two}\ttotal\n".encode() and ran.status == 0
+    assert ran.err == b"tokenize: b held 1 sequence of invalid UTF-8, read as U+FFFD\n"
+    assert tokenize("--count", "a", "none", cwd=tmp_path).fails("none").out == b""
+
+
 def test_tokenize_cuts_and_splits():
     ran = tokenize("--max", "5", stdin=TEXT.encode())
     assert (

@@ -241,7 +241,9 @@ def tokenize(
     ),
     model: str = MODEL,
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line.", group="Form"),
-    count: bool = Option(False, "--count", help="Write the number of tokens."),
+    count: bool = Option(
+        False, "--count", help="Write the number of tokens; of several FILEs COUNT<TAB>FILE, and a total."
+    ),
     decode: bool = Option(False, "--decode", help="Read ids, write their text."),
     max: int | None = Option(None, "--max", metavar="N", min=1, help="Write the text's beginning, at most N tokens."),
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),
