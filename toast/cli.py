@@ -91,7 +91,7 @@ def toast(
         None,
         "--schema",
         metavar="FILE|JSON",
-        help="The answer is JSON that is valid by this schema.",
+        help="The answer is JSON that is valid by this schema; an object has the properties that are named and no others, unless additionalProperties is there, or objects are put together (allOf, oneOf).",
         group="Form of the answer",
     ),
     regex: str | None = Option(
@@ -139,7 +139,7 @@ def toast(
     each: bool = Option(
         False,
         "--each",
-        help="Every record of FILEs, else of standard input, is a question, every answer a line; of a blank one an empty line.",
+        help="Every record of FILEs, else of standard input, is a question, every answer a line; of a blank or bad one an empty line, and bad ones are told, with status 2 at the end.",
         group="Records",
     ),
     nul: bool = NUL,
