@@ -227,8 +227,7 @@ def clean(text: str) -> str:
 
 
 def check_input(call: Call, name: str, *, asked_for: bool, takes_files: bool = True) -> None:
-    """Fail before the first answer when a file cannot be read or only a terminal would feed us; tell of what is most
-    likely the list of a loop around this command."""
+    """Fail before the first answer where a file cannot be read, or only a terminal feeds us; tell of a loop's list."""
     if name == "-":
         if not asked_for and os.isatty(call.stdin):
             hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
