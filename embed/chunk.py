@@ -31,6 +31,9 @@ UNDERLINE = re.compile(r"([=\-`:.'\"~^_*+#])\1{2,}\s*$")
 # a line at the margin that begins with a word, a decorator or an attribute
 DEFINITION = re.compile(r"[A-Za-z_@#]")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
+# a date, a host or a level, and the time of an entry of a log
+STAMP = re.compile(r"[^\n]{0,60}?(?<!\d)\d\d:\d\d:\d\d(?!\d)")
+LOOKED_AT = 50  # lines that tell whether a text is a log
 MARKDOWN = {"md", "markdown", "mdx", "mkd", "qmd"}
 RST = {"rst", "rest"}
 CODE = {
@@ -61,6 +64,8 @@ def chunk(
     find = joints(mode, suffix)
     if known is not None and mode != "lines":
         find = partial(at_lines, known)
+    elif mode == "auto" and find is paragraphs and is_log(text):
+        mode, find = "lines", entries
     slices = fit(text, lines(text, find), count=count, limit=limit)
     if mode == "auto":
         return pack(text, slices, limit, small=limit * SMALL)
@@ -94,6 +99,18 @@ def joints(mode: str, suffix: str) -> Joints:
 
 def at_lines(known: dict[int, int], rows: Iterable[str]) -> Iterator[int]:
     return (known.get(i, 0) for i, _ in enumerate(rows))
+
+
+def is_log(text: str) -> bool:
+    """Whether the first line, and half of those after it, begin with a time: each entry is about something else."""
+    rows = [row for row in text[: 1 << 16].splitlines()[:LOOKED_AT] if row.strip()]
+    stamped = sum(bool(STAMP.match(row)) for row in rows)
+    return len(rows) > 1 and bool(STAMP.match(rows[0])) and 2 * stamped >= len(rows)
+
+
+def entries(rows: Iterable[str]) -> Iterator[int]:
+    """A log's entry goes on where no time begins a line, as a stack trace does."""
+    return (int(bool(STAMP.match(row))) for row in rows)
 
 
 def paragraphs(rows: Iterable[str]) -> Iterator[int]:

@@ -128,7 +128,7 @@ def index(
         None,
         "--chunk",
         choices=("auto", "paragraphs", "lines"),
-        help="Cut files at sections, at paragraphs or at lines.",
+        help="Cut files at sections (logs at entries), at paragraphs or at lines.",
         without="auto",
     ),
     exact: bool = Option(False, "--exact", help="Keep float32 vectors too; the index is five times as large."),
@@ -174,15 +174,19 @@ def index(
 
     Status 1: No text was found.
     """
-    from embed import documents
+    from embed import documents, schema
     from embed import index as verb
-    from toast.files import check_output
+    from toast import files as whole
 
     if output and update:
         raise UsageError("-o and -u exclude each other")
-    for name in (output, update):
-        if name is not None:
-            check_output(call, name)
+    if update == "-":
+        raise UsageError("-u brings a file up to date, and - names none", "index ... > index.db")
+    if split:
+        refuse_with("--split", {"-o -": output == "-"})
+    output = whole.output(call, output, what="index", ours=schema.is_index, like="index -o notes.db")
+    if update is not None:
+        whole.check_output(call, update)
     if merge or split:
         settings = {
             "-m": model, "--chunk": chunk, "--exact": exact, "--jsonl": jsonl, "--field": field, "--id": id,
@@ -226,7 +230,7 @@ def search(
     files: list[str] = Argument(
         [],
         metavar="FILE",
-        help="Indexes, texts (searched section by section), directories, @LIST of such names; else standard input (line by line), else the nearest .index.db.",
+        help="Indexes, texts (searched section by section, logs entry by entry), directories, @LIST of such names; else standard input (line by line, its name is -), else the nearest .index.db.",
     ),
     index: list[str] = Option([], "-i", "--index", metavar="INDEX", help="An index, or @LIST of some.", group="What"),
     queries: str | None = Option(
@@ -291,9 +295,15 @@ def search(
         without="its name",
     ),
     paths: bool = Option(
-        False, "-l", "--files-with-matches", help="Print the paths of the best -k files, copies too.", group="Hits"
+        False,
+        "-l",
+        "--files-with-matches",
+        help="Print the paths of the best -k files that answer, copies too.",
+        group="Hits",
     ),
-    count: bool = Option(False, "-c", "--count", help="Print each path with the number of its hits among the -k best."),
+    count: bool = Option(
+        False, "-c", "--count", help="Print each path with the number of its hits that answer, among the -k best."
+    ),
     after: int | None = Option(None, "-A", "--after-context", metavar="N", min=0, help="Lines after the best line."),
     before: int | None = Option(None, "-B", "--before-context", metavar="N", min=0, help="Lines before the best line."),
     context: int | None = Option(None, "-C", "--context", metavar="N", min=0, help="Lines around the best line."),
@@ -364,7 +374,7 @@ def search(
     )  # fmt: skip
     wanted = verb.Wanted(
         k=k or 10, mode=mode, threshold=threshold, filter=verb.filter_of(call, path, where),
-        per_file=per_file, paths=paths, model=model, rerank=rerank_model if rerank else None,
+        per_file=per_file, paths=paths, files=paths or count, model=model, rerank=rerank_model if rerank else None,
     )  # fmt: skip
     if dupes:
         from embed.dupes import dupes as find

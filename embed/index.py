@@ -18,7 +18,7 @@ from embed.walk import LARGE
 from embed.writer import BATCH, GENERATED, LATIN, UNREADABLE, Writer, below, unchanged
 from toast import pipes
 from toast.cancel import checkpoint
-from toast.errors import BadInput, Exit, UsageError
+from toast.errors import Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
 SAMPLE = 16  # chunks that are looked at for their script
@@ -46,20 +46,15 @@ def index(
     exact: bool,
     empty: bool = False,
 ) -> Exit:
-    """Build an index of the source: to standard output, to a file `output` (not `-`), or in place of `update`, if that
-    is there.
+    """Build an index of the source: to standard output, to a file `output`, or in place of `update`, if that is there.
 
     empty: an index of nothing may take the place of one that is there.
     An update of nothing leaves the file as new as it would be (make looks at that)."""
-    if output == "-":
-        output = None
     asked: dict[str, Any] = {"update": update, "name": name, "mode": mode, "exact": exact, "empty": empty}
     absent = False
     if update and not os.path.exists(call.path(update)):
         output, update, absent = update, None, True
-    if output:
-        spare(call, output)
-    elif not update:
+    if not (output or update):
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
     if update:
         with schema.opened(call, update) as db:
@@ -82,20 +77,6 @@ def index(
             raise
         status = _build(call, build, source, meta=meta, spared=spared, absent=absent)  # the part is gone: anew
     return index(call, source, output=None, **asked) if status is None else status
-
-
-def spare(call: Call, output: str) -> None:
-    """BadInput where something that is no index would be replaced."""
-    try:
-        fd = call.open(output)
-    except OSError:
-        return  # it is not there, or is told when it is written
-    try:
-        head = schema.head_of(fd, output)
-    finally:
-        os.close(fd)
-    if head and schema.kind(head) != "index":
-        raise BadInput(f"{output} is there, and no index", "choose another name: index -o notes.db")
 
 
 def _status(db: Connection) -> Exit:

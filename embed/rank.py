@@ -206,6 +206,11 @@ class Scale:
         found, floor = self.measured(cosine, bm25)
         return self.has_words(bm25) or found >= floor
 
+    def holds(self, cosine: float | None, bm25: float | None) -> bool:
+        """Whether a chunk would be a hit by what it says itself, however near the whole collection is."""
+        found, floor = self.goodness(cosine or 0.0, bm25 or 0.0), self.measured(0.0, 0.0)[1]
+        return self.has_words(bm25 or 0.0) or found >= floor
+
     def has_words(self, bm25: float) -> bool:
         """Whether its words alone make a hit one: almost all of them, or those that the model does not know."""
         return bool(self.known < 1 and bm25) or bm25 >= ALL * self.ideal

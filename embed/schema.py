@@ -199,6 +199,11 @@ def expect_index(head: bytes, name: str) -> None:
         raise BadInput(f"{name} is an index of version {version}, this reads {known}", "index it again")
 
 
+def is_index(path: str) -> bool:
+    """Whether a regular file is an index of ours, of any version; OSError."""
+    return kind(files.read(path, HEADER)) == "index"
+
+
 def open_file(call: Call, path: str) -> int:
     """A descriptor of a named file, or of what a pipe gave; BadInput."""
     try:

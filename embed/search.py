@@ -37,16 +37,17 @@ RERANKED = 50  # hits that --rerank looks at, at least
 
 
 class Wanted:
-    """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once;
-    rerank: the model that --rerank reads with; like: what the hits shall be like, but not be."""
+    """What the command line asks for. per_file: hits of a file, at most; paths: `-l`, each path is a hit once; files:
+    `-l` or `-c`, a file counts for hits that answer, each by itself; rerank: the model that --rerank reads with; like:
+    what the hits shall be like, but not be."""
 
     def __init__(
         self, *, k: int = 10, mode: str = "hybrid", threshold: float | None = None, filter: Filter | None = None,
-        per_file: int | None = None, paths: bool = False, model: str | None = None, rerank: str | None = None,
-        like: Sample | None = None,
+        per_file: int | None = None, paths: bool = False, files: bool = False, model: str | None = None,
+        rerank: str | None = None, like: Sample | None = None,
     ) -> None:  # fmt: skip
         self.k, self.mode, self.threshold, self.model, self.rerank = k, mode, threshold, model, rerank
-        self.filter, self.per_file, self.paths, self.like = filter, per_file, paths, like
+        self.filter, self.per_file, self.paths, self.files, self.like = filter, per_file, paths, files, like
 
     def choose(self, hits: Iterable[Found], k: int) -> list[Found]:
         """The first k that are to be told: of equal texts one, of a record its best chunk, of a file not too many.
@@ -195,6 +196,8 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     hits.sort(key=lambda hit: (not hit.first, -hit.score))
     if scale and hits and wanted.threshold is None:
         hits = over_the_floor(hits, query, scale)
+        if wanted.files:
+            hits = [hit for i, hit in enumerate(hits) if not i or hit.first or scale.holds(hit.cosine, hit.bm25)]
     if scale and hits:
         absolute(hits, scale)
     if scale and wanted.threshold is None:

@@ -69,7 +69,10 @@ def rerank(
         None, "-k", metavar="N", min=1, help="Only the best N records of each query.", group="Answer", without="all"
     ),
     threshold: float | None = Option(
-        None, "--threshold", metavar="S", help="Only records that score at least S, with --raw-scores in logits."
+        None,
+        "--threshold",
+        metavar="S",
+        help="Only records that score at least S, with --raw-scores in logits. What is enough depends on model and texts: --scores shows it; in logs .02 is much, in passages of one subject .2.",
     ),
     scores: bool = Option(False, "--scores", help="Write SCORE<TAB>RECORD; scores are from 0 to 1."),
     raw_scores: bool = Option(False, "--raw-scores", help="As --scores, with the model's logit as the score."),
@@ -86,7 +89,7 @@ def rerank(
     $ rerank "what is left to do" < todo.txt
     $ search -k 50 --json "disk full" < docs.db |
     > rerank --field text "disk full" | head -5
-    $ rerank --threshold 0.2 --scores "the disk is full" < log.txt
+    $ rerank --threshold 0.02 --scores "the disk is full" < log.txt
 
     Status 1: There are no records, or none scores --threshold.
     """

@@ -20,6 +20,7 @@ from toast.encoding.relevance import TEXTS
 from toast.encoding.sentence_transformers import finite
 from toast.errors import BadInput, UsageError, os_error
 from toast.options import refuse_unreachable
+from toast.store import is_probe
 from toast.store.fingerprint import digest, name_of
 
 TYPE_CHECKING = False
@@ -38,13 +39,12 @@ def learn(
     """Learn a probe from examples, and from what the labels are called or described as, and write it.
 
     given, whence: labels of a file or of -l, if any."""
+    like = f"classify --learn {file} -o model.probe"
     if output is None:
-        raise UsageError("--learn and -o go together", f"classify --learn {file} -o model.probe")
-    if output == "-":
+        raise UsageError("--learn and -o go together", like)
+    output = files.output(call, output, what="probe", ours=is_probe, like=like)
+    if output is None:
         pipes.refuse_terminal(call, "-o FILE, or > FILE")
-    else:
-        files.check_output(call, output)
-        _check_apart(call, file, output)
     taught = _with_text(call, examples.read(call, file, field=field))
     known = _labels(call, file, taught, given=given, whence=whence)
     for label in known:
@@ -87,20 +87,10 @@ def _labels(call: Call, file: str, taught: list[Example], *, given: list[Label],
     return found
 
 
-def _check_apart(call: Call, file: str, output: str) -> None:
-    """UsageError where the probe would replace its own examples."""
-    if not os.path.exists(call.path(output)) or not (file == "-" or os.path.exists(call.path(file))):
-        return
-    source = os.fstat(call.stdin) if file == "-" else os.stat(call.path(file))
-    if os.path.samestat(source, os.stat(call.path(output))):
-        where = "standard input" if file == "-" else file
-        raise UsageError(f"the probe would replace its own examples, {where}", "-o another file")
-
-
-def write(call: Call, output: str, learnt: probe.Probe) -> None:
+def write(call: Call, output: str | None, learnt: probe.Probe) -> None:
     """The file in place as a whole, or on standard output."""
     parts = learnt.pack()
-    if output == "-":
+    if output is None:
         for part in parts:
             pipes.write_all(call.stdout, part)
         return

@@ -2,10 +2,11 @@
 
 import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed.chunk import chunk, record
+from embed.chunk import chunk, is_log, record
 
 
 def words(texts):
@@ -101,3 +102,31 @@ def test_chunks_are_slices_within_the_limit_and_lose_nothing(text, limit):
             assert 1 <= start <= end <= len(rows)
             assert len(body) <= limit and body in "\n".join(rows[start - 1 : end])
         assert "".join("".join(c[2] for c in parts).split()) == "".join(text.split())
+
+
+# ---------------------------------------------------------------- logs
+
+LOGS = {
+    "iso": "2026-11-02T10:00:01Z INFO a\n2026-11-02 10:00:02 WARN b\n",
+    "syslog": "Nov  2 10:00:01 host sshd[1]: a\nNov  2 10:00:02 host kernel: b\n",
+    "access": '10.0.0.1 - - [02/Nov/2026:10:00:01 +0000] "GET /a"\n::1 - - [02/Nov/2026:10:00:01 +0000] "GET /b"\n',
+    "klog": "I1102 10:00:01.123 1 a.go:1] a\nE1102 10:00:01.124 1 b.go:2] b\n",
+    "chat": "[10:00:01] <ann> a\n\n[10:00:02] <bob> b\n",
+}
+
+
+@pytest.mark.parametrize("text", LOGS.values(), ids=LOGS)
+def test_a_log_is_cut_at_its_entries(text):
+    one, two = text.replace("\n\n", "\n").splitlines()
+    assert [piece for *_, piece in cut(text, 100)] == [one, two]
+    trace = text + "Traceback:\n  File x\n"
+    assert [piece for *_, piece in cut(trace, 100)] == [one, two + "\nTraceback:\n  File x"]
+    assert [piece for *_, piece in cut("a note\n" + text, 100)] != [one, two]
+
+
+def test_what_is_no_log_is_not():
+    subtitles = "".join(f"{i}\n00:00:0{i},000 --> 00:00:0{i},900\nhello\n\n" for i in range(9))
+    diary = "2026-11-02\nWe met at 10:00:01 and talked.\nNothing else.\n"
+    for text in (subtitles, diary, "10:00:01 one line\n", "# 10:00:01\n\ntext\n\ntext\n", "", "\n", "a\n" * 9):
+        assert not is_log(text)
+    assert len(cut(LOGS["iso"], 100, suffix="md")) == 1

@@ -319,6 +319,31 @@ def test_commands(tmp_path):
     assert re.fullmatch(rb"x+y\n|", ran.out) and (ran.status == 0) == bool(ran.out)
 
 
+CITY = {"type": "object", "properties": {"city": {"type": "boolean"}}}
+OTHERS = [
+    CITY | {"additionalProperties": True}, {"allOf": [CITY, {"properties": {"zip": {"type": "boolean"}}}]},
+    CITY | {"minProperties": 2}, CITY | {"required": ["zip"]},
+    {"$defs": {"c": CITY}, "$ref": "#/$defs/c", "required": ["zip"]},
+]  # fmt: skip
+
+
+def test_an_object_has_the_properties_that_are_named():
+    """Who names fields wants these, as with other programs; a schema may say otherwise, or need others."""
+
+    def names(schema):
+        words = ["--schema", json.dumps(schema), "-t", "1.5", "-n", "60", "--samples", "12", "-q", "name it"]
+        out = toast(*words).ok().out
+        found = [json.loads(line) for line in out.splitlines()]
+        assert all(jsonschema.Draft202012Validator(schema).is_valid(one) for one in found)
+        return {name for one in found for name in one}
+
+    whole = {"type": "object", "properties": {"a": CITY, "b": {"type": "array", "items": {"$ref": "#/$defs/c"}}},
+             "$defs": {"c": CITY}, "required": ["a", "b"]}  # fmt: skip
+    assert names(CITY) == {"city"} and names(whole) == {"a", "b"}
+    for schema in OTHERS:
+        assert names(schema) - {"city"}, schema
+
+
 def test_nothing_comes_out_of_a_failure():
     ran = toast("-n", "3", "--regex", "a{50}b", "hi").fails("before it satisfied --regex")
     assert ran.out == b""

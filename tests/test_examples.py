@@ -27,7 +27,7 @@ FILES = {
     "mail.txt": "Olga Petrova, born in 1984, lives in Oslo\n",
     "form.json": (pathlib.Path(__file__).parents[1] / "examples/form.json").read_text(),
     "reviews.txt": "Love it, great work!\nWorst purchase ever\n",
-    "log.txt": "the disk is full\nall is well\n",
+    "log.txt": "10:02 ERROR no space left on device\n10:03 WARN retrying connection 1/5\n10:04 INFO user logged in\n",
     "inbox.txt": "cheap pills, buy now\nlunch at noon?\n",
     "issues.txt": "it crashes\nplease add a dark mode\n",
     "notes.jsonl": '{"body": "a cat"}\n{"body": "a dog"}\n',
@@ -94,7 +94,7 @@ GOOD = {
     'classify -l "bug,feature request" < issues.txt | cut -f1': "bug\nfeature request\n",
     "classify -l spam,mail --only spam < inbox.txt": "cheap pills, buy now\n",
     'rerank "what is left to do" < todo.txt | head -1': "What is left to do:\n",
-    'rerank --threshold 0.2 --scores "the disk is full" < log.txt | cut -f2': "the disk is full\n",
+    'rerank --threshold 0.02 --scores "the disk is full" < log.txt | cut -f2': "10:02 ERROR no space left on device\n",
     'search "what is left to do" notes.md todo.txt': "todo.txt:1:What is left to do:\n",
 }
 

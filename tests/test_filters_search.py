@@ -225,3 +225,40 @@ def test_one_of_three_orders_holds(value, other):
     held = [Condition(f"a{sign}{other}").holds([value]) for sign in ("<", "=", ">")]
     assert sum(held) == 1
     assert Condition(f"a<={other}").holds([value]) == (held[0] or held[1])
+
+
+# ---------------------------------------------------------------- with the real model
+
+
+def test_files_that_hold_nothing_of_it_are_not_listed(tmp_path, real):
+    """-l and -c tell of hits that answer; without them what comes after a good one is told, too."""
+    texts = {
+        "disk.md": "The disk is full: delete what is older than a week.\n", "cat.md": "A cat sleeps all day.\n",
+        "tax.md": "The tax office wants the forms by May.\n", "tea.md": "Pour boiling water on the leaves.\n",
+        "more.md": "There is no space left on the drive.\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+
+    def found(*words):
+        ran = command("search", *words, "the disk is full", *sorted(texts), cwd=tmp_path, env=real)
+        return ran.ok().out.decode().splitlines()
+
+    assert found("-l") == ["disk.md", "more.md"] and found("-c") == ["disk.md:1", "more.md:1"]
+    assert len(found()) > 2 and len(found("-l", "--threshold", "0")) == len(texts)
+
+
+def test_entries_of_a_log_are_told_apart(tmp_path, real):
+    """A FILE whose lines begin with a time is searched entry by entry, with its index as well as without."""
+    times = [f"2026-11-02 10:00:{n:02} " for n in range(40)]
+    lines = [time + ("ERROR no space left on device" if n == 30 else f"INFO user {n} logged in")
+             for n, time in enumerate(times)]  # fmt: skip
+    (tmp_path / "app.log").write_text("\n".join(lines) + "\n")
+    (tmp_path / "page.md").write_text("\n".join(lines) + "\n")
+    command("index", "-q", "-o", "x.db", "app.log", cwd=tmp_path, env=real).ok()
+    for name in ("app.log", "x.db"):
+        ran = command("search", "--json", "-k", "1", "the disk is full", name, cwd=tmp_path, env=real).ok()
+        hit = json.loads(ran.out)
+        assert (hit["start_line"], hit["end_line"], hit["text"]) == (31, 31, lines[30])
+    ran = command("search", "--json", "-k", "1", "space", "page.md", cwd=tmp_path, env=real)
+    assert json.loads(ran.ok().out)["text"].count("\n") > 5

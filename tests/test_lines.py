@@ -104,14 +104,17 @@ LOG = """\
     "query, line", [("cooling", 7), ("ran out of disk", 4), ("user sign in", 5), ("which port does it listen on", 1)]
 )
 def test_a_line_answers_where_its_chunk_is_about_many_things(query, line, real, tmp_path):
-    (tmp_path / "app.log").write_text(LOG)
-    hit = json.loads(command("search", "--json", query, "app.log", env=real, cwd=tmp_path).ok().out)
-    assert hit["line"] == line and hit["score"] > 0.2, hit
+    for name in ("app.md", "app.log"):  # a chunk, and one for each entry
+        (tmp_path / name).write_text(LOG)
+        hit = json.loads(command("search", "-k", "1", "--json", query, name, env=real, cwd=tmp_path).ok().out)
+        assert hit["line"] == line and hit["score"] > 0.2, hit
 
 
 @pytest.mark.model
 def test_no_line_answers_what_is_not_there(real, tmp_path):
-    (tmp_path / "app.log").write_text(LOG)
+    for name in ("app.md", "app.log"):
+        (tmp_path / name).write_text(LOG)
     for query in ("who painted the Mona Lisa", "bread with olives", "the treaty of Versailles"):
-        result = command("search", query, "app.log", env=real, cwd=tmp_path)
-        assert (result.status, result.out) == (1, b""), result
+        for name in ("app.md", "app.log"):
+            result = command("search", query, name, env=real, cwd=tmp_path)
+            assert (result.status, result.out) == (1, b""), result

@@ -106,3 +106,15 @@ def test_exact_vectors_and_others_are_not_joined(shards, tmp_path):
     shards("b.db", B, "--exact")
     words = ["index", "--merge", "a.db", "b.db", "-o", "m.db"]
     command(*words, cwd=tmp_path).fails("b.db with --exact, a.db without --exact: they have other vectors")
+
+
+def test_what_output_names(shards, tmp_path):
+    """- is standard output for every way to make an index; what is no index is not replaced."""
+    names = [shards("a.db", A), shards("b.db", B)]
+    piped = command("index", "--merge", *names, "-o", "-", cwd=tmp_path).ok().out
+    assert piped == command("index", "--merge", *names, cwd=tmp_path).ok().out and piped.startswith(b"SQLite")
+    (tmp_path / "notes.md").write_text("# notes\n")
+    command("index", "--merge", *names, "-o", "notes.md", cwd=tmp_path).fails("notes.md is there, and no index")
+    command("index", "--split", "2", "a.db", "-o", "-", cwd=tmp_path).fails("--split and -o - exclude each other")
+    command("index", "-u", "-", "notes.md", cwd=tmp_path).fails("-u brings a file up to date, and - names none")
+    assert sorted(os.listdir(tmp_path)) == ["a.db", "b.db", "notes.md"]

@@ -124,9 +124,13 @@ def test_learn_and_output_go_together(model, tmp_path):
     command("classify", "--learn", "", "-o", "x", "-m", model).fails("--learn wants a FILE")
     write(tmp_path / "e.jsonl", examples(6))
     before = (tmp_path / "e.jsonl").read_bytes()
-    command("classify", "--learn", "e.jsonl", "-o", "./e.jsonl", "-m", model, cwd=tmp_path).fails("its own examples")
-    shell(f"classify --learn - -o e.jsonl -m {model} < e.jsonl", cwd=tmp_path).fails("its own examples, standard input")
+    told = "e.jsonl is there, and no probe"  # nor anything else that is not ours
+    command("classify", "--learn", "e.jsonl", "-o", "./e.jsonl", "-m", model, cwd=tmp_path).fails(told)
+    shell(f"classify --learn - -o e.jsonl -m {model} < e.jsonl", cwd=tmp_path).fails(told)
     assert (tmp_path / "e.jsonl").read_bytes() == before
+    (tmp_path / "new").touch()
+    for _ in range(2):  # an empty file, and a probe, are replaced
+        command("classify", "--learn", "e.jsonl", "-o", "new", "-q", "-m", model, cwd=tmp_path).ok()
     for name in ("no/x", "/dev/null", ".", ""):
         command("classify", "--learn", "e.jsonl", "-o", name, "-m", "none/such", cwd=tmp_path).fails(
             "cannot write", name

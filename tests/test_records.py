@@ -1,10 +1,12 @@
 """What is a record, and what is told of one that is none."""
 
 import os
+import shlex
 import threading
 import time
 
 import pytest
+from command import command, shell
 from hypothesis import given
 from hypothesis import strategies as st
 from test_pipes import call_on
@@ -109,3 +111,52 @@ def test_a_fifo_is_opened_once(tmp_path):
     time.sleep(0.1)
     assert [record.text for record in found] == ["cat", "dog"]
     writer.join()
+
+
+# ---------------------------------------------------------------- what is told of standard input, by every command
+
+
+def readers(model):
+    """Each command as it reads records or text from standard input."""
+    llama = os.path.join(os.path.dirname(os.path.abspath(__file__)), "oracles", "llama-causal")
+    return {
+        "embed": ["--json", "-m", model], "index": ["-m", model, "-o", "made.db"], "search": ["-m", model, "cat"],
+        "rerank": ["-m", model, "cat"], "classify": ["-m", model, "-l", "cat,dog"], "tokenize": ["-m", llama],
+        "toast": ["-m", llama, "-n", "1", "--each", "say"],
+    }  # fmt: skip
+
+
+def test_a_loop_that_is_read_is_told(tmp_path, model):
+    """`while read x; do COMMAND; done < list`: the command takes the rest of the list."""
+    (tmp_path / "list").write_text("cat\na cat\nthe cat\n")
+    for name, words in readers(model).items():
+        line = shlex.join([name, *map(str, words)])
+        told = f"{name}: of standard input a part was read before".encode()
+        found = shell(f"while read x; do {line}; done < list", cwd=tmp_path)
+        assert found.err.startswith(told) and found.err.count(b"\n") == 1, found
+        for quiet in (f"while read x; do {line} -q; done < list", f"{line} < list", f"cat list | {line}"):
+            shell(quiet, cwd=tmp_path).ok()
+        if name not in ("index", "toast"):  # FILEs are read, and the list is left
+            found = shell(f"while read x; do {line} list > out; echo $?; done < list", cwd=tmp_path).ok()
+            assert found.out == b"0\n" * 3
+
+
+def test_objects_that_are_read_as_lines_are_told(tmp_path, model):
+    objects = b'{"body": "a cat", "id": 1}\n{"id": 2}\n'
+    (tmp_path / "x.jsonl").write_bytes(objects)
+    lines = [b"{braces} of a text\n", b'{"a": 1}\nno object\n', b"[1]\n", b'{"a": NaN\n', b'\n{"a": 1}\n']
+    for name, words in readers(model).items():
+        if name == "tokenize":
+            continue
+        found = command(name, *words, stdin=objects, cwd=tmp_path)
+        assert found.status == 0 and found.err.count(b"\n") == 1, found
+        assert b"standard input holds JSON" in found.err and b"--field NAME; the first has body, id" in found.err
+        command(name, *words, "-q", stdin=objects, cwd=tmp_path).ok()
+        for text in lines:
+            assert command(name, *words, stdin=text, cwd=tmp_path).err == b"", (name, text)
+    for name in ("embed", "rerank", "classify"):
+        found = command(name, *readers(model)[name], "x.jsonl", "x.jsonl", cwd=tmp_path)
+        assert found.err.startswith(f"{name}: x.jsonl holds JSON objects".encode()) and found.err.count(b"\n") == 1
+    queries = tmp_path / "queries"
+    queries.write_bytes(b'{"text": "cat"}\n')
+    command("search", "-m", model, "--queries", "queries", stdin=b"a cat\n", cwd=tmp_path).ok()

@@ -256,6 +256,17 @@ def test_tokenize():
     assert tokenize("--count", stdin=TEXT.encode()).ok().out == f"{len(lines)}\n".encode()
 
 
+def test_tokenize_counts_each_file(tmp_path):
+    """As wc: a number alone of one text, a line for each of several and their sum."""
+    (tmp_path / "a").write_text("a cat")
+    (tmp_path / "b").write_bytes(b"the dog sat \xff")
+    one, two = (int(tokenize("--count", "-q", name, cwd=tmp_path).ok().out) for name in ("a", "b"))
+    ran = tokenize("--count", "a", "b", "a", cwd=tmp_path)
+    assert ran.out == f"{one}\ta\n{two}\tb\n{one}\ta\n{2 * one + two}\ttotal\n".encode() and ran.status == 0
+    assert ran.err == b"tokenize: b held 1 sequence of invalid UTF-8, read as U+FFFD\n"
+    assert tokenize("--count", "a", "none", cwd=tmp_path).fails("none").out == b""
+
+
 def test_tokenize_cuts_and_splits():
     ran = tokenize("--max", "5", stdin=TEXT.encode())
     assert (
@@ -391,6 +402,28 @@ def test_each_goes_on_after_a_record_that_is_none():
     assert ["error" in o for o in objects] == [False, True, True, True, True, False]
 
 
+def test_a_record_keeps_its_text_beside_the_answer():
+    """The answer is `text`; what was the record's own is `input`, unless it has one."""
+    source = b'{"text": "one", "id": 7}\n{"text": "two", "input": 3}\n{"text": " "}\n{"text": 5}\n'
+    ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=source)
+    one, two, empty, bad = map(json.loads, ran.out.splitlines())
+    assert one["input"] == "one" and one["id"] == 7 and one["text"] not in ("", "one")
+    assert two["input"] == 3 and two["text"] and empty["input"] == " " and empty["text"] == "" and ran.status == 2
+    assert "error" in bad and "text" not in bad
+
+
+def test_answers_that_a_limit_ends_are_told_unless_it_was_asked_for():
+    """A limit that was typed is a wish, as of head -n; the end of the context is not."""
+    long = ("a cat " * 240).encode()  # leaves no room for 100 tokens
+    for words in ([], ["--each"]):
+        at = [*words, "--no-loop-stop", "-n"]
+        assert toast(*at, "2", stdin=b"hi").ok().out
+        ran = toast(*at, "2", "--strict", stdin=b"hi")
+        assert ran.status == 3 and b"stopped at" in ran.err, ran
+        ran = toast(*at, "4000", stdin=long)
+        assert ran.status == 0 and b"stopped at" in ran.err, ran
+
+
 def test_each_answers_as_records_come():
     """Also while it waits in the middle of a line, or has begun an answer that takes long."""
     running = start("toast", "-m", QWEN, "--each", "--json", "-n", "4", "say it")
@@ -450,6 +483,18 @@ def test_a_session_that_was_edited(tmp_path):
     for count in (4, 6):
         toast("-n", "2", "--session", "trip", "and then?", env=home).ok()
         assert len([json.loads(line) for line in path.read_text().splitlines()]) == count
+
+
+def test_a_session_keeps_what_was_read(tmp_path):
+    """What --long truncate has cut is not in the way of the next question."""
+    home, path = {"TOAST_HOME": str(tmp_path)}, tmp_path / "sessions" / "trip.jsonl"
+    words = ("-n", "2", "--session", "trip")
+    (tmp_path / "f").write_text("dog " * 3000)
+    ran = toast(*words, "--long", "truncate", "why", "f", stdin=b"cat " * 2000, env=home, cwd=tmp_path)
+    assert ran.status == 0 and ran.err.count(b"from the middle of") == 2, ran
+    asked = json.loads(path.read_text().splitlines()[0])["content"]
+    assert asked.startswith("cat ") and "==> f <==" in asked and asked.endswith("why") and len(asked) < 8000
+    toast(*words, "and then?", env=home).ok()
 
 
 def test_a_session_has_one_system_prompt(tmp_path):

@@ -60,14 +60,18 @@ def toast(
         "--max-tokens",
         metavar="N",
         min=1,
-        help="Tokens of the answer, at most.",
+        help="Tokens of the answer, at most; that it was cut there, -v and --strict tell.",
         group="Answer",
         without="what the context holds",
     ),
     prefill: str = Option("", "--prefill", metavar="TEXT", help="How the answer begins."),
     stop: list[str] = Option([], "--stop", metavar="TEXT", help="End the answer before this text."),
     code: bool = Option(False, "-x", "--extract", help="Print only the first fenced code block."),
-    json: bool = Option(False, "--json", help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}.'),
+    json: bool = Option(
+        False,
+        "--json",
+        help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own text is "input".',
+    ),
     logprobs: int | None = Option(
         None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."
     ),
@@ -87,7 +91,7 @@ def toast(
         None,
         "--schema",
         metavar="FILE|JSON",
-        help="The answer is JSON that is valid by this schema.",
+        help="The answer is JSON that is valid by this schema; an object has the properties that are named and no others, unless additionalProperties is there, or objects are put together (allOf, oneOf).",
         group="Form of the answer",
     ),
     regex: str | None = Option(
@@ -135,7 +139,7 @@ def toast(
     each: bool = Option(
         False,
         "--each",
-        help="Every record of FILEs, else of standard input, is a question, every answer a line; of a blank one an empty line.",
+        help="Every record of FILEs, else of standard input, is a question, every answer a line; of a blank or bad one an empty line, and bad ones are told, with status 2 at the end.",
         group="Records",
     ),
     nul: bool = NUL,
@@ -237,7 +241,9 @@ def tokenize(
     ),
     model: str = MODEL,
     ids: bool = Option(False, "--ids", help="Write token ids only, one a line.", group="Form"),
-    count: bool = Option(False, "--count", help="Write the number of tokens."),
+    count: bool = Option(
+        False, "--count", help="Write the number of tokens; of several FILEs COUNT<TAB>FILE, and a total."
+    ),
     decode: bool = Option(False, "--decode", help="Read ids, write their text."),
     max: int | None = Option(None, "--max", metavar="N", min=1, help="Write the text's beginning, at most N tokens."),
     split: int | None = Option(None, "--split", metavar="N", min=1, help="Write pieces of at most N tokens."),

@@ -49,8 +49,10 @@ class Part:
         return f"cut {gone} of {size} {unit} from the middle of {self.name}"
 
 
-def fit(call: Call, engine: Engine, parts: list[Part], *, prompt: Prompt, hint: str) -> tuple[str, list[int]]:
-    """(prompt, ids) of the parts that are cut to three quarters of the context; each cut is told.
+def fit(
+    call: Call, engine: Engine, parts: list[Part], *, prompt: Prompt, hint: str
+) -> tuple[str, list[int], list[str]]:  # fmt: skip
+    """(prompt, ids, texts) of the parts that are cut to three quarters of the context; each cut is told.
 
     BadInput, with what to type, where what cannot be cut is longer than that."""
     most = engine.context * 3 // 4
@@ -64,7 +66,7 @@ def fit(call: Call, engine: Engine, parts: list[Part], *, prompt: Prompt, hint: 
             for part, count, text in zip(parts, counts, texts, strict=True):
                 if text is not part.text:
                     call.cut(part.told(count, text))
-            return found, ids
+            return found, ids, texts
         room -= len(ids) - most  # a cut may make its neighbours encode to more
     raise engine.too_long(len(ids), hint)
 

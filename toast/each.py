@@ -75,20 +75,20 @@ class Lines:
             return
         if self.request.json:
             found = as_json(self.request, job.answer.text, job.sequence.reason, prompt=len(job.ids), tokens=job.tokens)
-            self._put(job.index, pipes.json_line({**(job.data or {}), "index": job.index, **found}))
+            self._put(job.index, _object(job.index, job.data, found))
         else:
             self._put(job.index, self._line(job.answer.text))
 
     def empty(self, index: int, data: Data | None) -> None:
         """A record without text has an answer without text."""
-        found = {**(data or {}), "index": index, **as_json(self.request, "", "stop", prompt=0, tokens=[])}
-        self._put(index, pipes.json_line(found) if self.request.json else self._line(""))
+        found = as_json(self.request, "", "stop", prompt=0, tokens=[])
+        self._put(index, _object(index, data, found) if self.request.json else self._line(""))
 
     def failed(self, index: int, data: Data | None, error: ToastError) -> None:
         """Tell of a record that cannot be answered; its place stays empty."""
         self.call.error(f"{self.what} {index + 1}: {error}")
-        told = {**(data or {}), "index": index, "error": str(error)}
-        self._put(index, pipes.json_line(told) if self.request.json else self._line(""))
+        told = {"error": str(error)}
+        self._put(index, _object(index, data, told) if self.request.json else self._line(""))
 
     def _line(self, text: str) -> bytes:
         if self.nul:
@@ -103,6 +103,15 @@ class Lines:
             self.next += 1
         if ready:
             pipes.write_answer(self.call, b"".join(ready))
+
+
+def _object(index: int, data: Data | None, found: dict[str, Any]) -> bytes:
+    """A line of JSON: the fields of the record and what was found, of which `text` is the answer: the record's own text
+    stays as `input`."""
+    fields = dict(data or {})
+    if "text" in fields and "input" not in fields:
+        fields["input"] = fields.pop("text")
+    return pipes.json_line({**fields, "index": index, **found})
 
 
 def answer_each(call: Call, request: Request, records: Records) -> None:
@@ -126,11 +135,12 @@ def answer_samples(call: Call, request: Request, count: int, *, nul: bool) -> No
 
 
 def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked | None]) -> None:
-    short = looped = 0
+    short = unasked = looped = 0
     with pipes.progress(call) as bar:
         for job in _run(request.engine, jobs):
             lines.answered(job)
             short += job.sequence.reason == "length"
+            unasked += job.sequence.reason == "length" and job.sequence.limit != request.limit
             looped += job.sequence.reason == "loop"
             bar.update()
     if looped:
@@ -139,7 +149,8 @@ def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked 
         )
     if short:
         call.outcome.was_cut = True
-        call.info(f"{pipes.plural(short, 'answer')} stopped at the token limit")
+        say = call.warn if unasked or call.strict else call.info
+        say(f"{pipes.plural(short, 'answer')} stopped at the token limit")
 
 
 def _jobs(call: Call, request: Request, common: Question, *, lines: Lines, records: Records) -> Iterator[Asked | None]:

@@ -288,6 +288,24 @@ def _remove_left(name: str) -> None:
 # ---------------------------------------------------------------- for those who write
 
 
+def output(call: Call, name: str | None, *, what: str, ours: Callable[[str], bool], like: str) -> str | None:
+    """The file that -o names; None for standard output, which - names, too. BadInput before the work where no file
+    could be put in place, or where one would be replaced that is not `ours`.
+
+    what, like: what a message calls the file, and what to type."""
+    if name is None or name == "-":
+        return None
+    check_output(call, name)
+    path = call.path(name)
+    try:
+        foreign = os.path.exists(path) and os.path.getsize(path) and not ours(path)
+    except OSError as error:
+        raise os_error(error, f"open {name}") from None
+    if foreign:
+        raise BadInput(f"{name} is there, and no {what}", f"choose another name: {like}")
+    return name
+
+
 def check_output(call: Call, name: str) -> None:
     """Fail before the work where no file could be put in place: BadInput."""
     path = os.path.realpath(call.path(name)) if name else ""

@@ -31,7 +31,6 @@ RULES = 1 << 20  # bytes of a schema or a grammar
 CUT = "--long truncate cuts {}"
 TEXT = "@FILE; a text that begins with @ has a blank before it"
 EMPTY = "standard input is empty: the instruction alone is answered (--no-input says so)"
-BEGUN = "of standard input a part was read before: the instruction is about the rest (in a loop: --no-input)"
 LEFT = "standard input, of which a part was read before, is left to a loop (--no-input says so; cat | toast reads it)"
 LISTED = "standard input is names of files that are here, and is read beside the FILEs (in a loop: --no-input)"
 LOOKED_AT = 8  # lines of it that are looked at for that
@@ -63,6 +62,11 @@ class Question:
     def texts(self) -> list[str]:
         """Standard input, then the bodies of the files."""
         return [self.text, *(body for _, body in self.files)]
+
+    def cut(self, texts: list[str]) -> None:
+        """These are left of its texts."""
+        self.text, *bodies = texts
+        self.files = [(name, body) for (name, _), body in zip(self.files, bodies, strict=True)]
 
     def messages(self, texts: list[str] | None = None) -> Messages:
         """texts: in the place of its own."""
@@ -103,7 +107,7 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
     if pipes.is_begun(call.stdin):
         if files and call.strict:
             raise BadInput("of standard input a part was read before", "cat | toast reads the rest, --no-input none")
-        call.warn(LEFT if files else BEGUN)
+        call.warn(LEFT if files else pipes.BEGUN)
         if files:
             return b""
     raw = _read(call, engine, call.stdin, limit=limit, what="standard input", cut=True)
@@ -260,8 +264,8 @@ def fit(
     call: Call, engine: Engine, question: Question, *,
     long: str, template: bool, prefill: str, what: str = "standard input",
 ) -> tuple[str, list[int]]:  # fmt: skip
-    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the longest texts. what: the name of
-    the first one."""
+    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the question's longest texts. what:
+    the name of the first one."""
 
     def prompt(texts: list[str]) -> tuple[str, list[int]]:
         return engine.prompt(question.messages(texts), template=template, prefill=prefill)
@@ -278,4 +282,6 @@ def fit(
     from toast import cutting
 
     parts = [cutting.Part(engine, name, text, window=WINDOW) for name, text in zip(names, texts, strict=True)]
-    return cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)
+    found, ids, texts = cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)
+    question.cut(texts)
+    return found, ids

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     Data = dict[str, Any]  # a record's JSON object
 
 
+LOOKED_AT = 8  # lines that tell whether all are JSON
 NOTHING = object()  # what is under a name that an object does not have; null is something
 
 
@@ -48,7 +49,8 @@ class Records:
 
     Iterating gives records; `windows()` gives lists of them: at most pipes.WINDOW, and from a pipe what
     it has to give at the moment, so that a slow writer's records are answered as they come.
-    files: None for a command that takes none. soft: a bad record is given with its error, not raised.
+    files: None for a command that takes none. jsonl: None where lines may be objects and nobody need be told.
+    soft: a bad record is given with its error, not raised.
     on_error: what else becomes of one: with `stop` it ends the command; with `skip` it is told, left out, and the
     status will be 2; with `warn` it is told and left out.
     source: a name that goes into each record's object. start: the number of the first one.
@@ -56,12 +58,13 @@ class Records:
 
     def __init__(
         self, call: Call, files: Sequence[str] | None = (), *,
-        nul: bool = False, jsonl: bool = False, field: str | None = None, soft: bool = False,
+        nul: bool = False, jsonl: bool | None = None, field: str | None = None, soft: bool = False,
         on_error: str = "stop", source: str | None = None, start: int | None = None,
     ) -> None:  # fmt: skip
         self.call, self.nul, self.on_error, self.source = call, nul, on_error, source
         self.first = self.count = start or 0
-        self.jsonl, self.field, self.soft = jsonl or field is not None, field or "text", soft
+        self.jsonl, self.field, self.soft = bool(jsonl) or field is not None, field or "text", soft
+        self.told = jsonl is None or self.jsonl  # of objects that are read as lines
         self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
         self.invalid = 0
@@ -127,6 +130,8 @@ class Records:
         for raws in split(
             pipes.read_chunks(self.call, name, self.where(name), busy=lambda: self.busy()), b"\0" if self.nul else b"\n"
         ):
+            if raws and not self.told:
+                self._tell_objects(name, raws[:LOOKED_AT])
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
                 window, bad = self._window(part, name, number)
@@ -134,6 +139,20 @@ class Records:
                 yield window
                 if bad:
                     raise bad
+
+    def _tell_objects(self, name: str, raws: list[bytes]) -> None:
+        """Tell, once, where the first lines are JSON objects that nobody asked to be read as such."""
+        self.told = True
+        if not all(raw.startswith(b"{") for raw in raws):
+            return
+        import json
+
+        try:
+            first, *_ = map(json.loads, raws)
+        except (ValueError, RecursionError):
+            return
+        told = f"{self.where(name)} holds JSON objects, which are read as plain lines"
+        self.call.warn(f"{told} (--field NAME; the first has {', '.join(list(first)[:8]) or 'no fields'})")
 
     def _window(self, raws: list[bytes], name: str, number: int) -> tuple[list[Record], BadInput | None]:
         """The records before the first bad one, and what is wrong with that."""

@@ -55,6 +55,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--raw --no-chat-template --completion": "--no-template",
         "--chat-template-kwargs --template-kwargs --option --param": "--template KEY=VALUE",
         "--echo --passthrough --tee": "--repeat-input",
+        "--on-error": "with --each a bad record has an empty answer, and the status is 2 at the end",
         "--cache-type-k --cache-type-v --kv-cache": "--kv-bits",
         "--truncate": "--long truncate",
         "--verbose-prompt --show-prompt --print-prompt": "--dry-run",

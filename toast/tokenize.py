@@ -124,6 +124,8 @@ def run(
 
     limit: tokens, of max and split; nul: ends of pieces; special: with the tokens around a text."""
     source, tokenizer = pipes.Input(call, files), tokenizer_for(call, model)
+    if form == "count" and len(files) > 1:
+        return _count_each(call, tokenizer, files, special=special)
     if form == "max":
         _write_head(call, tokenizer, source, limit=limit)
         source.warn()
@@ -142,6 +144,17 @@ def run(
         ids = ids_of(tokenizer, text, special=special)
         lines = [len(ids)] if form == "count" else ids
         pipes.write_answer(call, "".join(f"{line}\n" for line in lines).encode())
+
+
+def _count_each(call: Call, tokenizer: Tokenizer, files: list[str], *, special: bool) -> None:
+    """COUNT<TAB>FILE of each file, and of them all: what `wc` and `du -c` tell, too."""
+    total = 0
+    for name in files:
+        source = pipes.Input(call, [name])
+        total += (count := len(ids_of(tokenizer, source.all(), special=special)))
+        source.warn()
+        pipes.write_answer(call, f"{count}\t{name}\n".encode("utf-8", "surrogateescape"))
+    pipes.write_answer(call, f"{total}\ttotal\n".encode())
 
 
 def _write_head(call: Call, tokenizer: Tokenizer, source: pipes.Input, *, limit: int) -> None:

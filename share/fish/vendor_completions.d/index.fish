@@ -13,7 +13,7 @@ end
 complete -c index -s o -l output -r -k -a '(__fish_complete_suffix .db)' -d 'Build INDEX, replacing it when all is done.'
 complete -c index -s u -l update -r -k -a '(__fish_complete_suffix .db)' -d 'Bring INDEX up to date, or make it; embeds only new text.'
 complete -c index -s m -l model -r -a '(__toast_models)' -d 'Embedding model; -u keeps to its own. [default: $EMBED_MODEL, else minilm]'
-complete -c index -l chunk -x -a 'auto paragraphs lines' -d 'Cut files at sections, at paragraphs or at lines. [default: auto]'
+complete -c index -l chunk -x -a 'auto paragraphs lines' -d 'Cut files at sections (logs at entries), at paragraphs or at lines. [default: auto]'
 complete -c index -l exact -d 'Keep float32 vectors too; the index is five times as large.'
 complete -c index -l merge -d 'PATHs are indexes, @LIST names some: join them.'
 complete -c index -l split -x -d 'PATH is an index: make N of it, FILE-1.db to FILE-N.db of -o FILE. [at least 2]'

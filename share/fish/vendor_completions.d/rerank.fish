@@ -16,7 +16,7 @@ complete -c rerank -l long -x -a 'best truncate error' -d 'Records over the mode
 complete -c rerank -l query-field -x -d 'Take the query from this field instead; implies --jsonl.'
 complete -c rerank -l group -x -d 'Rank the records apart that differ in this field; implies --jsonl.'
 complete -c rerank -s k -x -d 'Only the best N records of each query. [at least 1, default: all]'
-complete -c rerank -l threshold -x -d 'Only records that score at least S, with --raw-scores in logits.'
+complete -c rerank -l threshold -x -d 'Only records that score at least S, with --raw-scores in logits. What is enough depends on model and texts: --scores shows it; in logs .02 is much, in passages of one subject .2.'
 complete -c rerank -l scores -d 'Write SCORE<TAB>RECORD; scores are from 0 to 1.'
 complete -c rerank -l raw-scores -d 'As --scores, with the model\'s logit as the score.'
 complete -c rerank -l json -d 'Write JSON lines: {"index", "score", "text"}.'

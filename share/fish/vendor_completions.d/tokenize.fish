@@ -12,7 +12,7 @@ end
 
 complete -c tokenize -s m -l model -r -a '(__toast_models)' -d 'A name, a folder, a .gguf file, org/name or ollama:name. [default: smollm2, $TOAST_MODEL]'
 complete -c tokenize -l ids -d 'Write token ids only, one a line.'
-complete -c tokenize -l count -d 'Write the number of tokens.'
+complete -c tokenize -l count -d 'Write the number of tokens; of several FILEs COUNT<TAB>FILE, and a total.'
 complete -c tokenize -l decode -d 'Read ids, write their text.'
 complete -c tokenize -l max -x -d 'Write the text\'s beginning, at most N tokens. [at least 1]'
 complete -c tokenize -l split -x -d 'Write pieces of at most N tokens. [at least 1]'
