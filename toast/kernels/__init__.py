@@ -5,6 +5,7 @@ Does not know models or commands. Kernels are installed once in a process: the f
 
 from __future__ import annotations
 
+import sys
 from _thread import allocate_lock
 
 from toast.kernels.replaced import replace, restore
@@ -35,6 +36,11 @@ OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d",
 FAST = ("rms_norm", "layer_norm", "rope", "scaled_dot_product_attention")
 NN = ("gelu", "gelu_approx", "gelu_fast_approx", "silu")
 
+# our file of layers with a state -> those of MLX-LM's that it knows: imported when one of them is
+FAMILIES = {
+    "mamba": ("granitemoehybrid", "falcon_h1"), "qwen3_next": ("qwen3_next", "qwen3_5"), "lfm2": ("lfm2", "lfm2_moe"),
+    "granite": ("granitemoehybrid",), "falcon": ("falcon_h1",),
+}  # fmt: skip
 # what the extension must have: one built before a name came would fail in the middle of a model
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
@@ -151,18 +157,30 @@ def install_nn() -> None:
     """The same for mlx.nn's and MLX-LM's own modules; call it after a model's file was imported."""
     if _variant == "off":
         return
+    from importlib import import_module
+
     import mlx.nn as nn
     from mlx.nn.layers import activations
 
-    from . import _ext, falcon, granite, hybrid, lfm2, mamba, modules, recurrent, rwkv
+    from . import _ext, hybrid, modules, recurrent
 
     with _lock:
         for module in (nn, activations):
             _replace(module, NN, _ext)
         modules.fuse(_ext)
         recurrent.fuse(_ext)
-        hybrid.fuse(_ext, [mamba, lfm2, granite, falcon])
-        rwkv.fuse(_ext)
+        hybrid.fuse(
+            _ext,
+            [import_module(f"{__name__}.{ours}") for ours, files in FAMILIES.items() if any(map(_is_loaded, files))],
+        )
+        if _is_loaded("rwkv7"):
+            from . import rwkv
+
+            rwkv.fuse(_ext)
+
+
+def _is_loaded(file: str) -> bool:
+    return f"mlx_lm.models.{file}" in sys.modules
 
 
 def supports_ragged_batch(model: Any) -> bool:

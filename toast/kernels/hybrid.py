@@ -1,9 +1,8 @@
 """Replaces models whose layers have a state by one op for all layers: attention, mixers and feed-forward blocks, so
 that Python and MLX do little for a token.
 
-Knows the caches that MLX-LM makes for them, and what the layers of Qwen3-Next and Qwen3.5 are made of; other families
-are in lfm2.py, granite.py and falcon.py. What they do not know, a batch with padding, say, is done layer by
-layer (recurrent.py, mamba.py).
+Knows the caches that MLX-LM makes for them. What the layers are made of is in qwen3_next.py, lfm2.py, granite.py and
+falcon.py; what those do not know, or a batch with padding, is done layer by layer (recurrent.py, mamba.py).
 """
 
 from __future__ import annotations
@@ -13,9 +12,8 @@ import sys
 import mlx.core as mx
 
 from toast.kernels import recurrent
-from toast.kernels.known import _is_affine, _matrix, feed_forward
-from toast.kernels.modules import _has_room, _make_rope, _once, _reserve, _sees_all
-from toast.kernels.recurrent import keep, names, put, state
+from toast.kernels.modules import _has_room, _once, _reserve, _sees_all
+from toast.kernels.recurrent import keep, put, state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from toast.kernels import _ext
 
 ext: Any = None  # the extension, whose ops are used here; set by fuse()
-
-ATTENTION = 0xD1911CFC  # what its __call__ refers to, as recurrent.METHODS
 
 
 class Family:
@@ -62,11 +58,11 @@ class Family:
 
 
 def fuse(extension: Any, others: Sequence[Any]) -> None:
-    """Use its op in the models of mlx_lm that are loaded, of these other files' too; call it again after loading
-    others."""
+    """Use its op in the models of mlx_lm that are loaded, as these files know them; call it again after
+    loading others."""
     global ext
     ext = extension
-    families[:] = MODELS + [model for other in others for model in other.MODELS]
+    families[:] = [model for other in others for model in other.MODELS]
     for file, name, method, code, ours in [one for other in others for one in other.METHODS]:
         put(sys.modules.get(f"mlx_lm.models.{file}"), name, method, code, ours)
     for file, name, code, family in families:
@@ -136,48 +132,5 @@ def _has_keys(cache: Any) -> bool:
     return hasattr(cache, "keys")
 
 
-# ---------------------------------------------------------------- a layer's fused form
-
-
-def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
-    """One layer, None where the extension has no such form."""
-    norms = [layer.input_layernorm, layer.post_attention_layernorm]
-    known = type(layer).__call__ is recurrent._layer and all(type(norm).__name__ == "RMSNorm" for norm in norms)
-    feeds = feed_forward(layer.mlp) if known else None
-    if feeds is None:
-        return None
-    return _net_layer(layer, norms, *feeds) if layer.is_linear else _attention_layer(layer, norms, *feeds)
-
-
-def _net_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
-    mixer = layer.linear_attn
-    if type(mixer).__call__ is not recurrent._delta_net or getattr(mixer, "sharding_group", None) is not None:
-        return None
-    net, projections = recurrent.form(mixer)
-    linears = [*projections, mixer.out_proj, *feeds]
-    if net is None or not all(_is_affine(x) and "bias" not in x for x in linears):
-        return None
-    return ext.DecoderLayers(mixer=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4), experts=experts)
-
-
-def _attention_layer(layer: Any, norms: list[Any], feeds: list[Any], experts: Any) -> _ext.DecoderLayers | None:
-    attention = layer.self_attn
-    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, *feeds]
-    rope = _once(attention.rope, _make_rope)
-    if rope is None or names(type(attention).__call__) != ATTENTION or not all(map(_is_affine, linears)):
-        return None
-    return ext.DecoderLayers(
-        rope=rope, linears=[_matrix(x) for x in linears], biases=[x.get("bias") for x in linears], updates=[],
-        norms=_norms([*norms, attention.q_norm, attention.k_norm], 2), activation="silu", experts=experts, gated=True,
-        heads=attention.num_attention_heads, kv_heads=attention.num_key_value_heads, scale=attention.scale,
-    )  # fmt: skip
-
-
 def _norms(norms: list[Any], others: int) -> list[tuple[mx.array, float] | None]:
     return [*((norm.weight, norm.eps) for norm in norms), *[None] * others]
-
-
-MODELS = [
-    ("qwen3_next", "Qwen3NextModel", 0x9041DEF5, Family(_make_layer)),
-    ("qwen3_5", "Qwen3_5TextModel", 0x09E9B64D, Family(_make_layer)),
-]
