@@ -167,16 +167,16 @@ def both_ways(model, rows, monkeypatch):
     return fused, logits(model, pieces, rows, caches)
 
 
-@pytest.mark.parametrize("name", MIXTURES)
+@pytest.mark.parametrize("name, more", [*FUSED.items(), *MIXTURES.items()])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_mixture_has_its_bits_however_it_is_cut(name, variant):
-    model = quantized(name, **MIXTURES[name])
+def test_one_op_has_its_bits_however_a_text_is_cut(name, more, variant):
+    model = quantized(name, **more)
     use(variant)
     whole = bits(logits(model, [TOKENS]))
     np.testing.assert_array_equal(bits(logits(model, np.split(TOKENS, [3, 10, 11, 12, 64], axis=1))), whole)
     ext.set_threads(3)
     np.testing.assert_array_equal(bits(logits(model, [TOKENS], slice(1, 2)))[0], whole[1])
-    assert language_part(model).fused.mixtures
+    assert bool(language_part(model).fused.mixtures) == (more is MIXTURES.get(name))
 
 
 def test_other_mixtures_are_done_layer_by_layer():

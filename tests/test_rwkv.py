@@ -154,3 +154,15 @@ def test_layers_and_states_that_do_not_fit_are_refused():
         parts[1](x, [None] * 3)
     model.layers[1].attn.k_k = mx.zeros((4, 15))
     assert rwkv._make_layer(model.layers[1]) is None
+
+
+def test_mapped_weights_are_not_copied():
+    """Arrays whose buffers are larger than they are, as mapped ones seem to be: MLX's contiguous() copies such."""
+    model = made("rwkv7", mx.float32, **WIDE | {"hidden_size": 512, "intermediate_size": 2048})
+    use(VARIANTS[-1])
+    for linear in [layer.ffn[name] for layer in model.layers for name in ("key", "value")]:
+        linear.weight = mx.concatenate([linear.weight, linear.weight])[: len(linear.weight)]
+    mx.eval(model.parameters())
+    before = mx.get_active_memory()
+    assert all(rwkv._make_layer(layer) for layer in model.layers)
+    assert mx.get_active_memory() - before < model.layers[0].ffn.key.weight.nbytes / 2

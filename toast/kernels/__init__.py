@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 MLX = "0.32.4"  # the extension is compiled against this release's C++ types
-VERSION = "8"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
+VERSION = "9"  # raise when a kernel's bits change: caches of results key on variant() + VERSION
 
 # MLX's name -> the same name in the extension; a name that the extension lacks stays MLX's.
 OPS = ("quantized_matmul", "gather_qmm", "matmul", "addmm", "softmax", "conv1d", "sigmoid")
@@ -45,8 +45,7 @@ FAMILIES = {
 NEEDED = (
     "choose", "set_threads", "map_tensors", "linear", "after_attention", "encoder_layer", "append", "swiglu", "Rope",
     "attention_step", "DecoderLayers", "gated_delta_net", "short_convolution", "mamba2", "RwkvLayers", "int8_scan",
-    "int8_near",
-    "crc32_blocks", "tell_of_shrunk_files",
+    "int8_near", "crc32_blocks", "tell_of_shrunk_files",
 )  # fmt: skip
 
 # set by install()
@@ -239,13 +238,7 @@ def _load(mx: ModuleType) -> tuple[Any, str | None]:
         from . import _ext
     except ImportError as error:
         return None, f"the kernels are not built: install a C++ compiler and toast again ({str(error).splitlines()[0]})"
-    missing = [name for name in NEEDED if not _has(_ext, name)]
+    missing = [name for name in NEEDED if not hasattr(_ext, name)]
     if missing:
         return None, f"the kernels were built by another version, without {missing[0]}: install again"
     return _ext, None
-
-
-def _has(owner: Any, name: str) -> bool:
-    """Whether it has an attribute of that name, `a.b` for one of an attribute's."""
-    first, _, rest = name.partition(".")
-    return hasattr(owner, first) and (not rest or _has(getattr(owner, first), rest))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.kernels import hybrid, mamba
 from toast.kernels.hybrid import Family, _norms
-from toast.kernels.known import _is_affine, _matrix
+from toast.kernels.known import plain_matrices
 from toast.kernels.modules import _make_rope, _once
 from toast.kernels.recurrent import names
 
@@ -27,11 +27,11 @@ def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
         return None
     op, rope = mamba.mixer(mixer), _once(attention.rope, _make_rope)
     linears = [mixer.in_proj, mixer.out_proj, attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj]
-    linears += [mlp.gate_proj, mlp.up_proj, mlp.down_proj]
-    if op is None or rope is None or not all(_is_affine(x) and "bias" not in x for x in linears):
+    matrices = plain_matrices([*linears, mlp.gate_proj, mlp.up_proj, mlp.down_proj])
+    if op is None or rope is None or matrices is None:
         return None
     return hybrid.ext.DecoderLayers(
-        mixer=op, rope=rope, linears=[_matrix(x) for x in linears],
+        mixer=op, rope=rope, linears=matrices,
         norms=_norms([layer.input_layernorm, layer.pre_ff_layernorm], 4),
         heads=attention.num_heads, kv_heads=attention.num_kv_heads, scale=attention.scale,
     )  # fmt: skip

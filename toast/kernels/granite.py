@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.kernels import hybrid, mamba
 from toast.kernels.hybrid import Family, _norms
-from toast.kernels.known import _is_affine, _matrix, feed_forward
+from toast.kernels.known import activation, feed_forward, plain_matrices
 from toast.kernels.modules import _make_rope, _once
 from toast.kernels.recurrent import names
 
@@ -26,14 +26,14 @@ def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
     mixes = layer.layer_type == "mamba"
     parts = _mamba_parts(layer.mamba) if mixes else _attention_parts(layer.self_attn)
     feeds = feed_forward(layer.mlp)
-    if parts is None or feeds is None:
+    if parts is None or feeds is None or feeds[1] is not None:
         return None
-    linears = [*parts.pop("linears"), *feeds[0]]
-    if not all(_is_affine(x) and "bias" not in x for x in linears):
+    matrices = plain_matrices([*parts.pop("linears"), *feeds[0]])
+    if matrices is None:
         return None
     norms = _norms([layer.input_layernorm, layer.post_attention_layernorm], 4)
     return hybrid.ext.DecoderLayers(
-        linears=[_matrix(x) for x in linears], norms=norms, residual=layer.residual_multiplier, **parts
+        linears=matrices, norms=norms, activation=activation(layer.mlp), residual=layer.residual_multiplier, **parts
     )
 
 

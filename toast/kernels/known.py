@@ -127,7 +127,7 @@ def kind(function: Any) -> str | None:
 def layer_parts(block: Any) -> dict[str, Any] | None:
     """What ext.DecoderLayers takes for a block, but for its rope; None where it has no such form."""
     attention, mlp = block.self_attn, block.get("mlp") or block.block_sparse_moe
-    ways = kind(type(block).__call__), kind(type(attention).__call__), kind(type(mlp).__call__)
+    ways = kind(type(block).__call__), kind(type(attention).__call__)
     projections, feeds = _attention_linears(attention, ways[1]), feed_forward(mlp)
     norms = NORMS.get(ways[0] or "", _no_norms)(block, ways[1])
     if projections is None or feeds is None or norms is None:
@@ -142,7 +142,7 @@ def layer_parts(block: Any) -> dict[str, Any] | None:
         "biases": [x.get("bias") for x in linears],
         "updates": updates,
         "norms": norms,
-        "activation": "gelu_approx" if ways[2] == "Gemma3MLP" else "silu",
+        "activation": activation(mlp),
         "experts": feeds[1],
         "heads": attention.num_heads if ways[1] == "MixtralAttention" else attention.n_heads,
         "kv_heads": attention.num_key_value_heads if ways[1] == "MixtralAttention" else attention.n_kv_heads,
@@ -171,6 +171,11 @@ def feed_forward(mlp: Any) -> tuple[list[Any], Experts | None] | None:
         half = mlp.gate_up_proj.weight.shape[0] // 2
         return [*_rows_of(mlp.gate_up_proj, [half, half]), mlp.down_proj], None
     return mixture(mlp)
+
+
+def activation(mlp: Any) -> str:
+    """Of a feed-forward block that feed_forward() knows."""
+    return "gelu_approx" if kind(type(mlp).__call__) == "Gemma3MLP" else "silu"
 
 
 def _rows_of(linear: Any, counts: list[int]) -> list[Any]:
@@ -204,6 +209,12 @@ def _is_affine(linear: Any) -> bool:
 def _matrix(linear: Any) -> Matrix:
     sizes = (linear.group_size, linear.bits) if "scales" in linear else (0, 0)
     return (linear.weight, linear.get("scales"), linear.get("biases"), *sizes)
+
+
+def plain_matrices(linears: list[Any]) -> list[Matrix] | None:
+    """Of layers that are quantised and have no bias; None where one is another."""
+    plain = all(_is_affine(linear) and "bias" not in linear for linear in linears)
+    return [_matrix(linear) for linear in linears] if plain else None
 
 
 # ---------------------------------------------------------------- mixtures of experts
@@ -243,7 +254,7 @@ def _shared(mlp: Any) -> list[Any] | None:
     """gate, up and down of the expert that every row sees, and what weighs it."""
     expert, router = mlp.shared_expert, mlp.shared_expert_gate
     linears = [expert.gate_proj, expert.up_proj, expert.down_proj]
-    known = kind(type(expert).__call__) == "MLP" and all(_is_affine(one) and "bias" not in one for one in linears)
+    known = kind(type(expert).__call__) == "MLP" and plain_matrices(linears) is not None
     return [*linears, router] if known and _is_router(router) else None
 
 

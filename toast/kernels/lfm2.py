@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.kernels import hybrid, recurrent
 from toast.kernels.hybrid import Family, _norms
-from toast.kernels.known import _is_affine, _matrix
+from toast.kernels.known import plain_matrices
 from toast.kernels.modules import _make_rope, _once
 from toast.kernels.recurrent import names
 
@@ -44,21 +44,21 @@ def _make_layer(layer: Any) -> _ext.DecoderLayers | None:
     feed_forward = [mlp.w1, mlp.w3, mlp.w2]
     if layer.is_attention_layer:
         return _attention_layer(layer.self_attn, norms, feed_forward)
-    conv, linears = layer.conv, [layer.conv.in_proj, layer.conv.out_proj, *feed_forward]
+    conv = layer.conv
     mixer = _once(conv, _make_mixer) if type(conv).__call__ is _short_conv else None
-    if mixer is None or not all(_is_affine(x) and "bias" not in x for x in linears):
+    matrices = plain_matrices([conv.in_proj, conv.out_proj, *feed_forward])
+    if mixer is None or matrices is None:
         return None
-    return hybrid.ext.DecoderLayers(mixer=mixer, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4))
+    return hybrid.ext.DecoderLayers(mixer=mixer, linears=matrices, norms=_norms(norms, 4))
 
 
 def _attention_layer(attention: Any, norms: list[Any], feed_forward: list[Any]) -> _ext.DecoderLayers | None:
-    linears = [attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, *feed_forward]
+    matrices = plain_matrices([attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj, *feed_forward])
     rope = _once(attention.rope, _make_rope)
-    known = names(type(attention).__call__) == ATTENTION and all(_is_affine(x) and "bias" not in x for x in linears)
-    if rope is None or not known:
+    if rope is None or matrices is None or names(type(attention).__call__) != ATTENTION:
         return None
     return hybrid.ext.DecoderLayers(
-        rope=rope, linears=[_matrix(x) for x in linears],
+        rope=rope, linears=matrices,
         norms=_norms([*norms, attention.q_layernorm, attention.k_layernorm], 2),
         heads=attention.n_heads, kv_heads=attention.n_kv_heads, scale=attention.scale,
     )  # fmt: skip

@@ -46,10 +46,10 @@ def _eps(norm: Any) -> float:
 
 
 def _granite(self: Any, x: mx.array, mask: mx.array | None = None, cache: Any = None) -> mx.array:
-    op = mixer(self)
-    if op is None or not recurrent.plain(mask, cache) or ("norm" in self and x.dtype != self.norm.weight.dtype):
+    op, projected = mixer(self), self.in_proj(x)
+    if op is None or not recurrent.plain(mask, cache) or ("norm" in self and projected.dtype != self.norm.weight.dtype):
         return recurrent._unfused[type(self).__name__](self, x, mask=mask, cache=cache)
-    return self.out_proj(recurrent.run(op, [self.in_proj(x)], cache))
+    return self.out_proj(recurrent.run(op, [projected], cache))
 
 
 def _falcon(self: Any, input_states: mx.array, cache: Any = None, mask: mx.array | None = None) -> mx.array:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from toast.kernels import hybrid, recurrent
 from toast.kernels.hybrid import Family, _norms
-from toast.kernels.known import _is_affine, _matrix, feed_forward
+from toast.kernels.known import _is_affine, _matrix, activation, feed_forward, plain_matrices
 from toast.kernels.modules import _make_rope, _once
 from toast.kernels.recurrent import names
 
@@ -35,12 +35,10 @@ def _net_layer(layer: Any, norms: list[Any], feeds: Any) -> _ext.DecoderLayers |
     if type(mixer).__call__ is not recurrent._delta_net or getattr(mixer, "sharding_group", None) is not None:
         return None
     net, projections = recurrent.form(mixer)
-    linears = [*projections, mixer.out_proj, *feeds[0]]
-    if net is None or not all(_is_affine(x) and "bias" not in x for x in linears):
+    matrices = plain_matrices([*projections, mixer.out_proj, *feeds[0]])
+    if net is None or matrices is None:
         return None
-    return hybrid.ext.DecoderLayers(
-        mixer=net, linears=[_matrix(x) for x in linears], norms=_norms(norms, 4), experts=feeds[1]
-    )
+    return hybrid.ext.DecoderLayers(mixer=net, linears=matrices, norms=_norms(norms, 4), experts=feeds[1])
 
 
 def _attention_layer(layer: Any, norms: list[Any], feeds: Any) -> _ext.DecoderLayers | None:
@@ -50,9 +48,10 @@ def _attention_layer(layer: Any, norms: list[Any], feeds: Any) -> _ext.DecoderLa
     if rope is None or names(type(attention).__call__) != ATTENTION or not all(map(_is_affine, linears)):
         return None
     return hybrid.ext.DecoderLayers(
-        rope=rope, linears=[_matrix(x) for x in linears], biases=[x.get("bias") for x in linears], updates=[],
-        norms=_norms([*norms, attention.q_norm, attention.k_norm], 2), activation="silu", experts=feeds[1], gated=True,
-        heads=attention.num_attention_heads, kv_heads=attention.num_key_value_heads, scale=attention.scale,
+        rope=rope, linears=[_matrix(x) for x in linears], biases=[x.get("bias") for x in linears],
+        norms=_norms([*norms, attention.q_norm, attention.k_norm], 2), activation=activation(layer.mlp),
+        experts=feeds[1], gated=True, heads=attention.num_attention_heads, kv_heads=attention.num_key_value_heads,
+        scale=attention.scale,
     )  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def _make_layer(layer: Any) -> _ext.RwkvLayers | None:
 
 
 def _is_known(part: Any) -> bool:
-    return names(type(part).__call__) == PARTS[type(part).__name__]
+    return names(type(part).__call__) == PARTS.get(type(part).__name__)
 
 
 def _matrix(linear: Any) -> tuple[Any, ...]:

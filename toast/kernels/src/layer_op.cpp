@@ -222,7 +222,7 @@ struct DecoderLayers {
     auto batch = batch_of(lengths, x.size() / first().width());
     auto at = in_place(keys, values, *batch);
     for (size_t i = 0; i < keys.size(); i++) check_dtype(keys[i], values[i], x);
-    int size = batch->rows * states_width(first());
+    int size = batch->rows * states_width(layers);
     auto begin = [batch, at, keys, values, layers = layers](const Arrays& in, mx::array& out, const mx::Stream& s) {
       auto x = contiguous(in[0], s);
       allocate(out);

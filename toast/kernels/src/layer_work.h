@@ -2,7 +2,7 @@
 // what Qwen2 (biases), Qwen3 (norms of queries and keys, mixtures of experts), OLMoE (norms of all heads at once),
 // Gemma 3 (norms before the residuals, GELU), Qwen3-Next (gated attention) and hybrid models (mixers, scaled residuals)
 // add. Made of the ops' own parts in the same order, with the same roundings: over the same caches, the bits are
-// theirs. Knows the kernels and the pool; knows nothing of MLX.
+// theirs, but for scaled residuals, which are rounded once. Knows the kernels and the pool; knows nothing of MLX.
 #pragma once
 #include <array>
 #include <memory>

@@ -1,6 +1,8 @@
 // Mamba-2's steps in their order.
 #include "mamba_work.h"
 
+#include <memory>
+
 #include "threads.h"
 
 namespace toast {
@@ -23,10 +25,11 @@ void end_rows(const Mamba& m, size_t B, size_t T, const Projected& projected, ch
 void run(const Mamba& m, size_t B, size_t T, const Projected& projected, const MixerState& state, char* y) {
   Type type = projected.type;
   size_t wide = m.convolution.channels, groups = m.heads / m.share, keys = groups * m.dk;
-  Scratch convolved(B * T * wide * size_of(type));
-  run(m.convolution, B, T, projected, state, convolved.bytes());
+  // not a thread's scratch, which stays: a long prompt's is tens of megabytes
+  auto convolved = std::make_unique_for_overwrite<char[]>(B * T * wide * size_of(type));
+  run(m.convolution, B, T, projected, state, convolved.get());
   auto heads = [&](size_t first, size_t count, size_t D) {
-    const char* data = convolved.bytes() + first * size_of(type);
+    const char* data = convolved.get() + first * size_of(type);
     return Heads{data, type, (int64_t)(T * wide), (int64_t)wide, 0, count, D};
   };
   Heads dt{projected.at(0, 0, m.inner() + wide), type, projected.text, projected.row, 0, m.heads, 1};

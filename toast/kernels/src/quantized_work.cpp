@@ -25,6 +25,7 @@ std::vector<Task> split(const std::vector<Job>& jobs) {
   for (const Job& j : jobs) all += products(j);
   int panel = kernels().quantized_panel;
   for (const Job& j : jobs) {
+    if (!j.M) continue;
     size_t fitting = ((size_t)j.M * j.w.K + tuning::TASK_ACTIVATIONS - 1) / tuning::TASK_ACTIVATIONS;
     size_t filled = (j.M + tuning::UNPACKING_ROWS - 1) / tuning::UNPACKING_ROWS;
     int parts = std::max<size_t>(1, std::min(fitting, filled));

@@ -31,9 +31,11 @@ struct Owned {
   RwkvLayer layer{};
   Arrays arrays{};
 
-  const mx::array& keep(const mx::array& x) {
-    arrays.push_back(mx::contiguous(x));
-    mx::eval(arrays.back());
+  // As it is where it is in one piece: MLX's contiguous() copies weights that are mapped.
+  const mx::array& keep(mx::array x) {
+    mx::eval(x);
+    if (!x.flags().row_contiguous) mx::eval(x = mx::contiguous(x));
+    arrays.push_back(x);
     return arrays.back();
   }
 

@@ -57,7 +57,7 @@ struct Workspace {
 // ---------------------------------------------------------------- products
 
 // out = x[set] w' + bias + plus, of which all rows have as many columns.
-struct Product {
+struct LinearProduct {
   const Linear* w;
   int set;
   float* out;
@@ -72,7 +72,7 @@ struct Product {
 
 // x[sets, rows, K] by each of the matrices: the quantised ones with one meeting of the threads. order[sets * rows]: 0,
 // 1 and so on; memory for the quantised rows.
-void multiply(const float* x, size_t sets, size_t rows, const std::vector<Product>& products, const int* order,
+void multiply(const float* x, size_t sets, size_t rows, const std::vector<LinearProduct>& products, const int* order,
               char* memory) {
   std::vector<Job> jobs;
   for (auto& p : products) {
