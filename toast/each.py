@@ -31,8 +31,8 @@ class Asked(Job):
         self, call: Call, request: Request, question: Question, *,
         index: int, data: Data | None = None, seed: int = 0, what: str = "",
     ) -> None:  # fmt: skip
-        _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                     prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
+        _, _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                        prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
         self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
