@@ -100,16 +100,18 @@ def _names_all(part: Part, schema: Any) -> bool:
         if not isinstance(other, dict) or id(other) in seen:
             continue
         seen.add(id(other))
-        names = [*_listed(other.get("properties"), dict), *_listed(other.get("required"), list)]
+        names = [*_names(other.get("properties"), dict), *_names(other.get("required"), list)]
         if not OPEN.isdisjoint(other) or not all(isinstance(name, str) and name in named for name in names):
             return False
         todo += _beside(other, schema)
     return True
 
 
-def _listed(value: Any, kind: type) -> list[Any]:
-    """The names of what is well-formed; one that nothing has, of what is not."""
-    return [] if value is None else list(value) if isinstance(value, kind) else [None]
+def _names(value: Any, kind: type[dict[str, Any]] | type[list[Any]]) -> list[Any]:
+    """The names of what is well-formed; of what is not, one that nothing has."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, kind) else [None]
 
 
 def _target(schema: Any, reference: Any) -> Any:
