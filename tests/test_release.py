@@ -118,6 +118,15 @@ def environment_with(fresh, builder, *words, **env):
     return bin
 
 
+def test_the_kernels_are_built_against_the_mlx_that_runs_them():
+    """The builder's MLX is lent, whatever a build asks for."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        settings = tomllib.load(file)
+    runs, built = settings["project"]["dependencies"], settings["build-system"]["requires"]
+    pins = [[name for name in names if name.startswith(("mlx=", "mlx["))] for names in (runs, built)]
+    assert pins[0] == pins[1] and len(pins[0]) == 2
+
+
 def test_the_sdist_has_the_kernels(sdist):
     wanted = [*sources("toast/kernels", ".cpp", ".h", ".def", ".txt", ".py", ".pyi")]
     assert len(wanted) > 50
