@@ -58,11 +58,13 @@ sanitize: install
 install: .venv/.installed
 
 # in CI a failed build of the kernels or the launcher is an error, a missing compiler too
-# --no-compile: of thousands of modules a few hundred are ever imported, which Python compiles then
+# --no-compile: of thousands of modules a few hundred are ever imported, which Python compiles then; ours are compiled
+# at once, since the folder may be read-only later
 .venv/.installed: pyproject.toml setup.py $(wildcard toast/launcher/* toast/kernels/src/* toast/kernels/CMakeLists.txt toast/vocabulary/src/* toast/vocabulary/CMakeLists.txt)
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(if $(CI),TOAST_KERNELS=require TOAST_LAUNCHER=require )$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]' --config-settings editable_mode=compat
+	$(BIN)/python -m compileall -q toast embed rerank
 	touch $@
 
 .venv/.linters: .venv/.installed

@@ -25,8 +25,11 @@ settings.load_profile("judge" if os.environ.get("CI") else "default")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config):
-    """One more than there are cores: a worker waits for a clock, a port or a disk every now and then."""
-    return (os.cpu_count() or 1) + 1
+    """One more than the cores that are ours: a worker waits for a clock, a port or a disk every now and then."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None  # what xdist makes of it
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len(ours) + 1
 
 
 # files that take a minute or more: what comes last keeps the other workers waiting

@@ -12,6 +12,10 @@ from hypothesis import strategies as st
 
 from rerank import averaging, calibration
 from rerank.logistic import Problems
+from toast import files
+from toast.command import Call
+from toast.errors import BadInput
+from toast.store import find, is_probe
 
 ANIMALS, SKIES = ["cat", "dog", "bird"], ["sky", "blue", "red"]
 
@@ -115,6 +119,31 @@ def test_two_examples_are_enough(model, tmp_path):
     command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).ok(quiet=False)
     out = command("classify", "-m", "x.probe", stdin=b"cat\nsky\n", cwd=tmp_path).ok().out
     assert {line.split(b"\t")[0] for line in out.splitlines()} <= {b"a", b"2"}
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root reads everything")
+def test_a_file_that_cannot_be_read_is_not_said_to_be_no_probe(model, tmp_path):
+    write(tmp_path / "e.jsonl", examples(6))
+    (tmp_path / "x.probe").write_text("anything")
+    (tmp_path / "x.probe").chmod(0)
+    told = "cannot open x.probe: Permission denied"
+    command("classify", "--learn", "e.jsonl", "-o", "x.probe", "-m", model, cwd=tmp_path).fails(told)
+    command("embed", "-m", "./x.probe", cwd=tmp_path).fails("cannot open ./x.probe: Permission denied")
+
+
+def test_whether_a_file_is_a_probe_may_not_be_known(monkeypatch, tmp_path):
+    def refused(*_):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "x").write_text("anything")
+    call = Call("classify", {}, os.open(tmp_path, os.O_RDONLY))
+    with pytest.raises(BadInput, match="x is there, and no probe"):
+        files.output(call, "x", what="probe", ours=is_probe, like="")
+    monkeypatch.setattr(files, "read", refused)
+    with pytest.raises(BadInput, match="cannot open x: Permission denied"):
+        files.output(call, "x", what="probe", ours=is_probe, like="")
+    with pytest.raises(BadInput, match="cannot open x: Permission denied"):
+        find(call, "x")
 
 
 def test_learn_and_output_go_together(model, tmp_path):

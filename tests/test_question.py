@@ -127,6 +127,12 @@ def test_each_record_has_its_place(tmp_path):
     alone = [toast("-t", "0", "-n", "5", f"say {word} so").out for word in ("one", "two")]
     assert ran.out.splitlines() == [alone[0].strip().replace(b"\n", b" "), b"", alone[1].strip().replace(b"\n", b" ")]
     assert Question("a", f"x {INPUT}", placed=True).about("b").messages()[0]["content"] == "x b"
+    long = Question(
+        "one", "x", files=[("f", "two")], system="s", history=[{"role": "user", "content": "h"}], raw=b"one"
+    )
+    short = long.of(["1", "2"])
+    assert short.texts == ["1", "2"] and long.texts == ["one", "two"] and short.files == [("f", "2")]
+    assert (short.raw, short.system, short.history) == (long.raw, long.system, long.history)
 
 
 def test_each_takes_its_records_from_files(tmp_path):

@@ -158,6 +158,8 @@ def test_a_limit_that_ends_the_reasoning_is_told(model):
     assert toast(model, "-n", "6", "--strict", "hi").status == 3
     ran = toast(model, "-n", "6", "--each", stdin=b"one\ntwo\n")
     assert ran.out == b"\n\n" and ran.err.count(b"of 6 tokens ended its reasoning") == 2, ran
+    ran = toast(model, "--each", stdin=b"one " * 1000)  # which leaves little of the context
+    assert b"ended its reasoning" in ran.err and b"stopped at the token limit" not in ran.err, ran
     toast(model, "-n", "6", "-q", "hi").ok()
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_pipes import call_on
 
-from toast import records
+from toast import pipes, records
 from toast.command import Call
 from toast.errors import BadInput
 
@@ -157,6 +157,25 @@ def test_objects_that_are_read_as_lines_are_told(tmp_path, model):
     for name in ("embed", "rerank", "classify"):
         found = command(name, *readers(model)[name], "x.jsonl", "x.jsonl", cwd=tmp_path)
         assert found.err.startswith(f"{name}: x.jsonl holds JSON objects".encode()) and found.err.count(b"\n") == 1
+    (tmp_path / "plain").write_text("a cat\n")
+    (tmp_path / "empty").touch()
+    found = command("embed", *readers(model)["embed"], "empty", "plain", "x.jsonl", cwd=tmp_path)
+    assert found.err.startswith(b"embed: x.jsonl holds JSON objects") and found.err.count(b"\n") == 1
     queries = tmp_path / "queries"
     queries.write_bytes(b'{"text": "cat"}\n')
     command("search", "-m", model, "--queries", "queries", stdin=b"a cat\n", cwd=tmp_path).ok()
+
+
+@pytest.mark.parametrize(
+    "lines, told",
+    [([b'{"a": 1}'], 1), ([b'{"a": 1}'] * 30, 1), ([b'{"a": 1}'] * 7 + [b"no"], 0), ([b'{"a": 1}'] * 8 + [b"no"], 1),
+     ([b'{"a": 1}', b"no"], 0), ([b'\xef\xbb\xbf{"a": 1}'], 1), ([b'{"a": 1}', b'\xef\xbb\xbf{"a": 1}'], 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("size", [1, 9, 1 << 16])
+def test_how_a_pipe_is_cut_does_not_matter_to_what_is_told(monkeypatch, lines, told, size):
+    data, said = b"\n".join(lines), []
+    monkeypatch.setattr(
+        pipes, "read_chunks", lambda *_, **__: (data[at : at + size] for at in range(0, len(data), size))
+    )
+    monkeypatch.setattr(Call, "warn", lambda _, text: said.append(text))
+    assert len(list(records.Records(call_on(b""), jsonl=False))) == len(lines) and len(said) == told

@@ -11,11 +11,13 @@ import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from importlib import metadata
 
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 OURS = ("toast", "embed", "rerank")
+LENT = ("mlx", "mlx-cpu", "mlx-metal", "build", "packaging", "pyproject_hooks")
 TOPS = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
 setup = runpy.run_path(os.path.join(ROOT, "setup.py"))
 needs_compiler = pytest.mark.skipif(
@@ -40,8 +42,8 @@ def sources(folder, *endings):
 
 @pytest.fixture(scope="module")
 def builder(tmp_path_factory):
-    """The Python of an environment with what a build asks for: made once, as isolation makes one for each build.
-    MLX and what starts a build are this environment's."""
+    """The Python of an environment with what a build asks for, and no more: made once, as isolation makes one for each
+    build. MLX and what starts a build are links to this environment's."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         requires = tomllib.load(file)["build-system"]["requires"]
     folder = tmp_path_factory.mktemp("builder")
@@ -49,8 +51,20 @@ def builder(tmp_path_factory):
     run(sys.executable, "-m", "venv", "--without-pip", str(folder), cwd=folder)
     pip = [sys.executable, "-m", "pip", "--python", str(python), "install"]
     run(*pip, *(name for name in requires if not name.startswith("mlx")), cwd=folder)
-    lend(sysconfig.get_path("purelib"), python)
+    for name in LENT:
+        link(name, purelib(python))
     return str(python)
+
+
+def link(name, folder):
+    """A folder of packages has a distribution of this environment, if that is here (MLX's parts differ by platform)."""
+    try:
+        found = metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return
+    for top in {file.parts[0] for file in found.files} - {"..", "__pycache__"}:
+        if not os.path.lexists(os.path.join(folder, top)):
+            os.symlink(found.locate_file(top), os.path.join(folder, top))
 
 
 def build(folder, out, builder, kind, **env):
@@ -98,10 +112,19 @@ def environment_with(fresh, builder, *words, **env):
     run(sys.executable, "-m", "venv", "--without-pip", str(fresh), cwd=fresh.parent)
     bin = fresh / "bin"
     lend(purelib(builder), bin / "python")  # what builds an editable install
-    pip = [builder, "-m", "pip", "--python", str(bin / "python"), "install", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "--python", str(bin / "python"), "install", "--no-deps", "--no-build-isolation"]
     run(*pip, *words, cwd=fresh.parent, **env)
     lend(sysconfig.get_path("purelib"), bin / "python")
     return bin
+
+
+def test_the_kernels_are_built_against_the_mlx_that_runs_them():
+    """The builder's MLX is lent, whatever a build asks for."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        settings = tomllib.load(file)
+    runs, built = settings["project"]["dependencies"], settings["build-system"]["requires"]
+    pins = [[name for name in names if name.startswith(("mlx=", "mlx["))] for names in (runs, built)]
+    assert pins[0] == pins[1] and len(pins[0]) == 2
 
 
 def test_the_sdist_has_the_kernels(sdist):

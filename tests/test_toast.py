@@ -403,13 +403,30 @@ def test_each_goes_on_after_a_record_that_is_none():
 
 
 def test_a_record_keeps_its_text_beside_the_answer():
-    """The answer is `text`; what was the record's own is `input`, unless it has one."""
+    """The answer is `text`; what had that name is `input`, or has the next name that is free."""
     source = b'{"text": "one", "id": 7}\n{"text": "two", "input": 3}\n{"text": " "}\n{"text": 5}\n'
     ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=source)
     one, two, empty, bad = map(json.loads, ran.out.splitlines())
     assert one["input"] == "one" and one["id"] == 7 and one["text"] not in ("", "one")
-    assert two["input"] == 3 and two["text"] and empty["input"] == " " and empty["text"] == "" and ran.status == 2
-    assert "error" in bad and "text" not in bad
+    assert two["input"] == 3 and two["input2"] == "two" and two["text"] not in ("", "two")
+    assert empty["input"] == " " and empty["text"] == "" and ran.status == 2 and "error" in bad
+
+
+def test_a_chain_of_commands_loses_no_answer():
+    found = {"text": "one"}
+    for names in (["input"], ["input", "input2"], ["input", "input2", "input3"]):
+        kept = [found["text"]] if len(names) == 1 else [*(found[name] for name in names[:-1]), found["text"]]
+        ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=json.dumps(found).encode()).ok()
+        found = json.loads(ran.out)
+        assert [found[name] for name in names] == kept and found["text"]
+
+
+def test_a_record_that_fails_stays_as_it_was():
+    ran = toast("--each", "--jsonl", "--json", "-n", "3", stdin=json.dumps({"text": "cat " * 2000}).encode())
+    found = json.loads(ran.out)
+    assert found["text"] == "cat " * 2000 and "error" in found and "input" not in found
+    ran = toast("--each", "--field", "body", "--json", "-n", "3", stdin=b'{"body": "one", "id": 1}').ok()
+    assert json.loads(ran.out).keys() >= {"body", "id", "text"} and b"input" not in ran.out
 
 
 def test_answers_that_a_limit_ends_are_told_unless_it_was_asked_for():

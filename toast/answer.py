@@ -284,9 +284,8 @@ def asked(call: Call, request: Request) -> tuple[Question, str, list[int]]:
                       long=request.long)  # fmt: skip
     if request.session:
         question.history = request.session.read(question.system)
-    prompt, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                      prefill=request.prefill)  # fmt: skip
-    return question, prompt, ids
+    return fit(call, request.engine, question, long=request.long, template=request.template,
+               prefill=request.prefill)  # fmt: skip
 
 
 def dry_run(call: Call, request: Request) -> None:

@@ -70,7 +70,7 @@ def toast(
     json: bool = Option(
         False,
         "--json",
-        help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own text is "input".',
+        help='Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own "text" is kept as "input" (or "input2", ... where that is taken).',
     ),
     logprobs: int | None = Option(
         None, "--logprobs", metavar="K", min=0, help="Implies --json: each token with its logprob and K alternatives."

@@ -31,8 +31,8 @@ class Asked(Job):
         self, call: Call, request: Request, question: Question, *,
         index: int, data: Data | None = None, seed: int = 0, what: str = "",
     ) -> None:  # fmt: skip
-        _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
-                     prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
+        _, _, ids = fit(call, request.engine, question, long=request.long, template=request.template,
+                        prefill=request.prefill, what=what or f"record {index + 1}")  # fmt: skip
         self.index, self.data = index, data
         self.thoughts: list[str] = []
         self.answer = Answer(request, ids, self.thoughts.append)
@@ -106,11 +106,12 @@ class Lines:
 
 
 def _object(index: int, data: Data | None, found: dict[str, Any]) -> bytes:
-    """A line of JSON: the fields of the record and what was found, of which `text` is the answer: the record's own text
-    stays as `input`."""
+    """A line of JSON: the fields of the record and what was found. Where the answer takes the place of a `text`, that
+    stays as `input`, or under the next name that is free: a chain of commands loses none of its answers."""
     fields = dict(data or {})
-    if "text" in fields and "input" not in fields:
-        fields["input"] = fields.pop("text")
+    if "text" in fields and "text" in found:
+        names = ["input", *(f"input{n}" for n in range(2, len(fields) + 1))]
+        fields[next(name for name in names if name not in fields)] = fields.pop("text")
     return pipes.json_line({**fields, "index": index, **found})
 
 
@@ -140,7 +141,9 @@ def _answer(call: Call, request: Request, *, lines: Lines, jobs: Iterable[Asked 
         for job in _run(request.engine, jobs):
             lines.answered(job)
             short += job.sequence.reason == "length"
-            unasked += job.sequence.reason == "length" and job.sequence.limit != request.limit
+            unasked += job.sequence.reason == "length" and not (
+                job.answer.unbegun or job.sequence.limit == request.limit
+            )
             looped += job.sequence.reason == "loop"
             bar.update()
     if looped:

@@ -54,28 +54,26 @@ class Question:
 
     def about(self, text: str) -> Question:
         """The same question about another text."""
-        return Question(
-            text, self.instruction, files=self.files, system=self.system, history=self.history, placed=self.placed
-        )
+        return self.of([text, *self.texts[1:]])
 
     @property
     def texts(self) -> list[str]:
         """Standard input, then the bodies of the files."""
         return [self.text, *(body for _, body in self.files)]
 
-    def cut(self, texts: list[str]) -> None:
-        """These are left of its texts."""
-        self.text, *bodies = texts
-        self.files = [(name, body) for (name, _), body in zip(self.files, bodies, strict=True)]
+    def of(self, texts: list[str]) -> Question:
+        """The same question about these, in the place of its texts."""
+        text, *bodies = texts
+        return Question(
+            text, self.instruction, files=[(name, body) for (name, _), body in zip(self.files, bodies, strict=True)],
+            system=self.system, history=self.history, placed=self.placed, raw=self.raw,
+        )  # fmt: skip
 
-    def messages(self, texts: list[str] | None = None) -> Messages:
-        """texts: in the place of its own."""
-        text, *bodies = self.texts if texts is None else texts
-        files = [(name, body) for (name, _), body in zip(self.files, bodies, strict=True)]
+    def messages(self) -> Messages:
         if self.placed:
-            said = message("", self.instruction.replace(INPUT, text.rstrip(BREAKS)), files)
+            said = message("", self.instruction.replace(INPUT, self.text.rstrip(BREAKS)), self.files)
         else:
-            said = message(text, self.instruction, files)
+            said = message(self.text, self.instruction, self.files)
         before = [{"role": "system", "content": self.system}] if self.system and not self.history else []
         return [*before, *self.history, {"role": "user", "content": said}]
 
@@ -263,19 +261,19 @@ def _contents(call: Call, kind: str, name: str) -> str:
 def fit(
     call: Call, engine: Engine, question: Question, *,
     long: str, template: bool, prefill: str, what: str = "standard input",
-) -> tuple[str, list[int]]:  # fmt: skip
-    """(prompt, ids) that leave room for an answer; `truncate` cuts the middle of the question's longest texts. what:
-    the name of the first one."""
+) -> tuple[Question, str, list[int]]:  # fmt: skip
+    """(question, prompt, ids) that leave room for an answer; `truncate` cuts the middle of the longest texts. what: the
+    name of the first one."""
 
     def prompt(texts: list[str]) -> tuple[str, list[int]]:
-        return engine.prompt(question.messages(texts), template=template, prefill=prefill)
+        return engine.prompt(question.of(texts).messages(), template=template, prefill=prefill)
 
     names, texts = [what, *(name for name, _ in question.files)], question.texts
     longest = max(texts, key=len)
     if long == "error" or len(longest) <= engine.context * WINDOW:
         whole, ids = prompt(texts)
         if len(ids) < engine.context:
-            return whole, ids
+            return question, whole, ids
     shorter = "--session NAME --forget begins anew" if question.history else "shorten the instruction"
     if long == "error":
         raise engine.too_long(len(ids), CUT.format(names[texts.index(longest)]) if longest else shorter)
@@ -283,5 +281,4 @@ def fit(
 
     parts = [cutting.Part(engine, name, text, window=WINDOW) for name, text in zip(names, texts, strict=True)]
     found, ids, texts = cutting.fit(call, engine, parts, prompt=prompt, hint=shorter)
-    question.cut(texts)
-    return found, ids
+    return question.of(texts), found, ids

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 LOOKED_AT = 8  # lines that tell whether all are JSON
+BOM = b"\xef\xbb\xbf"
 NOTHING = object()  # what is under a name that an object does not have; null is something
 
 
@@ -126,12 +127,13 @@ class Records:
         return what if number is None else f"{what}, {'record' if self.nul else 'line'} {number}"
 
     def _file(self, name: str) -> Iterator[list[Record]]:
-        number = 0
+        number, head = 0, list[bytes]()
         for raws in split(
             pipes.read_chunks(self.call, name, self.where(name), busy=lambda: self.busy()), b"\0" if self.nul else b"\n"
         ):
-            if raws and not self.told:
-                self._tell_objects(name, raws[:LOOKED_AT])
+            if not self.told and len(head) < LOOKED_AT:
+                head += raws[: LOOKED_AT - len(head)]
+                self._tell_objects(name, head * (len(head) == LOOKED_AT))
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
                 window, bad = self._window(part, name, number)
@@ -139,11 +141,13 @@ class Records:
                 yield window
                 if bad:
                     raise bad
+        if not self.told and len(head) < LOOKED_AT:
+            self._tell_objects(name, head)
 
     def _tell_objects(self, name: str, raws: list[bytes]) -> None:
-        """Tell, once, where the first lines are JSON objects that nobody asked to be read as such."""
-        self.told = True
-        if not all(raw.startswith(b"{") for raw in raws):
+        """Tell, once, where the first lines of a file are JSON objects that nobody asked to be read as such."""
+        raws = [raw.removeprefix(BOM) for raw in raws[:1]] + raws[1:]
+        if not raws or not all(raw.startswith(b"{") for raw in raws):
             return
         import json
 
@@ -151,6 +155,7 @@ class Records:
             first, *_ = map(json.loads, raws)
         except (ValueError, RecursionError):
             return
+        self.told = True
         told = f"{self.where(name)} holds JSON objects, which are read as plain lines"
         self.call.warn(f"{told} (--field NAME; the first has {', '.join(list(first)[:8]) or 'no fields'})")
 

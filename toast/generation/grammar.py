@@ -12,6 +12,7 @@ import re
 from toast.errors import UsageError
 from toast.generation.formats import FORMATS
 from toast.generation.json_check import Check
+from toast.generation.objects import close
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +47,6 @@ ANNOTATIONS = {
     "definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "nullable",
     "contentEncoding", "contentMediaType", "contentSchema", "discriminator", "externalDocs",
 }  # fmt: skip
-# what makes one object of several schemas; what does beside any keyword of an object; what else speaks of names
-TOGETHER = {"allOf", "oneOf", "not", "if", "dependentSchemas", "dependencies", "$dynamicRef", "$recursiveRef"}
-REFERS = {"$ref", "anyOf"}
-OPEN = {"additionalProperties", "unevaluatedProperties", "patternProperties", "propertyNames", "minProperties",
-        "dependentRequired", "enum", "const"}  # fmt: skip
-OBJECT = {"properties", "required", *OPEN} - {"enum", "const"}
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", type(None): "null"}
 
 
@@ -115,9 +110,8 @@ class Grammar:
         if isinstance(schema, dict) and (strange := _strange(schema)):  # an example, or its fields
             raise UsageError(f"--schema: none of {_names(strange)} says what an answer must be", _like(strange))
         try:
-            parts = list(_subschemas(schema))
-            _close(parts)
-            for part in parts:
+            close(schema)
+            for part in _subschemas(schema):
                 self._read(part)
             return LLMatcher.grammar_from_json_schema(json.dumps({} if schema is True else schema), overrides=JSON)
         except (ValueError, RecursionError) as error:
@@ -142,20 +136,6 @@ class Grammar:
             part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
         else:
             part["pattern"] = pattern
-
-
-def _close(parts: list[dict[str, Any]]) -> None:
-    """Leave objects no properties but those that are named, where nothing is said of others: who names fields wants
-    these. What is written stays valid. Objects that are put together of several schemas are left as they are."""
-    for part in parts:
-        if not TOGETHER.isdisjoint(part) or not REFERS.isdisjoint(part) and not OBJECT.isdisjoint(part):
-            return
-    for part in parts:
-        named, required = part.get("properties"), part.get("required", [])
-        if not (isinstance(named, dict) and named and isinstance(required, list) and OPEN.isdisjoint(part)):
-            continue
-        if all(isinstance(name, str) and name in named for name in required):
-            part["additionalProperties"] = False
 
 
 def _strange(schema: dict[str, Any]) -> dict[str, Any]:

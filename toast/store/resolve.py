@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from toast import files
-from toast.errors import BadModel, ModelNotFound
+from toast.errors import BadModel, ModelNotFound, os_error
 from toast.store import alias, catalog, compiled, hub
 
 TYPE_CHECKING = False
@@ -40,7 +40,11 @@ def _on_disk(call: Call, name: str) -> str | None:
     if not os.path.exists(path):
         return None
     if not name.endswith(".gguf"):
-        if is_probe(path):
+        try:
+            probe = is_probe(path)
+        except OSError as error:
+            raise os_error(error, f"open {name}") from None
+        if probe:
             raise BadModel(f"{name} is a probe, which labels records", f"classify -m {name}")
         raise BadModel(f"{name} is neither a model folder nor a .gguf file")
     return path
@@ -117,10 +121,6 @@ def as_folder(call: Call, name: str, *, weights: bool = True) -> str:
 
 
 def is_probe(path: str) -> bool:
-    """Whether a regular file is, or was, a probe of `classify --learn`; a pipe is not read for it."""
-    if not os.path.isfile(path):
-        return False
-    try:
-        return b'"format":"toastprobe' in files.read(path, 1 << 16).replace(b" ", b"")
-    except OSError:
-        return False
+    """Whether a regular file is, or was, a probe of `classify --learn`; a pipe is not read for it. OSError where nobody
+    can tell."""
+    return os.path.isfile(path) and b'"format":"toastprobe' in files.read(path, 1 << 16).replace(b" ", b"")

@@ -27,7 +27,7 @@ complete -c toast -s n -l max-tokens -x -d 'Tokens of the answer, at most; that 
 complete -c toast -l prefill -x -d 'How the answer begins.'
 complete -c toast -l stop -x -d 'End the answer before this text. [repeatable]'
 complete -c toast -s x -l extract -d 'Print only the first fenced code block.'
-complete -c toast -l json -d 'Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own text is "input".'
+complete -c toast -l json -d 'Write {"text", "finish_reason", "prompt_tokens", "tokens", "logprob"}; with --jsonl, a record\'s own "text" is kept as "input" (or "input2", ... where that is taken).'
 complete -c toast -l logprobs -x -d 'Implies --json: each token with its logprob and K alternatives. [at least 0]'
 complete -c toast -l samples -x -d 'K answers, a line each, with seeds from --seed on; over temperature 0 they differ. [at least 1, default: 1]'
 complete -c toast -l repeat-input -d 'Write standard input as it came, then the answer, as editors\' filters want it.'
