@@ -33,7 +33,7 @@ DEFINITION = re.compile(r"[A-Za-z_@#]")
 SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])")
 # a date, a host or a level, and the time of an entry of a log
 STAMP = re.compile(r"[^\n]{0,60}?(?<!\d)\d\d:\d\d:\d\d(?!\d)")
-LOOKED_AT = 50  # lines that tell whether a text is a log
+LOG_ROWS = 50  # lines that tell whether a text is a log
 MARKDOWN = {"md", "markdown", "mdx", "mkd", "qmd"}
 RST = {"rst", "rest"}
 CODE = {
@@ -103,7 +103,7 @@ def at_lines(known: dict[int, int], rows: Iterable[str]) -> Iterator[int]:
 
 def is_log(text: str) -> bool:
     """Whether the first line, and half of those after it, begin with a time: each entry is about something else."""
-    rows = [row for row in text[: 1 << 16].splitlines()[:LOOKED_AT] if row.strip()]
+    rows = [row for row in text[: 1 << 16].splitlines()[:LOG_ROWS] if row.strip()]
     stamped = sum(bool(STAMP.match(row)) for row in rows)
     return len(rows) > 1 and bool(STAMP.match(rows[0])) and 2 * stamped >= len(rows)
 
