@@ -212,9 +212,8 @@ def index(
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
     if "-" in paths and files_from:
         raise UsageError("- names no file beside --files-from", "index --files-from -")
-    if "-" in paths and not records:
-        if len(paths) > 1:
-            raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
+    if "-" in paths and not records and len(paths) > 1:
+        raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
     found = documents.source(
         call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
         nul=nul, jsonl=jsonl or bool(id), field=field, id=id, lines="-" in paths, on_error=on_error, called=source,
