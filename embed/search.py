@@ -196,8 +196,9 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
     hits.sort(key=order)
     if scale and hits and wanted.threshold is None:
         hits = over_the_floor(hits, query, scale)
-        if wanted.files:
-            hits = [hit for i, hit in enumerate(hits) if not i or hit.first or by_itself(hit, scale)]
+        judged = [wanted.files or hit.is_entry() for hit in hits]
+        hits = [hit for hit, alone in zip(hits, judged, strict=True)
+                if hit is hits[0] or hit.first or not alone or by_itself(hit, scale)]  # fmt: skip
     if scale and hits:
         absolute(hits, scale)
     if scale and wanted.threshold is None:
