@@ -184,7 +184,8 @@ def index(
         raise UsageError("-u brings a file up to date, and - names none", "index ... > index.db")
     if split:
         refuse_with("--split", {"-o -": output == "-"})
-    output = whole.output(call, output, what="index", ours=schema.is_index, like="index -o notes.db")
+    else:
+        output = whole.output(call, output, what="index", ours=schema.is_index, like="index -o notes.db")
     if update is not None:
         whole.check_output(call, update)
     if merge or split:
@@ -211,13 +212,12 @@ def index(
         raise UsageError("-0 is for records and for --files-from", "a FILE is not cut at NUL")
     if "-" in paths and files_from:
         raise UsageError("- names no file beside --files-from", "index --files-from -")
-    if "-" in paths and not records:
-        if len(paths) > 1:
-            raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
-        paths = []
+    if "-" in paths and not records and len(paths) > 1:
+        raise UsageError("- goes alone, or with --jsonl", "index FILE... < /dev/null")
     found = documents.source(
         call, paths, files_from=files_from, largest=largest << 20, hidden=hidden, excluded=exclude, parquet=parquet,
-        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, on_error=on_error, called=source, first=first,
+        nul=nul, jsonl=jsonl or bool(id), field=field, id=id, lines="-" in paths, on_error=on_error, called=source,
+        first=first,
     )  # fmt: skip
     status = verb.index(call, found, output=output, update=update, name=model, mode=chunk, exact=exact, empty=empty_ok)
     return Exit.OK if empty_ok and status == Exit.NONE else status

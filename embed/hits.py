@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from embed import database
+from embed import chunk, database
 from embed.paint import Paint
 from embed.schema import Damaged, damage
 from toast import pipes
@@ -116,7 +116,7 @@ class Found:
     def best(self, aim: Aim) -> Line:
         """The line that answers."""
         lines = self.lines()
-        return lines[aim.best([text for _, text in lines], os.path.splitext(self.path)[1][1:].lower())]
+        return lines[aim.best([text for _, text in lines], self.suffix)]
 
     def around(self, number: int, *, before: int, after: int) -> Iterable[Labelled]:
         """(label, number, text) of the lines near one of its lines, as far as the index has them."""
@@ -159,6 +159,15 @@ class Found:
             rows = self._file()
         text = "\n".join(rows.get(n, "") for n in range(1, max(rows) + 1)) if max(rows) < LONGEST else ""
         return code.name_at(code.sections(text, suffix), self.start - 1, self.end - 1)
+
+    def is_entry(self) -> bool:
+        """Whether it is of a log, whose entries have nothing to do with each other."""
+        return self.number is None and chunk.may_be_log(self.suffix) and chunk.is_entry(self.text)
+
+    @property
+    def suffix(self) -> str:
+        """Of its file, without the dot."""
+        return os.path.splitext(self.path)[1][1:].lower()
 
     def label(self) -> str:
         return self.name if self.name is not None else self.path

@@ -100,7 +100,7 @@ class Inputs:
                 return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
             call.kept[""] = files.spool(call, _rest(call.stdin, first))  # no path is called so
             call = call.but(stdin=call.kept[""])
-        return self._texts(call, [], name=name, lexical=lexical)
+        return self._texts(call, self.names, name=name, lexical=lexical)
 
     def _nearest(self, call: Call) -> Named:
         path = self._nearest_path(call)
@@ -129,7 +129,8 @@ class Inputs:
         from embed import documents, index, writer
 
         source = documents.source(
-            call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field, lines=self.lines, on_error=self.on_error
+            call, paths, nul=self.nul, jsonl=self.jsonl, field=self.field, lines=self.lines or "-" in paths,
+            on_error=self.on_error,
         )  # fmt: skip
         made = {"model": model.chosen(call, name), "digest": ""}
         if beside:

@@ -200,33 +200,34 @@ class Scale:
         """How good a hit is whatever else was searched: 0 to 1."""
         return max(0.0, min(self.goodness(cosine, bm25) * 0.75, 1.0))
 
-    def answers(self, cosine: float, bm25: float) -> bool:
+    def answers(self, cosine: float, bm25: float, *, alone: bool = False) -> bool:
         """Whether a query's best hit is one at all. The cosines' mean tells how far the query is of this collection;
-        the best of many chunks is high by chance. docs/notebook.md has the curve."""
-        found, floor = self.measured(cosine, bm25)
-        return self.has_words(bm25) or found >= floor
-
-    def holds(self, cosine: float | None, bm25: float | None) -> bool:
-        """Whether a chunk would be a hit by what it says itself, however near the whole collection is."""
-        found, floor = self.goodness(cosine or 0.0, bm25 or 0.0), self.measured(0.0, 0.0)[1]
-        return self.has_words(bm25 or 0.0) or found >= floor
+        the best of many chunks is high by chance. docs/notebook.md has the curve. alone: whether a chunk would be one
+        by what it says itself, however near the whole collection is."""
+        found = self.goodness(cosine, bm25) if alone else self.has(cosine, bm25)
+        return self.has_words(bm25) or found >= self.floor
 
     def has_words(self, bm25: float) -> bool:
         """Whether its words alone make a hit one: almost all of them, or those that the model does not know."""
         return bool(self.known < 1 and bm25) or bm25 >= ALL * self.ideal
 
-    def line_answers(self, cosines: Sequence[float], bm25: float) -> bool:
-        """The same of the nearest of some lines: a log's chunk is about many things, and near to none of them."""
+    def see(self, cosines: Sequence[float]) -> None:
+        """Take note of some lines: few chunks may all be near; a line that is not shows what the model gives."""
         if min(cosines) <= NOTHING:
-            self.unrelated = 0.0  # few chunks may all be near; a line that is not shows what the model gives
-        found, floor = self.measured(max(cosines), bm25)
-        return found - floor >= LINE
+            self.unrelated = 0.0
 
-    def measured(self, cosine: float, bm25: float) -> tuple[float, float]:
-        """(what a query's best hit has, what it must have)."""
-        floor = FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30)
-        found = self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
-        return found, min(max(floor, FLOOR_LEAST), FLOOR_MOST)
+    def line_answers(self, cosine: float, bm25: float) -> bool:
+        """Whether a line does where its chunk does not: that is about many things, and near to none of them."""
+        return self.has(cosine, bm25) - self.floor >= LINE
+
+    def has(self, cosine: float, bm25: float) -> float:
+        """What a query's best hit has, of which `floor` is asked."""
+        return self.goodness(cosine, bm25) + 2 * max(self.near(self.own), 0.0)
+
+    @property
+    def floor(self) -> float:
+        """What a query's best hit must have."""
+        return min(max(FLOOR + FLOOR_GROWS * log(max(self.chunks, 1) / 30), FLOOR_LEAST), FLOOR_MOST)
 
 
 def hybrid(

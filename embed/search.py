@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Shown = Callable[[str], str]
     Scored = tuple[array[int], array[float], rank.Scores]  # chunks and their cosines; chunk -> BM25
 
-LOOKED_AT = 3  # hits whose lines are looked at, where no chunk answers
+BY_LINE = 3  # hits whose lines are looked at, where no chunk answers
 NAMED = 3  # indexes that -v names
 RERANKED = 50  # hits that --rerank looks at, at least
 
@@ -193,11 +193,12 @@ def answer(indexes: list[Opened], query: Query, *, wanted: Wanted, judge: Judge 
         with schema.damage(opened.name, opened.db):
             hits += opened.find(found, wanted=wanted, scale=scale, k=wide + len(first), first=first)
     lift(hits)
-    hits.sort(key=lambda hit: (not hit.first, -hit.score))
+    hits.sort(key=order)
     if scale and hits and wanted.threshold is None:
         hits = over_the_floor(hits, query, scale)
-        if wanted.files:
-            hits = [hit for i, hit in enumerate(hits) if not i or hit.first or scale.holds(hit.cosine, hit.bm25)]
+        judged = [wanted.files or hit.is_entry() for hit in hits]
+        hits = [hit for hit, alone in zip(hits, judged, strict=True)
+                if hit is hits[0] or hit.first or not alone or by_itself(hit, scale)]  # fmt: skip
     if scale and hits:
         absolute(hits, scale)
     if scale and wanted.threshold is None:
@@ -214,7 +215,7 @@ def over_the_floor(hits: list[Found], query: Query, scale: rank.Scale) -> list[F
     if hits[0].first or scale.has_words(bm25):
         query.floor = "the words decide, not the floor"
         return hits
-    query.floor = "the best hit has {:.2f}, the floor is {:.2f}".format(*scale.measured(cosine, bm25))
+    query.floor = f"the best hit has {scale.has(cosine, bm25):.2f}, the floor is {scale.floor:.2f}"
     if scale.answers(cosine, bm25):
         return hits
     hits = by_line(hits, query, scale)
@@ -224,19 +225,31 @@ def over_the_floor(hits: list[Found], query: Query, scale: rank.Scale) -> list[F
 
 
 def by_line(hits: list[Found], query: Query, scale: rank.Scale) -> list[Found]:
-    """What was found where no chunk answers: nothing, or in few chunks the one whose line does, before the others."""
+    """What was found where no chunk answers: nothing, or in few chunks those whose line does, before the others."""
     if scale.chunks > rank.LINES_OF:
         return []
-    rows = [(hit, text) for hit in hits[:LOOKED_AT] for _, text in hit.lines() if text.strip()]
+    rows = [(hit, text) for hit in hits[:BY_LINE] for _, text in hit.lines() if text.strip()]
     if not rows:
         return []
     cosines = query.near([text for _, text in rows])
-    best = cosines.index(max(cosines))
-    found = rows[best][0]
-    if not scale.line_answers(cosines, found.bm25 or 0.0):
-        return []
-    found.cosine, found.score = cosines[best], max(hits[0].score, cosines[best])
-    return [found, *(hit for hit in hits if hit is not found)]
+    scale.see(cosines)
+    top, best = hits[0].score, dict[Found, float]()
+    for (hit, _), cosine in zip(rows, cosines, strict=True):
+        best[hit] = max(cosine, best.get(hit, cosine))
+    for hit, cosine in best.items():
+        if scale.line_answers(cosine, hit.bm25 or 0.0):
+            hit.first, hit.cosine, hit.score = True, cosine, max(top, cosine)
+    hits.sort(key=order)
+    return hits if hits[0].first else []
+
+
+def by_itself(hit: Found, scale: rank.Scale) -> bool:
+    return scale.answers(hit.cosine or 0.0, hit.bm25 or 0.0, alone=True)
+
+
+def order(hit: Found) -> tuple[bool, float]:
+    """Best first, after those that come before all others."""
+    return not hit.first, -hit.score
 
 
 def lift(hits: list[Found]) -> None:

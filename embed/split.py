@@ -11,6 +11,7 @@ from embed import database, schema
 from embed.build import Build
 from embed.index import writing
 from embed.merge import Join, finish, settings
+from toast import files
 from toast.errors import UsageError
 
 TYPE_CHECKING = False
@@ -30,6 +31,7 @@ def split(call: Call, paths: list[str], output: str | None, *, count: int) -> No
     for name in names:
         if os.path.lexists(call.path(name)):
             raise UsageError(f"{name} is there already", "-o another name")
+        files.check_output(call, name)
     with schema.opened(call, paths[0]) as source:
         database.expect_sound(source)
         made, ids = settings(source), database.document_ids(source)

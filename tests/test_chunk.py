@@ -112,6 +112,14 @@ LOGS = {
     "access": '10.0.0.1 - - [02/Nov/2026:10:00:01 +0000] "GET /a"\n::1 - - [02/Nov/2026:10:00:01 +0000] "GET /b"\n',
     "klog": "I1102 10:00:01.123 1 a.go:1] a\nE1102 10:00:01.124 1 b.go:2] b\n",
     "chat": "[10:00:01] <ann> a\n\n[10:00:02] <bob> b\n",
+    "am": "[9:05:01 AM] a\n[9:06 PM] b\n",
+    "bare": "10:02 ERROR a\n10:03:01.123 [main] b\n",
+    "dmesg": "[    0.123456] a\n[   12.000001] b\n",
+    "priority": "<34>Oct 11 22:14:15 host su: a\n<13>1 2026-11-02T10:00:01.5+01:00 host b\n",
+    "level": "ERROR 2026-11-02 10:00:01,123 a\n[INFO] 10:00 b\n",
+    "apache": "[Mon Nov 02 10:00:01.123 2026] [error] a\n[Mon Nov 02 10:00:02 2026] [warn] b\n",
+    "json": '{"time": "2026-11-02T10:00:01Z", "msg": "a"}\n{"ts":1699000000.5,"msg":"b"}\n',
+    "python": "2026-11-02 10:00:01,123 - root - INFO - a\n2026/11/02 10:00:02 [error] b\n",
 }
 
 
@@ -121,12 +129,36 @@ def test_a_log_is_cut_at_its_entries(text):
     assert [piece for *_, piece in cut(text, 100)] == [one, two]
     trace = text + "Traceback:\n  File x\n"
     assert [piece for *_, piece in cut(trace, 100)] == [one, two + "\nTraceback:\n  File x"]
-    assert [piece for *_, piece in cut("a note\n" + text, 100)] != [one, two]
+    assert [piece for *_, piece in cut("a banner\n" + text, 100)] == ["a banner", one, two]
+    long = "    at a.b(C.java)\n" * 80 + "Caused by: x\na.b.SomeException: y\n"
+    assert is_log(long + text) and is_log(text + long)
 
 
-def test_what_is_no_log_is_not():
-    subtitles = "".join(f"{i}\n00:00:0{i},000 --> 00:00:0{i},900\nhello\n\n" for i in range(9))
-    diary = "2026-11-02\nWe met at 10:00:01 and talked.\nNothing else.\n"
-    for text in (subtitles, diary, "10:00:01 one line\n", "# 10:00:01\n\ntext\n\ntext\n", "", "\n", "a\n" * 9):
-        assert not is_log(text)
-    assert len(cut(LOGS["iso"], 100, suffix="md")) == 1
+NO_LOGS = {
+    "subtitles": "".join(f"{i}\n00:00:0{i},000 --> 00:00:0{i},900\nhello\n\n" for i in range(9)),
+    "diary": "2026-11-02\nWe met at 10:00:01 and talked.\nNothing else.\n",
+    "note": "The meeting starts at 10:00:00 sharp.\nBring slides.\n",
+    "yaml": 'open: "08:00:00"\nclose: "18:00:00"\n',
+    "recipe": "Bake for 00:45:00 at 180 degrees.\nRest for 00:10:00.\n",
+    "macs": "00:11:22:33:44:55 printer\n00:11:22:33:44:56 router\n",
+    "table": "2026-11-02 10:00:01,cat,5\n2026-11-02 10:00:02,dog,6\n2026-11-03,12:00:00,7\n",
+    "transcript": "00:00:01 Ann: hello\n00:00:02 Bob: hello\n",
+    "speech": "[00:00:00.000 --> 00:00:02.000]  hello\n[00:00:02.000 --> 00:00:03.000]  world\n",
+    "agenda": "10:00 Welcome\n10:30-11:00 Coffee\n",
+    "verses": "3:16 For God\n3:17 And then\n",
+    "one": "2026-11-02 10:00:01 one line\n",
+    "few": LOGS["iso"] + "text\n" * 3,
+    "heading": "# 10:00:01\n\ntext\n\ntext\n",
+    "nothing": "", "blank": "\n", "lines": "a\n" * 9,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", NO_LOGS.values(), ids=NO_LOGS)
+def test_what_is_no_log_is_not(text):
+    assert not is_log(text)
+
+
+def test_a_suffix_tells_what_is_no_log():
+    for suffix in ("md", "rst", "py", "csv", "tsv", "yaml", "YML", "toml", "srt", "vtt"):
+        assert len(cut(LOGS["iso"], 100, suffix=suffix)) == 1, suffix
+    assert len(cut(LOGS["iso"], 100, suffix="log")) == 2

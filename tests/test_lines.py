@@ -106,7 +106,9 @@ LOG = """\
 def test_a_line_answers_where_its_chunk_is_about_many_things(query, line, real, tmp_path):
     for name in ("app.md", "app.log"):  # a chunk, and one for each entry
         (tmp_path / name).write_text(LOG)
-        hit = json.loads(command("search", "-k", "1", "--json", query, name, env=real, cwd=tmp_path).ok().out)
+        found = command("search", "--json", query, name, env=real, cwd=tmp_path).ok().out.splitlines()
+        hit = json.loads(found[0])
+        assert len(found) == 1, found  # an entry beside it is told where it answers, too
         assert hit["line"] == line and hit["score"] > 0.2, hit
 
 
@@ -118,3 +120,13 @@ def test_no_line_answers_what_is_not_there(real, tmp_path):
         for name in ("app.md", "app.log"):
             result = command("search", query, name, env=real, cwd=tmp_path)
             assert (result.status, result.out) == (1, b""), result
+
+
+@pytest.mark.model
+def test_each_file_with_a_line_that_answers_is_told(real, tmp_path):
+    (tmp_path / "a.md").write_text(LOG)
+    (tmp_path / "b.md").write_text(LOG.replace("fan speed low in rack 9", "fan speed low in rack 7"))
+    (tmp_path / "c.md").write_text("".join(line for line in LOG.splitlines(True) if "space" not in line))
+    names = ["a.md", "b.md", "c.md"]
+    found = command("search", "-l", "ran out of disk", *names, env=real, cwd=tmp_path).ok().out.split()
+    assert sorted(found) == [b"a.md", b"b.md"]

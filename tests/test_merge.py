@@ -116,5 +116,10 @@ def test_what_output_names(shards, tmp_path):
     (tmp_path / "notes.md").write_text("# notes\n")
     command("index", "--merge", *names, "-o", "notes.md", cwd=tmp_path).fails("notes.md is there, and no index")
     command("index", "--split", "2", "a.db", "-o", "-", cwd=tmp_path).fails("--split and -o - exclude each other")
+    command("index", "--split", "2", "a.db", "-o", "no/x", cwd=tmp_path).fails("cannot write no/x-1.db")
+    (tmp_path / "b").write_text("of a stem nothing is replaced\n")
+    command("index", "--split", "2", "a.db", "-o", "b", cwd=tmp_path).ok()
+    for made in ("b", "b-1.db", "b-2.db"):
+        (tmp_path / made).unlink()
     command("index", "-u", "-", "notes.md", cwd=tmp_path).fails("-u brings a file up to date, and - names none")
     assert sorted(os.listdir(tmp_path)) == ["a.db", "b.db", "notes.md"]

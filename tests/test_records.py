@@ -134,8 +134,12 @@ def test_a_loop_that_is_read_is_told(tmp_path, model):
         told = f"{name}: of standard input a part was read before".encode()
         found = shell(f"while read x; do {line}; done < list", cwd=tmp_path)
         assert found.err.startswith(told) and found.err.count(b"\n") == 1, found
-        for quiet in (f"while read x; do {line} -q; done < list", f"{line} < list", f"cat list | {line}"):
-            shell(quiet, cwd=tmp_path).ok()
+        quiet = [f"while read x; do {line} -q; done < list", f"{line} < list", f"cat list | {line}"]
+        if name != "toast":
+            assert b"; - says that it is meant)" in found.err
+            quiet.append(f"while read x; do {line} -; done < list")
+        for told in quiet:
+            assert shell(told, cwd=tmp_path).ok().err == b"", told
         if name not in ("index", "toast"):  # FILEs are read, and the list is left
             found = shell(f"while read x; do {line} list > out; echo $?; done < list", cwd=tmp_path).ok()
             assert found.out == b"0\n" * 3
@@ -152,6 +156,9 @@ def test_objects_that_are_read_as_lines_are_told(tmp_path, model):
         assert found.status == 0 and found.err.count(b"\n") == 1, found
         assert b"standard input holds JSON" in found.err and b"--field NAME; the first has body, id" in found.err
         command(name, *words, "-q", stdin=objects, cwd=tmp_path).ok()
+        if name != "toast":
+            assert b"; - says that lines are meant)" in found.err
+            assert command(name, *words, "-", stdin=objects, cwd=tmp_path).ok().err == b""
         for text in lines:
             assert command(name, *words, stdin=text, cwd=tmp_path).err == b"", (name, text)
     for name in ("embed", "rerank", "classify"):

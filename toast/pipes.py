@@ -26,7 +26,7 @@ CHUNK = 1 << 20  # bytes asked of a file or a pipe at once
 WINDOW = 4096  # records handed on at once, at most
 CONTROLS = {c: f"\\u{c:04x}" for c in range(0x7F, 0xA0)}  # DEL and C1, as JSON may have them
 WRITER = 5  # seconds for which a FIFO's first writer is waited for
-BEGUN = "of standard input a part was read before: only the rest is read (in a loop: name FILEs, or --no-input)"
+BEGUN = "of standard input a part was read before: only the rest is read (in a loop: name FILEs, or --no-input{})"
 
 
 # ---------------------------------------------------------------- descriptors
@@ -233,7 +233,7 @@ def check_input(call: Call, name: str, *, asked_for: bool, takes_files: bool = T
             hint = "pipe text in, name a FILE, or give - to type it" if takes_files else f"{call.name} < FILE"
             raise BadInput("nothing to read: standard input is a terminal", hint)
         if not asked_for and is_begun(call.stdin):
-            call.warn(BEGUN)
+            call.warn(BEGUN.format("; - says that it is meant" * takes_files))
         return
     try:
         mode = os.stat(name, dir_fd=call.cwd).st_mode

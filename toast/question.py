@@ -33,7 +33,7 @@ TEXT = "@FILE; a text that begins with @ has a blank before it"
 EMPTY = "standard input is empty: the instruction alone is answered (--no-input says so)"
 LEFT = "standard input, of which a part was read before, is left to a loop (--no-input says so; cat | toast reads it)"
 LISTED = "standard input is names of files that are here, and is read beside the FILEs (in a loop: --no-input)"
-LOOKED_AT = 8  # lines of it that are looked at for that
+LISTING = 8  # lines of it that are looked at for that
 INPUT = "{{input}}"  # in an instruction from a file: where standard input goes
 BREAKS = "\r\n"  # that end a text and are none of it
 WINDOW = 16  # characters for each token of the context, over which only the ends of a text are looked at
@@ -105,7 +105,7 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
     if pipes.is_begun(call.stdin):
         if files and call.strict:
             raise BadInput("of standard input a part was read before", "cat | toast reads the rest, --no-input none")
-        call.warn(LEFT if files else pipes.BEGUN)
+        call.warn(LEFT if files else f"{pipes.BEGUN} ({pipes.LOOP})")
         if files:
             return b""
     raw = _read(call, engine, call.stdin, limit=limit, what="standard input", cut=True)
@@ -120,7 +120,7 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
 
 def _lists_files(call: Call, raw: bytes) -> bool:
     """Whether each of the first lines is the name of a file that is here."""
-    lines = raw[: 64 << 10].splitlines()[:LOOKED_AT]
+    lines = raw[: 64 << 10].splitlines()[:LISTING]
     return bool(lines) and all(_is_file(call, os.fsdecode(line)) for line in lines)
 
 

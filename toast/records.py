@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Data = dict[str, Any]  # a record's JSON object
 
 
-LOOKED_AT = 8  # lines that tell whether all are JSON
+FIRST_LINES = 8  # lines that tell whether all are JSON
 BOM = b"\xef\xbb\xbf"
 NOTHING = object()  # what is under a name that an object does not have; null is something
 
@@ -65,12 +65,13 @@ class Records:
         self.call, self.nul, self.on_error, self.source = call, nul, on_error, source
         self.first = self.count = start or 0
         self.jsonl, self.field, self.soft = bool(jsonl) or field is not None, field or "text", soft
-        self.told = jsonl is None or self.jsonl  # of objects that are read as lines
+        self.told = jsonl is None or self.jsonl or "-" in (files or ())  # of objects that are read as lines
+        self.takes_files = files is not None
         self.busy: Callable[[], bool] = lambda: False
         self.files = list(files or ()) or ([] if call.no_input else ["-"])
         self.invalid = 0
         for name in self.files:
-            pipes.check_input(call, name, asked_for=bool(files), takes_files=files is not None)
+            pipes.check_input(call, name, asked_for=bool(files), takes_files=self.takes_files)
 
     def __iter__(self) -> Iterator[Record]:
         for window in self.windows():
@@ -131,9 +132,9 @@ class Records:
         for raws in split(
             pipes.read_chunks(self.call, name, self.where(name), busy=lambda: self.busy()), b"\0" if self.nul else b"\n"
         ):
-            if not self.told and len(head) < LOOKED_AT:
-                head += raws[: LOOKED_AT - len(head)]
-                self._tell_objects(name, head * (len(head) == LOOKED_AT))
+            if not self.told and len(head) < FIRST_LINES:
+                head += raws[: FIRST_LINES - len(head)]
+                self._tell_objects(name, head * (len(head) == FIRST_LINES))
             for start in range(0, len(raws) or 1, pipes.WINDOW):
                 part = raws[start : start + pipes.WINDOW]
                 window, bad = self._window(part, name, number)
@@ -141,7 +142,7 @@ class Records:
                 yield window
                 if bad:
                     raise bad
-        if not self.told and len(head) < LOOKED_AT:
+        if not self.told and len(head) < FIRST_LINES:
             self._tell_objects(name, head)
 
     def _tell_objects(self, name: str, raws: list[bytes]) -> None:
@@ -157,7 +158,8 @@ class Records:
             return
         self.told = True
         told = f"{self.where(name)} holds JSON objects, which are read as plain lines"
-        self.call.warn(f"{told} (--field NAME; the first has {', '.join(list(first)[:8]) or 'no fields'})")
+        hint = "; - says that lines are meant" if name == "-" and self.takes_files else ""
+        self.call.warn(f"{told} (--field NAME; the first has {', '.join(list(first)[:8]) or 'no fields'}{hint})")
 
     def _window(self, raws: list[bytes], name: str, number: int) -> tuple[list[Record], BadInput | None]:
         """The records before the first bad one, and what is wrong with that."""
