@@ -105,7 +105,7 @@ def _standard_input(call: Call, engine: Engine, instruction: str, *, files: list
     if pipes.is_begun(call.stdin):
         if files and call.strict:
             raise BadInput("of standard input a part was read before", "cat | toast reads the rest, --no-input none")
-        call.warn(LEFT if files else f"{pipes.BEGUN} ({pipes.LOOP})")
+        call.warn(LEFT if files else pipes.BEGUN.format(""))
         if files:
             return b""
     raw = _read(call, engine, call.stdin, limit=limit, what="standard input", cut=True)
