@@ -82,7 +82,7 @@ def tried(made, folder):
     """What every command that opens an index makes of bad.db, beside a whole one, x.db."""
     for words in LOOKS:
         yield here("search", *words, "-i", "bad.db", folder=folder)
-    for words, stdin in ((["more"], b""), ([], OTHERS)):
+    for words, stdin in ((["more"], b""), (["-"], OTHERS)):
         shutil.copy(folder / "bad.db", folder / "u.db")
         yield here("index", "-u", "u.db", *words, folder=folder, stdin=stdin)
     yield here("index", "--merge", "bad.db", "x.db", "-o", "both.db", folder=folder)
