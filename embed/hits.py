@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from embed import chunk, database
+from embed import database
 from embed.paint import Paint
 from embed.schema import Damaged, damage
 from toast import pipes
@@ -162,7 +162,13 @@ class Found:
 
     def is_entry(self) -> bool:
         """Whether it is of a log, whose entries have nothing to do with each other."""
-        return self.number is None and chunk.may_be_log(self.suffix) and chunk.is_entry(self.text)
+        from embed import logs
+
+        if self.number is not None or not logs.is_entry(self.text):
+            return False
+        from embed import chunk  # which compiles much: for what may be an entry alone
+
+        return chunk.may_be_log(self.suffix)
 
     @property
     def suffix(self) -> str:

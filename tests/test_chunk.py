@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embed.chunk import chunk, is_log, record
+from embed.chunk import chunk, record
+from embed.logs import is_log
 
 
 def words(texts):
