@@ -241,30 +241,26 @@ def test_a_shared_expert_is_its_parts(router, dtype, width, eight, monkeypatch):
         np.testing.assert_array_equal(a, c)
 
 
-@pytest.mark.parametrize("change", [
-    lambda mlp: setattr(mlp.gate, "bias", mx.zeros(16)), lambda mlp: setattr(mlp, "sharding_group", object()),
-    lambda mlp: setattr(mlp.switch_mlp.up_proj, "bias", mx.zeros((16, 32))),
-    lambda mlp: setattr(mlp, "top_k", 17),
-])  # fmt: skip
-def test_other_mixtures_go_the_unfused_way(change):
+OTHER_MIXTURES = {
+    "qwen3_moe": [
+        lambda mlp: setattr(mlp.gate, "bias", mx.zeros(16)), lambda mlp: setattr(mlp, "sharding_group", object()),
+        lambda mlp: setattr(mlp.switch_mlp.up_proj, "bias", mx.zeros((16, 32))),
+        lambda mlp: setattr(mlp, "top_k", 17),
+    ],
+    "qwen2_moe": [
+        lambda mlp: setattr(mlp.shared_expert_gate, "bias", mx.zeros(1)),
+        lambda mlp: setattr(mlp.shared_expert.up_proj, "bias", mx.zeros(96)),
+        lambda mlp: setattr(mlp.shared_expert, "down_proj", mlp.shared_expert.up_proj),
+        lambda mlp: setattr(mlp, "shared_expert", type("Other", (type(mlp.shared_expert),), {"__call__": id})(64, 96)),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name, change", [(name, change) for name, all in OTHER_MIXTURES.items() for change in all])
+def test_other_mixtures_go_the_unfused_way(name, change):
     from toast.kernels import modules
 
-    model = make("qwen3_moe")
-    change(model.layers[0].mlp)
-    assert modules._make_layer(model.layers[0]) is None
-    assert modules._make_layer(model.layers[1]) is not None
-
-
-@pytest.mark.parametrize("change", [
-    lambda mlp: setattr(mlp.shared_expert_gate, "bias", mx.zeros(1)),
-    lambda mlp: setattr(mlp.shared_expert.up_proj, "bias", mx.zeros(96)),
-    lambda mlp: setattr(mlp.shared_expert, "down_proj", mlp.shared_expert.up_proj),
-    lambda mlp: setattr(mlp, "shared_expert", type("Other", (type(mlp.shared_expert),), {"__call__": id})(64, 96)),
-])  # fmt: skip
-def test_other_shared_experts_go_the_unfused_way(change):
-    from toast.kernels import modules
-
-    model = make("qwen2_moe")
+    model = make(name)
     change(model.layers[0].mlp)
     assert modules._make_layer(model.layers[0]) is None
     assert modules._make_layer(model.layers[1]) is not None
