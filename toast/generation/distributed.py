@@ -10,7 +10,7 @@ import os
 
 import mlx.core as mx
 
-from toast.errors import BadModel
+from toast.errors import BadModel, ToastError
 from toast.generation import decoder
 from toast.store.config import text_part
 
@@ -34,7 +34,7 @@ def divide(model: Any, config: dict[str, Any], name: str) -> None:
     """Leave of a loaded model what is this process's part; all parts together answer as the whole does.
 
     name: what a message calls it. Raises BadModel where MLX-LM cannot divide it by so many."""
-    group, config = mx.distributed.init(strict=True), text_part(config)
+    group, config = _group(), text_part(config)
     inner: Any = getattr(model, "model", None)
     if not (hasattr(model, "shard") or hasattr(inner, "pipeline")):
         raise BadModel(f"{name}: MLX-LM cannot divide a {config.get('model_type')} model", "toast without mlx.launch")
@@ -47,3 +47,11 @@ def divide(model: Any, config: dict[str, Any], name: str) -> None:
     else:
         inner.pipeline(group)
     decoder.settle(model)
+
+
+def _group() -> mx.distributed.Group:
+    """All processes of this run, once each has found its neighbours. Raises ToastError where one cannot."""
+    try:
+        return mx.distributed.init(strict=True)
+    except RuntimeError as error:
+        raise ToastError(f"these processes cannot meet: {error}", "another port: mlx.launch --starting-port N") from None
