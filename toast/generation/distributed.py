@@ -54,4 +54,5 @@ def _group() -> mx.distributed.Group:
     try:
         return mx.distributed.init(strict=True)
     except RuntimeError as error:
-        raise ToastError(f"these processes cannot meet: {error}", "another port: mlx.launch --starting-port N") from None
+        hint = "another port: mlx.launch --starting-port N"
+        raise ToastError(f"these processes cannot meet: {error}", hint) from None

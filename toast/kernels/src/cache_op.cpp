@@ -46,9 +46,7 @@ Frequencies frequencies_of(const mx::array& freqs) {
   return inverted(f.data<float>(), f.size());
 }
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(why);
-}
+constexpr Refuse refuse{""};
 
 Rope make_rope(int dims, bool traditional, std::optional<float> base, float scale, const OptionalArray& freqs) {
   refuse(dims < 2 || dims % 2, "[Rope] dims.");

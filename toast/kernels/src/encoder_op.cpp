@@ -21,9 +21,7 @@ namespace {
 using LinearTuple = std::tuple<mx::array, mx::array, mx::array, int, int, mx::array>;
 using NormTuple = std::tuple<mx::array, mx::array, float>;
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[encoder] ") + why);
-}
+constexpr Refuse refuse{"[encoder] "};
 
 mx::array row_of(int n) { return mx::array({1, n}, mx::float32, nullptr, {}); }
 

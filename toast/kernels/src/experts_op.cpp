@@ -7,9 +7,7 @@
 namespace toast {
 namespace {
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[DecoderLayers] experts: ") + why);
-}
+constexpr Refuse refuse{"[DecoderLayers] experts: "};
 
 Shares shares_named(const std::string& name) {
   refuse(name != "all" && name != "normed" && name != "used", "weighed by all, normed or used.");

@@ -7,9 +7,7 @@
 namespace toast {
 namespace {
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[DecoderLayers] ") + why);
-}
+constexpr Refuse refuse{"[DecoderLayers] "};
 
 void add_updates(const LayerArrays& l, mx::Dtype dtype, Arrays& all) {
   refuse(!l.updates.empty() && l.updates.size() != l.linears.size(), "an update or none for each linear layer.");

@@ -19,9 +19,7 @@ using namespace nb::literals;
 namespace toast {
 namespace {
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[DecoderLayers] ") + why);
-}
+constexpr Refuse refuse{"[DecoderLayers] "};
 
 // How keys and values are best stored: float16 is finer than the weights they come from, and half of float32 to read.
 mx::Dtype kv_dtype(Type type) { return type == Type::bf16 ? mx::bfloat16 : mx::float16; }
@@ -299,45 +297,34 @@ void bind_layer(nb::module_& m) {
           "biases"_a = std::vector<OptionalArray>{}, "activation"_a = "silu", "experts"_a = nb::none(),
           "gated"_a = false, "mixer"_a = nb::none(), "residual"_a = 1.f,
           "One layer. linears: (weight, scales, biases, group_size, bits) of q, k, v, o, gate, up, down;\n"
-          "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of q's heads, "
-          "of "
-          "k's (each\n"
-          "head's, or all at once), before both residuals; updates: an adapter's of each linear layer, (a, b, scale) "
-          "or None, or none at all; "
-          "biases: of\n"
-          "each, or None, or none at all; activation: silu or gelu_approx. experts, where gate, up and down are stacks "
-          "of "
-          "matrices:\n"
-          "((weight, scales, biases, group_size, bits) of the router, without scales where it is float; how many see a "
-          "row; what\n"
-          "they are weighed by: their part of the softmax over 'all', the same 'normed' to one, or of that over those "
-          "'used';\n"
-          "whether they are the least of what is negated; and none, or gate, up, down and a router of one row of an "
-          "expert\n"
-          "that every row sees).\n"
-          "gated: q gives a gate beside each head's queries. mixer: beside attention, or in its place where there are "
-          "no "
-          "heads; its\n"
-          "projections and what follows it stand before q or gate. residual: what is added to x is scaled by.")
+          "norms: (weight, eps) before attention, before the feed-forward block, and each may be None: of\n"
+          "q's heads, of k's (each head's, or all at once), before both residuals; updates: an adapter's of\n"
+          "each linear layer, (a, b, scale) or None, or none at all; biases: of each, or None, or none at\n"
+          "all; activation: silu or gelu_approx. experts, where gate, up and down are stacks of matrices:\n"
+          "((weight, scales, biases, group_size, bits) of the router, without scales where it is float; how\n"
+          "many see a row; what they are weighed by: their part of the softmax over 'all', the same\n"
+          "'normed' to one, or of that over those 'used'; whether they are the least of what is negated;\n"
+          "and none, or gate, up, down and a router of one row of an expert that every row sees). gated: q\n"
+          "gives a gate beside each head's queries. mixer: beside attention, or in its place where there\n"
+          "are no heads; its projections and what follows it stand before q or gate. residual: what is\n"
+          "added to x is scaled by.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
       .def(
           "__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
           "places"_a = std::vector<int>{},
-          "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads, capacity, d) of "
-          "every\n"
-          "layer, which hold `offset` rows -> y like x, keys, values. places: the row of each layer's caches where the "
-          "new ones\n"
-          "begin; before `offset` in a ring, which takes one row at a time and sees all that it holds. A "
-          "layer's\nmixer stands before its attention: in keys' place what was convolved (B, taps - 1, channels), in "
-          "values' its states\n(B, heads, dv, dk), or None.")
+          "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads,\n"
+          "capacity, d) of every layer, which hold `offset` rows -> y like x, keys, values. places: the row\n"
+          "of each layer's caches where the new ones begin; before `offset` in a ring, which takes one row\n"
+          "at a time and sees all that it holds. A layer's mixer stands before its attention: in keys'\n"
+          "place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, dk), or\n"
+          "None.")
       .def(
           "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
-          "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so far); keys, "
-          "values:\n"
-          "its caches (1, heads, capacity, d), of all texts for every layer in turn -> states, y like x. Computing "
-          "states\n"
-          "writes into the caches, which must be computed and nobody else's; compute it before they are used.")
+          "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so\n"
+          "far); keys, values: its caches (1, heads, capacity, d), of all texts for every layer in turn ->\n"
+          "states, y like x. Computing states writes into the caches, which must be computed and nobody\n"
+          "else's; compute it before they are used.")
       .def_prop_ro(
           "mixtures",
           [](const DecoderLayers& l) {

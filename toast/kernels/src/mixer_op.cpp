@@ -57,10 +57,6 @@ std::tuple<mx::array, mx::array, mx::array> run_mixer(const MixerOp& m, const Ar
 
 }  // namespace
 
-void refuse_mixer(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[Mixer] ") + why);
-}
-
 mx::array numbers(const mx::array& x, const mx::Shape& shape) {
   refuse_mixer(x.shape() != shape || !is_float(x.dtype()), "numbers.");
   auto one = mx::contiguous(x);

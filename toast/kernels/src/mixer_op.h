@@ -24,7 +24,7 @@ MixerState take_state(const mx::array* before, const mx::array* states_before, c
                       OptionalArray& kept, OptionalArray& states, const mx::Stream& s);
 
 // ---- for those who make one
-void refuse_mixer(bool bad, const char* why);
+inline constexpr Refuse refuse_mixer{"[Mixer] "};
 // x computed and in one piece, which threads share; throws where it has another shape.
 mx::array numbers(const mx::array& x, const mx::Shape& shape);
 // A short convolution's weights (channels, taps, 1), as MLX has them, by taps.

@@ -3,6 +3,7 @@
 #pragma once
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -24,6 +25,14 @@ using OptionalArray = std::optional<mx::array>;
 
 // ours(s): the stream runs on the CPU, so the op is ours; otherwise hand it to MLX.
 inline bool ours(const mx::Stream& s) { return s.device == mx::Device::cpu; }
+
+// What is no argument of an op's: the message names the op.
+struct Refuse {
+  const char* op;
+  void operator()(bool bad, const char* why) const {
+    if (bad) throw std::invalid_argument(std::string(op) + why);
+  }
+};
 
 inline bool is_float(mx::Dtype t) { return t == mx::float32 || t == mx::float16 || t == mx::bfloat16; }
 inline Type type_of(const mx::array& a) {

@@ -130,9 +130,7 @@ mx::array quantized_matmul(const mx::array& x, const mx::array& w, const mx::arr
   return multiply(left, {right, part(scales), part(*biases), a.group, a.bits}, {}, s);
 }
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[linear] ") + why);
-}
+constexpr Refuse refuse{"[linear] "};
 
 // f(x w' + bias) + residual with w[N, K] float, or quantised when there are scales: a linear layer as
 // one op. The result has the type of x w'.

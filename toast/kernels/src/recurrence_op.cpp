@@ -15,9 +15,7 @@ using namespace nb::literals;
 namespace toast {
 namespace {
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[recurrence] ") + why);
-}
+constexpr Refuse refuse{"[recurrence] "};
 
 // x (B, T, heads, D) or (B, T, heads), all in one piece.
 Heads heads_of(const mx::array& x) {

@@ -17,9 +17,7 @@ using namespace nb::literals;
 namespace toast {
 namespace {
 
-void refuse(bool bad, const char* why) {
-  if (bad) throw std::invalid_argument(std::string("[RwkvLayers] ") + why);
-}
+constexpr Refuse refuse{"[RwkvLayers] "};
 
 // As Python gives them: w[N, K], scales, biases, group, bits, bias[N], of a dense one without scales; weight, bias,
 // eps.
@@ -177,20 +175,15 @@ void bind_rwkv(nb::module_& m) {
              const std::vector<NormTuple>& norms,
              int heads) { new (self) Layers(single(linears, numbers, norms, heads)); },
           nb::kw_only(), "linears"_a, "numbers"_a, "norms"_a, "heads"_a,
-          "One layer. linears: (weight, scales, biases, group_size, bits, bias) of r, k, v, o, key, value, and both of "
-          "low rank of\n"
-          "g, w, a and, but for the first layer, v; scales and biases None: dense. numbers: how much of the row before "
-          "r, "
-          "k, v, w, a,\n"
-          "g get (6, width), and the channel mix; k_k, k_a, r_k (heads, D). norms: (weight, bias, eps) before both "
-          "mixes, of heads.")
+          "One layer. linears: (weight, scales, biases, group_size, bits, bias) of r, k, v, o, key, value,\n"
+          "and both of low rank of g, w, a and, but for the first layer, v; scales and biases None: dense.\n"
+          "numbers: how much of the row before r, k, v, w, a, g get (6, width), and the channel mix; k_k,\n"
+          "k_a, r_k (heads, D). norms: (weight, bias, eps) before both mixes, of heads.")
       .def_static("stack", &stack, "parts"_a, "Layers that follow each other, the first one of a model included.")
       .def("takes", &Layers::takes, "x"_a)
-      .def(
-          "__call__", &Layers::run, "x"_a, "states"_a,
-          "x (B, T, width), and of each layer in turn the last row of its time mix (B, 1, width), its state (B, heads, "
-          "D, D) and the\n"
-          "last row of its channel mix, or None -> y as x, and all of those.");
+      .def("__call__", &Layers::run, "x"_a, "states"_a,
+           "x (B, T, width), and of each layer in turn the last row of its time mix (B, 1, width), its state\n"
+           "(B, heads, D, D) and the last row of its channel mix, or None -> y as x, and all of those.");
 }
 
 }  // namespace toast
