@@ -310,21 +310,19 @@ void bind_layer(nb::module_& m) {
           "added to x is scaled by.")
       .def_static("stack", &stack, "parts"_a, "Layers one after the other; ValueError when their shapes differ.")
       .def("takes", &DecoderLayers::takes, "x"_a)
-      .def(
-          "__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
-          "places"_a = std::vector<int>{},
-          "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads,\n"
-          "capacity, d) of every layer, which hold `offset` rows -> y like x, keys, values. places: the row\n"
-          "of each layer's caches where the new ones begin; before `offset` in a ring, which takes one row\n"
-          "at a time and sees all that it holds. A layer's mixer stands before its attention: in keys'\n"
-          "place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, dk), or\n"
-          "None.")
-      .def(
-          "write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
-          "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so\n"
-          "far); keys, values: its caches (1, heads, capacity, d), of all texts for every layer in turn ->\n"
-          "states, y like x. Computing states writes into the caches, which must be computed and nobody\n"
-          "else's; compute it before they are used.")
+      .def("__call__", &DecoderLayers::run, "x"_a, "keys"_a, "values"_a, "offset"_a, nb::kw_only(), "causal"_a = true,
+           "places"_a = std::vector<int>{},
+           "x (B, L, D), the new rows of B texts that are equally far; keys, values: caches (B, heads,\n"
+           "capacity, d) of every layer, which hold `offset` rows -> y like x, keys, values. places: the row\n"
+           "of each layer's caches where the new ones begin; before `offset` in a ring, which takes one row\n"
+           "at a time and sees all that it holds. A layer's mixer stands before its attention: in keys'\n"
+           "place what was convolved (B, taps - 1, channels), in values' its states (B, heads, dv, dk), or\n"
+           "None.")
+      .def("write", &DecoderLayers::write, "x"_a, "keys"_a, "values"_a, "lengths"_a,
+           "x (1, L, D), the new rows of texts one after the other; lengths: each text's (new rows, rows so\n"
+           "far); keys, values: its caches (1, heads, capacity, d), of all texts for every layer in turn ->\n"
+           "states, y like x. Computing states writes into the caches, which must be computed and nobody\n"
+           "else's; compute it before they are used.")
       .def_prop_ro(
           "mixtures",
           [](const DecoderLayers& l) {
