@@ -146,7 +146,11 @@ def index(
     exclude: list[str] = Option(
         [], "--exclude", metavar="GLOB", help="Skip files and folders like GLOB, as of search --path."
     ),
-    hidden: bool = Option(False, "--hidden", help="Hidden files and folders, too."),
+    hidden: bool = Option(
+        False,
+        "--hidden",
+        help="Hidden files and folders, too; what .gitignore and .ignore name stays out, unless it is named.",
+    ),
     largest: int = Option(16, "--max-filesize", metavar="MB", min=1, help="Skip larger files."),
     nul: bool = NUL,
     jsonl: bool = JSONL,

@@ -139,6 +139,8 @@ def source(
         told = "standard input" if files_from == "-" else files_from
         listed = split(pipes.read_chunks(call, files_from, told), b"\0" if nul else b"\n")
         paths = [*paths, *(os.fsdecode(name) for some in listed for name in some if name)]
+        if any("\0" in name for name in paths):
+            raise BadInput(f"{told}: its names end in NUL", "index -0 --files-from ...")
     elif not paths or jsonl or field or lines or parquet:
         read: Callable[..., Records] = Records
         if parquet:

@@ -18,7 +18,7 @@ from embed.walk import LARGE
 from embed.writer import BATCH, GENERATED, LATIN, UNREADABLE, Writer, below, unchanged
 from toast import pipes
 from toast.cancel import checkpoint
-from toast.errors import Exit, UsageError
+from toast.errors import BadInput, Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
 SAMPLE = 16  # chunks that are looked at for their script
@@ -52,7 +52,7 @@ def index(
     An update of nothing leaves the file as new as it would be (make looks at that)."""
     asked: dict[str, Any] = {"update": update, "name": name, "mode": mode, "exact": exact, "empty": empty}
     absent = False
-    if update and not os.path.exists(call.path(update)):
+    if update and not _is_there(call, update):
         output, update, absent = update, None, True
     if not (output or update):
         pipes.refuse_terminal(call, "index ... > index.db, or -o index.db")
@@ -69,7 +69,9 @@ def index(
     key = key_of(call, meta, roots, path=output or update)
     build = Build(call, output or update, key=key, update=bool(update))
     file = output or update
-    spared = file if file and not empty and os.path.exists(call.path(file)) else ""
+    spared = file if file and not empty and _is_there(call, file) else ""
+    if spared and not update:
+        _expect_roots(call, source, spared)
     try:
         status = _build(call, build, source, meta=meta, spared=spared, absent=absent)
     except schema.DamagedIndex:
@@ -77,6 +79,23 @@ def index(
             raise
         status = _build(call, build, source, meta=meta, spared=spared, absent=absent)  # the part is gone: anew
     return index(call, source, output=None, **asked) if status is None else status
+
+
+def _is_there(call: Call, file: str) -> bool:
+    """Whether an index has been begun: mktemp's file, and what a shell made for `>`, are none yet."""
+    try:
+        return os.path.getsize(call.path(file)) > 0
+    except OSError:
+        return False
+
+
+def _expect_roots(call: Call, source: Source, spared: str) -> None:
+    """All that the command line names is there: a disk that is not mounted must not cost the index that is."""
+    if isinstance(source, Files) and not source.walk.whole:
+        for root in source.walk.roots:
+            if not os.path.lexists(call.path(root)):
+                told = f"cannot open {root}: No such file or directory"
+                raise BadInput(told, f"{spared} stays as it was; --empty-ok replaces it")
 
 
 def _status(db: Connection) -> Exit:
@@ -91,7 +110,7 @@ def _build(
     done, where another run has made it meanwhile."""
     with writing(build):
         db = build.open()
-        if absent and build.path and os.path.exists(build.path):
+        if absent and build.path and _is_there(call, build.path):
             build.discard()
             return None
         _fill(call, db, source, meta=meta, update=build.update)

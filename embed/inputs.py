@@ -98,6 +98,8 @@ class Inputs:
                 first += more
             if schema.kind(first) != "text":
                 return schema.open_spooled(call, _rest(call.stdin, first), STDIN), STDIN
+            if _names_files(call, first):
+                call.warn("standard input is searched, and has names of files (theirs: xargs -d '\\n' search QUERY)")
             call.kept[""] = files.spool(call, _rest(call.stdin, first))  # no path is called so
             call = call.but(stdin=call.kept[""])
         return self._texts(call, self.names, name=name, lexical=lexical)
@@ -164,6 +166,12 @@ def _is_text(fd: int, name: str) -> bool:
         return True
     head = schema.head_of(fd, name)
     return schema.kind(head) == "text" and bool(head or not name.endswith(".db"))
+
+
+def _names_files(call: Call, head: bytes) -> bool:
+    """Whether the first lines of a text are files that are here, as find prints them."""
+    names = [os.fsdecode(line) for line in head.split(b"\n")[:3] if line]
+    return bool(names) and all("\0" not in name and os.path.isfile(call.path(name)) for name in names)
 
 
 def _rest(fd: int, first: bytes) -> Iterator[bytes]:

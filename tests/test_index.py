@@ -200,6 +200,26 @@ def test_a_missing_file_is_told_and_the_rest_indexed(tree, model):
     assert paths(tree / "x.db") == ["docs/sky.txt"]
 
 
+def test_a_missing_file_costs_no_index_that_is_there(tree, model):
+    index(model, "docs", "-o", "x.db", cwd=tree).ok()
+    before = content(tree / "x.db")
+    index(model, "docs/sky.txt", "none", "-o", "x.db", cwd=tree).fails("cannot open none", "x.db stays as it was")
+    assert content(tree / "x.db") == before
+    index(model, "docs/sky.txt", "none", "-o", "x.db", "--empty-ok", cwd=tree).fails("cannot open none")
+    assert paths(tree / "x.db") == ["docs/sky.txt"]
+
+
+def test_an_empty_file_is_no_index_yet(tree, model):
+    (tree / "x.db").write_bytes(b"")
+    index(model, "docs/sky.txt", "-u", "x.db", cwd=tree).ok()
+    assert paths(tree / "x.db") == ["docs/sky.txt"]
+
+
+def test_names_that_end_in_nul_want_their_option(tree, model):
+    names = b"docs/sky.txt\0docs/cat.md\0"
+    index(model, "--files-from", "-", "-o", "x.db", stdin=names, cwd=tree).fails("its names end in NUL", "index -0")
+
+
 def test_nothing_that_could_be_indexed_is_no_index(tree, model):
     assert index(model, "none.txt", cwd=tree).fails("none.txt").out == b""
     index(model, "docs", "-o", "x.db", cwd=tree).ok()

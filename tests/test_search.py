@@ -665,3 +665,11 @@ def test_what_scores_nothing_is_no_hit(model, tmp_path):
         for more in ([], ["--threshold", "0"])
     )
     assert len(all) == 40 > len(rows) > 0 and all[: len(rows)] == rows and min(row["score"] for row in rows) > 0
+
+
+def test_names_of_files_as_text_are_told(made):
+    """As find prints them: what was meant is what the files say."""
+    told = command("search", "--mode", "lexical", "cat", cwd=made, stdin=b"docs/cat.md\nx.db\n").err
+    assert b"names of files" in told and b"xargs" in told
+    for text in (b"docs/cat.md\na cat\n", b"a cat\n"):
+        assert b"names of files" not in command("search", "--mode", "lexical", "cat", cwd=made, stdin=text).err

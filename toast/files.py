@@ -317,7 +317,8 @@ def check_output(call: Call, name: str) -> None:
     elif os.path.exists(path) and not os.path.isfile(path):
         reason = "not a regular file, and would be replaced by one"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        reason = "Permission denied"
+        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+        reason = "Read-only file system" if read_only else "Permission denied"
     else:
         return
     raise BadInput(f"cannot write {name or repr(name)}: {reason}")

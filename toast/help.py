@@ -177,7 +177,7 @@ def lines(page: Page, width: int) -> Iterator[str]:
 def margin(rows: Iterable[Row], width: int) -> int:
     """Where explanations begin; in a narrow terminal they stand below their terms."""
     longest = max((len(term) for term, _ in rows), default=0) + INDENT + 2
-    return min(longest, MARGIN) if width >= 72 else INDENT + 4
+    return min(longest, MARGIN) if width >= 72 else INDENT + 8
 
 
 def _table(rows: Iterable[Row], width: int, margin: int) -> Iterator[str]:

@@ -242,7 +242,7 @@ def check_input(call: Call, name: str, *, asked_for: bool, takes_files: bool = T
     except OSError as error:
         raise os_error(error, f"open {name}") from None
     if stat.S_ISDIR(mode):
-        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec ... {{}} +")
+        raise BadInput(f"cannot read {name}: Is a directory", f"find {name} -type f -exec {call.name} ... {{}} +")
 
 
 def read_chunks(

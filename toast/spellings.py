@@ -24,7 +24,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--keep-alive --keepalive": "--warm TIME",
         "--daemon --background": "-p toasted",
         "--offline --local-files-only": "HF_HUB_OFFLINE=1 in the environment",
-        "--recursive -r -R": "a directory is read with all that is below it",
+        "--recursive -r -R": "files are named: FOLDER/*, or find FOLDER -type f -exec ... {} +",
         "--colour": "--color",
         "--exit-code --fail": "--strict",
         "--usage -? -help": "--help",
@@ -81,6 +81,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--ids --id": "--json; its lines have the other fields",
     },
     "index": {
+        "--recursive -r -R": "a directory is read with all that is below it",
         "--db --database --out --output-file --create": "-o FILE",
         "--update-index --sync --refresh --incremental": "-u FILE",
         "--format": "FILEs are told apart by themselves; --jsonl, --parquet for records",
@@ -96,6 +97,7 @@ OPTIONS = {  # command, or * for those that have no answer of their own: {option
         "--float32 --full": "--exact",
     },
     "search": {
+        "--recursive -r -R": "a directory is read with all that is below it",
         "--limit --top --top-k --topk --top_n --top-n --num --number --max-results --results --count-max --max-count": "-k N",
         "-n -N": "paths and lines are written anyway; -k N: at most N hits",
         "--format": "--json; without it PATH:LINE:TEXT",
