@@ -319,6 +319,28 @@ def test_commands(tmp_path):
     assert re.fullmatch(rb"x+y\n|", ran.out) and (ran.status == 0) == bool(ran.out)
 
 
+@pytest.mark.parametrize(
+    "constraint", [("--regex", "[a-z ]{9,}\\."), ("--schema", '{"type":"string","minLength":9}')]
+)
+def test_an_answer_that_its_limit_made_shorter_is_cut(constraint):
+    tight = toast(*constraint, "-n", "14", "--json", "a story")
+    assert tight.status == 0 and json.loads(tight.out)["finish_reason"] == "length", tight
+    ran = toast(*constraint, "-n", "14", "--strict", "a story")
+    assert ran.status == 3 and b"the answer stopped at 14 tokens" in ran.err, ran
+    assert toast("--choice", "yes,no", "-n", "3", "--strict", "is it?").status == 0
+
+
+@pytest.mark.parametrize("schema", ['{"const": 9007199254740993}', '{"enum": [1, -9007199254740993]}',
+                                    '{"items": {"minimum": 9007199254740993}}'])  # fmt: skip
+def test_numbers_that_doubles_would_change_are_refused(schema):
+    toast("--schema", schema, "x").fails("9007199254740993 is beyond 2^53")
+
+
+def test_a_choice_that_is_a_file(tmp_path):
+    (tmp_path / "colours").write_text("red\nblue\n")
+    toast("--choice", "colours", "x", cwd=tmp_path).fails("the name of a file", "--choice @colours")
+
+
 CITY = {"type": "object", "properties": {"city": {"type": "boolean"}}}
 ZIP = {"type": "object", "properties": {"zip": {"type": "boolean"}}}
 OPEN = [  # something is said of other names, or of the same object elsewhere

@@ -103,7 +103,7 @@ def test_seeded_sampling_repeats_itself():
 class Only:
     """A guide that allows one list of tokens."""
 
-    watchful = False
+    watchful = pressed = False
 
     def __init__(self, ids, size):
         self.ids, self.size = list(ids), size

@@ -433,6 +433,12 @@ def test_show(env, model):
     assert "kind: embed\n" in command("model", "show", model, env=env).ok().out.decode()
 
 
+def test_show_of_a_gguf_file(env, tmp_path, gguf):
+    (tmp_path / "a.gguf").write_bytes(gguf)
+    told = json.loads(command("model", "show", "--json", tmp_path / "a.gguf", env=env).ok().out)
+    assert told["architecture"] == "llama" and told["config"]["num_hidden_layers"] > 0, told
+
+
 def test_names_are_suggested(env):
     command("toast", "-m", "smolm2", "x", env=env).fails("no model 'smolm2'", "did you mean smollm2?")
 

@@ -27,7 +27,7 @@ def shared():
 class Guide:
     """Allows some tokens alone, others each time."""
 
-    watchful = idle = False
+    watchful = idle = pressed = False
 
     def __init__(self, step=3):
         self.step, self.place = step, 0

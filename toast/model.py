@@ -124,11 +124,16 @@ def _value(key: str, value: Any) -> str:
 def _settings(call: Call, model: Model) -> dict[str, Any]:
     """{"context", "licence", "prompts", "sampling", "template", "config", "files"} as its small files say."""
     from toast.generation.chat_template import Template
+    from toast.store import gguf, gguf_config
     from toast.store.folder import read_config, read_object, transformer
 
     folder = store.as_folder(call, model.path, weights=False)
     base = transformer(folder)
-    config = read_config(base)
+    if os.path.isdir(model.path):
+        config = read_config(base)
+    else:
+        with gguf.converting(model.path):
+            config = gguf_config.config(gguf.whole(model.path))
     cards = [n for n in os.listdir(folder) if n.upper().startswith(LICENCES)]
     limit = read_object(folder, "sentence_bert_config.json").get("max_seq_length")
     return {

@@ -78,6 +78,7 @@ class Guide:
     it that fits into what is left."""
 
     idle = False  # it leads to an end
+    pressed = False  # its limit took something from the answer, which says less than it would have
 
     def __init__(self, constraint: Constraint, matcher: Any, limit: int) -> None:
         self.constraint, self.matcher, self.left = constraint, matcher, limit
@@ -120,6 +121,7 @@ class Guide:
             self._look()
         if self._fits(token):
             return None
+        self.pressed |= self._is_short(token)
         self.denied.add(token)
         if len(self.denied) >= TRIES and self.end is not None:
             return members(self.closing.fewest(self.end)[:1] or self.constraint.ends, self.constraint.size)
@@ -160,6 +162,10 @@ class Guide:
             end = self.closing.find(matcher, most, memory=memory, known=known, effort=effort, first=True)
         self.ends[token] = end
         return end is not None
+
+    def _is_short(self, token: int) -> bool:
+        """Whether a token was refused for want of room: of choices one is whole or not there at all."""
+        return token in self.ends and not self.rule.strict and self.constraint.kind != "choice"
 
     def accept(self, token: int) -> None:
         self.left, self.begun = self.left - 1, True

@@ -97,7 +97,7 @@ class Sequence:
 
     ends: ids that end it. limit: most tokens. guide: what may come next (constrain.py), None where anything may.
     loop_stop: a text that only repeats itself is over, too; under a guide, which then hurries to an end.
-    reason, once it is over: "stop", "length" or "loop".
+    reason, once it is over: "stop", "length" (a guide's text, too, that its limit made shorter) or "loop".
     """
 
     def __init__(
@@ -128,18 +128,22 @@ class Sequence:
     def take(self, id: int) -> bool:
         """Note a token; False when it ends the text and is not part of it."""
         if id in self.ends:
-            self.reason = "stop"
+            self.reason = self._ended()
             return False
         self.repetition.add(id)
         if self.guide is not None:
             self.guide.accept(id)
         if self.guide is not None and self.guide.done():
-            self.reason = "stop"
+            self.reason = self._ended()
         elif len(self.ids) >= self.limit:
             self.reason = "length"
         elif self.loop_stop and self.repetition.is_cycle:
             self._break_out()
         return True
+
+    def _ended(self) -> str:
+        """Why a text is over whose end has come."""
+        return "length" if self.guide is not None and self.guide.pressed else "stop"
 
     def _break_out(self) -> None:
         if self.guide is None or self.guide.idle:

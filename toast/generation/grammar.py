@@ -47,6 +47,8 @@ ANNOTATIONS = {
     "definitions", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "nullable",
     "contentEncoding", "contentMediaType", "contentSchema", "discriminator", "externalDocs",
 }  # fmt: skip
+EXACT = 1 << 53  # the engine's numbers are doubles
+BOUNDS = ("minimum", "maximum", *EXCLUDED, "multipleOf")
 TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", type(None): "null"}
 
 
@@ -125,6 +127,7 @@ class Grammar:
         self.doubtful |= excluded or isinstance(part.get("multipleOf"), float)
         values = part.get("enum")
         values = list(values) if isinstance(values, list) else []
+        _expect_exact([*values, *_const(part), *(part.get(name) for name in BOUNDS)])
         self.literals += [json.dumps(value, ensure_ascii=False) for value in [*values, *_const(part)]]
         if isinstance(part.get("pattern"), str):
             self.literals += _plain(part["pattern"])
@@ -136,6 +139,13 @@ class Grammar:
             part["allOf"] = [*part.get("allOf", []), {"pattern": pattern}]
         else:
             part["pattern"] = pattern
+
+
+def _expect_exact(values: list[Any]) -> None:
+    """ValueError of a whole number that the engine, which counts in doubles, would change."""
+    for value in values:
+        if isinstance(value, int) and not -EXACT <= value <= EXACT:
+            raise ValueError(f"{value} is beyond 2^53, and would be another number; as text it is exact")
 
 
 def _strange(schema: dict[str, Any]) -> dict[str, Any]:

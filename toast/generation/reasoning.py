@@ -108,6 +108,11 @@ class AfterReasoning:
         return bool(self.guide and not self.inside and not self.open and self.guide.done())
 
     @property
+    def pressed(self) -> bool:
+        """Whether its limit took something from the answer."""
+        return self.guide is not None and self.guide.pressed
+
+    @property
     def idle(self) -> bool:
         """Whether it does not lead to an end: the reasoning is over, or never was, and anything may come."""
         return not self.inside and self.make is None
