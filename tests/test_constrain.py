@@ -319,9 +319,7 @@ def test_commands(tmp_path):
     assert re.fullmatch(rb"x+y\n|", ran.out) and (ran.status == 0) == bool(ran.out)
 
 
-@pytest.mark.parametrize(
-    "constraint", [("--regex", "[a-z ]{9,}\\."), ("--schema", '{"type":"string","minLength":9}')]
-)
+@pytest.mark.parametrize("constraint", [("--regex", "[a-z ]{9,}\\."), ("--schema", '{"type":"string","minLength":9}')])
 def test_an_answer_that_its_limit_made_shorter_is_cut(constraint):
     tight = toast(*constraint, "-n", "14", "--json", "a story")
     assert tight.status == 0 and json.loads(tight.out)["finish_reason"] == "length", tight
