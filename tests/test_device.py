@@ -89,7 +89,7 @@ def test_weights_stay_resident_within_what_metal_recommends(monkeypatch):
 class Even:
     """A guide that allows even tokens, refuses multiples of four at second sight, and ends after `count` of them."""
 
-    idle, watchful = False, True
+    idle, watchful, pressed = False, True, False
 
     def __init__(self, count, size):
         self.count, self.ids = count, mx.arange(size)

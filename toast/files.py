@@ -317,8 +317,7 @@ def check_output(call: Call, name: str) -> None:
     elif os.path.exists(path) and not os.path.isfile(path):
         reason = "not a regular file, and would be replaced by one"
     elif not os.access(folder, os.W_OK | os.X_OK):
-        read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
-        reason = "Read-only file system" if read_only else "Permission denied"
+        reason = "Read-only file system" if os.statvfs(folder).f_flag & os.ST_RDONLY else "Permission denied"
     else:
         return
     raise BadInput(f"cannot write {name or repr(name)}: {reason}")
