@@ -21,6 +21,7 @@ from toast.cancel import checkpoint
 from toast.errors import BadInput, Exit, UsageError
 from toast.store.fingerprint import digest, name_of
 
+NOT_THERE = "cannot open {}: No such file or directory"
 SAMPLE = 16  # chunks that are looked at for their script
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ def index(
     file = output or update
     spared = file if file and not empty and _is_there(call, file) else ""
     if spared and not update:
-        _expect_roots(call, source, spared)
+        _expect_roots(source, spared)
     try:
         status = _build(call, build, source, meta=meta, spared=spared, absent=absent)
     except schema.DamagedIndex:
@@ -89,13 +90,10 @@ def _is_there(call: Call, file: str) -> bool:
         return False
 
 
-def _expect_roots(call: Call, source: Source, spared: str) -> None:
+def _expect_roots(source: Source, spared: str) -> None:
     """All that the command line names is there: a disk that is not mounted must not cost the index that is."""
-    if isinstance(source, Files) and not source.walk.whole:
-        for root in source.walk.roots:
-            if not os.path.lexists(call.path(root)):
-                told = f"cannot open {root}: No such file or directory"
-                raise BadInput(told, f"{spared} stays as it was; --empty-ok replaces it")
+    if isinstance(source, Files) and not source.walk.whole and (root := source.walk.missing()):
+        raise BadInput(NOT_THERE.format(root), f"{spared} stays as it was; --empty-ok replaces it")
 
 
 def _status(db: Connection) -> Exit:
@@ -212,7 +210,7 @@ def _missing(call: Call, writer: Writer, document: Document, *, update: bool) ->
     ids = [id for id, _ in database.file_versions(writer.db, database.stored(document.path))]
     if not (update and ids):
         hint = f" (index PATH -o {document.path} makes it)" if document.path.endswith(".db") else ""
-        call.error(f"cannot open {document.path}: No such file or directory{hint}")
+        call.error(NOT_THERE.format(document.path) + hint)
         return
     with transaction(writer.db):
         database.remove_documents(writer.db, ids, writer.embedder.dims)

@@ -170,8 +170,8 @@ def _is_text(fd: int, name: str) -> bool:
 
 def _names_files(call: Call, head: bytes) -> bool:
     """Whether the first lines of a text are files that are here, as find prints them."""
-    names = [os.fsdecode(line) for line in head.split(b"\n")[:3] if line]
-    return bool(names) and all("\0" not in name and os.path.isfile(call.path(name)) for name in names)
+    names = [os.fsdecode(line) for line in head.split(b"\n", 3)[:3] if line]
+    return bool(names) and all(os.path.isfile(call.path(name)) for name in names)
 
 
 def _rest(fd: int, first: bytes) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import stat
 
 from embed import formats
 from toast import pipes
-from toast.errors import os_error
+from toast.errors import ignoring, os_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ class Walk:
             else:
                 yield path, None
 
+    def missing(self) -> str | None:
+        """The first root that is not there; of one that cannot be read the walk tells."""
+        for root in self.roots:
+            with ignoring(OSError):
+                if self._is_folder(os.path.normpath(root)) is None:
+                    return root
+        return None
+
     def size(self) -> int:
         """Bytes of all files, by their names alone, and one for each, as Document.size has it."""
         return sum(self._size(path) + 1 for path, there, _ in self._paths() if there)
@@ -96,20 +104,26 @@ class Walk:
         for root in self.roots:
             path = os.path.normpath(root)
             try:
-                folder = stat.S_ISDIR(os.stat(self.call.path(path)).st_mode)
-            except (FileNotFoundError, NotADirectoryError):
-                yield path, False, True
-                continue
+                folder = self._is_folder(path)
             except OSError as error:
                 self._fail(error, "open", path)
                 continue
-            if folder:
+            if folder is None:
+                yield path, False, True
+            elif folder:
                 self.folders.append(path)
                 for name in self._folder("" if path == "." else path, self._rules(path)):
                     yield name, True, False
             elif not self._is_excluded(path):
                 self.named.add(path)
                 yield path, True, True
+
+    def _is_folder(self, root: str) -> bool | None:
+        """Whether a root is a folder; None where it is not there."""
+        try:
+            return stat.S_ISDIR(os.stat(self.call.path(root)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
 
     def _folder(self, path: str, rules: Rules) -> Iterator[str]:
         """The files below a folder; a list of open folders, since they may be deeper than calls can be."""

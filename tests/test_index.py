@@ -205,6 +205,9 @@ def test_a_missing_file_costs_no_index_that_is_there(tree, model):
     before = content(tree / "x.db")
     index(model, "docs/sky.txt", "none", "-o", "x.db", cwd=tree).fails("cannot open none", "x.db stays as it was")
     assert content(tree / "x.db") == before
+    (tree / "link").symlink_to("none")
+    index(model, "docs/sky.txt", "link", "-o", "x.db", cwd=tree).fails("cannot open link", "x.db stays as it was")
+    assert content(tree / "x.db") == before
     index(model, "docs/sky.txt", "none", "-o", "x.db", "--empty-ok", cwd=tree).fails("cannot open none")
     assert paths(tree / "x.db") == ["docs/sky.txt"]
 

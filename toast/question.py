@@ -244,16 +244,18 @@ def rule(call: Call, given: dict[str, str | None]) -> tuple[str, str] | None:
     kind, text = asked[0]
     if not text:  # an unset variable of a script: not a wish for any answer
         raise UsageError(f"--{kind} is empty")
+    if kind == "choice" and text[:1] == "@":
+        return kind, _contents(call, kind, text[1:]) + "\n"
     if kind == "choice":
         _expect_choices(call, text)
-        return kind, _contents(call, kind, text[1:]) + "\n" if text[:1] == "@" else pipes.clean(text).strip()
+        return kind, pipes.clean(text).strip()
     inline = kind == "regex" or (kind == "schema" and text.lstrip()[:1] in ("{", ""))
     return kind, pipes.clean(text) if inline else _contents(call, kind, text.removeprefix("@"))
 
 
 def _expect_choices(call: Call, text: str) -> None:
     """One choice that is the name of a file is meant as its lines."""
-    if text[:1] != "@" and "," not in text and "\0" not in text and os.path.isfile(call.path(text)):
+    if "," not in text and os.path.isfile(call.path(text)):
         raise UsageError(f"--choice {text}: one choice, and the name of a file", f"its lines: --choice @{text}")
 
 

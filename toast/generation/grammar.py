@@ -126,9 +126,9 @@ class Grammar:
         excluded = part.get("type") != "integer" and not part.keys().isdisjoint(EXCLUDED)
         self.doubtful |= excluded or isinstance(part.get("multipleOf"), float)
         values = part.get("enum")
-        values = list(values) if isinstance(values, list) else []
-        _expect_exact([*values, *_const(part), *(part.get(name) for name in BOUNDS)])
-        self.literals += [json.dumps(value, ensure_ascii=False) for value in [*values, *_const(part)]]
+        values = [*(values if isinstance(values, list) else []), *_const(part)]
+        _expect_exact([*values, *(part.get(name) for name in BOUNDS)])
+        self.literals += [json.dumps(value, ensure_ascii=False) for value in values]
         if isinstance(part.get("pattern"), str):
             self.literals += _plain(part["pattern"])
         pattern = FORMATS.get(part["format"]) if isinstance(part.get("format"), str) else None
